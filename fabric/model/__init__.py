@@ -1,0 +1,1 @@
+"""What moves: names, labels, schemas, changes, blocks, limits and errors. Pure."""

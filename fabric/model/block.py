@@ -1,0 +1,164 @@
+"""A block: every change of one stream in a range of sequences, and its plaintext bytes.
+
+`pack` and `unpack` are inverses. The plaintext is one Avro datum: the runs, then
+all rows of upserts in order, then all keys of deletes in order. Spec:
+docs/format.md section 4.
+"""
+
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any
+
+import fastavro
+
+from fabric.model.change import MARKS, Op, Row, Run, Sequence, after
+from fabric.model.errors import Malformed
+from fabric.model.limits import BLOCK_CHANGES_MAX
+from fabric.model.names import Stream
+from fabric.model.schema import RowSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Changes of one stream in `(after, upto]`, complete and in order; may be empty.
+
+    Attributes:
+        stream: origin, topic and partition.
+        generation: life of the source; the same for every run.
+        after: sequence that the previous block of the stream ended with.
+        upto: this block holds every change of the stream up to here.
+        runs: in rising order of (position, ordinal).
+    """
+
+    stream: Stream
+    after: Sequence
+    upto: Sequence
+    runs: tuple[Run, ...]
+
+    @property
+    def generation(self) -> int:
+        """Life of the source that all runs belong to."""
+        return self.upto.generation
+
+    @property
+    def count(self) -> int:
+        """Number of changes."""
+        return sum(run.count for run in self.runs)
+
+
+def trim(block: Block, high: Sequence) -> Block:
+    """Drop every change at or before `high`, a reader's high-water sequence."""
+    if block.after >= high:
+        return block
+    kept = (after(run, block.generation, high) for run in block.runs)
+    start = min(high, block.upto)
+    return replace(block, after=start, runs=tuple(run for run in kept if run is not None))
+
+
+def pack(block: Block, schema: RowSchema) -> bytes:
+    """Write a block's plaintext.
+
+    Raises:
+        Malformed: a row does not fit the schema.
+    """
+    runs: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    keys: list[Row] = []
+    for run in block.runs:
+        runs.append(_run_datum(run))
+        if run.op is Op.UPSERT:
+            rows.extend(run.rows)
+        elif run.op is Op.DELETE:
+            keys.extend(run.rows)
+    out = BytesIO()
+    try:
+        fastavro.schemaless_writer(
+            out, schema.block_codec, {"runs": runs, "rows": rows, "keys": keys}
+        )
+    except Exception as exc:  # fastavro raises whatever the value raised
+        raise Malformed("row does not fit the schema") from exc
+    return out.getvalue()
+
+
+def _run_datum(run: Run) -> dict[str, Any]:
+    return {
+        "op": int(run.op),
+        "position": run.position,
+        "ordinal": run.ordinal,
+        "commit_us": run.commit_us,
+        "count": run.count,
+        "absent": run.absent,
+    }
+
+
+def unpack(
+    data: bytes, schema: RowSchema, *, stream: Stream, after: Sequence, upto: Sequence
+) -> Block:
+    """Read a block's plaintext, which its sender authenticated.
+
+    Raises:
+        Malformed: bytes are left over, runs and rows do not add up, a change lies
+            outside `(after, upto]`, or the order does not rise.
+    """
+    buffer = BytesIO(data)
+    try:
+        datum: Any = fastavro.schemaless_reader(buffer, schema.block_codec, None)
+    except Exception as exc:  # the decoder's own errors are many and unlisted
+        raise Malformed("block is not Avro of its schema") from exc
+    if buffer.read(1):
+        raise Malformed("block has bytes after its end")
+    runs = _runs(datum)
+    _check_order(runs, after, upto)
+    return Block(stream=stream, after=after, upto=upto, runs=runs)
+
+
+def _runs(datum: Any) -> tuple[Run, ...]:
+    rows, keys = datum["rows"], datum["keys"]
+    row_at = key_at = total = 0
+    runs: list[Run] = []
+    for item in datum["runs"]:
+        count = item["count"]
+        total += count
+        if count < 1 or total > BLOCK_CHANGES_MAX or item["ordinal"] < 1:
+            raise Malformed("run has no changes, too many, or no ordinal")
+        op = _op(item["op"])
+        part: list[Row] = []
+        if op is Op.UPSERT:
+            part, row_at = rows[row_at : row_at + count], row_at + count
+        elif op is Op.DELETE:
+            part, key_at = keys[key_at : key_at + count], key_at + count
+        run = Run(
+            op=op,
+            position=item["position"],
+            ordinal=item["ordinal"],
+            commit_us=item["commit_us"],
+            rows=part,
+            absent=tuple(item["absent"]),
+        )
+        if run.count != count:
+            raise Malformed("runs and rows do not add up")
+        runs.append(run)
+    if row_at != len(rows) or key_at != len(keys):
+        raise Malformed("runs and rows do not add up")
+    return tuple(runs)
+
+
+def _op(number: int) -> Op:
+    try:
+        return Op(number)
+    except ValueError as exc:
+        raise Malformed("run has an unknown operation") from exc
+
+
+def _check_order(runs: tuple[Run, ...], after: Sequence, upto: Sequence) -> None:
+    last = after
+    for run in runs:
+        first = Sequence(upto.generation, run.position, run.ordinal)
+        if first <= last:
+            raise Malformed("changes are not in rising order after the block's start")
+        last = Sequence(upto.generation, run.position, run.last_ordinal)
+    if last > upto:
+        raise Malformed("a change lies after the block's end")
+
+
+__all__ = ["MARKS", "Block", "pack", "trim", "unpack"]

@@ -1,0 +1,73 @@
+"""The one way bytes are written: a strict, canonical subset of CBOR (RFC 8949).
+
+Allowed: integers, byte strings, text strings, arrays, and maps with integer
+keys in the order of RFC 8949 section 4.2.1. Everything else, and every second
+encoding of an allowed value, is refused: what was decoded is encoded again and
+compared, so that signed bytes and parsed bytes cannot differ. Which keys a map
+may hold is for its reader to say. Spec: docs/format.md section 2.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import cbor2
+
+from fabric.model.errors import Malformed
+from fabric.model.limits import CBOR_DEPTH_MAX
+
+Value: TypeAlias = "int | bytes | str | Sequence[Value] | Mapping[int, Value]"
+
+_INT_MAX = 2**64 - 1
+_INT_MIN = -(2**17)
+_KEY_MAX = 2**16
+_KEY_MIN = -(2**17)  # EAT's private claims lie below -65536
+
+
+def encode(value: Value) -> bytes:
+    """Write `value`; raises Malformed when it is outside the subset."""
+    return cbor2.dumps(_ordered(value, CBOR_DEPTH_MAX))
+
+
+def decode(data: bytes) -> Value:
+    """Read exactly one value from `data`; raises Malformed for anything not canonical."""
+    try:
+        value: Value = cbor2.loads(data)
+        again = encode(value)
+    except Malformed:
+        raise
+    except Exception as exc:  # the decoder's own errors are many and unlisted
+        raise Malformed("not CBOR") from exc
+    if again != data:
+        raise Malformed("CBOR is not canonical")
+    return value
+
+
+def _ordered(value: object, depth: int) -> Value:
+    if depth == 0:
+        raise Malformed("CBOR is nested too deep")
+    # `type is` and not isinstance: bool is an int, and a subclass may lie.
+    if type(value) is int:
+        if not _INT_MIN <= value <= _INT_MAX:
+            raise Malformed("CBOR integer is out of range")
+        return value
+    if type(value) is bytes or type(value) is str:
+        return value
+    if type(value) is list or type(value) is tuple:
+        return [_ordered(item, depth - 1) for item in value]
+    if type(value) is dict:
+        return _ordered_map(value, depth - 1)
+    raise Malformed("CBOR type is not allowed")
+
+
+def _ordered_map(value: dict[object, object], depth: int) -> Value:
+    ordered: dict[int, Value] = {}
+    # cbor2's own canonical mode sorts by length first (RFC 7049), so the order is made here.
+    for key in sorted(value, key=lambda k: cbor2.dumps(_key(k))):
+        ordered[_key(key)] = _ordered(value[key], depth)
+    return ordered
+
+
+def _key(key: object) -> int:
+    if type(key) is not int or not _KEY_MIN <= key <= _KEY_MAX:
+        raise Malformed("CBOR map key must be a small integer")
+    return key

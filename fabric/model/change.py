@@ -1,0 +1,138 @@
+"""What moves: runs of row operations, and the sequence that orders them.
+
+A run is a stretch of changes of one dataset that share everything but their
+rows: same operation, same source position, consecutive ordinals. Captures,
+blocks and sinks work run by run, so nothing on the hot path is done per row
+but the codec's own work. `Change` is the view of one row for people and the
+Python API.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum, unique
+from typing import NamedTuple, TypeAlias
+
+from fabric.model.names import Origin, Topic
+
+Value: TypeAlias = "None | bool | int | float | str | bytes | list[Value] | dict[str, Value]"
+"""One column in Avro's own representation: days and microseconds are plain integers."""
+Row: TypeAlias = dict[str, Value]
+
+ORDINAL_MAX = 2**63 - 1
+"""Ordinal that stands after every change of a position."""
+
+
+@unique
+class Op(IntEnum):
+    """What a run does. Upserts hold whole rows, deletes hold keys, the rest hold nothing."""
+
+    UPSERT = 0
+    DELETE = 1
+    TRUNCATE = 2
+    SCHEMA = 3
+    SNAPSHOT_BEGIN = 4
+    SNAPSHOT_END = 5
+
+
+MARKS = frozenset({Op.TRUNCATE, Op.SCHEMA, Op.SNAPSHOT_BEGIN, Op.SNAPSHOT_END})
+"""Operations without rows; they go to every partition, as barriers."""
+
+
+class Sequence(NamedTuple):
+    """Place of a change in its source: sortable, and the same when the row is sent again."""
+
+    generation: int
+    position: int
+    ordinal: int
+
+
+ZERO = Sequence(0, 0, 0)
+"""Before every change of every source."""
+
+
+def end_of(generation: int, position: int) -> Sequence:
+    """The sequence after every change that was committed at `position`."""
+    return Sequence(generation, position, ORDINAL_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Consecutive changes of one dataset that differ in their rows only.
+
+    Attributes:
+        op: what is done to each row.
+        position: commit position in the source, 0..2^63-1 (PostgreSQL: commit LSN).
+        ordinal: ordinal of the first change within its dataset and transaction, from 1.
+        commit_us: commit time at the source, microseconds since 1970 UTC.
+        rows: whole rows for UPSERT, key columns only for DELETE, empty for marks.
+        absent: columns the source did not send (unchanged TOAST); they are None in
+            the rows and a sink must leave them as they are.
+    """
+
+    op: Op
+    position: int
+    ordinal: int
+    commit_us: int
+    rows: list[Row]
+    absent: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Number of changes: one for a mark."""
+        return 1 if self.op in MARKS else len(self.rows)
+
+    @property
+    def last_ordinal(self) -> int:
+        """Ordinal of the last change."""
+        return self.ordinal + self.count - 1
+
+    def __repr__(self) -> str:  # rows are secret
+        return f"Run({self.op.name}, position={self.position}, count={self.count})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One row operation, as `subscribe` and the quarantine show it."""
+
+    topic: Topic
+    origin: Origin
+    op: Op
+    sequence: Sequence
+    commit_us: int
+    row: Row | None
+    absent: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:  # the row is secret
+        return f"Change({self.op.name}, {self.topic}, sequence={tuple(self.sequence)})"
+
+
+def changes_of(run: Run, generation: int, topic: Topic, origin: Origin) -> Iterator[Change]:
+    """View a run change by change, in order."""
+    rows: list[Row | None] = [None] if run.op in MARKS else list(run.rows)
+    for offset, row in enumerate(rows):
+        yield Change(
+            topic=topic,
+            origin=origin,
+            op=run.op,
+            sequence=Sequence(generation, run.position, run.ordinal + offset),
+            commit_us=run.commit_us,
+            row=row,
+            absent=run.absent,
+        )
+
+
+def after(run: Run, generation: int, high: Sequence) -> Run | None:
+    """The part of `run` that lies after `high`, or None when nothing does."""
+    if Sequence(generation, run.position, run.last_ordinal) <= high:
+        return None
+    if Sequence(generation, run.position, run.ordinal) > high:
+        return run
+    done = high.ordinal - run.ordinal + 1
+    return Run(
+        op=run.op,
+        position=run.position,
+        ordinal=run.ordinal + done,
+        commit_us=run.commit_us,
+        rows=run.rows[done:],
+        absent=run.absent,
+    )

@@ -1,0 +1,69 @@
+"""Every bound of the fabric, with its unit in the name. Policy may tighten, never widen."""
+
+# One sealed block
+BLOCK_BYTES_MAX = 900_000
+"""Plaintext of one block before padding, in bytes; below Kafka's 1 MiB record limit."""
+BLOCK_CHANGES_MAX = 10_000
+ENVELOPE_BYTES_MAX = 1_000_000
+HEADER_BYTES_MAX = 4_096
+EXPANSION_RATIO_MAX = 200
+"""Decompressed bytes of a block per compressed byte; a bomb ends here."""
+DECOMPRESSED_BYTES_MAX = 16 * 1024 * 1024
+PADDING_BYTES_MIN = 4_096
+SIGNATURES_MAX = 4
+CBOR_DEPTH_MAX = 8
+
+# Streams and epochs
+HEADS_REMEMBERED = 64
+"""Hashes of accepted envelopes a reader keeps per stream, to tell a duplicate from a fork."""
+SUPERSEDED_REMEMBERED = 64
+EPOCH_BLOCKS_MAX = 1_000_000
+EPOCH_AGE_S_MAX = 24 * 3600
+RECIPIENTS_MAX = 10_000
+RESEAL_INTERVAL_S = 10
+SILENCE_INTERVAL_S = 10
+SILENCES_MISSED_MAX = 3
+
+# Time
+CLOCK_SKEW_S_MAX = 30
+DELIVERY_S_DEFAULT = 300
+RESULT_LIFETIME_S_DEFAULT = 600
+HEARTBEAT_INTERVAL_S = 1.0
+HEARTBEATS_MISSED_MAX = 2
+POLICY_REFRESH_S = 30
+
+# Names
+AGENCY_CHARS_MAX = 35
+NAME_CHARS_MAX = 63
+
+# Control records and services
+CONTROL_RECORD_BYTES_MAX = 900_000
+REQUEST_BYTES_MAX = 256 * 1024
+"""Body of one HTTPS request to the authority."""
+NONCE_BYTES = 32
+CHALLENGE_LIFETIME_S = 30
+CHALLENGES_MAX = 10_000
+ENROLMENTS_PENDING_MAX = 1_000
+
+# Gateway
+FRAME_BYTES_MAX = 8 * 1024 * 1024
+CONNECTIONS_MAX = 2_000
+CONNECTIONS_PER_IDENTITY_MAX = 64
+HANDSHAKE_S_MAX = 10.0
+FRAME_S_MAX = 30.0
+IDLE_S_MAX = 600.0
+REQUESTS_IN_FLIGHT_MAX = 16
+PARTITIONS_PER_REQUEST_MAX = 1_000
+REFUSALS_REMEMBERED = 10_000
+OPEN_RECORD_BYTES_MAX = 256 * 1024
+
+# Agent
+QUEUE_RUNS_MAX = 64
+QUEUE_BYTES_MAX = 8 * 1024 * 1024
+LINGER_S_DEFAULT = 0.02
+RETRY_S_MIN = 0.1
+RETRY_S_MAX = 10.0
+STOP_S_MAX = 20.0
+REQUEST_S_MAX = 20.0
+"""Deadline of any one request to a peer, in seconds."""
+PARKED_KEYS_MAX = 100_000

@@ -1,0 +1,205 @@
+"""The shape of a dataset's rows: an Avro record, its key, and the codecs made from it.
+
+Rows are carried in Avro's physical types: logical types (dates, timestamps,
+decimals) stay in the declared schema for other tools and are removed for our
+codec, because values travel as the integers and bytes they are.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import fastavro
+from fastavro.schema import SchemaParseException
+
+from fabric.model.errors import FabricError, Malformed, Reason, UsageError
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+_KEY_TYPES = frozenset({"int", "long", "string", "bytes", "boolean"})
+_SCHEMA_BYTES_MAX = 256 * 1024
+_DEPTH_MAX = 16
+
+_RUN: Json = {
+    "type": "record",
+    "name": "fabric.Run",
+    "fields": [
+        {"name": "op", "type": "int"},
+        {"name": "position", "type": "long"},
+        {"name": "ordinal", "type": "long"},
+        {"name": "commit_us", "type": "long"},
+        {"name": "count", "type": "int"},
+        {"name": "absent", "type": {"type": "array", "items": "string"}},
+    ],
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RowSchema:
+    """A dataset's Avro record with its key fields; build it with `parse`.
+
+    Attributes:
+        declared: the schema as the policy states it, logical types included.
+        key: names of the key fields, in order; never null, physical type simple.
+    """
+
+    declared: dict[str, Any]
+    key: tuple[str, ...]
+    fields: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def parse(cls, text: str | bytes, key: tuple[str, ...]) -> "RowSchema":
+        """Read an Avro record schema.
+
+        Raises:
+            Malformed: not an Avro record, recursive, nested too deep, holds an array of
+                nulls, or a key field is missing, nullable or not of a simple type.
+        """
+        try:
+            if len(text) > _SCHEMA_BYTES_MAX:
+                raise Malformed("schema is too large")
+            declared = json.loads(text)
+            fastavro.parse_schema(json.loads(text), named_schemas={})
+        except (ValueError, SchemaParseException, TypeError, KeyError, RecursionError) as exc:
+            raise Malformed("schema does not parse as Avro") from exc
+        except FabricError:
+            raise
+        if not isinstance(declared, dict) or declared.get("type") != "record":
+            raise Malformed("schema is not an Avro record")
+        _check_bounded(declared, frozenset(), _DEPTH_MAX)
+        types = {f["name"]: f["type"] for f in declared["fields"]}
+        for name in key:
+            if name not in types or _physical(types[name]) not in _KEY_TYPES:
+                raise Malformed("key field is missing, nullable or not of a simple type")
+        if not key or len(set(key)) != len(key):
+            raise Malformed("key must name at least one field, each once")
+        return cls(declared, key, tuple(types))
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the declared schema's canonical JSON (sorted keys, no white space)."""
+        text = json.dumps(self.declared, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).digest()
+
+    @cached_property
+    def block_codec(self) -> Any:
+        """fastavro schema of a block's plaintext: runs, then whole rows, then keys."""
+        row = _physical(self.declared)
+        keys = [{"name": n, "type": _physical(self.type_of(n))} for n in self.key]
+        return fastavro.parse_schema(
+            {
+                "type": "record",
+                "name": "fabric.Block",
+                "fields": [
+                    {"name": "runs", "type": {"type": "array", "items": _RUN}},
+                    {"name": "rows", "type": {"type": "array", "items": row}},
+                    {
+                        "name": "keys",
+                        "type": {
+                            "type": "array",
+                            "items": {"type": "record", "name": "fabric.Key", "fields": keys},
+                        },
+                    },
+                ],
+            },
+            named_schemas={},
+        )
+
+    @cached_property
+    def change_declared(self) -> dict[str, Any]:
+        """Avro schema of one open `Change` as the schema registry serves it.
+
+        `origin` comes first so that the gateway can compare its bytes without decoding.
+        """
+        key_fields = [{"name": n, "type": self.type_of(n)} for n in self.key]
+        key = {"type": "record", "name": "fabric.Key", "fields": key_fields}
+        return {
+            "type": "record",
+            "name": "fabric.Change",
+            "fields": [
+                {"name": "origin", "type": "string"},
+                {"name": "op", "type": "int"},
+                {"name": "generation", "type": "long"},
+                {"name": "position", "type": "long"},
+                {"name": "ordinal", "type": "long"},
+                {"name": "commit_us", "type": "long"},
+                {"name": "absent", "type": {"type": "array", "items": "string"}},
+                {"name": "row", "type": ["null", self.declared], "default": None},
+                {"name": "key", "type": ["null", key], "default": None},
+            ],
+        }
+
+    @cached_property
+    def change_codec(self) -> Any:
+        """fastavro schema of one open `Change`, logical types removed."""
+        return fastavro.parse_schema(_physical(self.change_declared), named_schemas={})
+
+    def type_of(self, name: str) -> Any:
+        """Declared Avro type of a field, as parsed JSON; raises UsageError when unknown."""
+        for item in self.declared["fields"]:
+            if item["name"] == name:
+                return item["type"]
+        raise UsageError(Reason.SCHEMA_MISMATCH, "field is not in the schema")
+
+    def is_nullable(self, name: str) -> bool:
+        """Whether a field may be null."""
+        declared = self.type_of(name)
+        return declared == "null" or (isinstance(declared, list) and "null" in declared)
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RowSchema) and (self.fingerprint, self.key) == (
+            other.fingerprint,
+            other.key,
+        )
+
+
+def _physical(schema: Any) -> Any:
+    """The same type without logical types and foreign properties."""
+    if isinstance(schema, list):
+        return [_physical(s) for s in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema["type"]
+    if kind == "record":
+        fields = [{"name": f["name"], "type": _physical(f["type"])} for f in schema["fields"]]
+        named = {k: schema[k] for k in ("name", "namespace") if k in schema}
+        return {"type": "record", **named, "fields": fields}
+    if kind == "array":
+        return {"type": "array", "items": _physical(schema["items"])}
+    if kind == "map":
+        return {"type": "map", "values": _physical(schema["values"])}
+    if kind in ("enum", "fixed"):
+        keep = ("type", "name", "namespace", "symbols", "size")
+        return {k: schema[k] for k in keep if k in schema}
+    return _physical(kind)
+
+
+def _check_bounded(schema: Any, open_names: frozenset[str], depth: int) -> None:
+    """Refuse recursion and items of zero bytes, which make a decoder run without end."""
+    if depth == 0:
+        raise Malformed("schema is nested too deep")
+    if isinstance(schema, str) and schema in open_names:
+        raise Malformed("schema is recursive")
+    if isinstance(schema, list):
+        for branch in schema:
+            _check_bounded(branch, open_names, depth - 1)
+    if not isinstance(schema, dict):
+        return
+    inside = open_names
+    if "name" in schema:
+        short = schema["name"].rpartition(".")[2]
+        inside = open_names | {schema["name"], short, f"{schema.get('namespace', '')}.{short}"}
+    for item in schema.get("fields", ()):
+        _check_bounded(item["type"], inside, depth - 1)
+    for inner in ("items", "values"):
+        if inner in schema:
+            if _physical(schema[inner]) in ("null", ["null"]):
+                raise Malformed("schema holds an array of nulls")
+            _check_bounded(schema[inner], inside, depth - 1)
+    if isinstance(schema.get("type"), dict | list):
+        _check_bounded(schema["type"], inside, depth - 1)
