@@ -1,0 +1,1 @@
+"""Who is trusted: keys, evidence, appraisal, results, members. Pure."""

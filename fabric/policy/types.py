@@ -1,0 +1,147 @@
+"""What the competent authority decides: the documents of a policy, as types.
+
+Build a Policy with `fabric.policy.load`; holding one means that its documents
+were parsed and checked against each other. Nothing here decides anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from fabric.model.label import Label, Levels
+from fabric.model.names import HostId, Origin, Topic
+from fabric.model.schema import RowSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelRule:
+    """What a level demands of everything at it.
+
+    Attributes:
+        sealed: records are sealed blocks; else the open form.
+        suites: suite ids that may seal at this level.
+        host_level_min: least effective host level, 1..5.
+        evidence: allowed evidence kinds, for example `tpm2`.
+        result_lifetime_s: how long an attestation result lives, seconds.
+        delivery_s: largest distance between sealing and admission, seconds.
+        coding: content coding of plaintext, `zstd` or `none`.
+        padding: pad plaintext (Padme, at least 4 KiB) before encryption.
+        citation: the law behind the rule, for people.
+    """
+
+    name: str
+    sealed: bool
+    suites: tuple[str, ...]
+    host_level_min: int
+    evidence: frozenset[str]
+    result_lifetime_s: int
+    delivery_s: int
+    coding: str
+    padding: bool
+    citation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteRule:
+    """Whether a cryptographic suite may be used: `approved`, `deprecated` or `refused`."""
+
+    id: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """The authority's word that one host, with this TPM, is right in these states.
+
+    Attributes:
+        number: rises with every approval of this host; lifts suspensions below it.
+        ek_sha256: SHA-256 of the endorsement certificate's DER.
+        ak_name: TPM name of the attestation key; None until a second person added it.
+        security_level: 1..5.
+        pcrs: exact PCR selection of the SHA-256 bank, rising.
+        digests: accepted PCR digests (SHA-256 over the selected values).
+    """
+
+    host: HostId
+    number: int
+    ek_sha256: bytes
+    ak_name: bytes | None
+    security_level: int
+    clearance: Label
+    pcrs: tuple[int, ...]
+    digests: tuple[bytes, ...]
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """One agency's table: shape, label, who sends it and who may have it.
+
+    Attributes:
+        suite: suite id that seals it; empty at open levels.
+        consumers: `agency/system` or `agency/system/host` names, exactly.
+        history: `from_join` or `retained`.
+        on_unappliable: `quarantine` or `stop`.
+        salt: key of the partition function, 32 bytes.
+        schema_id: id in the schema registry (open levels), unique in the policy.
+        tags: field name to tag, for example `personal-data:basic`.
+    """
+
+    topic: Topic
+    label: Label
+    schema: RowSchema
+    suite: str
+    partitions: int
+    salt: bytes
+    retention_s: int
+    producers: tuple[Origin, ...]
+    consumers: tuple[str, ...]
+    history: str
+    on_unappliable: str
+    schema_id: int
+    tags: Mapping[str, str]
+    legal_basis: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """Trust anchors.
+
+    Attributes:
+        trust_domain: SPIFFE trust domain.
+        verifier_name: name of the verifier, bound into quotes.
+        verifier_keys: its signing keys, (COSE algorithm id, raw public bytes), in order.
+        ca_pem: certificates of the platform CA and the verifier's CA, PEM.
+        ek_ca_pem: certificates (roots and intermediates) of TPM manufacturers, PEM.
+    """
+
+    trust_domain: str
+    verifier_name: str
+    verifier_keys: tuple[tuple[int, bytes], ...]
+    ca_pem: bytes
+    ek_ca_pem: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Everything that is decided, as of one version.
+
+    Attributes:
+        version: rises with every change.
+        expires: after it protected work stops.
+        datasets: by topic name.
+    """
+
+    version: int
+    expires: datetime
+    levels: Levels
+    rules: Mapping[str, LevelRule]
+    suites: Mapping[str, SuiteRule]
+    agencies: Mapping[str, str]
+    approvals: Mapping[HostId, Approval]
+    datasets: Mapping[str, Dataset]
+    trust: Trust
+
+    def __repr__(self) -> str:
+        return f"Policy(version={self.version}, datasets={len(self.datasets)})"
