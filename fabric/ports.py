@@ -42,6 +42,15 @@ Event: TypeAlias = Captured | Reached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTable:
+    """One table a source reads, and the dataset it feeds."""
+
+    table: str
+    topic: Topic
+    schema: RowSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """What a source says of itself when it opens.
 

@@ -108,6 +108,14 @@ class RowSchema:
         )
 
     @cached_property
+    def key_codec(self) -> Any:
+        """fastavro schema of the key fields alone."""
+        keys = [{"name": n, "type": _physical(self.type_of(n))} for n in self.key]
+        return fastavro.parse_schema(
+            {"type": "record", "name": "fabric.Key", "fields": keys}, named_schemas={}
+        )
+
+    @cached_property
     def change_declared(self) -> dict[str, Any]:
         """Avro schema of one open `Change` as the schema registry serves it.
 
