@@ -160,9 +160,7 @@ class ChangeSink(Protocol):
     async def streams(self, topic: Topic) -> Mapping[Stream, StreamState]:
         """Every stream of `topic` that has a state here."""
 
-    async def apply(
-        self, block: Block, expected: StreamState | None, new: StreamState
-    ) -> Applied:
+    async def apply(self, block: Block, expected: StreamState | None, new: StreamState) -> Applied:
         """Write the block's rows and `new` in one transaction, if `expected` still stands.
 
         The block is already trimmed to what lies after `expected.high`. A change that
@@ -206,7 +204,9 @@ class Record:
 class Log(Protocol):
     """The platform's log: append through the gateway, read from the brokers."""
 
-    async def append(self, topic: str, partition: int, records: Sequence[tuple[bytes | None, bytes]]) -> int:
+    async def append(
+        self, topic: str, partition: int, records: Sequence[tuple[bytes | None, bytes]]
+    ) -> int:
         """Append (key, value) records as one batch; the first record's offset.
 
         Raises:

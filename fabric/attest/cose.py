@@ -40,9 +40,7 @@ def _tbs(kind: str, protected: bytes, signer: bytes, payload: bytes) -> bytes:
     return canonical.encode([_CONTEXT, protected, signer, _aad(kind), payload])
 
 
-def sign(
-    kind: str, protected: bytes, payload: bytes, signers: Sequence[SigningKey]
-) -> bytes:
+def sign(kind: str, protected: bytes, payload: bytes, signers: Sequence[SigningKey]) -> bytes:
     """Sign `payload` under `protected` (encoded map) with every key, in order.
 
     Args:

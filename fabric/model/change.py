@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from fabric.model.names import Origin, Topic
 
-Value: TypeAlias = "None | bool | int | float | str | bytes | list[Value] | dict[str, Value]"
+Value: TypeAlias = "bool | int | float | str | bytes | list[Value] | dict[str, Value] | None"
 """One column in Avro's own representation: days and microseconds are plain integers."""
 Row: TypeAlias = dict[str, Value]
 

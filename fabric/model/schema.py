@@ -16,7 +16,7 @@ from fastavro.schema import SchemaParseException
 
 from fabric.model.errors import FabricError, Malformed, Reason, UsageError
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _KEY_TYPES = frozenset({"int", "long", "string", "bytes", "boolean"})
 _SCHEMA_BYTES_MAX = 256 * 1024
