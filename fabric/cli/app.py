@@ -5,6 +5,7 @@ import sys
 import typer
 
 from fabric.cli import output, processes
+from fabric.cli.demo import demo
 from fabric.model.errors import FabricError
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("demo")(demo)
 app.add_typer(processes.agent, name="agent")
 app.add_typer(processes.gateway, name="gateway")
 app.add_typer(processes.authority, name="authority")
