@@ -4,8 +4,9 @@ import sys
 
 import typer
 
-from fabric.cli import output, processes
+from fabric.cli import output, processes, quarantine
 from fabric.cli.demo import demo
+from fabric.cli.look import inspect, tail
 from fabric.model.errors import FabricError
 
 app = typer.Typer(
@@ -20,9 +21,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo)
+app.command("inspect")(inspect)
+app.command("tail")(tail)
 app.add_typer(processes.agent, name="agent")
 app.add_typer(processes.gateway, name="gateway")
 app.add_typer(processes.authority, name="authority")
+app.add_typer(quarantine.app, name="quarantine")
 
 
 def main() -> None:

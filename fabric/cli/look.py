@@ -9,6 +9,7 @@ import typer
 
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of
+from fabric.config import AgentConfig
 from fabric.model.errors import ConfigInvalid, FabricError, Malformed, Reason, UnavailableError
 from fabric.model.limits import ENVELOPE_BYTES_MAX, REQUEST_S_MAX
 from fabric.ports import Log, Record
@@ -47,7 +48,7 @@ def _place(source: str) -> tuple[str, int, int]:
     return parts[0], int(parts[1]), int(parts[2])
 
 
-async def _fetch(host: object, topic: str, partition: int, offset: int) -> bytes:
+async def _fetch(host: AgentConfig, topic: str, partition: int, offset: int) -> bytes:
     async with log_of(host) as log, asyncio.timeout(REQUEST_S_MAX):
         async for batch in log.read(topic, partition, offset):
             for record in batch:

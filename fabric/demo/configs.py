@@ -96,6 +96,9 @@ url = "{url}"
 [capture.tables]
 "{_table(kind, "wards")}" = "{PUBLIC}"
 "{_table(kind, "residents")}" = "{SECRET}"
+[outbox]
+source = "outbox"
+topics = ["{OTHER}"]
 """
 
 

@@ -20,6 +20,10 @@ SUPERSEDED_REMEMBERED = 64
 EPOCH_BLOCKS_MAX = 1_000_000
 EPOCH_AGE_S_MAX = 24 * 3600
 RECIPIENTS_MAX = 10_000
+RECIPIENTS_PER_RECORD_MAX = 600
+"""Wraps in one epoch start or grant: as many hybrid ones as CONTROL_RECORD_BYTES_MAX holds."""
+EPOCH_HEADS_MAX = 1_000
+"""Predecessor heads that one epoch start names: streams of one topic."""
 RESEAL_INTERVAL_S = 10
 SILENCE_INTERVAL_S = 10
 SILENCES_MISSED_MAX = 3
@@ -44,6 +48,16 @@ NONCE_BYTES = 32
 CHALLENGE_LIFETIME_S = 30
 CHALLENGES_MAX = 10_000
 ENROLMENTS_PENDING_MAX = 1_000
+BOUND_KEYS_MAX = 8
+"""Keys that one quote binds and one result carries."""
+RESULT_HEADS_MAX = 1_000
+"""Heads that a result carries: one per stream its host fills."""
+RESULT_BYTES_MAX = 64 * 1024
+HOSTS_MAX = 10_000
+NOTICES_MAX = 100_000
+"""Notices kept in a view of the members; they are needed as long as the data."""
+RESULTS_KEPT_MAX = 100_000
+"""Results kept in a view of the members, the newest; a missing one is `wait`, never trust."""
 
 # Gateway
 FRAME_BYTES_MAX = 8 * 1024 * 1024
@@ -53,7 +67,15 @@ HANDSHAKE_S_MAX = 10.0
 FRAME_S_MAX = 30.0
 IDLE_S_MAX = 600.0
 REQUESTS_IN_FLIGHT_MAX = 16
+"""Unanswered requests of one connection; more are not read."""
+REQUESTS_PER_IDENTITY_MAX = 256
+BYTES_PER_IDENTITY_MAX = 64 * 1024 * 1024
+"""Bytes of unanswered requests of one identity; more are not read."""
 PARTITIONS_PER_REQUEST_MAX = 1_000
+BATCH_RECORDS_MAX = 100_000
+RECORD_HEADERS_MAX = 16
+REPLAYS_REMEMBERED = 100_000
+"""Last envelopes, per sender, epoch and partition, that one gateway remembers."""
 REFUSALS_REMEMBERED = 10_000
 OPEN_RECORD_BYTES_MAX = 256 * 1024
 

@@ -1,0 +1,1 @@
+"""The process beside an agency's database: it attests, captures, seals, opens and applies."""

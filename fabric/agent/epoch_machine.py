@@ -1,0 +1,134 @@
+"""When a topic needs a new epoch, and who needs a grant of a running one. Pure.
+
+A new epoch: at the start, by age and block count, when a recipient is lost
+(revoked, suspended or un-named at once; lapsed ones in one batch per result
+lifetime), and under `from_join` when someone joins (in batches of 5 s). A grant:
+for whoever should read and has no wrap for the key it has now.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum, unique
+
+from fabric.model.errors import Reason
+from fabric.model.limits import EPOCH_AGE_S_MAX, EPOCH_BLOCKS_MAX
+from fabric.model.names import HostId
+
+JOIN_BATCH_S = 5.0
+_BLOCKS_SPARE = 1_000
+_LAPSED = frozenset({Reason.RESULT_EXPIRED, Reason.NOT_ATTESTED})
+_LAGGING = frozenset({Reason.RESULT_UNKNOWN, Reason.MEMBERS_STALE, Reason.NOT_READY})
+
+
+@unique
+class Why(StrEnum):
+    """Cause of a new epoch; values are metric labels."""
+
+    START = "start"
+    AGE = "age"
+    BLOCKS = "blocks"
+    LOST = "lost"
+    LAPSED = "lapsed"
+    JOINED = "joined"
+    RESEAL = "reseal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """One kept epoch and whom it serves: (host, HPKE key thumbprint), wraps and grants alike."""
+
+    number: int
+    started: datetime
+    served: frozenset[tuple[HostId, bytes]]
+
+    @property
+    def hosts(self) -> frozenset[HostId]:
+        """Hosts with any wrap of the epoch."""
+        return frozenset(host for host, _ in self.served)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Who should read now, and why others should not.
+
+    Attributes:
+        hosts: host to the thumbprint of its current HPKE key of the suite's kind.
+        refused: every other host we know of, with the reason.
+        retained: the dataset's history is `retained`.
+        result_lifetime_s: of the level; lapses are gathered for that long.
+    """
+
+    hosts: Mapping[HostId, bytes]
+    refused: Mapping[HostId, Reason]
+    retained: bool
+    result_lifetime_s: int
+
+
+class EpochMachine:
+    """Decides for one topic of one sender."""
+
+    def __init__(self) -> None:
+        self._lapsed_at: datetime | None = None
+        self._joined_at: datetime | None = None
+
+    def due(self, epoch: Served | None, blocks: int, wanted: Wanted, now: datetime) -> Why | None:
+        """The cause for a new epoch before the next block, or None.
+
+        Args:
+            epoch: the current one, None at the start.
+            blocks: sealed in it so far, over all streams.
+        """
+        if epoch is None:
+            return Why.START
+        if now - epoch.started >= timedelta(seconds=EPOCH_AGE_S_MAX):
+            return Why.AGE
+        if blocks >= EPOCH_BLOCKS_MAX - _BLOCKS_SPARE:
+            return Why.BLOCKS
+        gone = {
+            h: wanted.refused.get(h, Reason.NOT_ATTESTED) for h in epoch.hosts - {*wanted.hosts}
+        }
+        if any(reason not in _LAPSED | _LAGGING for reason in gone.values()):
+            return Why.LOST
+        lapsed = any(reason in _LAPSED for reason in gone.values())
+        self._lapsed_at = self._since(self._lapsed_at, lapsed, now)
+        if _over(self._lapsed_at, wanted.result_lifetime_s, now):
+            return Why.LAPSED
+        joined = not wanted.retained and bool({*wanted.hosts} - epoch.hosts)
+        self._joined_at = self._since(self._joined_at, joined, now)
+        return Why.JOINED if _over(self._joined_at, JOIN_BATCH_S, now) else None
+
+    def opened(self) -> None:
+        """A new epoch stands: nobody has lapsed or joined since."""
+        self._lapsed_at = self._joined_at = None
+
+    @staticmethod
+    def _since(before: datetime | None, holds: bool, now: datetime) -> datetime | None:
+        return (before or now) if holds else None
+
+
+def late(epochs: Sequence[Served], wanted: Wanted) -> dict[int, tuple[HostId, ...]]:
+    """Per epoch number, the hosts that need a grant of it.
+
+    Under `retained` everyone who may read gets every kept epoch; under `from_join` a
+    host that comes back (or has new keys) gets those since it was first served.
+
+    Args:
+        epochs: the kept ones, oldest first.
+    """
+    seen: set[HostId] = set()
+    found: dict[int, tuple[HostId, ...]] = {}
+    for epoch in epochs:
+        seen |= epoch.hosts
+        missing = tuple(
+            host
+            for host, thumbprint in sorted(wanted.hosts.items())
+            if (host, thumbprint) not in epoch.served and (wanted.retained or host in seen)
+        )
+        if missing:
+            found[epoch.number] = missing
+    return found
+
+
+def _over(since: datetime | None, seconds: float, now: datetime) -> bool:
+    return since is not None and now - since >= timedelta(seconds=seconds)

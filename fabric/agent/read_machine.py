@@ -1,0 +1,295 @@
+"""What a reader does with the next sealed record of one partition. Pure.
+
+One record at a time, one command for one event:
+
+    Came, Refused  ->  Drop | Pause | Open | Stop
+    Opened         ->  Apply               NotOpened   ->  Drop | Pause | Stop
+    Applied        ->  Done                NotApplied  ->  Reload | Pause | Stop
+
+A record that admission refuses is garbage in the log: dropped, counted, audited,
+and the stream goes on. A verified block that breaks the chain or does not open
+stops its stream by name. What may come later (a result, a policy, an epoch start,
+a grant) pauses the partition: the same record is looked at again, never skipped.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fabric.model.block import Block, trim
+from fabric.model.change import ZERO, Op, Run
+from fabric.model.errors import DeniedError, PeerError, Reason, ReasonClass, class_of
+from fabric.model.names import HostId, Stream
+from fabric.ports import StreamState
+from fabric.seal.chain import ChainState, Verdict, judge
+from fabric.seal.envelope import Header
+from fabric.seal.epoch import VerifiedStart
+
+_DUPLICATE = "duplicate"
+_SUPERSEDED = "superseded"
+_NOT_FOR_US = "before_join"
+_STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Came:
+    """A verified envelope; `start` is None while its epoch start is unknown."""
+
+    offset: int
+    header: Header
+    digest: bytes
+    start: VerifiedStart | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Admission refused the record."""
+
+    offset: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The record's block."""
+
+    block: Block
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotOpened:
+    """The record could not be opened: no grant, or a failure."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """The sink holds the block's rows and this state."""
+
+    state: StreamState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotApplied:
+    """The sink did not take the block."""
+
+    reason: Reason
+
+
+Event: TypeAlias = Came | Refused | Opened | NotOpened | Applied | NotApplied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """Count the record and go on.
+
+    Attributes:
+        reason: set when it is to be audited as refused.
+        outcome: else what it was: duplicate, superseded, before_join, stopped.
+    """
+
+    reason: Reason | None
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Look at the same record again when the view or the database has changed."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open the envelope."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apply:
+    """Write the trimmed block and `new`, if `expected` still stands."""
+
+    block: Block
+    expected: StreamState | None
+    new: StreamState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """Another writer moved the stream: read its state, give it to `load`, start over."""
+
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """The stream ends here until a person looks; other streams go on."""
+
+    stream: Stream
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Go on to the next record."""
+
+
+Command: TypeAlias = Drop | Pause | Open | Apply | Reload | Stop | Done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """Which log the offsets belong to."""
+
+    cluster: str
+    topic_id: str
+
+
+class ReadMachine:
+    """The machine of one partition: the states of its streams, and the record in hand."""
+
+    def __init__(self, me: HostId, log: Log, states: Mapping[Stream, StreamState]) -> None:
+        self._me = me
+        self._log = log
+        self._states: dict[Stream, StreamState] = dict(states)
+        self._stopped: dict[Stream, Reason] = {}
+        self._came: Came | None = None
+        self._next: ChainState | None = None
+
+    @property
+    def stopped(self) -> Mapping[Stream, Reason]:
+        """Streams that ended, and why."""
+        return self._stopped
+
+    def state(self, stream: Stream) -> StreamState | None:
+        """The state that the next block of `stream` must meet."""
+        return self._states.get(stream)
+
+    def load(self, stream: Stream, state: StreamState | None) -> None:
+        """Take over what the sink says after a Reload."""
+        if state is None:
+            self._states.pop(stream, None)
+        else:
+            self._states[stream] = state
+
+    def start_offset(self, first: int, end: int) -> int:
+        """Where to read on: the smallest hint of this very log, else its beginning."""
+        hints = [
+            state.offset if self._is_ours(state) and first <= state.offset <= end else first
+            for state in self._states.values()
+        ]
+        return min(hints, default=first)
+
+    def _is_ours(self, state: StreamState) -> bool:
+        return (state.cluster, state.topic_id) == (self._log.cluster, self._log.topic_id)
+
+    def step(self, event: Event) -> Command:
+        """Take one event; the one thing to do next."""
+        match event:
+            case Refused():
+                return _refused(event.reason)
+            case Came():
+                return self._judge(event)
+            case Opened():
+                return self._opened(event.block)
+            case NotOpened():
+                return self._not_opened(event.reason)
+            case Applied():
+                self._states[self._stream] = event.state
+                return Done()
+            case NotApplied():
+                return self._not_applied(event.reason)
+
+    @property
+    def _stream(self) -> Stream:
+        assert self._came is not None
+        return stream_of(self._came.header)
+
+    def _judge(self, event: Came) -> Command:
+        self._came = event
+        stream = stream_of(event.header)
+        if stream in self._stopped:
+            return Drop(reason=None, outcome=_STOPPED)
+        if event.start is None:
+            return Pause(reason=Reason.EPOCH_START_MISSING)
+        state = self._states.get(stream)
+        chain = ChainState.decode(state.chain) if state is not None and state.chain else None
+        high = ZERO if state is None else state.high
+        try:
+            step = judge(chain, event.header, event.digest, start=event.start, high=high)
+        except PeerError as exc:
+            return self._stop(exc.reason)
+        except DeniedError as exc:
+            # The beginning is not in the log: what a reset brings later can still be taken.
+            return Drop(reason=exc.reason, outcome="")
+        if step.verdict is Verdict.DUPLICATE:
+            return Drop(reason=None, outcome=_DUPLICATE)
+        if step.verdict is Verdict.SUPERSEDED:
+            return Drop(reason=None, outcome=_SUPERSEDED)
+        self._next = step.state
+        return Open()
+
+    def _opened(self, block: Block) -> Command:
+        assert self._came is not None
+        assert self._next is not None
+        before = self._states.get(self._stream)
+        rest = trim(block, before.high) if before is not None else block
+        high = block.upto if before is None else max(before.high, block.upto)
+        new = StreamState(
+            high=high,
+            chain=self._next.encode(),
+            offset=self._came.offset + 1,
+            cluster=self._log.cluster,
+            topic_id=self._log.topic_id,
+            incomplete=incomplete(before is not None and before.incomplete, rest.runs),
+        )
+        return Apply(block=rest, expected=before, new=new)
+
+    def _not_opened(self, reason: Reason) -> Command:
+        assert self._came is not None
+        if reason is Reason.GRANT_MISSING and self._is_before_join():
+            return Drop(reason=None, outcome=_NOT_FOR_US)
+        if class_of(reason) is ReasonClass.WAIT:
+            return Pause(reason=reason)
+        return self._stop(reason)
+
+    def _is_before_join(self) -> bool:
+        """Under `from_join`, what was sealed before we were named is not ours to wait for."""
+        assert self._came is not None
+        start = self._came.start
+        if start is None or start.start.history != "from_join":
+            return False
+        named = self._me in {recipient.host for recipient in start.start.recipients}
+        return not named and self._states.get(self._stream) is None
+
+    def _not_applied(self, reason: Reason) -> Command:
+        if reason is Reason.OVERLOADED:
+            return Reload(stream=self._stream)
+        if class_of(reason) is ReasonClass.WAIT:
+            return Pause(reason=reason)
+        return self._stop(reason)
+
+    def _stop(self, reason: Reason) -> Command:
+        self._stopped[self._stream] = reason
+        return Stop(stream=self._stream, reason=reason)
+
+
+def _refused(reason: Reason) -> Command:
+    if class_of(reason) is ReasonClass.WAIT:
+        return Pause(reason=reason)
+    return Drop(reason=reason, outcome="")
+
+
+def stream_of(header: Header) -> Stream:
+    """The stream an envelope belongs to."""
+    return Stream(header.origin, header.topic, header.partition)
+
+
+def incomplete(before: bool, runs: Sequence[Run]) -> bool:
+    """Whether the target is incomplete after `runs`: a snapshot began and has not ended."""
+    for run in runs:
+        if run.op is Op.SNAPSHOT_BEGIN:
+            before = True
+        elif run.op is Op.SNAPSHOT_END:
+            before = False
+    return before

@@ -1,0 +1,249 @@
+"""Who is a member now, and who was: a view grown from the authority's signed records.
+
+The view is a function of the *set* of records, not of their order: feeding one
+twice or late changes nothing. A host state replaces an older one; notices only
+add up. A revocation is final for its approval and every earlier one. A suspension
+stands until a reinstatement with a greater number, or an approval with a greater
+number. A record that is hidden shows as a gap in the notices' numbers, which the
+heartbeat names. Spec: design section 6.
+"""
+
+import heapq
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from fabric.attest.notices import (
+    Heartbeat,
+    HostState,
+    MemberState,
+    Notice,
+    NoticeKind,
+    heartbeat_record,
+    host_record,
+    notice_record,
+    read_member,
+    result_key,
+    result_record,
+)
+from fabric.attest.result import Result, decode
+from fabric.model.errors import DeniedError, Malformed, PeerError, Reason
+from fabric.model.limits import (
+    CLOCK_SKEW_S_MAX,
+    HEARTBEATS_MISSED_MAX,
+    HOSTS_MAX,
+    NOTICES_MAX,
+    RESULTS_KEPT_MAX,
+)
+from fabric.model.names import MEMBERS, RESULTS, HostId
+from fabric.policy.types import Trust
+
+_SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
+
+
+class Members:
+    """The view. Not thread-safe; grown by `feed`, asked by the rest.
+
+    Args:
+        trust: anchors whose verifier keys sign every record; when they change, make a
+            new view and feed it from the log's start.
+    """
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._hosts: dict[HostId, HostState] = {}
+        self._by_host: dict[HostId, list[Notice]] = {}
+        self._notices_kept = 0
+        self._numbers: set[int] = set()
+        self._disputed: set[int] = set()
+        self._contiguous = 0
+        self._heartbeat: Heartbeat | None = None
+        self._results: dict[bytes, Result] = {}
+        self._oldest: list[tuple[datetime, bytes]] = []
+
+    def __repr__(self) -> str:
+        return f"Members(hosts={len(self._hosts)}, revocation_number={self._contiguous})"
+
+    @property
+    def hosts(self) -> Mapping[HostId, HostState]:
+        """The newest state record of each host; `current` says whether it holds."""
+        return MappingProxyType(self._hosts)
+
+    @property
+    def revocation_number(self) -> int:
+        """Every notice up to this number is in the view."""
+        return self._contiguous
+
+    @property
+    def heartbeat(self) -> datetime | None:
+        """When the authority last said that it lives."""
+        return self._heartbeat.at if self._heartbeat else None
+
+    def feed(self, topic: str, key: bytes, value: bytes) -> None:
+        """Take in one record of the members or results topic.
+
+        Raises:
+            PeerError: the record is not the authority's (MALFORMED, BAD_SIGNATURE), does
+                not fit the view's limits (TOO_LARGE), or disputes another notice of its
+                number (FORK; what either takes away stays taken away).
+        """
+        if topic == RESULTS:
+            self._feed_result(key, value)
+        elif topic == MEMBERS:
+            self._feed_member(key, value)
+        else:
+            raise Malformed("record is of neither the members nor the results topic")
+
+    def result(self, result_id: bytes) -> Result:
+        """The verified result of this id; raises DeniedError RESULT_UNKNOWN."""
+        found = self._results.get(result_id)
+        if found is None:
+            raise DeniedError(Reason.RESULT_UNKNOWN, "result is not known here")
+        return found
+
+    def current(self, host: HostId, now: datetime) -> Result:
+        """The result that a host may act under at `now`.
+
+        Raises:
+            DeniedError: NOT_ATTESTED, HOST_REVOKED, HOST_SUSPENDED, RESULT_EXPIRED, or
+                RESULT_UNKNOWN when this view has not seen the result yet.
+        """
+        state = self._hosts.get(host)
+        if state is None:
+            raise DeniedError(Reason.NOT_ATTESTED, "host has never been attested")
+        why = self._why_not(state, now)
+        if why is not None:
+            raise DeniedError(why, f"host is not attested now: {why}")
+        result = self.result(state.result_id)
+        if (result.host, result.approval) != (state.host, state.approval):
+            raise DeniedError(Reason.NOT_ATTESTED, "host's state names another's result")
+        if result.issued > now + _SKEW:
+            raise DeniedError(Reason.RESULT_UNKNOWN, "result is from the future")
+        if result.expires <= now:
+            raise DeniedError(Reason.RESULT_EXPIRED, "result has ended")
+        return result
+
+    def was_trusted(self, result: Result, at: datetime) -> Reason | None:
+        """Why what was done under `result` at `at` must not be taken, or None.
+
+        For readers: the result must have covered `at` (its beginning within the clock
+        skew), and no revocation or suspension of its host may have stood then. `at` is
+        someone's claim; who makes it is for the caller to weigh.
+        """
+        if at < result.issued - _SKEW:
+            return Reason.NOT_ATTESTED
+        if at >= result.expires:
+            return Reason.RESULT_EXPIRED
+        return self._stood_against(result.host, result.approval, at)
+
+    def check_fresh(self, now: datetime, interval_s: float) -> None:
+        """Raise DeniedError MEMBERS_STALE unless the view is complete and recent.
+
+        Args:
+            now: clocks of authority and caller must agree within the interval.
+            interval_s: how often the authority sends a heartbeat, seconds.
+        """
+        beat = self._heartbeat
+        if beat is None:
+            raise DeniedError(Reason.MEMBERS_STALE, "no heartbeat of the authority was seen")
+        if now - beat.at > timedelta(seconds=HEARTBEATS_MISSED_MAX * interval_s):
+            raise DeniedError(Reason.MEMBERS_STALE, "last heartbeat of the authority is too old")
+        if beat.at > now + _SKEW:
+            raise DeniedError(Reason.MEMBERS_STALE, "heartbeat of the authority is in the future")
+        if max(beat.number, len(self._numbers)) > self._contiguous:
+            raise DeniedError(Reason.MEMBERS_STALE, "a notice of the authority is missing")
+
+    def _feed_result(self, key: bytes, value: bytes) -> None:
+        result = decode(value, self._trust)
+        if key != result_key(result.id):
+            raise Malformed("record does not stand under its own key")
+        known = self._results.setdefault(result.id, result)
+        if known is not result:
+            if known != result:
+                raise PeerError(Reason.FORK, "two results have one id")
+            return
+        heapq.heappush(self._oldest, (result.expires, result.id))
+        if len(self._oldest) > RESULTS_KEPT_MAX:
+            del self._results[heapq.heappop(self._oldest)[1]]
+
+    def _feed_member(self, key: bytes, value: bytes) -> None:
+        statement = read_member(key, value, self._trust)
+        if isinstance(statement, HostState):
+            self._feed_host(statement)
+        elif isinstance(statement, Notice):
+            self._feed_notice(statement)
+        elif self._heartbeat is None or statement.at > self._heartbeat.at:
+            self._heartbeat = statement
+
+    def _feed_host(self, state: HostState) -> None:
+        known = self._hosts.get(state.host)
+        if known is None and len(self._hosts) >= HOSTS_MAX:
+            raise PeerError(Reason.TOO_LARGE, "more hosts than a view holds")
+        if known is None or _rank(state) > _rank(known):
+            self._hosts[state.host] = state
+
+    def _feed_notice(self, notice: Notice) -> None:
+        if notice in self._by_host.get(notice.host, ()):
+            return
+        if self._notices_kept >= NOTICES_MAX:
+            raise PeerError(Reason.TOO_LARGE, "more notices than a view holds")
+        self._notices_kept += 1
+        self._by_host.setdefault(notice.host, []).append(notice)
+        if notice.number in self._numbers:
+            self._disputed.add(notice.number)
+            raise PeerError(Reason.FORK, "two notices have one number")
+        self._numbers.add(notice.number)
+        while self._contiguous + 1 in self._numbers:
+            self._contiguous += 1
+
+    def _why_not(self, state: HostState, now: datetime) -> Reason | None:
+        """Why the newest state of a host does not hold; a notice outweighs the state."""
+        stands = self._stood_against(state.host, state.approval, None)
+        if stands is not None:
+            return stands
+        if state.state is MemberState.REVOKED:
+            return Reason.HOST_REVOKED
+        if state.state is MemberState.SUSPENDED:
+            return Reason.HOST_SUSPENDED
+        return Reason.RESULT_EXPIRED if state.expires <= now else None
+
+    def _stood_against(self, host: HostId, approval: int, at: datetime | None) -> Reason | None:
+        """What notices said against a host under `approval` at `at`; None: what they say now."""
+        against = [n for n in self._by_host.get(host, ()) if n.approval >= approval]
+        suspended = False
+        for notice in against:
+            if notice.kind == NoticeKind.REINSTATEMENT or (at is not None and at < notice.at):
+                continue
+            if notice.kind == NoticeKind.REVOCATION:
+                return Reason.HOST_REVOKED
+            suspended = suspended or not self._is_lifted(notice, against, at)
+        return Reason.HOST_SUSPENDED if suspended else None
+
+    def _is_lifted(self, suspension: Notice, others: list[Notice], at: datetime | None) -> bool:
+        return any(
+            other.kind == NoticeKind.REINSTATEMENT
+            and other.number > suspension.number
+            and other.approval >= suspension.approval
+            and other.number not in self._disputed
+            and (at is None or at >= other.at)
+            for other in others
+        )
+
+
+def _rank(state: HostState) -> tuple[int, datetime, bool, bytes]:
+    # Of two that are otherwise equal the worse one is kept, whichever came first.
+    return state.number, state.since, state.state is not MemberState.ATTESTED, state.result_id
+
+
+__all__ = [
+    "Heartbeat",
+    "HostState",
+    "MemberState",
+    "Members",
+    "Notice",
+    "NoticeKind",
+    "heartbeat_record",
+    "host_record",
+    "notice_record",
+    "result_record",
+]

@@ -1,0 +1,93 @@
+"""How a command reaches the platform and the databases: as the host of an agent.toml."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fabric.config import AgentConfig
+from fabric.model.errors import ConfigInvalid, DeniedError, Reason
+from fabric.policy.types import Policy
+from fabric.ports import ChangeSink, Log, Target
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="agent.toml of this host", exists=True, dir_okay=False),
+]
+
+
+def as_host(config: Path | None) -> AgentConfig:
+    """The agent's configuration; raises ConfigInvalid when none was named."""
+    if config is None:
+        raise ConfigInvalid("this needs an agent; name its file with --config agent.toml")
+    return AgentConfig.load(config)
+
+
+def svid(config: AgentConfig) -> tuple[Path, Path]:
+    """The host's certificate and key, which its agent keeps.
+
+    Raises:
+        DeniedError: NOT_ATTESTED, the agent has not attested yet.
+    """
+    certificate = config.agent.folder / "svid.pem"
+    if not certificate.exists():
+        raise DeniedError(
+            Reason.NOT_ATTESTED,
+            f"{certificate} is missing; start the agent and see fabric doctor",
+        )
+    return certificate, config.agent.folder / "svid.key"
+
+
+@contextlib.asynccontextmanager
+async def log_of(config: AgentConfig) -> AsyncIterator[Log]:
+    """The platform's log as this host may read it."""
+    from fabric.kafka.log import KafkaLog
+    from fabric.tls import client_context
+
+    context = client_context(*svid(config), config.tls.ca)
+    log = KafkaLog(config.broker.bootstrap, (), lambda: context, client_id="fabric-cli")
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+def policy_of(config: AgentConfig) -> Policy:
+    """The policy that the agent reads; raises UsageError when it does not load."""
+    from fabric.policy.load import load
+    from fabric.store.policy_folder import read_files
+
+    return load(read_files(config.policy.folder))
+
+
+@contextlib.asynccontextmanager
+async def sinks_of(path: Path | None) -> AsyncIterator[Sequence[tuple[frozenset[str], ChangeSink]]]:
+    """Every target of the agent, opened, with the topics it holds."""
+    from fabric.database.registry import open_sink
+    from fabric.policy.decide import dataset_of
+
+    config = as_host(path)
+    policy = policy_of(config)
+    async with contextlib.AsyncExitStack() as stack:
+        opened: list[tuple[frozenset[str], ChangeSink]] = []
+        for part in config.apply:
+            sink = open_sink(part.kind, part.url)
+            stack.push_async_callback(sink.close)
+            targets = []
+            for topic, table in part.tables.items():
+                dataset = dataset_of(policy, str(topic))
+                targets.append(
+                    Target(
+                        topic=topic,
+                        table=table,
+                        schema=dataset.schema,
+                        quarantine=dataset.on_unappliable == "quarantine",
+                        partitions=dataset.partitions,
+                        salt=dataset.salt,
+                    )
+                )
+            await sink.open(targets)
+            opened.append((frozenset(str(topic) for topic in part.tables), sink))
+        yield opened

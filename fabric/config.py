@@ -1,0 +1,392 @@
+"""The settings of the three processes: TOML files, checked when they load.
+
+This is the only file that reads settings. A value in the environment
+(`FABRIC_<SECTION>__<KEY>`) stands above the file. Relative paths are relative to
+the file's folder. No value ever shows in an error, because URLs hold passwords.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from fabric.model.errors import ConfigInvalid, FabricError
+from fabric.model.limits import (
+    BLOCK_BYTES_MAX,
+    BLOCK_CHANGES_MAX,
+    HEARTBEAT_INTERVAL_S,
+    LINGER_S_DEFAULT,
+    POLICY_REFRESH_S,
+    SILENCE_INTERVAL_S,
+)
+from fabric.model.names import HostId, Topic, part
+
+_T = TypeVar("_T")
+_CONFIG_BYTES_MAX = 1024 * 1024
+_LIST_MAX = 1_000
+_RESULT_LIFETIME_S_MAX = 24 * 3600
+
+
+class Address(NamedTuple):
+    """Where to listen or connect; written `host:port`, `[v6]:port` for IPv6."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `host:port`, port 0 to 65535; raises ConfigInvalid."""
+        host, _, port = text.rpartition(":")
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not bare or (":" in bare) is (bare is host) or not (port.isascii() and port.isdigit()):
+            raise ConfigInvalid("is not of the form host:port; for example 127.0.0.1:9392")
+        if len(port) > 5 or int(port) > 65535:
+            raise ConfigInvalid("has a port above 65535")
+        return cls(bare, int(port))
+
+
+def _parsed(parse: Callable[[str], _T]) -> Callable[[object], _T]:
+    """Let pydantic report what a parser of ours refuses."""
+
+    def read(value: object) -> _T:
+        if not isinstance(value, str):
+            raise ValueError("must be text")
+        try:
+            return parse(value)
+        except FabricError as exc:
+            raise ValueError(str(exc.args[0])) from exc
+
+    return read
+
+
+def _bootstrap(text: str) -> str:
+    return str(Address.parse(text))
+
+
+def _https(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        is_plain = url.scheme == "https" and bool(url.hostname) and url.username is None
+        is_plain = is_plain and not url.query and not url.fragment and url.port != 0
+    except ValueError as exc:
+        raise ConfigInvalid("is not a URL") from exc
+    if not is_plain:
+        raise ConfigInvalid("must be a URL of the form https://host:port")
+    return text.rstrip("/")
+
+
+_Address = Annotated[Address, PlainValidator(_parsed(Address.parse))]
+_Bootstrap = Annotated[str, PlainValidator(_parsed(_bootstrap))]
+_Bootstraps = Annotated[tuple[_Bootstrap, ...], Field(min_length=1, max_length=_LIST_MAX)]
+_Https = Annotated[str, PlainValidator(_parsed(_https))]
+_Host = Annotated[HostId, PlainValidator(_parsed(HostId.parse))]
+_Topic = Annotated[Topic, PlainValidator(_parsed(Topic.parse))]
+_Part = Annotated[str, PlainValidator(_parsed(part))]
+_Text = Annotated[str, Field(min_length=1, max_length=4096)]
+_Identifier = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,63}$")]
+
+
+class Section(BaseModel):
+    """One table of a file; unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class PolicyConfig(Section):
+    """Where the policy lies and how often to look for a newer one, seconds."""
+
+    folder: Path
+    refresh_s: float = Field(default=POLICY_REFRESH_S, ge=0.1, le=3600)
+
+
+class ClientTls(Section):
+    """Certificates of the CAs whose servers are trusted, PEM."""
+
+    ca: Path
+
+
+class ServerTls(ClientTls):
+    """A platform part's own certificate chain and private key, PEM."""
+
+    certificate: Path
+    key: Path
+
+
+class Credential(Section):
+    """Another certificate chain and private key, PEM."""
+
+    certificate: Path
+    key: Path
+
+
+class Bootstrap(Section):
+    """Addresses to begin with."""
+
+    bootstrap: _Bootstraps
+
+
+class WebConfig(Section):
+    """Where /metrics, /livez and /readyz are served, in plain HTTP: keep it on loopback."""
+
+    listen: _Address = Address("127.0.0.1", 0)
+
+
+class AgentPart(Section):
+    """Which host this is, and the folder of its state file, SVID and audit log."""
+
+    host: _Host
+    folder: Path
+
+
+class AuthorityUrl(Section):
+    """Base URL of the authority."""
+
+    url: _Https
+
+
+class GatewayAddresses(Bootstrap):
+    """Gateways to produce through, and the URLs of their refusal logs."""
+
+    refusals: tuple[_Https, ...] = Field(default=(), max_length=_LIST_MAX)
+
+
+class TpmConfig(Section):
+    """How to reach the TPM, in tpm2-tss's words, for example `device:/dev/tpmrm0`."""
+
+    tcti: _Text = "device:/dev/tpmrm0"
+
+
+class BlockConfig(Section):
+    """When a block is full: changes, plaintext bytes, seconds since its first change.
+
+    `silence_s`: an empty block is sent after so many seconds without one.
+    """
+
+    changes_max: int = Field(default=1_000, ge=1, le=BLOCK_CHANGES_MAX)
+    bytes_max: int = Field(default=400_000, ge=1_024, le=BLOCK_BYTES_MAX)
+    linger_s: float = Field(default=LINGER_S_DEFAULT, ge=0, le=60)
+    silence_s: float = Field(default=SILENCE_INTERVAL_S, ge=0.1, le=SILENCE_INTERVAL_S)
+
+
+class Capture(Section):
+    """One database to read: its tables, each with the topic of its dataset.
+
+    Attributes:
+        source: last part of the origin.
+        slot, publication: PostgreSQL only; default `fabric_<source>`.
+    """
+
+    source: _Part
+    kind: Literal["postgresql", "sqlite"]
+    url: _Text = Field(repr=False)
+    slot: _Identifier | None = None
+    publication: _Identifier | None = None
+    tables: dict[_Text, _Topic] = Field(min_length=1, max_length=_LIST_MAX)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.tables.values())) != len(self.tables):
+            raise ValueError("tables: two tables feed one topic; give each its own dataset")
+        if self.kind != "postgresql" and (self.slot or self.publication):
+            raise ValueError("slot and publication belong to kind postgresql; remove them")
+        return self
+
+
+class Apply(Section):
+    """One database to write: topics, each with the table its rows go to."""
+
+    kind: Literal["postgresql", "sqlite"]
+    url: _Text = Field(repr=False)
+    tables: dict[_Topic, _Text] = Field(min_length=1, max_length=_LIST_MAX)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.tables.values())) != len(self.tables):
+            raise ValueError("tables: two topics fill one table; give each its own")
+        return self
+
+
+class Outbox(Section):
+    """What `publish` may send: the last part of its origin, and the topics."""
+
+    source: _Part = "outbox"
+    topics: tuple[_Topic, ...] = Field(default=(), max_length=_LIST_MAX)
+
+
+class GatewayPart(Section):
+    """Addresses of a gateway.
+
+    Attributes:
+        listen: for producers.
+        advertised: every live gateway as producers reach it, this one among them.
+        side_listen: for the refusal log (HTTPS).
+        heartbeat_interval_s: how often the authority's heartbeat is due, seconds.
+    """
+
+    listen: _Address
+    advertised: tuple[_Address, ...] = Field(min_length=1, max_length=_LIST_MAX)
+    side_listen: _Address
+    heartbeat_interval_s: float = Field(default=HEARTBEAT_INTERVAL_S, ge=0.1, le=60)
+
+
+class AuthorityPart(Section):
+    """The authority's own files and habits.
+
+    Attributes:
+        folder: its state and audit log.
+        verifier_key: both signing keys; its owner alone may read the file.
+        issuing_certificate, issuing_key: the CA that issues X.509-SVIDs, PEM.
+        result_lifetime_s: shortens the levels' lifetime of results, seconds.
+        replication_factor: of the topics it makes.
+    """
+
+    listen: _Address
+    folder: Path
+    verifier_key: Path
+    issuing_certificate: Path
+    issuing_key: Path
+    result_lifetime_s: int | None = Field(default=None, ge=2, le=_RESULT_LIFETIME_S_MAX)
+    heartbeat_interval_s: float = Field(default=HEARTBEAT_INTERVAL_S, ge=0.1, le=60)
+    replication_factor: int = Field(default=3, ge=1, le=15)
+
+
+class _File(BaseSettings):
+    """A whole file. `load` is the way in."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_prefix="FABRIC_",
+        env_nested_delimiter="__",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *args: Any, **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment stands above the file, and nothing else is read."""
+        del settings_cls, args
+        return sources["env_settings"], sources["init_settings"]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read and check one TOML file.
+
+        Raises:
+            ConfigInvalid: the message names the file, the key and the remedy.
+        """
+        try:
+            config = cls(**_read(path))
+        except ValidationError as exc:
+            raise ConfigInvalid(f"{path}: {_explain(exc)}") from None
+        except SettingsError as exc:
+            raise ConfigInvalid(f"{path}: a FABRIC_ variable of the environment {exc}") from None
+        return _absolute(config, path.absolute().parent)
+
+
+class AgentConfig(_File):
+    """agent.toml"""
+
+    agent: AgentPart
+    policy: PolicyConfig
+    authority: AuthorityUrl
+    tls: ClientTls
+    gateway: GatewayAddresses
+    broker: Bootstrap
+    tpm: TpmConfig = TpmConfig()
+    web: WebConfig = WebConfig()
+    block: BlockConfig = BlockConfig()
+    outbox: Outbox = Outbox()
+    capture: tuple[Capture, ...] = Field(default=(), max_length=_LIST_MAX)
+    apply: tuple[Apply, ...] = Field(default=(), max_length=_LIST_MAX)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        sources = [capture.source for capture in self.capture] + [self.outbox.source]
+        if len(set(sources)) != len(sources):
+            raise ValueError("capture: two sources have one name; rename one")
+        sent = [topic for capture in self.capture for topic in capture.tables.values()]
+        if len(set(sent) | set(self.outbox.topics)) != len(sent) + len(self.outbox.topics):
+            raise ValueError("capture: one topic is fed twice; keep one of them")
+        return self
+
+
+class GatewayConfig(_File):
+    """gateway.toml"""
+
+    gateway: GatewayPart
+    tls: ServerTls
+    broker: Bootstrap
+    policy: PolicyConfig
+    web: WebConfig = WebConfig()
+
+
+class AuthorityConfig(_File):
+    """authority.toml; `admin` is the credential that makes topics and ACLs."""
+
+    authority: AuthorityPart
+    tls: ServerTls
+    admin: Credential
+    gateway: Bootstrap
+    broker: Bootstrap
+    policy: PolicyConfig
+    web: WebConfig = WebConfig()
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _CONFIG_BYTES_MAX:
+            raise ConfigInvalid(f"{path}: is larger than {_CONFIG_BYTES_MAX} bytes")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigInvalid(
+            f"{path}: cannot be read ({exc.strerror}); check path and mode"
+        ) from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigInvalid(f"{path}: is not TOML: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigInvalid(f"{path}: is not UTF-8; save it as UTF-8") from exc
+
+
+def _explain(error: ValidationError) -> str:
+    """Every wrong key with cause and remedy, without any value."""
+    remedies: Mapping[str, str] = {
+        "missing": "is missing; add it",
+        "extra_forbidden": "is not a known key; correct its spelling or remove it",
+    }
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        key = ".".join(str(place) for place in item["loc"] if place != "[key]") or "file"
+        message = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{key}: {remedies.get(item['type'], message)}")
+    return "; ".join(lines)
+
+
+def _absolute(model: _M, base: Path) -> _M:
+    """The same settings with every relative path below `base`."""
+    changed: dict[str, Any] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, Path):
+            changed[name] = base / value
+        elif isinstance(value, BaseModel):
+            changed[name] = _absolute(value, base)
+        elif isinstance(value, tuple):
+            parts = (_absolute(v, base) if isinstance(v, BaseModel) else v for v in value)
+            changed[name] = value if isinstance(value, Address) else tuple(parts)
+        elif name == "url" and getattr(model, "kind", "") == "sqlite":
+            changed[name] = f"sqlite:///{base / value.removeprefix('sqlite:///')}"
+    return model.model_copy(update=changed)

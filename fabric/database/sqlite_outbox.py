@@ -1,0 +1,236 @@
+"""The outbox of the Python API: changes that an application publishes without a table.
+
+Rows wait in the agent's own SQLite file until the platform has acknowledged them.
+Each change is a commit of its own; its id is its position.
+"""
+
+import asyncio
+import json
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from fabric.database.datum import decode_change, encode_change
+from fabric.database.sqlite_thread import SqliteThread
+from fabric.database.sqlite_token import generation_in
+from fabric.model.change import MARKS, Change, Op, Row, Run
+from fabric.model.change import Sequence as ChangeSequence
+from fabric.model.errors import FabricError, Malformed, Reason, UnavailableError, UsageError
+from fabric.model.names import Origin, Topic
+from fabric.ports import Captured, Event, Opened, Reached, SourceTable
+
+_POLL_S = 0.02
+_SILENCE_S = 10.0
+_PAGE_ROWS = 1_000
+_ROWS_MAX = 1_000_000
+"""Changes that may wait; more are refused, so that a dead platform does not fill the disk."""
+_NOBODY = Origin("0", "outbox", "outbox")
+"""Stands in stored changes, whose origin is given by the capture that reads them."""
+_DDL = (
+    "CREATE TABLE IF NOT EXISTS fabric_outbox (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " topic TEXT NOT NULL, commit_us INTEGER NOT NULL, datum BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS fabric_outbox_life (one INTEGER PRIMARY KEY CHECK (one = 1),"
+    " database BLOB NOT NULL, generation INTEGER NOT NULL)",
+    "INSERT OR IGNORE INTO fabric_outbox_life VALUES (1, randomblob(16), 0)",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Life:
+    database: bytes
+    generation: int
+    position: int
+
+
+class SqliteOutbox:
+    """Implements ports.ChangeSource; `put` adds a change.
+
+    Args:
+        path: the agent's file, made when absent.
+        tables: the datasets that may be published; `table` of each is not used.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], tables: Sequence[SourceTable]) -> None:
+        self._thread = SqliteThread(path, create=True, synchronous="FULL")
+        self._tables = {str(table.topic): table for table in tables}
+        self._life: _Life | None = None
+        self._position = 0
+        self._news = asyncio.Event()
+
+    async def open(self, resume: str | None) -> Opened:
+        """Open the file; what waits there is sent, also after a foreign token."""
+        await self._thread.open()
+        self._life = await self._thread.write(lambda c: _begin(c, resume))
+        self._position = self._life.position
+        return Opened(generation=self._life.generation, position=self._position)
+
+    async def put(self, topic: Topic, op: Op, row: Row) -> ChangeSequence:
+        """Store one change durably.
+
+        Args:
+            op: UPSERT with a whole row, or DELETE with the key columns.
+
+        Returns:
+            The sequence it will travel under.
+
+        Raises:
+            UsageError: the topic is not ours, or the row does not fit its schema.
+            UnavailableError: the outbox is full or its file cannot be written.
+        """
+        life, table = self._open_life(), self._tables.get(str(topic))
+        if table is None:
+            raise UsageError(Reason.TOPIC_UNKNOWN, f"{topic} is not published by this agent")
+        if op in MARKS:
+            raise UsageError(Reason.SCHEMA_MISMATCH, "publish takes upserts and deletes only")
+        now_us = time.time_ns() // 1000
+        change = Change(
+            topic=topic,
+            origin=_NOBODY,
+            op=op,
+            sequence=ChangeSequence(0, 0, 0),
+            commit_us=now_us,
+            row=row,
+        )
+        try:
+            datum = encode_change(change, table.schema)
+        except Malformed as exc:
+            raise UsageError(Reason.SCHEMA_MISMATCH, "row does not fit the dataset") from exc
+        ident = await self._thread.write(lambda c: _add(c, str(topic), now_us, datum))
+        self._news.set()
+        return ChangeSequence(life.generation, ident, 1)
+
+    def _open_life(self) -> _Life:
+        if self._life is None:
+            raise UsageError(Reason.INTERNAL, "outbox is used before it is open")
+        return self._life
+
+    async def read(self) -> AsyncIterator[Event]:
+        """Yield what waits, in order, then what comes."""
+        quiet_since = time.monotonic()
+        while True:
+            self._news.clear()
+            found = await self._thread.call(partial(_page, position=self._position))
+            for ident, topic, commit_us, datum in found:
+                yield self._captured(ident, topic, commit_us, datum)
+                self._position = ident
+            if found or time.monotonic() - quiet_since >= _SILENCE_S:
+                quiet_since = time.monotonic()
+                yield self._reached()
+            if not found:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        # Another process may put changes too, so the event only shortens the wait.
+        try:
+            async with asyncio.timeout(_POLL_S):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    def _captured(self, ident: int, topic: str, commit_us: int, datum: bytes) -> Captured:
+        table = self._tables.get(topic)
+        if table is None:
+            raise UsageError(
+                Reason.TOPIC_UNKNOWN,
+                f"changes for {topic} wait in the outbox, and no setting publishes it any more",
+            )
+        change = decode_change(datum, table.schema, table.topic)
+        rows = [] if change.row is None else [change.row]
+        run = Run(op=change.op, position=ident, ordinal=1, commit_us=commit_us, rows=rows)
+        return Captured(topic=table.topic, run=run)
+
+    def _reached(self) -> Reached:
+        life = self._open_life()
+        resume = {
+            "kind": "outbox",
+            "database": life.database.hex(),
+            "generation": life.generation,
+            "position": self._position,
+        }
+        return Reached(position=self._position, resume=json.dumps(resume))
+
+    async def release(self, position: int) -> None:
+        """Delete changes at or before `position`."""
+        await self._thread.write(
+            lambda c: c.execute("DELETE FROM fabric_outbox WHERE id <= ?", (position,)).rowcount
+        )
+
+    async def status(self) -> Mapping[str, float]:
+        """Figures for metrics; there is no snapshot."""
+        start = self._position
+        row = await self._thread.call(
+            lambda c: c.execute(
+                "SELECT min(commit_us), sum(length(datum)) FROM fabric_outbox WHERE id > ?",
+                (start,),
+            ).fetchone()
+        )
+        lag_s = max(0.0, time.time() - row[0] / 1e6) if row[0] is not None else 0.0
+        return {
+            "lag_seconds": lag_s,
+            "lag_bytes": float(row[1] or 0),
+            "snapshot_rows": 0.0,
+            "snapshot_total": 0.0,
+        }
+
+    async def close(self) -> None:
+        """Close the file; what waits stays there."""
+        self._life = None
+        await self._thread.close()
+
+
+def _begin(connection: sqlite3.Connection, resume: str | None) -> _Life:
+    for statement in _DDL:
+        connection.execute(statement)
+    database, old = connection.execute(
+        "SELECT database, generation FROM fabric_outbox_life"
+    ).fetchone()
+    last = _last_id(connection)
+    position = _position_in(resume, database)
+    if position is not None and position <= last:
+        return _Life(database=database, generation=generation_in(resume or ""), position=position)
+    generation = max(int(time.time()), old + 1, generation_in(resume or "") + 1)
+    connection.execute("UPDATE fabric_outbox_life SET generation = ?", (generation,))
+    first = connection.execute("SELECT min(id) FROM fabric_outbox").fetchone()[0]
+    return _Life(
+        database=database, generation=generation, position=last if first is None else first - 1
+    )
+
+
+def _position_in(resume: str | None, database: bytes) -> int | None:
+    try:
+        data = json.loads(resume or "")
+        if data["kind"] == "outbox" and bytes.fromhex(data["database"]) == database:
+            return int(data["position"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def _last_id(connection: sqlite3.Connection) -> int:
+    row = connection.execute(
+        "SELECT seq FROM sqlite_sequence WHERE name = 'fabric_outbox'"
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _add(connection: sqlite3.Connection, topic: str, now_us: int, datum: bytes) -> int:
+    first = connection.execute("SELECT min(id) FROM fabric_outbox").fetchone()[0]
+    if first is not None and _last_id(connection) - first >= _ROWS_MAX:
+        raise UnavailableError(Reason.OVERLOADED, "outbox is full; the platform must take it first")
+    cursor = connection.execute(
+        "INSERT INTO fabric_outbox (topic, commit_us, datum) VALUES (?, ?, ?)",
+        (topic, now_us, datum),
+    )
+    if cursor.lastrowid is None:
+        raise FabricError(Reason.INTERNAL, "outbox row has no id")
+    return cursor.lastrowid
+
+
+def _page(connection: sqlite3.Connection, position: int) -> list[tuple[int, str, int, bytes]]:
+    return connection.execute(
+        "SELECT id, topic, commit_us, datum FROM fabric_outbox WHERE id > ? ORDER BY id LIMIT ?",
+        (position, _PAGE_ROWS),
+    ).fetchall()

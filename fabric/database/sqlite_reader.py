@@ -1,0 +1,143 @@
+"""Reads changes and snapshot chunks of one captured SQLite table as runs.
+
+A change row says only that a key was touched; what is sent is the row as it is
+now, or a delete. That is right because any later touch has a later change, and
+it keeps triggers cheap. A repeat has the same sequences but may hold newer rows.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from fabric.database.sqlite_capture import KEYS
+from fabric.database.sqlite_thread import quote
+from fabric.database.sqlite_values import RowReader, SqlValue, columns_of
+from fabric.model.change import Op, Row, Run
+from fabric.model.errors import DeniedError, Reason
+from fabric.ports import SourceTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some changes of one table below a watermark.
+
+    Attributes:
+        runs: with rising ordinals.
+        count: changes in them.
+        last: id of the last change; read on from here.
+    """
+
+    runs: list[Run]
+    count: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Rows of a snapshot in key order, and the key of the last one (None: no rows)."""
+
+    rows: list[Row]
+    cursor: tuple[SqlValue, ...] | None
+
+
+class TableReader:
+    """Statements and codecs for one table; `number` is its `fabric_changes.source`."""
+
+    def __init__(self, table: SourceTable, number: int) -> None:
+        self.topic = table.topic
+        self._table = table.table
+        self._number = number
+        columns = columns_of(table.schema, {})
+        by_name = {column.name: column for column in columns}
+        self._rows = RowReader(columns)
+        self._keys = RowReader(tuple(by_name[name] for name in table.schema.key))
+        self._key_count = len(table.schema.key)
+        names = [quote(name) for name in table.schema.fields]
+        key = [quote(name) for name in table.schema.key]
+        # The first comparison uses the index, the second tells 'a' from 'A' under NOCASE.
+        joins = " AND ".join(
+            f"t.{n} = c.{k} AND t.{n} = c.{k} COLLATE BINARY"
+            for n, k in zip(key, KEYS, strict=False)
+        )
+        fields = [f"c.{k}" for k in KEYS[: len(key)]] + [f"t.{n}" for n in names]
+        self._page = (
+            f"SELECT c.id, c.commit_us, t.{key[0]} IS NOT NULL, {', '.join(fields)}"  # noqa: S608  # quoted
+            f" FROM fabric_changes AS c LEFT JOIN {quote(self._table)} AS t ON {joins}"
+            " WHERE c.id > ? AND c.id < ? AND c.source = ? ORDER BY c.id LIMIT ?"
+        )
+        listed = ", ".join(key)
+        select = f"SELECT {listed}, {', '.join(names)} FROM {quote(self._table)}"  # noqa: S608  # quoted
+        order = f" ORDER BY {listed} LIMIT ?"
+        self._first = select + order
+        self._next = f"{select} WHERE ({listed}) > ({', '.join('?' * len(key))}){order}"
+        self._count = f"SELECT count(*) FROM {quote(self._table)}"  # noqa: S608  # quoted
+
+    def page(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        after: int,
+        position: int,
+        ordinal: int,
+        limit: int,
+    ) -> Page:
+        """Changes with ids between `after` and the watermark `position`, at most `limit`.
+
+        Args:
+            ordinal: of the first change.
+
+        Raises:
+            DeniedError: SCHEMA_MISMATCH, a value is not of its declared type.
+        """
+        found = connection.execute(self._page, (after, position, self._number, limit)).fetchall()
+        runs: list[Run] = []
+        for is_there, group in groupby(found, key=lambda row: row[2]):
+            items = list(group)
+            op = Op.UPSERT if is_there else Op.DELETE
+            runs.append(
+                Run(
+                    op=op,
+                    position=position,
+                    ordinal=ordinal,
+                    commit_us=items[0][1],
+                    rows=list(self._decoded(items, op)),
+                )
+            )
+            ordinal += len(items)
+        return Page(runs=runs, count=len(found), last=found[-1][0] if found else after)
+
+    def _decoded(self, items: list[tuple[Any, ...]], op: Op) -> Iterator[Row]:
+        start, middle = 3, 3 + self._key_count
+        with_key = op is Op.DELETE
+        reader = self._keys if with_key else self._rows
+        for item in items:
+            values = item[start:middle] if with_key else item[middle:]
+            yield self._row(reader, values)
+
+    def _row(self, reader: RowReader, values: tuple[Any, ...]) -> Row:
+        try:
+            return reader.row(values)
+        except ValueError as exc:
+            raise DeniedError(
+                Reason.SCHEMA_MISMATCH,
+                f"table {self._table}: a value in column {exc} is not of its declared type;"
+                " correct the row",
+            ) from None
+
+    def chunk(
+        self, connection: sqlite3.Connection, cursor: tuple[SqlValue, ...] | None, limit: int
+    ) -> Chunk:
+        """At most `limit` rows after `cursor` in key order; raises DeniedError as `page`."""
+        if cursor is None:
+            found = connection.execute(self._first, (limit,)).fetchall()
+        else:
+            found = connection.execute(self._next, (*cursor, limit)).fetchall()
+        rows = [self._row(self._rows, item[self._key_count :]) for item in found]
+        last = found[-1][: self._key_count] if found else None
+        return Chunk(rows=rows, cursor=last)
+
+    def total(self, connection: sqlite3.Connection) -> int:
+        """Rows in the table now."""
+        return int(connection.execute(self._count).fetchone()[0])

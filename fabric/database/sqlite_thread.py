@@ -1,0 +1,129 @@
+"""One SQLite connection on one thread of its own, so that the event loop never waits for a disk.
+
+A driver that hops threads for every statement is 40 times slower at small batches
+(notes/databases.md 2f), so callers hand over whole functions.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from fabric.model.errors import Reason, UnavailableError, UsageError
+
+T = TypeVar("T")
+_BUSY_S_MAX = 5.0
+"""How long a statement waits for another process's write lock."""
+
+
+class SqliteThread:
+    """Runs functions on a connection, one at a time, in the order they were handed over.
+
+    Args:
+        path: the database file.
+        create: make the file when it is absent.
+        synchronous: FULL survives a power cut commit by commit; NORMAL may lose the last
+            commits but never breaks their order.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, create: bool, synchronous: Literal["FULL", "NORMAL"]
+    ) -> None:
+        self._path = Path(path)
+        self._create = create
+        self._synchronous = synchronous
+        self._pool: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """Connect and switch the file to WAL.
+
+        Raises:
+            UsageError: CONFIG_INVALID, the file is absent or is not a database.
+            UnavailableError: DATABASE_UNAVAILABLE.
+        """
+        await self.close()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fabric-sqlite")
+        await self._run(self._connect)
+
+    def _connect(self) -> None:
+        if not self._create and not self._path.is_file():
+            raise UsageError(
+                Reason.CONFIG_INVALID,
+                f"{self._path}: no such database file; create it or correct the url",
+            )
+        try:
+            connection = sqlite3.connect(self._path, timeout=_BUSY_S_MAX, isolation_level=None)
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as exc:
+            raise UsageError(
+                Reason.CONFIG_INVALID, f"{self._path}: not a SQLite database; correct the url"
+            ) from exc
+        self._connection = connection
+
+    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on the thread; errors of the database become UnavailableError."""
+        return await self._run(lambda: work(self._live()))
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in one write transaction; any exception rolls it back."""
+        return await self._run(lambda: _transact(self._live(), work))
+
+    def _live(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "database is closed")
+        return self._connection
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._pool is None:
+            raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "database is not open")
+        with unavailable():
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def close(self) -> None:
+        """Close the connection after what was handed over before; may be called twice."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        closed = asyncio.get_running_loop().run_in_executor(pool, self._disconnect)
+        pool.shutdown(wait=False)
+        await asyncio.shield(closed)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _transact(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk has rolled back by itself; asking again would hide the cause.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+@contextmanager
+def unavailable() -> Iterator[None]:
+    """Map the library's errors; its messages name files and columns, never values."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise UnavailableError(Reason.DATABASE_UNAVAILABLE, f"sqlite: {exc}") from exc
+
+
+def quote(name: str) -> str:
+    """An identifier as SQL text."""
+    return '"' + name.replace('"', '""') + '"'

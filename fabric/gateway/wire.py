@@ -1,0 +1,299 @@
+"""Foreign bytes of the Kafka protocol, cut by hand: frames' heads, primitives, record batches.
+
+kio's native decoder believes array lengths and aborts the whole process on a
+large one, so nothing a client sent reaches it; here every length is held
+against what is left. Reads bytes only, decides nothing. Errors: Malformed.
+Spec: Kafka protocol, KIP-482 (flexible versions), record batch v2.
+"""
+
+import gzip
+import struct
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import NamedTuple
+
+import zstandard
+from crc32c import crc32c
+
+from fabric.model.errors import Malformed
+from fabric.model.limits import (
+    BATCH_RECORDS_MAX,
+    DECOMPRESSED_BYTES_MAX,
+    EXPANSION_RATIO_MAX,
+    RECORD_HEADERS_MAX,
+)
+
+_HEAD = struct.Struct(">hhih")
+_BATCH = struct.Struct(">qiibIhiqqqhii")
+_CRC_FROM = 21
+_MAGIC = 2
+_CODEC = 0b111
+_TRANSACTIONAL = 0b1_0000
+_CONTROL = 0b10_0000
+_VARINT_BYTES_MAX = 10
+_CHUNK = 64 * 1024
+
+CODEC_NONE = 0
+CODEC_GZIP = 1
+CODEC_ZSTD = 4
+CODECS = frozenset({CODEC_NONE, CODEC_GZIP, CODEC_ZSTD})
+"""Codecs that open topics may use; snappy and LZ4 need a decoder with an output limit."""
+
+
+class Cursor:
+    """Reads protocol primitives one after the other; raises Malformed at the end of the data."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self._data = data
+        self._at = at
+
+    @property
+    def rest(self) -> int:
+        """Bytes that are left."""
+        return len(self._data) - self._at
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        if not 0 <= size <= self.rest:
+            raise Malformed("message ends too early")
+        start, self._at = self._at, self._at + size
+        return self._data[start : self._at]
+
+    def integer(self, size: int) -> int:
+        """A signed big-endian integer of `size` bytes."""
+        return int.from_bytes(self.take(size), signed=True)
+
+    def boolean(self) -> bool:
+        """One byte, 0 or 1."""
+        value = self.integer(1)
+        if value not in (0, 1):
+            raise Malformed("boolean is neither 0 nor 1")
+        return value == 1
+
+    def uvarint(self) -> int:
+        """An unsigned varint of at most 32 bits."""
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if value >= 1 << 32:
+                    break
+                return value
+        raise Malformed("varint is too long")
+
+    def length(self, size: int, *, flexible: bool) -> int:
+        """A length: uvarint(n + 1) in flexible versions, else `size` bytes; -1 is null."""
+        value = self.uvarint() - 1 if flexible else self.integer(size)
+        if not -1 <= value <= self.rest:
+            raise Malformed("length is beyond the message")
+        return value
+
+    def text(self, *, flexible: bool) -> str | None:
+        """A nullable string."""
+        size = self.length(2, flexible=flexible)
+        if size < 0:
+            return None
+        try:
+            return self.take(size).decode()
+        except UnicodeDecodeError as exc:
+            raise Malformed("string is not UTF-8") from exc
+
+    def octets(self, *, flexible: bool) -> bytes | None:
+        """Nullable bytes or records."""
+        size = self.length(4, flexible=flexible)
+        return None if size < 0 else self.take(size)
+
+    def count(self, *, flexible: bool, item_bytes_min: int) -> int:
+        """Number of items of an array, -1 for null; as many as the message can hold."""
+        value = self.uvarint() - 1 if flexible else self.integer(4)
+        if not -1 <= value <= self.rest // item_bytes_min:
+            raise Malformed("array is longer than the message")
+        return value
+
+    def tags(self, *, flexible: bool) -> None:
+        """Skip the tagged fields of a flexible version."""
+        if not flexible:
+            return
+        for _ in range(self.uvarint()):
+            self.uvarint()
+            self.take(self.uvarint())
+
+    def end(self) -> None:
+        """Demand that nothing is left."""
+        if self.rest:
+            raise Malformed("message has bytes after its end")
+
+
+class Head(NamedTuple):
+    """Head of a request: what it asks, in which version, under which correlation id."""
+
+    api: int
+    version: int
+    correlation: int
+    client_id: str | None
+    body_at: int
+    """Offset of the client id's end; tags of header v2 follow, then the body."""
+
+
+def parse_head(frame: bytes) -> Head:
+    """Read the part that header versions 1 and 2 share."""
+    if len(frame) < _HEAD.size:
+        raise Malformed("request is shorter than its head")
+    api, version, correlation, _ = _HEAD.unpack_from(frame)
+    cursor = Cursor(frame, _HEAD.size - 2)
+    client_id = cursor.text(flexible=False)
+    return Head(api, version, correlation, client_id, len(frame) - cursor.rest)
+
+
+def readdress(frame: bytes, correlation: int) -> bytes:
+    """The same request under another correlation id."""
+    return b"".join((frame[:4], correlation.to_bytes(4, signed=True), frame[8:]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Head of one record batch (magic 2) whose CRC is right, and its records' bytes.
+
+    Attributes:
+        codec: attributes bits 0 to 2.
+        count: number of records, as the head says.
+        producer_id: -1 when the producer is not idempotent.
+        records: the records, still compressed.
+    """
+
+    codec: int
+    is_transactional: bool
+    is_control: bool
+    count: int
+    producer_id: int
+    records: bytes
+
+
+class RawRecord(NamedTuple):
+    """One record of a batch."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[bytes, bytes | None], ...]
+
+
+def parse_batch(data: bytes) -> Batch:
+    """Read exactly one record batch and check lengths, magic, CRC and counts."""
+    if len(data) < _BATCH.size:
+        raise Malformed("record batch is shorter than its head")
+    (_, length, _, magic, crc, attributes, last, _, _, producer, _, _, count) = _BATCH.unpack_from(
+        data
+    )
+    if magic != _MAGIC:
+        raise Malformed("record batch is not of magic 2")
+    if length != len(data) - 12:
+        raise Malformed("records are not exactly one batch")
+    if crc32c(memoryview(data)[_CRC_FROM:]) != crc:
+        raise Malformed("record batch has a wrong CRC")
+    if not 1 <= count <= BATCH_RECORDS_MAX or last != count - 1:
+        raise Malformed("record batch is empty, too long or miscounted")
+    return Batch(
+        codec=attributes & _CODEC,
+        is_transactional=bool(attributes & _TRANSACTIONAL),
+        is_control=bool(attributes & _CONTROL),
+        count=count,
+        producer_id=producer,
+        records=data[_BATCH.size :],
+    )
+
+
+def records_of(batch: Batch) -> tuple[RawRecord, ...]:
+    """Every record of a batch, decompressed within limits and counted."""
+    data = batch.records if batch.codec == CODEC_NONE else _expand(batch.codec, batch.records)
+    records: list[RawRecord] = []
+    at = 0
+    for index in range(batch.count):
+        record, at = _record(data, at, index)
+        records.append(record)
+    if at != len(data):
+        raise Malformed("record batch has bytes after its last record")
+    return tuple(records)
+
+
+def _record(data: bytes, at: int, index: int) -> tuple[RawRecord, int]:
+    length, at = _varint(data, at)
+    end = at + length
+    if length < 1 or end > len(data):
+        raise Malformed("record is longer than its batch")
+    _, at = _varint(data, at + 1)  # attributes byte, timestamp delta
+    offset, at = _varint(data, at)
+    if offset != index:
+        raise Malformed("records are not numbered from 0")
+    key, at = _octets(data, at)
+    value, at = _octets(data, at)
+    headers, at = _headers(data, at)
+    if at != end:
+        raise Malformed("record does not end where it says")
+    return RawRecord(key, value, headers), at
+
+
+def _headers(data: bytes, at: int) -> tuple[tuple[tuple[bytes, bytes | None], ...], int]:
+    count, at = _varint(data, at)
+    if count == 0:
+        return (), at
+    if not 0 < count <= RECORD_HEADERS_MAX:
+        raise Malformed("record has too many headers")
+    headers: list[tuple[bytes, bytes | None]] = []
+    for _ in range(count):
+        name, at = _octets(data, at)
+        value, at = _octets(data, at)
+        if name is None:
+            raise Malformed("record header has no name")
+        headers.append((name, value))
+    return tuple(headers), at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A zigzag varint; the first byte decides alone in most records."""
+    if at >= len(data):
+        raise Malformed("record ends too early")
+    byte = data[at]
+    if byte < 0x80:
+        return (byte >> 1) ^ -(byte & 1), at + 1
+    value = 0
+    for shift, place in enumerate(range(at, min(at + _VARINT_BYTES_MAX, len(data)))):
+        byte = data[place]
+        value |= (byte & 0x7F) << (7 * shift)
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), place + 1
+    raise Malformed("varint does not end")
+
+
+def _octets(data: bytes, at: int) -> tuple[bytes | None, int]:
+    size, at = _varint(data, at)
+    if size == -1:
+        return None, at
+    end = at + size
+    if size < 0 or end > len(data):
+        raise Malformed("field is longer than its record")
+    return data[at:end], end
+
+
+def _expand(codec: int, data: bytes) -> bytes:
+    """Decompress as a stream, so that a bomb ends at the limit and not in memory."""
+    limit = min(DECOMPRESSED_BYTES_MAX, max(_CHUNK, len(data) * EXPANSION_RATIO_MAX))
+    source = BytesIO(data)
+    try:
+        if codec == CODEC_GZIP:
+            with gzip.GzipFile(fileobj=source) as reader:
+                expanded = reader.read(limit + 1)
+        elif codec == CODEC_ZSTD:
+            window = zstandard.ZstdDecompressor(max_window_size=DECOMPRESSED_BYTES_MAX)
+            with window.stream_reader(source, read_across_frames=True) as stream:
+                expanded = stream.read(limit + 1)
+        else:
+            raise Malformed("compression codec is not served")
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as exc:
+        raise Malformed("record batch does not decompress") from exc
+    if len(expanded) > limit:
+        raise Malformed("record batch decompresses beyond the limit")
+    return expanded

@@ -1,0 +1,1 @@
+"""Kafka: the log behind ports.Log, following control topics, and administration."""

@@ -1,0 +1,1 @@
+"""What may be: levels, suites, approvals, datasets and rules, and decisions by them."""

@@ -1,0 +1,1 @@
+"""How it is kept: suites, epochs, grants, envelopes, and the reader's rules. Pure."""

@@ -1,0 +1,110 @@
+"""Wrap a secret to one recipient's key and back: HPKE (RFC 9180), base mode, single shot.
+
+KDF is HKDF-SHA-256, AEAD is AES-256-GCM, `aad` is empty: everything a wrap is
+bound to stands in `info`. Hybrid keys have no serialisation of their own, so
+both parts are stored. Spec: docs/format.md section 6.
+"""
+
+from typing import TypeAlias
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hpke
+from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
+
+from fabric.attest.keys import Kem, PublicKey, Use
+from fabric.model.errors import Malformed, PeerError, Reason, UsageError
+
+_Private: TypeAlias = x25519.X25519PrivateKey | hpke.MLKEM768X25519PrivateKey
+_Public: TypeAlias = x25519.X25519PublicKey | hpke.MLKEM768X25519PublicKey
+
+_SEED_BYTES = 64  # ML-KEM-768: d || z of FIPS 203
+_MLKEM_PUBLIC_BYTES = 1184
+_SUITES = {
+    Kem.X25519: hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM),
+    Kem.MLKEM768_X25519: hpke.Suite(
+        hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM
+    ),
+}
+SECRET_BYTES = 32
+WRAP_BYTES = {Kem.X25519: 32 + SECRET_BYTES + 16, Kem.MLKEM768_X25519: 1120 + SECRET_BYTES + 16}
+"""Length of a wrap of an epoch secret: encapsulated key, secret, tag."""
+
+
+class HpkeKey:
+    """A private key that opens wraps; it never shows itself."""
+
+    def __init__(self, kem: Kem, data: bytes) -> None:
+        self._data = data
+        self._private, public = _load(kem, data)
+        self.kem = kem
+        self.public = PublicKey(Use.HPKE, int(kem), public)
+
+    def __repr__(self) -> str:
+        return f"HpkeKey({self.kem.name}, private=hidden)"
+
+    @classmethod
+    def generate(cls, kem: Kem) -> "HpkeKey":
+        """Make a fresh key."""
+        data = x25519.X25519PrivateKey.generate().private_bytes_raw()
+        if kem is Kem.MLKEM768_X25519:
+            data = mlkem.MLKEM768PrivateKey.generate().private_bytes_raw() + data
+        return cls(kem, data)
+
+    @classmethod
+    def from_private_bytes(cls, kem: Kem, data: bytes) -> "HpkeKey":
+        """Undo `private_bytes`; raises Malformed."""
+        try:
+            return cls(kem, data)
+        except ValueError as exc:
+            raise Malformed("private key does not parse") from exc
+
+    def private_bytes(self) -> bytes:
+        """X25519: 32 raw bytes; hybrid: ML-KEM seed (64), X25519 (32). For sealed state only."""
+        return self._data
+
+    def open(self, wrapped: bytes, info: bytes) -> bytes:
+        """HPKE single-shot open; raises whatever the library raises, see `unwrap`."""
+        return _SUITES[self.kem].decrypt(wrapped, self._private, info=info)
+
+
+def wrap(public: PublicKey, secret: bytes, info: bytes) -> bytes:
+    """Encrypt `secret` to `public`: encapsulated key, then ciphertext.
+
+    Raises:
+        UsageError: the key is not an HPKE key of a known KEM, or does not parse.
+    """
+    try:
+        kem = Kem(public.alg)
+        key = _load_public(kem, public.data)
+    except ValueError as exc:
+        raise UsageError(Reason.INTERNAL, "recipient's key is not an HPKE key") from exc
+    if public.use is not Use.HPKE:
+        raise UsageError(Reason.INTERNAL, "recipient's key is not an HPKE key")
+    return _SUITES[kem].encrypt(secret, key, info=info)
+
+
+def unwrap(key: HpkeKey, wrapped: bytes, info: bytes) -> bytes:
+    """Undo `wrap`; raises PeerError OPEN_FAILED, whatever the cause."""
+    try:
+        return key.open(wrapped, info)
+    except (InvalidTag, ValueError, TypeError) as exc:
+        raise PeerError(Reason.OPEN_FAILED, "wrap does not open") from exc
+
+
+def _load(kem: Kem, data: bytes) -> tuple[_Private, bytes]:
+    if kem is Kem.X25519:
+        plain = x25519.X25519PrivateKey.from_private_bytes(data)
+        return plain, plain.public_key().public_bytes_raw()
+    lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(data[:_SEED_BYTES])
+    curve = x25519.X25519PrivateKey.from_private_bytes(data[_SEED_BYTES:])
+    public = lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
+    return hpke.MLKEM768X25519PrivateKey(lattice, curve), public
+
+
+def _load_public(kem: Kem, data: bytes) -> _Public:
+    if kem is Kem.X25519:
+        return x25519.X25519PublicKey.from_public_bytes(data)
+    return hpke.MLKEM768X25519PublicKey(
+        mlkem.MLKEM768PublicKey.from_public_bytes(data[:_MLKEM_PUBLIC_BYTES]),
+        x25519.X25519PublicKey.from_public_bytes(data[_MLKEM_PUBLIC_BYTES:]),
+    )

@@ -1,0 +1,57 @@
+"""Open a verified envelope: the only place where a ciphertext becomes a block.
+
+Takes a VerifiedEnvelope and nothing less. Towards the outside there is one
+error, whatever the cause, so that nobody learns from failures.
+Spec: docs/format.md section 5.
+"""
+
+import hashlib
+import hmac
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from fabric.model.block import Block, unpack
+from fabric.model.errors import Malformed, PeerError, Reason
+from fabric.model.names import Stream
+from fabric.model.schema import RowSchema
+from fabric.seal import envelope as form
+from fabric.seal import plaintext
+from fabric.seal.sealing import NONCE
+from fabric.seal.secret import EpochSecret, block_key, block_salt, epoch_id
+from fabric.seal.verify import VerifiedEnvelope
+
+
+def open_(verified: VerifiedEnvelope, secret: EpochSecret, schema: RowSchema) -> Block:
+    """Undo `seal`.
+
+    Raises:
+        PeerError: OPEN_FAILED: another secret, schema or count, changed bytes, a wrong
+            salt, padding, coding or content. One error for all.
+    """
+    try:
+        return _open(verified.envelope, secret, schema)
+    except (InvalidTag, Malformed) as exc:
+        raise PeerError(Reason.OPEN_FAILED, "block does not open") from exc
+
+
+def _open(envelope: form.Envelope, secret: EpochSecret, schema: RowSchema) -> Block:
+    header = envelope.header
+    wanted = epoch_id(secret, header.sender, str(header.topic), header.epoch_number)
+    if not hmac.compare_digest(wanted, header.epoch_id):
+        raise Malformed("secret is not the epoch's")
+    if header.fingerprint != schema.fingerprint:
+        raise Malformed("block is of another schema")
+    key = block_key(secret, form.key_info(header), header.salt)
+    padded = AESGCM(key).decrypt(NONCE, envelope.ciphertext, form.aad(envelope.header_bytes))
+    head_hash = hashlib.sha256(form.without_salt(header)).digest()
+    salt = block_salt(secret, head_hash, hashlib.sha256(padded).digest())
+    # A sender that repeats salts would repeat keys under one nonce: do not let it pass unseen.
+    if not hmac.compare_digest(salt, header.salt):
+        raise Malformed("salt was not made from header and plaintext")
+    stream = Stream(header.origin, header.topic, header.partition)
+    plain = plaintext.decode(padded, header.coding)
+    block = unpack(plain, schema, stream=stream, after=header.after, upto=header.upto)
+    if block.count != header.count:
+        raise Malformed("block does not hold as many changes as its header says")
+    return block

@@ -1,0 +1,1 @@
+"""What a process keeps on disk: policy copies, audit log, the agent's sealed state."""

@@ -1,0 +1,113 @@
+"""The state file's birth: its tables, and the key that the TPM sealed for it.
+
+The sealed key stands in the file itself, in the clear: it is of use to this TPM
+in its approved state and to nobody else.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fabric.model.errors import DeniedError, Reason
+
+VERSION = 1
+"""Of the tables below."""
+_BUSY_S = 5.0
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS secret (
+    name TEXT PRIMARY KEY, kind TEXT NOT NULL, alg INTEGER NOT NULL, made_us INTEGER NOT NULL,
+    box BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS source (
+    name TEXT PRIMARY KEY, generation INTEGER NOT NULL, position INTEGER NOT NULL,
+    resume TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS head (
+    topic TEXT, origin TEXT, partition INTEGER, epoch BLOB NOT NULL, counter INTEGER NOT NULL,
+    hash BLOB NOT NULL, generation INTEGER NOT NULL, position INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL, PRIMARY KEY (topic, origin, partition)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS epoch (
+    topic TEXT, number INTEGER, started_us INTEGER NOT NULL, start BLOB NOT NULL,
+    box BLOB NOT NULL, PRIMARY KEY (topic, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS granted (
+    epoch BLOB, host TEXT, thumbprint BLOB, PRIMARY KEY (epoch, host, thumbprint)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS position (
+    topic TEXT, origin TEXT, partition INTEGER, generation INTEGER NOT NULL,
+    position INTEGER NOT NULL, ordinal INTEGER NOT NULL, chain BLOB NOT NULL,
+    "offset" INTEGER NOT NULL, cluster TEXT NOT NULL, topic_id TEXT NOT NULL,
+    incomplete INTEGER NOT NULL, PRIMARY KEY (topic, origin, partition)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedKey:
+    """The state key as the TPM sealed it, and the PCR state it was sealed to."""
+
+    blob: bytes
+    pcrs: tuple[int, ...]
+    digest: bytes
+
+
+def read_sealed_key(path: Path) -> SealedKey | None:
+    """The sealed key of an existing state file, or None when there is no file.
+
+    Raises:
+        DeniedError: SEALED_STATE_LOST, there is a file but it is no state file of ours.
+    """
+    if not path.exists():
+        return None
+    try:
+        with _closing(connect(path)) as db:
+            row = db.execute("SELECT value FROM meta WHERE name = 'sealed'").fetchone()
+            found = json.loads(row[0])
+    except (sqlite3.DatabaseError, TypeError, ValueError) as exc:
+        raise DeniedError(
+            Reason.SEALED_STATE_LOST,
+            f"{path} cannot be read; restore it, or move it away to begin a new generation",
+        ) from exc
+    return SealedKey(
+        blob=bytes.fromhex(found["blob"]),
+        pcrs=tuple(found["pcrs"]),
+        digest=bytes.fromhex(found["digest"]),
+    )
+
+
+def create_state(path: Path, sealed: SealedKey) -> None:
+    """Write a new, empty state file that others cannot read; durable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    # The key is in the file before the file has its name: a crash leaves no file, or a whole one.
+    with _closing(connect(part)) as db:
+        db.executescript(SCHEMA)
+        db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("INSERT INTO meta VALUES ('sealed', ?)", (sealed_json(sealed).encode(),))
+        db.commit()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    part.replace(path)
+
+
+@contextmanager
+def _closing(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file for any one thread at a time, in write-ahead mode."""
+    db = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA trusted_schema = OFF")
+    return db
+
+
+def sealed_json(sealed: SealedKey) -> str:
+    """The sealed key as the file keeps it."""
+    return json.dumps(
+        {"blob": sealed.blob.hex(), "pcrs": list(sealed.pcrs), "digest": sealed.digest.hex()}
+    )

@@ -1,0 +1,310 @@
+"""The agent's state file: where its captures stand, its heads, its epochs and its keys.
+
+One SQLite file, write-ahead log. Secrets are encrypted by the vault, whose key is
+sealed to the TPM; the rest is plain, and worth nothing to a thief. Every method
+is one transaction. `durable` ones reach the disk before they return, because an
+effect outside follows (an epoch start is sent, a source lets go); the others
+survive a killed process, and a power cut costs at most what is sent again.
+
+No method here is for the event loop's thread: call them through a worker thread.
+A missing file is made by `fabric.store.sealed.create_state`.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fabric.model.change import Sequence as ChangeSequence
+from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.names import Origin, Stream, Topic
+from fabric.ports import StreamState
+from fabric.seal.epoch import Head
+from fabric.store.sealed import SCHEMA, VERSION, SealedKey, connect, sealed_json
+from fabric.store.vault import Vault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """One private key: `sign`, `tls` or `hpke`, its algorithm and when it was made."""
+
+    name: str
+    kind: str
+    alg: int
+    made: datetime
+    private: bytes
+
+    def __repr__(self) -> str:
+        return f"KeyRecord({self.name}, private=hidden)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState:
+    """Where a capture goes on: everything up to `position` is acknowledged."""
+
+    generation: int
+    position: int
+    resume: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamHead:
+    """A stream's last acknowledged envelope, and the sequence up to which it was sent.
+
+    Attributes:
+        head: None for open topics, which have no chain.
+    """
+
+    stream: Stream
+    head: Head | None
+    upto: ChangeSequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEpoch:
+    """One epoch of ours: the start's record value and the secret."""
+
+    topic: Topic
+    number: int
+    started: datetime
+    start: bytes
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"StoredEpoch({self.topic}, number={self.number}, secret=hidden)"
+
+
+class StateFile:
+    """An open state file; the key is what the TPM unsealed."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._vault = Vault(key)
+        self._lock = threading.Lock()
+        self._db = connect(path)
+        self._db.executescript(SCHEMA)
+        if self._db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            raise DeniedError(Reason.SEALED_STATE_LOST, "state file is of another version")
+
+    @contextmanager
+    def _write(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                except BaseException:
+                    self._db.rollback()
+                    raise
+                self._db.commit()
+            except sqlite3.Error as exc:
+                raise UnavailableError(
+                    Reason.OVERLOADED, f"state file cannot be written ({exc})"
+                ) from exc
+
+    def _rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    # The sealed key and small facts
+
+    def reseal(self, sealed: SealedKey) -> None:
+        """Replace the sealed key, after the approved state of the platform changed; durable."""
+        self.put("sealed", sealed_json(sealed).encode())
+
+    def put(self, name: str, value: bytes) -> None:
+        """Remember a small public fact; durable."""
+        with self._write(durable=True) as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def get(self, name: str) -> bytes | None:
+        """A fact by name."""
+        rows = self._rows("SELECT value FROM meta WHERE name = ?", name)
+        return _octets(rows[0][0]) if rows else None
+
+    # Keys
+
+    def save_keys(self, records: Sequence[KeyRecord]) -> None:
+        """Add private keys, encrypted; durable, because results will name them."""
+        with self._write(durable=True) as db:
+            for item in records:
+                box = self._vault.lock(f"key:{item.name}", item.private)
+                row = (item.name, item.kind, item.alg, _us(item.made), box)
+                db.execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", row)
+
+    def drop_keys(self, names: Sequence[str]) -> None:
+        """Forget keys that open nothing any more."""
+        with self._write(durable=True) as db:
+            db.executemany("DELETE FROM secret WHERE name = ?", [(name,) for name in names])
+
+    def keys(self) -> list[KeyRecord]:
+        """Every key, oldest first; raises DeniedError SEALED_STATE_LOST."""
+        rows = self._rows("SELECT name, kind, alg, made_us, box FROM secret ORDER BY made_us, name")
+        return [
+            KeyRecord(
+                name=str(name),
+                kind=str(kind),
+                alg=_int(alg),
+                made=_time(made),
+                private=self._vault.unlock(f"key:{name}", _octets(box)),
+            )
+            for name, kind, alg, made, box in rows
+        ]
+
+    # Captures
+
+    def source(self, name: str) -> SourceState | None:
+        """Where a capture goes on, or None for a new one."""
+        rows = self._rows("SELECT generation, position, resume FROM source WHERE name = ?", name)
+        if not rows:
+            return None
+        generation, position, resume = rows[0]
+        return SourceState(generation=_int(generation), position=_int(position), resume=str(resume))
+
+    def save_source(self, name: str, state: SourceState) -> None:
+        """Move a capture's position; durable, because the source then lets go of it."""
+        with self._write(durable=True) as db:
+            row = (name, state.generation, state.position, state.resume)
+            db.execute("INSERT OR REPLACE INTO source VALUES (?, ?, ?, ?)", row)
+
+    def heads(self, topic: Topic) -> Mapping[Stream, StreamHead]:
+        """The last acknowledged envelope of every stream of ours in `topic`."""
+        rows = self._rows(
+            "SELECT origin, partition, epoch, counter, hash, generation, position, ordinal"
+            " FROM head WHERE topic = ?",
+            str(topic),
+        )
+        found = {}
+        for origin, partition, epoch, counter, digest, *upto in rows:
+            stream = Stream(Origin.parse(str(origin)), topic, _int(partition))
+            head = Head(
+                origin=stream.origin,
+                partition=stream.partition,
+                epoch=_octets(epoch),
+                counter=_int(counter),
+                hash=_octets(digest),
+            )
+            found[stream] = StreamHead(
+                stream=stream,
+                head=head if head.hash else None,
+                upto=ChangeSequence(*(_int(part) for part in upto)),
+            )
+        return found
+
+    def save_heads(self, heads: Sequence[StreamHead], *, durable: bool = False) -> None:
+        """Record acknowledgements."""
+        with self._write(durable=durable) as db:
+            for item in heads:
+                stream, head = item.stream, item.head
+                place = (str(stream.topic), str(stream.origin), stream.partition)
+                link = (head.epoch, head.counter, head.hash) if head else (b"", 0, b"")
+                db.execute(
+                    "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*place, *link, *item.upto),
+                )
+
+    # Epochs
+
+    def save_epoch(self, epoch: StoredEpoch) -> None:
+        """Keep an epoch's start and secret; durable, before its start is sent."""
+        box = self._vault.lock(f"epoch:{epoch.topic}:{epoch.number}", epoch.secret)
+        with self._write(durable=True) as db:
+            db.execute(
+                "INSERT OR REPLACE INTO epoch VALUES (?, ?, ?, ?, ?)",
+                (str(epoch.topic), epoch.number, _us(epoch.started), epoch.start, box),
+            )
+
+    def epochs(self, topic: Topic) -> list[StoredEpoch]:
+        """Kept epochs, oldest first; raises DeniedError SEALED_STATE_LOST."""
+        rows = self._rows(
+            "SELECT number, started_us, start, box FROM epoch WHERE topic = ? ORDER BY number",
+            str(topic),
+        )
+        return [
+            StoredEpoch(
+                topic=topic,
+                number=_int(number),
+                started=_time(started),
+                start=_octets(start),
+                secret=self._vault.unlock(f"epoch:{topic}:{number}", _octets(box)),
+            )
+            for number, started, start, box in rows
+        ]
+
+    def drop_epochs(self, topic: Topic, before: datetime) -> None:
+        """Forget all but the newest epoch that started before `before`: its data are gone."""
+        with self._write(durable=True) as db:
+            db.execute(
+                "DELETE FROM epoch WHERE topic = ?1 AND started_us < ?2"
+                " AND number < (SELECT max(number) FROM epoch WHERE topic = ?1)",
+                (str(topic), _us(before)),
+            )
+
+    def granted(self, epoch: bytes) -> frozenset[tuple[str, bytes]]:
+        """(host, key thumbprint) pairs that later grants of an epoch served."""
+        rows = self._rows("SELECT host, thumbprint FROM granted WHERE epoch = ?", epoch)
+        return frozenset((str(host), _octets(thumbprint)) for host, thumbprint in rows)
+
+    def save_granted(self, epoch: bytes, pairs: Sequence[tuple[str, bytes]]) -> None:
+        """Record that a grant was acknowledged."""
+        with self._write(durable=False) as db:
+            rows = [(epoch, host, thumbprint) for host, thumbprint in pairs]
+            db.executemany("INSERT OR IGNORE INTO granted VALUES (?, ?, ?)", rows)
+
+    # Positions of subscriptions
+
+    def positions(self, topic: Topic) -> Mapping[Stream, StreamState]:
+        """What subscribers of `topic` have acknowledged."""
+        rows = self._rows(
+            'SELECT origin, partition, generation, position, ordinal, chain, "offset", cluster,'
+            " topic_id, incomplete FROM position WHERE topic = ?",
+            str(topic),
+        )
+        found = {}
+        for origin, partition, *high, chain, offset, cluster, topic_id, incomplete in rows:
+            stream = Stream(Origin.parse(str(origin)), topic, _int(partition))
+            found[stream] = StreamState(
+                high=ChangeSequence(*(_int(part) for part in high)),
+                chain=_octets(chain),
+                offset=_int(offset),
+                cluster=str(cluster),
+                topic_id=str(topic_id),
+                incomplete=bool(incomplete),
+            )
+        return found
+
+    def save_position(self, stream: Stream, state: StreamState) -> None:
+        """Move a subscription's position; durable, because its caller relies on it."""
+        place = (str(stream.topic), str(stream.origin), stream.partition)
+        hint = (state.offset, state.cluster, state.topic_id, int(state.incomplete))
+        with self._write(durable=True) as db:
+            db.execute(
+                "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*place, *state.high, state.chain, *hint),
+            )
+
+    def close(self) -> None:
+        """Close the file; everything written stays."""
+        with self._lock:
+            self._db.close()
+
+
+def _us(time: datetime) -> int:
+    return int(time.timestamp() * 1_000_000)
+
+
+def _time(value: object) -> datetime:
+    return datetime.fromtimestamp(_int(value) / 1_000_000, UTC)
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _octets(value: object) -> bytes:
+    assert isinstance(value, bytes)
+    return value

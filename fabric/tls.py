@@ -1,0 +1,64 @@
+"""TLS contexts: version 1.3 only, both sides with certificates, no tickets.
+
+This is the only place that makes an SSL context. Certificates follow the two
+profiles of the platform: SVIDs of hosts and certificates of platform parts.
+"""
+
+import ssl
+from pathlib import Path
+
+from fabric.model.errors import ConfigInvalid
+
+
+def client_context(cert: Path | None, key: Path | None, ca: Path) -> ssl.SSLContext:
+    """A client's context: checks the server's chain against `ca` and its name.
+
+    Args:
+        cert: our certificate chain, PEM; None only before the first attestation.
+        key: its private key, PEM.
+
+    Raises:
+        ConfigInvalid: a file cannot be read or does not fit; names the file.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _restrict(context, ca)
+    if cert is not None:
+        _load_own(context, cert, key)
+    return context
+
+
+def server_context(cert: Path, key: Path, ca: Path, *, demand: bool = True) -> ssl.SSLContext:
+    """A server's context.
+
+    Args:
+        demand: refuse clients without a certificate that chains to `ca`; False asks for
+            one and checks it when given (enrolment comes before any certificate).
+
+    Raises:
+        ConfigInvalid: a file cannot be read or does not fit; names the file.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _restrict(context, ca)
+    context.verify_mode = ssl.CERT_REQUIRED if demand else ssl.CERT_OPTIONAL
+    # A resumed session would outlive the certificate that opened it.
+    context.num_tickets = 0
+    _load_own(context, cert, key)
+    return context
+
+
+def _restrict(context: ssl.SSLContext, ca: Path) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    try:
+        context.load_verify_locations(cafile=str(ca))
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigInvalid(f"{ca}: holds no CA certificates that can be read") from exc
+
+
+def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    try:
+        context.load_cert_chain(certfile=str(cert), keyfile=str(key) if key else None)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigInvalid(f"{cert} and {key}: not a readable certificate with its key") from exc

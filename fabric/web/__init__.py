@@ -1,0 +1,1 @@
+"""HTTP: the health and metrics pages, and the clients of authority and refusal log."""
