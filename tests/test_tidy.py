@@ -105,7 +105,9 @@ def test_every_module_has_its_test_file(module: Path) -> None:
 
 
 def test_no_file_names_a_place_of_this_machine_or_leaves_work_undone() -> None:
-    pattern = re.compile(r"/root/|\bTODO\b|\bFIXME\b|\bXXX\b|NotImplementedError|type: ignore(?!\[)")
+    pattern = re.compile(
+        r"/root/|\bTODO\b|\bFIXME\b|\bXXX\b|NotImplementedError|type: ignore(?!\[)"
+    )
     found = []
     for folder in ("fabric", "deploy", "docs", "schemas", "loadtest"):
         for path in (ROOT / folder).rglob("*"):

@@ -7,6 +7,7 @@ a start names may reach us after it. What does not verify is forgotten.
 from collections.abc import Sequence
 
 from fabric.attest.members import Members
+from fabric.attest.result import Result
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason
 from fabric.model.names import HostId, Topic
 from fabric.seal import grant as grants
@@ -20,6 +21,7 @@ from fabric.seal.secret import EpochSecret
 
 _STARTS_MAX = 20_000
 _GRANTS_PER_EPOCH_MAX = 1_000
+_COPIES_MAX = 8
 
 
 class GrantBook:
@@ -29,7 +31,7 @@ class GrantBook:
         self._topic = topic
         self._trust_domain = trust_domain
         self._me = me
-        self._opened: dict[bytes, OpenedStart] = {}
+        self._opened: dict[bytes, list[OpenedStart]] = {}
         self._verified: dict[bytes, VerifiedStart] = {}
         self._grants: dict[bytes, list[OpenedGrant]] = {}
         self._secrets: dict[bytes, EpochSecret] = {}
@@ -54,8 +56,10 @@ class GrantBook:
             raise Malformed("epoch start is not of this topic or not under its own key")
         if len(self._opened) >= _STARTS_MAX:
             raise PeerError(Reason.TOO_LARGE, "more epoch starts than a view holds")
-        # The hash does not cover the wraps: a copy with other wraps must not replace the first.
-        self._opened.setdefault(opened.hash, opened)
+        # The hash does not cover the wraps, so copies may differ: one of them verifies.
+        copies = self._opened.setdefault(opened.hash, [])
+        if opened not in copies and len(copies) < _COPIES_MAX:
+            copies.append(opened)
 
     def _feed_grant(self, key: bytes, value: bytes) -> None:
         opened = parse_grant(value)
@@ -78,20 +82,22 @@ class GrantBook:
         found = self._verified.get(start_hash)
         if found is not None:
             return found
-        opened = self._opened.get(start_hash)
-        if opened is None:
-            return None
-        result = members.result(opened.start.result_id)
+        for opened in [*self._opened.get(start_hash, ())]:
+            result = members.result(opened.start.result_id)
+            try:
+                found = self._verify(opened, result, members)
+            except (PeerError, DeniedError):
+                self._opened[start_hash].remove(opened)  # a good copy may still come
+                continue
+            self._verified[start_hash] = found
+            return found
+        return None
+
+    def _verify(self, opened: OpenedStart, result: Result, members: Members) -> VerifiedStart:
         why = members.was_trusted(result, opened.start.started)
-        try:
-            if why is not None:
-                raise PeerError(why, "epoch start was not opened by a trusted host")
-            found = verify_start(opened, result, self._trust_domain)
-        except PeerError:
-            del self._opened[start_hash]  # a good copy may still come
-            return None
-        self._verified[start_hash] = found
-        return found
+        if why is not None:
+            raise PeerError(why, "epoch start was not opened by a trusted host")
+        return verify_start(opened, result, self._trust_domain)
 
     def secret(
         self, started: VerifiedStart, keys: Sequence[HpkeKey], members: Members

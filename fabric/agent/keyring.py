@@ -37,8 +37,8 @@ class KeySet:
     @property
     def bound(self) -> tuple[PublicKey, ...]:
         """Public keys in the order the quote binds them: signing, TLS, HPKE."""
-        keys = (*self.signing, self.tls, *self.hpke)
-        return tuple(key.public for key in keys)
+        signing = (key.public for key in self.signers)
+        return (*signing, *(key.public for key in self.hpke))
 
     @property
     def signers(self) -> tuple[SigningKey, ...]:
@@ -60,14 +60,15 @@ def to_records(keys: KeySet) -> list[KeyRecord]:
     """What the state file keeps of a set."""
     stamp = int(keys.made.timestamp() * 1_000_000)
     found: list[KeyRecord] = []
-    for key in (*keys.signing, keys.tls, *keys.hpke):
-        public = key.public
+    pairs = [(key.public, key.private_bytes()) for key in keys.signers]
+    pairs += [(key.public, key.private_bytes()) for key in keys.hpke]
+    for public, private in pairs:
         record = KeyRecord(
             name=f"{stamp}/{public.use}/{int(public.alg)}",
             kind=public.use.value,
             alg=int(public.alg),
             made=keys.made,
-            private=key.private_bytes(),
+            private=private,
         )
         found.append(record)
     return found

@@ -4,8 +4,9 @@ import sys
 
 import typer
 
-from fabric.cli import output, processes, quarantine
+from fabric.cli import attest, output, processes, quarantine
 from fabric.cli.demo import demo
+from fabric.cli.doctor import doctor
 from fabric.cli.look import inspect, tail
 from fabric.model.errors import FabricError
 
@@ -23,9 +24,11 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("inspect")(inspect)
 app.command("tail")(tail)
+app.command("doctor")(doctor)
 app.add_typer(processes.agent, name="agent")
 app.add_typer(processes.gateway, name="gateway")
 app.add_typer(processes.authority, name="authority")
+app.add_typer(attest.app, name="attest")
 app.add_typer(quarantine.app, name="quarantine")
 
 

@@ -18,7 +18,9 @@ Ident = Annotated[int, typer.Argument(help="number from `quarantine list`")]
 Only = Annotated[str, typer.Option("--topic", help="one dataset only")]
 
 
-def _with_sink(config: Config, topic: str, act: Callable[[ChangeSink], Awaitable[Result]]) -> Result:
+def _with_sink(
+    config: Config, topic: str, act: Callable[[ChangeSink], Awaitable[Result]]
+) -> Result:
     async def body() -> Result:
         async with sinks_of(config) as sinks:
             chosen = [sink for topics, sink in sinks if not topic or topic in topics]

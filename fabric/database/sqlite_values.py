@@ -18,9 +18,9 @@ from fabric.model.change import Row, Value
 from fabric.model.errors import Reason, UsageError
 from fabric.model.schema import RowSchema
 
-SqlValue: TypeAlias = "int | float | str | bytes | None"
-Writer: TypeAlias = "Callable[[Any], SqlValue]"
-Reader: TypeAlias = "Callable[[Any], Value]"
+SqlValue: TypeAlias = int | float | str | bytes | None
+Writer: TypeAlias = Callable[[Any], SqlValue]
+Reader: TypeAlias = Callable[[Any], Value]
 
 _DECIMAL_DIGITS_IN_REAL = 15
 """A NUMERIC column keeps this many digits of a decimal; more needs TEXT."""

@@ -114,9 +114,7 @@ def not_for_c(world: World, step: Step) -> None:
     """C is attested and named, but not cleared: no wrap is for it, and nothing arrived."""
     from fabric.seal.epoch import parse_start
 
-    grants = intruder.read(
-        world.broker.address, world.platform("admin"), f"fabric.grants.{SECRET}"
-    )
+    grants = intruder.read(world.broker.address, world.platform("admin"), f"fabric.grants.{SECRET}")
     starts = [parse_start(value) for value in grants if value]
     named = {str(item.host) for start in starts for item in start.start.recipients}
     host = world.host("C")

@@ -110,7 +110,9 @@ def running(folder: Path) -> dict[str, int]:
     except (OSError, ValueError):
         return {}
     return {
-        name: int(str(pid)) for name, (pid, since) in known.items() if started(int(str(pid))) == since
+        name: int(str(pid))
+        for name, (pid, since) in known.items()
+        if started(int(str(pid))) == since
     }
 
 

@@ -5,7 +5,6 @@ fields. Unknown tagged fields are dropped. Errors: Malformed.
 Spec: Kafka's ProduceRequest 3..12, MetadataRequest 0..12, InitProducerIdRequest 0..5.
 """
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -134,7 +133,7 @@ def write_metadata(head: Head, request: Metadata) -> bytes:
 def ask_metadata(topics: Sequence[str]) -> bytes:
     """The gateway's own Metadata request (version 12) for topics by name."""
     head = Head(Api.METADATA, 12, 0, "fabric-gateway", 0)
-    named = tuple((topic, uuid.UUID(int=0).bytes) for topic in topics)
+    named = tuple((topic, bytes(16)) for topic in topics)
     return write_metadata(head, Metadata(topics=named, with_operations=(False,)))
 
 

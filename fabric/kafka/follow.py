@@ -11,6 +11,9 @@ _RETRY_S_MAX = 2.0  # a view must not lag long behind a topic that is back
 _AGAIN = frozenset({Reason.NOT_A_CONSUMER, Reason.HISTORY_LOST})
 
 
+_BREATH = 32  # records between two looks at other tasks: feeding verifies signatures
+
+
 async def follow(
     log: Log,
     topic: str,
@@ -35,9 +38,11 @@ async def follow(
             if offset >= end:
                 caught_up.set()
             async for records in log.read(topic, 0, offset):
-                for record in records:
+                for count, record in enumerate(records, 1):
                     feed(record)
                     offset = record.offset + 1
+                    if count % _BREATH == 0:
+                        await asyncio.sleep(0)
                 if offset >= end:
                     caught_up.set()
                 delay = RETRY_S_MIN

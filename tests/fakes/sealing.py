@@ -52,6 +52,8 @@ class Party:
     signers: tuple[SigningKey, ...]
     key: HpkeKey
     result: Result
+    twist: str = ""
+    """Another text here gives a copy of the host that draws other epoch secrets."""
 
     @classmethod
     def make(cls, host: str = "G01/registry/a1", suite: str = "classic") -> "Party":
@@ -107,7 +109,7 @@ class Party:
 
     def secret(self, number: int = 1) -> EpochSecret:
         """The secret of this host's epoch `number`."""
-        return EpochSecret(fixed(f"{self.host} secret {number}"))
+        return EpochSecret(fixed(f"{self.host} secret {number}{self.twist}"))
 
     def start(self, draft: EpochDraft, others: "Many[Party]" = ()) -> Started:
         """Start an epoch for this host and others."""

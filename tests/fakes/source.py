@@ -91,17 +91,18 @@ class MemorySource:
         """Live changes before each chunk, chunks until the snapshots are done, then live."""
         while True:
             self._database.news.clear()
-            moved = False
-            for position, topic, op, rows in list(self._database.log):
-                if position > self._position:
-                    yield Captured(topic=topic, run=_run(op, position, rows))
-                    self._position, moved = position, True
-            for event in self._chunk():
+            events = self._live() or self._chunk()
+            for event in events:
                 yield event
-                moved = True
-            if not moved:
+            if not events:
                 await self._quiet()
             yield Reached(position=self._position, resume=self._resume())
+
+    def _live(self) -> list[Captured]:
+        found = [commit for commit in self._database.log if commit[0] > self._position]
+        if found:
+            self._position = found[-1][0]
+        return [Captured(topic=topic, run=_run(op, at, rows)) for at, topic, op, rows in found]
 
     async def _quiet(self) -> None:
         try:

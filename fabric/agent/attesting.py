@@ -1,0 +1,175 @@
+"""Keep this host attested: run what the attest machine says, against TPM and authority."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+from fabric.agent.attest_machine import (
+    Attest,
+    Attested,
+    AttestMachine,
+    Enrol,
+    Enrolled,
+    Event,
+    Refused,
+    Show,
+    Sleep,
+    Started,
+    Woke,
+)
+from fabric.agent.identity import Identity
+from fabric.agent.supervisor import Board
+from fabric.agent.view import WorldView
+from fabric.attest import cose
+from fabric.attest.binding import qualifying
+from fabric.attest.messages import AttestRequest, Challenge, EnrolRequest
+from fabric.attest.result import Result, decode
+from fabric.model import canonical
+from fabric.model.errors import FabricError, Reason, UnavailableError
+from fabric.model.limits import REQUEST_S_MAX
+from fabric.ports import Clock, Tpm
+from fabric.web.authority import AuthorityClient
+
+PART = "attestation"
+_ENROLLED = "enrolled"
+_TPM_S_MAX = 60.0
+_T = TypeVar("_T")
+
+
+class Attesting:
+    """The attesting part of an agent.
+
+    Args:
+        heads: hashes of the host's last acknowledged envelopes, carried in results.
+        attested: called with each new result.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        view: WorldView,
+        *,
+        tpm: Tpm,
+        authority: AuthorityClient,
+        clock: Clock,
+        board: Board,
+        heads: Callable[[], tuple[bytes, ...]],
+        attested: Callable[[Result], None],
+    ) -> None:
+        self._identity = identity
+        self._view = view
+        self._tpm = tpm
+        self._authority = authority
+        self._clock = clock
+        self._board = board
+        self._heads = heads
+        self._attested = attested
+        self._detail = ""
+        self.ready = asyncio.Event()
+        """Set once the state file is open and there is a certificate to show."""
+
+    async def run(self) -> None:
+        """Attest and renew, for ever; raises FabricError while the state file does not open."""
+        if not self._identity.is_open:
+            await self._open_state()
+        enrolled = self._identity.is_open and self._identity.state.get(_ENROLLED) is not None
+        machine = AttestMachine()
+        event: Event = Started(enrolled=enrolled)
+        while True:
+            for command in machine.step(event, self._clock.now()):
+                match command:
+                    case Enrol():
+                        event = await self._tried(self._enrol())
+                    case Attest():
+                        event = await self._tried(self._attest())
+                    case Show():
+                        self._show(command.reason)
+                    case Sleep():
+                        await self._view.changed_policy.wait(command.seconds)
+                        event = Woke()
+
+    async def _open_state(self) -> None:
+        """Open what an earlier life left, and go on under its result while that lives."""
+        if not await self._in_thread(self._identity.open_existing):
+            return
+        trust, now = self._view.policy.trust, self._clock.now()
+        result = await self._in_thread(lambda: self._identity.living(trust, now))
+        if result is not None:
+            self._attested(result)
+            self.ready.set()
+
+    def _show(self, reason: Reason | None) -> None:
+        self._board.show(PART, reason, self._detail if reason else "")
+
+    async def _tried(self, work: Coroutine[object, object, Event]) -> Event:
+        try:
+            return await work
+        except FabricError as exc:
+            self._detail = str(exc.args[0])
+            return Refused(reason=exc.reason)
+
+    async def _enrol(self) -> Event:
+        request = EnrolRequest(
+            host=self._view.me,
+            ek_certificate=await self._in_thread(self._tpm.ek_certificate),
+            ak_public=await self._in_thread(self._tpm.ak_public),
+        )
+        challenge = await self._authority.enrol(request)
+        secret = await self._in_thread(
+            lambda: self._tpm.activate(challenge.credential, challenge.secret)
+        )
+        await self._authority.activate(challenge.enrolment, secret)
+        if self._identity.is_open:
+            await self._in_thread(lambda: self._identity.state.put(_ENROLLED, b"1"))
+        return Enrolled()
+
+    async def _attest(self) -> Event:
+        challenge = await self._authority.challenge(self._view.me)
+        if not self._identity.is_open:
+            await self._in_thread(lambda: self._identity.create(challenge.pcrs))
+            await self._in_thread(lambda: self._identity.state.put(_ENROLLED, b"1"))
+        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now()))
+        request = await self._in_thread(lambda: self._request(challenge))
+        answer = await self._authority.attest(request)
+        result = decode(answer.result, self._view.policy.trust)
+        await self._in_thread(
+            lambda: self._identity.take(answer.svid_pem, answer.result, keys)
+        )
+        await self._in_thread(lambda: self._identity.keep_sealed(challenge.pcrs))
+        self._attested(result)
+        self.ready.set()
+        return Attested(issued=result.issued, expires=result.expires, jitter=random.random())
+
+    def _request(self, challenge: Challenge) -> bytes:
+        """Quote over the challenge and our keys, signed by every key it binds."""
+        keys = self._identity.keyring.newest
+        assert keys is not None
+        extra = qualifying(
+            challenge.nonce,
+            challenge.session,
+            verifier=challenge.verifier,
+            spiffe=self._view.me.spiffe(self._view.trust_domain),
+            keys=keys.bound,
+        )
+        quote = self._tpm.quote(challenge.pcrs, extra)
+        body = AttestRequest(
+            session=challenge.session,
+            host=self._view.me,
+            quote_attest=quote.attest,
+            quote_signature=quote.signature,
+            keys=keys.bound,
+            heads=self._heads(),
+        )
+        return cose.sign("attest", canonical.encode({}), body.encode(), keys.signers)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        """Run a blocking call beside the loop; its deadline is the TPM's own, seconds."""
+        try:
+            async with asyncio.timeout(_TPM_S_MAX + REQUEST_S_MAX):
+                return await asyncio.to_thread(work)
+        except TimeoutError as exc:
+            raise UnavailableError(Reason.TPM_UNAVAILABLE, "TPM does not answer") from exc
+
+
+__all__ = ["PART", "Attesting"]

@@ -1,0 +1,179 @@
+"""What this host knows of the world: policy, members, grants; and a bell for changes.
+
+Filled by followers of the control topics and the policy folder. Bad records are
+counted and passed over: whoever can write them can also withhold good ones, and
+what is missing shows elsewhere.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from fabric.admit.door import View
+from fabric.agent.grant_book import GrantBook
+from fabric.agent.supervisor import Board
+from fabric.attest.members import Members
+from fabric.attest.notices import HEARTBEAT_KEY
+from fabric.attest.result import Result
+from fabric.kafka.follow import follow
+from fabric.model.errors import FabricError, PeerError, Reason, UsageError
+from fabric.model.names import MEMBERS, RESULTS, HostId, Topic, grants_topic
+from fabric.policy.types import Dataset, Policy
+from fabric.ports import Log, Record
+
+
+class Bell:
+    """Wakes everyone who waits, each time it rings."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def ring(self) -> None:
+        """Wake those who wait now."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()
+
+    async def wait(self, seconds: float) -> None:
+        """Return at the next ring, or after `seconds`."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except TimeoutError:
+            return
+        finally:
+            self._waiting.discard(future)
+
+
+class WorldView:
+    """Policy, members and grants as of now.
+
+    Args:
+        rejected: called with topic and reason for every bad control record.
+    """
+
+    def __init__(
+        self, me: HostId, policy: Policy, *, rejected: Callable[[str, Reason], None]
+    ) -> None:
+        self.me = me
+        self.changed = Bell()
+        self.changed_policy = Bell()
+        self.version = 0
+        self._policy = policy
+        self._members = Members(policy.trust)
+        self._rejected = rejected
+        self._books: dict[Topic, GrantBook] = {}
+        self._caught_up = {name: asyncio.Event() for name in (MEMBERS, RESULTS)}
+
+    @property
+    def policy(self) -> Policy:
+        """The last good policy."""
+        return self._policy
+
+    @property
+    def members(self) -> Members:
+        """Who is attested."""
+        return self._members
+
+    @property
+    def trust_domain(self) -> str:
+        """Of every SPIFFE id here."""
+        return self._policy.trust.trust_domain
+
+    @property
+    def door(self) -> View:
+        """The view that admission wants."""
+        return View(policy=self._policy, members=self._members)
+
+    def take_policy(self, policy: Policy) -> None:
+        """Take over a newer policy.
+
+        Raises:
+            UsageError: POLICY_INVALID, its version or its verifier keys are not acceptable
+                while we run.
+        """
+        if policy.version < self._policy.version:
+            raise UsageError(Reason.POLICY_INVALID, "policy.yaml: version: must not go back")
+        if policy.trust != self._policy.trust:
+            raise UsageError(
+                Reason.POLICY_INVALID,
+                "policy.yaml: trust: has changed; restart the agent to take it over",
+            )
+        self._policy = policy
+        self.changed_policy.ring()
+        self._ring()
+
+    def dataset(self, topic: Topic) -> Dataset | None:
+        """The policy's word on a topic."""
+        return self._policy.datasets.get(str(topic))
+
+    def current(self, now: datetime) -> Result:
+        """This host's own current result; raises DeniedError as Members.current."""
+        return self._members.current(self.me, now)
+
+    def book(self, topic: Topic) -> GrantBook:
+        """The grants of a topic; follow it with `follow_grants`."""
+        found = self._books.get(topic)
+        if found is None:
+            found = self._books[topic] = GrantBook(topic, self.trust_domain, self.me)
+        return found
+
+    async def wait_caught_up(self) -> None:
+        """Wait until members and results were read to their ends."""
+        for event in self._caught_up.values():
+            await event.wait()
+
+    async def follow(self, log: Log, topics: Iterable[Topic], board: Board) -> None:
+        """Follow the control topics, and the grants of `topics`, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, event in self._caught_up.items():
+                tasks.create_task(follow(log, name, self._feed_members, event))
+            for topic in set(topics):
+                name = grants_topic(topic)
+                feed = self._feeder(topic)
+                tasks.create_task(follow(log, name, feed, asyncio.Event()))
+            tasks.create_task(self._watch(board))
+
+    async def _watch(self, board: Board) -> None:
+        """Show on the board while a view cannot be read."""
+        while True:
+            lagging = [name for name, event in self._caught_up.items() if not event.is_set()]
+            reason = Reason.BROKER_UNAVAILABLE if lagging else None
+            board.show("view", reason, f"reading {', '.join(lagging)}" if lagging else "")
+            await asyncio.sleep(1.0 if not lagging else 0.1)
+
+    def _feed_members(self, record: Record) -> None:
+        try:
+            if record.key is None or record.value is None:
+                raise PeerError(Reason.MALFORMED, "control record has no key or no value")
+            self._members.feed(record.topic, record.key, record.value)
+        except FabricError as exc:
+            self._rejected(record.topic, exc.reason)
+            return
+        if record.key != HEARTBEAT_KEY:
+            self._ring()
+
+    def _feeder(self, topic: Topic) -> Callable[[Record], None]:
+        book = self.book(topic)
+
+        def feed(record: Record) -> None:
+            try:
+                if record.key is None or record.value is None:
+                    raise PeerError(Reason.MALFORMED, "control record has no key or no value")
+                book.feed(record.key, record.value)
+            except FabricError as exc:
+                self._rejected(record.topic, exc.reason)
+                return
+            self._ring()
+
+        return feed
+
+    def _ring(self) -> None:
+        self.version += 1
+        self.changed.ring()
+
+
+__all__ = ["Bell", "WorldView"]

@@ -1,0 +1,72 @@
+"""`fabric attest show`: what the platform knows of this host, from the control topics."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+
+from fabric.attest.members import Members
+from fabric.cli import output
+from fabric.cli.access import Config, as_host, log_of, policy_of
+from fabric.config import AgentConfig
+from fabric.model.errors import PeerError
+from fabric.model.limits import REQUEST_S_MAX
+from fabric.model.names import MEMBERS, RESULTS
+from fabric.ports import Log
+
+app = typer.Typer(help="Attestation of this host.", no_args_is_help=True)
+
+
+@app.command()
+def show(config: Config = None, form: output.Output = output.Form.TABLE) -> None:
+    """Show the host's result: level, clearance, keys, until when; exit 12 when it has none."""
+    output.record(form, asyncio.run(standing(as_host(config))))
+
+
+async def standing(config: AgentConfig) -> dict[str, object]:
+    """The host's current result in words; raises DeniedError with why there is none."""
+    members = await read_members(config)
+    now = datetime.now(UTC)
+    result = members.current(config.agent.host, now)
+    return {
+        "host": str(result.host),
+        "state": "attested",
+        "level": result.level,
+        "clearance": str(result.clearance),
+        "evidence": result.evidence,
+        "approval": result.approval,
+        "policy_version": result.policy_version,
+        "issued": result.issued.isoformat(),
+        "expires": result.expires.isoformat(),
+        "seconds_left": int((result.expires - now).total_seconds()),
+        "result": result.id.hex(),
+        "keys": [f"{key.use.value} {key.alg} {key.thumbprint.hex()[:16]}" for key in result.keys],
+        "last_notice": members.revocation_number,
+        "certificate": str(Path(config.agent.folder) / "svid.pem"),
+    }
+
+
+async def read_members(config: AgentConfig) -> Members:
+    """Members and results as they stand now, read from the broker and verified."""
+    members = Members(policy_of(config).trust)
+    async with log_of(config) as log, asyncio.timeout(REQUEST_S_MAX):
+        for topic in (RESULTS, MEMBERS):
+            await _feed(log, topic, members)
+    return members
+
+
+async def _feed(log: Log, topic: str, members: Members) -> None:
+    first, end = await log.bounds(topic, 0)
+    if first == end:
+        return
+    async for batch in log.read(topic, 0, first):
+        for record in batch:
+            try:
+                members.feed(topic, record.key or b"", record.value or b"")
+            except PeerError:
+                continue  # a forged record changes nothing; the agent counts it
+            finally:
+                first = record.offset + 1
+        if first >= end:
+            return

@@ -1,0 +1,186 @@
+"""`fabric doctor`: check every part this host depends on; each failure with cause and remedy."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import typer
+from cryptography import x509
+
+from fabric.cli import output
+from fabric.cli.access import Config, as_host, log_of, policy_of, sinks_of, svid
+from fabric.cli.attest import standing
+from fabric.config import Address, AgentConfig
+from fabric.model.errors import ConfigInvalid, DeniedError, FabricError, Reason, UnavailableError
+from fabric.model.limits import REQUEST_S_MAX
+
+_REMEDIES = {
+    Reason.CONFIG_INVALID: "correct the file and run doctor again",
+    Reason.POLICY_INVALID: "correct the named document in the policy folder",
+    Reason.POLICY_EXPIRED: "ask the competent authority for a policy that is still valid",
+    Reason.TPM_UNAVAILABLE: "check [tpm] tcti and that this user may open the TPM device",
+    Reason.STATE_REFUSED: "boot the approved state, or have the authority approve this one",
+    Reason.NOT_APPROVED: "have the authority write or complete this host's approval",
+    Reason.NOT_ATTESTED: "start the agent; its log says why it is refused",
+    Reason.HOST_SUSPENDED: "put the host right, then have it approved again",
+    Reason.HOST_REVOKED: "this approval is over; the authority must give a new one",
+    Reason.AUTHORITY_UNAVAILABLE: "check [authority] url, the network and the authority's /readyz",
+    Reason.GATEWAY_UNAVAILABLE: "check [gateway] bootstrap, the network and the gateway's /readyz",
+    Reason.BROKER_UNAVAILABLE: "check [broker] bootstrap, the network and the broker's log",
+    Reason.DATABASE_UNAVAILABLE: "check the database's url, that it runs, and its log",
+    Reason.NOT_A_CONSUMER: "the policy does not name this host, or its clearance is too low",
+    Reason.TARGET_UNFIT: "change the named column, or let the agent make the table",
+}
+Check = tuple[str, Callable[[], Awaitable[str]]]
+
+
+def doctor(config: Config = None, form: output.Output = output.Form.TABLE) -> None:
+    """Check everything; exit 10 when a check fails."""
+    loaded = as_host(config)
+    found = asyncio.run(_examine(loaded, config or Path()))
+    output.rows(form, found)
+    raise typer.Exit(output.OK if all(item["ok"] for item in found) else output.UNHEALTHY)
+
+
+async def _examine(config: AgentConfig, path: Path) -> list[dict[str, object]]:
+    found = []
+    for name, check in _checks(config, path):
+        try:
+            seen, ok, remedy = await check(), True, ""
+        except FabricError as error:
+            seen, ok = str(error), False
+            remedy = _REMEDIES.get(error.reason, "see the agent's log and docs/operations.md")
+        found.append({"check": name, "ok": ok, "seen": seen, "remedy": remedy})
+    return found
+
+
+def _checks(config: AgentConfig, path: Path) -> list[Check]:
+    return [
+        ("package", _package),
+        ("policy", lambda: _policy(config)),
+        ("tpm", lambda: _tpm(config)),
+        ("certificate", lambda: _certificate(config)),
+        ("authority", lambda: _reach(config, config.authority.url.removeprefix("https://"), "a")),
+        *(
+            (f"gateway {address}", lambda address=address: _reach(config, address, "g"))
+            for address in config.gateway.bootstrap
+        ),
+        ("attestation", lambda: _attestation(config)),
+        *(
+            (f"topic {topic}", lambda topic=str(topic): _topic(config, topic))
+            for part in config.apply
+            for topic in part.tables
+        ),
+        *(
+            (f"source {part.source}", lambda part=part: _source(part.kind, part.url))
+            for part in config.capture
+        ),
+        *([("targets", lambda: _targets(path))] if config.apply else []),
+    ]
+
+
+async def _package() -> str:
+    version = metadata.version("agency-fabric")
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        other = metadata.version("fabric")
+        raise ConfigInvalid(
+            f"the unrelated distribution fabric {other} is installed and may shadow ours;"
+            " remove it: pip uninstall fabric, then reinstall agency-fabric"
+        )
+    return f"agency-fabric {version}"
+
+
+async def _policy(config: AgentConfig) -> str:
+    from fabric.policy.decide import approval_of
+
+    policy, now = policy_of(config), datetime.now(UTC)
+    if policy.expires <= now:
+        raise DeniedError(Reason.POLICY_EXPIRED, f"version {policy.version} has expired")
+    approval = approval_of(policy, config.agent.host, now)
+    if approval.ak_name is None:
+        raise DeniedError(
+            Reason.NOT_APPROVED, "the approval lacks the attestation key; see fabric authority list"
+        )
+    return f"version {policy.version}, approval {approval.number}, level {approval.security_level}"
+
+
+async def _tpm(config: AgentConfig) -> str:
+    from fabric.policy.decide import approval_of
+    from fabric.tpm.device import TpmDevice
+
+    approval = approval_of(policy_of(config), config.agent.host, datetime.now(UTC))
+    device = TpmDevice(config.tpm.tcti)
+    digest = await asyncio.to_thread(device.pcr_digest, approval.pcrs)
+    if digest not in approval.digests:
+        raise DeniedError(
+            Reason.STATE_REFUSED, f"PCR digest {digest.hex()[:16]} is not one of the approved"
+        )
+    return f"PCR digest {digest.hex()[:16]} is approved"
+
+
+async def _certificate(config: AgentConfig) -> str:
+    certificate, _ = svid(config)
+    parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
+    left = parsed.not_valid_after_utc - datetime.now(UTC)
+    if left.total_seconds() <= 0:
+        raise DeniedError(Reason.NOT_ATTESTED, "the certificate has expired")
+    return f"{parsed.subject.rfc4514_string()}, {int(left.total_seconds())} s left"
+
+
+async def _reach(config: AgentConfig, address: str, whom: str) -> str:
+    from fabric.tls import client_context
+
+    host, port = Address.parse(address)
+    context = client_context(*svid(config), config.tls.ca)
+    try:
+        async with asyncio.timeout(REQUEST_S_MAX):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            tls = writer.get_extra_info("ssl_object")
+            seen = f"{address} {tls.version() if isinstance(tls, ssl.SSLObject) else ''}".strip()
+            writer.close()
+    except (OSError, TimeoutError) as exc:
+        authority, gateway = Reason.AUTHORITY_UNAVAILABLE, Reason.GATEWAY_UNAVAILABLE
+        raise UnavailableError(
+            authority if whom == "a" else gateway, f"{address}: {type(exc).__name__}"
+        ) from exc
+    return seen
+
+
+async def _attestation(config: AgentConfig) -> str:
+    fields = await standing(config)
+    return f"level {fields['level']}, {fields['seconds_left']} s left"
+
+
+async def _topic(config: AgentConfig, topic: str) -> str:
+    async with log_of(config) as log:
+        first, end = await log.bounds(topic, 0)
+    return f"offsets {first} to {end}"
+
+
+async def _source(kind: str, url: str) -> str:
+    def connect() -> str:
+        if kind == "postgresql":
+            import psycopg
+
+            try:
+                with psycopg.connect(url, connect_timeout=10) as server:
+                    return f"PostgreSQL {server.info.server_version // 10000}"
+            except psycopg.Error as exc:
+                raise UnavailableError(
+                    Reason.DATABASE_UNAVAILABLE, f"cannot connect: {type(exc).__name__}"
+                ) from exc
+        if not Path(url).is_file():
+            raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "the database file is missing")
+        return "SQLite file"
+
+    return await asyncio.to_thread(connect)
+
+
+async def _targets(path: Path) -> str:
+    async with sinks_of(path) as sinks:
+        parked = [item for _, sink in sinks for item in await sink.quarantined(None)]
+        return f"{len(sinks)} targets fit their schemas, {len(parked)} changes in quarantine"
