@@ -17,6 +17,7 @@ from fabric.model.limits import RETRY_S_MAX, RETRY_S_MIN
 
 _HOLD_S = 10.0
 _HEALTHY_S = 60.0
+_FAMILIES: tuple[type[FabricError], ...] = (UsageError, PeerError, DeniedError, UnavailableError)
 _log = logging.getLogger("fabric.agent")
 
 
@@ -85,8 +86,7 @@ def cause_of(error: BaseException) -> FabricError | None:
 
 
 def _gravity(error: FabricError) -> int:
-    families = (UsageError, PeerError, DeniedError, UnavailableError)
-    return next((n for n, family in enumerate(families) if isinstance(error, family)), 0)
+    return next((n for n, family in enumerate(_FAMILIES) if isinstance(error, family)), 0)
 
 
 async def supervise(name: str, run: Callable[[], Awaitable[None]], board: Board) -> None:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from fabric.admit.door import View
+from fabric.admit.view import View
 from fabric.agent.grant_book import GrantBook
 from fabric.agent.supervisor import Board
 from fabric.attest.members import Members

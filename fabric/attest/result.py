@@ -8,7 +8,6 @@ exist. Times are whole seconds (NumericDate). Spec: docs/format.md section 3.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from fabric.attest import cose, fields
 from fabric.attest.keys import PublicKey, SigningKey, Use
@@ -17,10 +16,8 @@ from fabric.model.errors import Malformed
 from fabric.model.label import Label
 from fabric.model.limits import NONCE_BYTES, RESULT_BYTES_MAX
 from fabric.model.names import AUTHORITY, HostId
+from fabric.policy.decide import Standing
 from fabric.policy.types import Trust
-
-if TYPE_CHECKING:
-    from fabric.policy.decide import Standing
 
 KIND = "result"
 LEVEL_MAX = 5
@@ -126,10 +123,8 @@ def verifier_keys(trust: Trust) -> tuple[PublicKey, ...]:
     return tuple(PublicKey(Use.SIGN, alg, data) for alg, data in trust.verifier_keys)
 
 
-def standing(result: Result) -> "Standing":
+def standing(result: Result) -> Standing:
     """What policy decisions need to know of the result's host."""
-    from fabric.policy.decide import Standing
-
     return Standing(
         host=result.host,
         level=result.level,

@@ -48,6 +48,8 @@ class TargetTable:
         self.owned = quote(f"fabric_owned_{target.table}")
         keys = [quote(column.name) for column in self._key]
         self.key_list = ", ".join(keys)
+        declared = shape.columns if shape else {c.name: c.sql_type for c in self._key}
+        self._typed_key = ", ".join(f"{quote(c.name)} {declared.get(c.name, '')}" for c in self._key)
         marks = ", ".join("?" * len(keys))
         key_values = row_tuple(self._key)
         where = " AND ".join(f"{name} = ?" for name in keys)
@@ -70,12 +72,16 @@ class TargetTable:
 
     @property
     def side_ddl(self) -> tuple[str, ...]:
-        """The statements that make the side tables; key columns have no type, so stay exact."""
+        """The statements that make the side tables.
+
+        Their key columns have the types of the table's own: SQLite uses an index only
+        between columns of one affinity.
+        """
         key = self.key_list
         return (
-            f"CREATE TABLE IF NOT EXISTS {self.seen} (origin, part, {key},"
-            f" PRIMARY KEY (origin, part, {key})) WITHOUT ROWID",
-            f"CREATE TABLE IF NOT EXISTS {self.owned} (origin, {key},"
+            f"CREATE TABLE IF NOT EXISTS {self.seen} (origin INTEGER, part INTEGER,"
+            f" {self._typed_key}, PRIMARY KEY (origin, part, {key})) WITHOUT ROWID",
+            f"CREATE TABLE IF NOT EXISTS {self.owned} (origin INTEGER, {self._typed_key},"
             f" PRIMARY KEY ({key})) WITHOUT ROWID",
         )
 

@@ -64,9 +64,7 @@ def served(api: int, version: int) -> Api:
         raise PeerError(Reason.API_REFUSED, f"API {api} is not served here") from exc
     span = TABLE[known]
     if known is not Api.API_VERSIONS and not span.lowest <= version <= span.offered[1]:
-        raise PeerError(
-            Reason.API_REFUSED, f"version {version} of {known.name} is not served here"
-        )
+        raise PeerError(Reason.API_REFUSED, f"version {version} of {known.name} is not served here")
     return known
 
 

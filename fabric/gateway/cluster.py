@@ -33,7 +33,7 @@ class Directory:
         self._live = self._advertised
         self._nodes: dict[int, Address] = {}
         self._leaders: dict[tuple[str, int], int] = {}
-        self._spans = intersect({api: (0, 2**15 - 1) for api in Api})
+        self._spans = intersect(dict.fromkeys(Api, (0, 2**15 - 1)))
 
     @property
     def advertised(self) -> tuple[Address, ...]:

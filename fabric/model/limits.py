@@ -36,6 +36,11 @@ HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEATS_MISSED_MAX = 2
 POLICY_REFRESH_S = 30
 
+# Policy
+POLICY_FILES_MAX = 20_000
+POLICY_FILE_BYTES_MAX = 1024 * 1024
+POLICY_BYTES_MAX = 64 * 1024 * 1024
+
 # Names
 AGENCY_CHARS_MAX = 35
 NAME_CHARS_MAX = 63
@@ -48,6 +53,15 @@ NONCE_BYTES = 32
 CHALLENGE_LIFETIME_S = 30
 CHALLENGES_MAX = 10_000
 ENROLMENTS_PENDING_MAX = 1_000
+ENROLMENT_LIFETIME_S = 120
+"""Time a TPM has to activate a credential, seconds; slow ones need several."""
+PENDING_PER_PEER_MAX = 256
+"""Unanswered challenges (or enrolments) of one client identity or address."""
+PEERS_REMEMBERED_MAX = 10_000
+"""Clients whose request rate the authority keeps in mind."""
+REQUESTS_PER_S_MAX = 50
+REQUESTS_BURST_MAX = 200
+"""Requests of one client identity or address to the authority."""
 BOUND_KEYS_MAX = 8
 """Keys that one quote binds and one result carries."""
 RESULT_HEADS_MAX = 1_000
@@ -74,6 +88,8 @@ BYTES_PER_IDENTITY_MAX = 64 * 1024 * 1024
 PARTITIONS_PER_REQUEST_MAX = 1_000
 BATCH_RECORDS_MAX = 100_000
 RECORD_HEADERS_MAX = 16
+SIGNED_RECORDS_MAX = 256
+"""Envelopes or control records in one batch: each costs a signature check."""
 REPLAYS_REMEMBERED = 100_000
 """Last envelopes, per sender, epoch and partition, that one gateway remembers."""
 REFUSALS_REMEMBERED = 10_000

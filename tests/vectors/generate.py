@@ -670,9 +670,6 @@ bad_start(
 bad_start("heads_repeated", "6.6", "a stream has two heads", 10, [HEAD, HEAD])
 bad_start("heads_unsorted", "6.6", "heads fall", 10, [["G01/registry/main", 1, *HEAD[2:]], HEAD])
 bad_start("no_recipient", "6.7", "nobody may read", 11, [])
-bad_start(
-    "too_many_heads", "10.6", "1,001 heads", 10, [[HEAD[0], n, *HEAD[2:]] for n in range(1001)]
-)
 
 
 @vector("header", "6.7", kind="start", comment="recipients fall")
@@ -697,7 +694,7 @@ def start_is_a_grant() -> bytes:
 
 @vector("cose", "6.3", kind="start", comment="the record is the manifest alone")
 def start_without_wraps() -> bytes:
-    return bytes(canonical.decode(started().value)[0])  # type: ignore[index,arg-type]
+    return canonical.encode([canonical.decode(started().value)[0]])  # type: ignore[index,call-overload]
 
 
 @vector("cose", "6.3", kind="start", comment="a wrap is text")

@@ -77,7 +77,8 @@ def verify_signatures(value: bytes, kind: str, keys: list[tuple[int, bytes]]) ->
     assert len(signatures) == len(keys)
     for (head, unprotected, signature), (alg, key) in zip(signatures, keys, strict=True):
         kid = sha(cbor2.dumps(["sign", alg, key]))
-        assert cbor2.loads(head) == {1: alg, 4: kid} and unprotected == {}
+        assert cbor2.loads(head) == {1: alg, 4: kid}
+        assert unprotected == {}
         aad = f"fabric-{kind}-v1".encode()
         data = cbor2.dumps(["Signature", protected, head, aad, payload])
         if alg == ALG_ED25519:

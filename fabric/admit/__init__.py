@@ -1,0 +1,1 @@
+"""What a topic accepts: the same questions at the gateway and again at every reader. Pure."""

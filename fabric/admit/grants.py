@@ -1,0 +1,127 @@
+"""What a grants topic accepts: epoch starts and grants of hosts that may publish.
+
+Spec: design sections 6, 7 and 9.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from fabric.admit.view import View
+from fabric.attest.keys import Use, of_use
+from fabric.attest.result import Result, standing
+from fabric.model.errors import DeniedError, Malformed, PeerError, Reason
+from fabric.model.label import Label
+from fabric.model.names import HostId, Topic
+from fabric.policy import decide
+from fabric.seal import epoch, grant, record
+from fabric.seal.suites import suite_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statement:
+    """What epoch starts and grants both say."""
+
+    kind: str
+    manifest: record.Manifest
+    recipients: tuple[record.Recipient, ...]
+    wraps: tuple[bytes, ...]
+    writer: str
+    topic: Topic
+    label: Label
+    suite: str
+    result_id: bytes
+    policy_version: int
+    revocation_number: int
+
+
+def admit_grant(value: bytes, topic: Topic, view: View, *, host: HostId, now: datetime) -> None:
+    """Admit one record of the grants topic of `topic`, written by `host`.
+
+    The signature is checked before anything is said about the host's rights. The
+    recipients are the sender's answer to policy; a sender that may publish could tell
+    the content to anyone, so nothing is won by judging them here.
+
+    Raises:
+        PeerError, DeniedError: see `door.admit_control`.
+    """
+    statement = _read(value)
+    trust_domain = view.policy.trust.trust_domain
+    if statement.topic != topic:
+        raise PeerError(Reason.TOPIC_MISMATCH, "record is about another topic")
+    if statement.writer != host.spiffe(trust_domain):
+        raise PeerError(Reason.IDENTITY_MISMATCH, "record is another host's")
+    current = view.members.current(host, now)
+    named = view.members.result(statement.result_id)
+    _check_signed(statement, named, host)
+    if named.expires <= now or named.approval != current.approval:
+        raise DeniedError(Reason.RESULT_EXPIRED, "result that the record names has ended")
+    _check_numbers(statement, view)
+    _check_rules(statement, view, current=current, now=now)
+
+
+def _read(value: bytes) -> _Statement:
+    kind = record.kind_of(value)
+    if kind == epoch.KIND:
+        opened = epoch.parse_start(value)
+        start = opened.start
+        return _Statement(
+            kind=kind,
+            manifest=opened.manifest,
+            recipients=start.recipients,
+            wraps=opened.wraps,
+            writer=start.sender_id,
+            topic=start.topic,
+            label=start.label,
+            suite=start.suite,
+            result_id=start.result_id,
+            policy_version=start.policy_version,
+            revocation_number=start.revocation_number,
+        )
+    if kind == grant.KIND:
+        found = grant.parse_grant(value)
+        terms = found.grant.terms
+        if terms.granter != terms.sender:  # custodians need a rule of policy that names them
+            raise PeerError(Reason.IDENTITY_MISMATCH, "granter is not the epoch's sender")
+        return _Statement(
+            kind=kind,
+            manifest=found.manifest,
+            recipients=found.grant.recipients,
+            wraps=found.wraps,
+            writer=terms.granter,
+            topic=terms.topic,
+            label=terms.label,
+            suite=terms.suite,
+            result_id=found.grant.result_id,
+            policy_version=terms.policy_version,
+            revocation_number=found.grant.revocation_number,
+        )
+    raise Malformed("record is neither an epoch start nor a grant")
+
+
+def _check_signed(statement: _Statement, named: Result, host: HostId) -> None:
+    if named.host != host:
+        raise PeerError(Reason.IDENTITY_MISMATCH, "record names another host's result")
+    suite = suite_of(statement.suite)
+    keys = of_use(named.keys, Use.SIGN, suite.signatures)
+    record.check_signed(statement.manifest, statement.kind, suite, keys)
+    record.check_wraps(statement.recipients, statement.wraps)
+
+
+def _check_numbers(statement: _Statement, view: View) -> None:
+    """A record made without knowing the last revocation may wrap for who was revoked."""
+    if statement.policy_version > view.policy.version:
+        raise DeniedError(Reason.POLICY_NEWER, "policy of the sender is newer than ours")
+    seen = view.members.revocation_number
+    if statement.revocation_number < seen:
+        raise DeniedError(Reason.TOO_OLD, "record does not know the last revocation")
+    if statement.revocation_number > seen:
+        raise DeniedError(Reason.MEMBERS_STALE, "record knows a revocation that we do not")
+
+
+def _check_rules(statement: _Statement, view: View, *, current: Result, now: datetime) -> None:
+    dataset = decide.dataset_of(view.policy, str(statement.topic))
+    if statement.label != dataset.label:
+        raise DeniedError(Reason.LABEL_MISMATCH, "label is not the dataset's")
+    why = decide.publish(view.policy, dataset, standing(current), suite=statement.suite, now=now)
+    if why is not None:
+        raise DeniedError(why, f"policy does not let the host publish: {why}")

@@ -1,0 +1,49 @@
+"""What a reader takes from the log: the gateway's questions again, for the time of sealing.
+
+A reader trusts neither the broker nor the gateway. It knows no identity of a
+connection and asks no freshness of its own clock; in their place stand the result
+that the header names and the log's append time. Spec: design sections 3 and 8.
+"""
+
+from datetime import datetime, timedelta
+
+from fabric.admit.door import check_place, check_rules, parse_sealed
+from fabric.admit.view import Place, View
+from fabric.model.errors import DeniedError, Reason
+from fabric.model.limits import CLOCK_SKEW_S_MAX
+from fabric.policy import decide
+from fabric.seal.verify import VerifiedEnvelope, verify
+
+_SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
+
+
+def admit_read(value: bytes, place: Place, view: View, *, appended: datetime) -> VerifiedEnvelope:
+    """Admit one record that a reader found in a sealed topic.
+
+    Args:
+        appended: when the log says it was appended. The broker may lie, so this bounds
+            only what an honest log shows: an envelope that waited longer than its
+            level's delivery time before it was stored.
+
+    Raises:
+        PeerError: NOT_SEALED, MALFORMED, TOPIC_MISMATCH, PARTITION_MISMATCH,
+            IDENTITY_MISMATCH, BAD_SIGNATURE.
+        DeniedError: RESULT_UNKNOWN, POLICY_NEWER (wait); RESULT_EXPIRED, NOT_ATTESTED,
+            HOST_SUSPENDED, HOST_REVOKED at the time of sealing; TOO_OLD,
+            FROM_THE_FUTURE; or as `door.check_rules`.
+    """
+    envelope = parse_sealed(value)
+    check_place(envelope, place)
+    header = envelope.header
+    result = view.members.result(header.result_id)
+    verified = verify(envelope, result, view.policy.trust.trust_domain)
+    why = view.members.was_trusted(result, header.sealed_at)
+    if why is not None:
+        raise DeniedError(why, f"sender was not trusted when it sealed: {why}")
+    check_rules(verified, view, ask=decide.accept, at=header.sealed_at)
+    rule = decide.rule_of(view.policy, decide.dataset_of(view.policy, place.topic))
+    if appended - header.sealed_at > timedelta(seconds=rule.delivery_s) + _SKEW:
+        raise DeniedError(Reason.TOO_OLD, "envelope was stored too long after it was sealed")
+    if header.sealed_at - appended > _SKEW:
+        raise DeniedError(Reason.FROM_THE_FUTURE, "envelope was sealed after it was stored")
+    return verified

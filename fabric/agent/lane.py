@@ -1,0 +1,242 @@
+"""Store one dataset's blocks on the platform: seal, append, and keep at it.
+
+`store` returns when a block is acknowledged and not before; what happens on a
+refusal is decided by the refusal machine. At most one block of a stream is
+unresolved, also across epochs.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from fabric.agent.epoch_machine import Why
+from fabric.agent.epochs import Epoch, Epochs
+from fabric.agent.identity import Identity
+from fabric.agent.publish_machine import halve
+from fabric.agent.refusal_machine import Action, plan
+from fabric.agent.view import WorldView
+from fabric.attest.result import Result, standing
+from fabric.model.block import Block
+from fabric.model.errors import DeniedError, FabricError, Malformed, Reason, UsageError
+from fabric.model.names import Stream, Topic
+from fabric.model.schema import RowSchema
+from fabric.policy import decide
+from fabric.policy.types import Dataset
+from fabric.ports import Clock, Log
+from fabric.seal.envelope import NO_PREVIOUS
+from fabric.seal.epoch import Head
+from fabric.seal.sealing import Link, Sealed, Stamp, seal
+from fabric.store.state import StreamHead
+
+
+class Watcher(Protocol):
+    """Who is told how a lane fares: status board, metrics and audit."""
+
+    def held(self, topic: Topic, reason: Reason | None, detail: str) -> None:
+        """The lane cannot go on for `reason`; None: it goes on."""
+
+    def refused(self, topic: Topic, reason: Reason, *, loud: bool) -> None:
+        """A record was refused; `loud` ones are audited."""
+
+    def stored(self, block: Block, suite: str, plaintext_bytes: int, sent_bytes: int) -> None:
+        """A block was acknowledged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What is to be remembered of an acknowledged block."""
+
+    head: StreamHead
+    plaintext_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shot:
+    """A sealed block on its way, and what it depends on."""
+
+    block: Block
+    sealed: Sealed
+    result: Result
+    epoch: Epoch
+
+
+class Lane(Protocol):
+    """Stores blocks of one topic."""
+
+    async def store(self, block: Block) -> Kept:
+        """Return when the block is acknowledged; raises PeerError when it never can be."""
+
+    async def maintain(self) -> None:
+        """What is due between blocks."""
+
+
+def allowed(
+    view: WorldView, topic: Topic, schema: RowSchema, now: datetime
+) -> tuple[Dataset, Result]:
+    """What the gateway will ask, asked here first: rule, schema and standing.
+
+    Raises:
+        DeniedError: with the reason the gateway would give.
+    """
+    dataset = decide.dataset_of(view.policy, str(topic))
+    decide.check_schema(dataset, schema.fingerprint)
+    result = view.current(now)
+    why = decide.publish(view.policy, dataset, standing(result), suite=dataset.suite, now=now)
+    if why is not None:
+        raise DeniedError(why, f"this host may not publish {topic}")
+    return dataset, result
+
+
+class SealedLane:
+    """The lane of a dataset at a sealed level.
+
+    Args:
+        heads: acknowledged heads of earlier lives, per stream.
+    """
+
+    def __init__(
+        self,
+        topic: Topic,
+        schema: RowSchema,
+        *,
+        identity: Identity,
+        view: WorldView,
+        log: Log,
+        clock: Clock,
+        watcher: Watcher,
+        heads: Mapping[Stream, StreamHead],
+        streams: int,
+        opened: Callable[[Topic, Why], None],
+    ) -> None:
+        self._topic = topic
+        self._schema = schema
+        self._identity = identity
+        self._view = view
+        self._log = log
+        self._clock = clock
+        self._watcher = watcher
+        self._heads: dict[Stream, Head] = {
+            stream: item.head for stream, item in heads.items() if item.head is not None
+        }
+        self._seen = -1
+        self._epochs = Epochs(
+            topic,
+            identity=identity,
+            view=view,
+            log=log,
+            clock=clock,
+            heads=lambda: [*self._heads.values()],
+            streams=streams,
+            opened=opened,
+        )
+
+    async def store(self, block: Block) -> Kept:
+        """Seal and append until acknowledged; a block that is too large goes in halves."""
+        try:
+            return await self._store(block)
+        except DeniedError as exc:
+            if exc.reason is not Reason.TOO_LARGE:
+                raise
+        first, second = halve(block)
+        left = await self.store(first)
+        right = await self.store(second)
+        total = left.plaintext_bytes + right.plaintext_bytes
+        return Kept(head=right.head, plaintext_bytes=total)
+
+    async def _store(self, block: Block) -> Kept:
+        shot: _Shot | None = None
+        attempt = 0
+        while True:
+            try:
+                shot = shot or await self._seal(block)
+                await self._log.append(
+                    str(self._topic), block.stream.partition, [(None, shot.sealed.data)]
+                )
+                return self._acknowledged(shot)
+            except FabricError as exc:
+                if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:
+                    raise
+                shot = await self._refused(exc, shot, attempt)
+                attempt += 1
+
+    async def _seal(self, block: Block) -> _Shot:
+        now = self._clock.now()
+        dataset, result = allowed(self._view, self._topic, self._schema, now)
+        rule = decide.rule_of(self._view.policy, dataset)
+        epoch = await self._epochs.ready(dataset, result)
+        head = self._heads.get(block.stream)
+        sealed = await asyncio.to_thread(
+            seal,
+            block,
+            self._schema,
+            epoch=epoch.sealing,
+            link=Link(
+                counter=epoch.counter(block.stream),
+                previous=NO_PREVIOUS if head is None else head.hash,
+            ),
+            stamp=Stamp(
+                result_id=result.id,
+                policy_version=self._view.policy.version,
+                now=now,
+                coding=rule.coding,
+                padding=rule.padding,
+            ),
+            signers=self._identity.keyring.signers(result, epoch.sealing.suite),
+        )
+        return _Shot(block=block, sealed=sealed, result=result, epoch=epoch)
+
+    def _acknowledged(self, shot: _Shot) -> Kept:
+        stream = shot.block.stream
+        head = Head(
+            origin=stream.origin,
+            partition=stream.partition,
+            epoch=shot.epoch.sealing.id,
+            counter=shot.sealed.counter,
+            hash=shot.sealed.hash,
+        )
+        self._heads[stream] = head
+        shot.epoch.sealed(stream)
+        self._watcher.stored(
+            shot.block,
+            shot.epoch.sealing.suite.id,
+            shot.sealed.plaintext_bytes,
+            len(shot.sealed.data),
+        )
+        self._watcher.held(self._topic, None, "")
+        kept = StreamHead(stream=stream, head=head, upto=shot.block.upto)
+        return Kept(head=kept, plaintext_bytes=shot.sealed.plaintext_bytes)
+
+    async def _refused(self, exc: FabricError, shot: _Shot | None, attempt: int) -> _Shot | None:
+        """Wait as the reason's class says; the shot to try again, or None to seal anew."""
+        now = self._clock.now()
+        epoch = self._epochs.current
+        what = plan(
+            exc.reason,
+            attempt=attempt,
+            result_lives=shot is None or now < shot.result.expires,
+            epoch_opened=epoch.served.started if epoch else None,
+            now=now,
+        )
+        self._watcher.refused(self._topic, exc.reason, loud=what.loud)
+        self._watcher.held(self._topic, exc.reason, str(exc.args[0]))
+        if what.action is Action.STOP:
+            raise exc
+        if what.action is Action.RESEAL and shot is not None:
+            self._epochs.ask(Why.RESEAL)
+            shot = None
+        await self._view.changed.wait(what.pause_s)
+        return shot
+
+    async def maintain(self) -> None:
+        """Serve late recipients when the world has changed."""
+        if self._seen == self._view.version or self._epochs.current is None:
+            return
+        seen = self._view.version
+        try:
+            dataset, result = allowed(self._view, self._topic, self._schema, self._clock.now())
+        except DeniedError:
+            return  # publishing shows why
+        await self._epochs.grant_late(dataset, result)
+        self._seen = seen

@@ -1,0 +1,91 @@
+"""Store blocks of a dataset whose level is open: one record a change, through the gateway."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from fabric.agent.lane import Kept, Watcher, allowed
+from fabric.agent.open_form import encode
+from fabric.agent.refusal_machine import Action, plan
+from fabric.agent.view import WorldView
+from fabric.model.block import Block
+from fabric.model.errors import FabricError, Malformed, Reason, UsageError
+from fabric.model.names import Topic
+from fabric.model.schema import RowSchema
+from fabric.ports import Clock, Log
+from fabric.store.state import StreamHead
+
+_BATCH_BYTES_MAX = 500_000
+_RECORD_OVERHEAD_BYTES = 32
+
+
+class OpenLane:
+    """The lane of a dataset at an open level; there is no chain and no epoch."""
+
+    def __init__(
+        self,
+        topic: Topic,
+        schema: RowSchema,
+        *,
+        view: WorldView,
+        log: Log,
+        clock: Clock,
+        watcher: Watcher,
+    ) -> None:
+        self._topic = topic
+        self._schema = schema
+        self._view = view
+        self._log = log
+        self._clock = clock
+        self._watcher = watcher
+
+    async def store(self, block: Block) -> Kept:
+        """Append every change until acknowledged; a batch that is sent twice is a duplicate."""
+        attempt = 0
+        while True:
+            try:
+                dataset, _ = allowed(self._view, self._topic, self._schema, self._clock.now())
+                values = await asyncio.to_thread(encode, block, dataset)
+                for batch in _batches(values):
+                    items = [(None, value) for value in batch]
+                    await self._log.append(str(self._topic), block.stream.partition, items)
+            except FabricError as exc:
+                if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:
+                    raise
+                await self._refused(exc, attempt)
+                attempt += 1
+                continue
+            size = sum(len(value) for value in values)
+            self._watcher.stored(block, "", size, size)
+            self._watcher.held(self._topic, None, "")
+            head = StreamHead(stream=block.stream, head=None, upto=block.upto)
+            return Kept(head=head, plaintext_bytes=size)
+
+    async def _refused(self, exc: FabricError, attempt: int) -> None:
+        what = plan(
+            exc.reason,
+            attempt=attempt,
+            result_lives=True,  # an open record names no result
+            epoch_opened=None,
+            now=self._clock.now(),
+        )
+        self._watcher.refused(self._topic, exc.reason, loud=what.loud)
+        self._watcher.held(self._topic, exc.reason, str(exc.args[0]))
+        if what.action is Action.STOP:
+            raise exc
+        await self._view.changed.wait(max(what.pause_s, 1.0) if attempt else what.pause_s)
+
+    async def maintain(self) -> None:
+        """Nothing is due between blocks."""
+
+
+def _batches(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Cut values into Kafka batches that fit one record batch."""
+    start = size = 0
+    for at, value in enumerate(values):
+        cost = len(value) + _RECORD_OVERHEAD_BYTES
+        if at > start and size + cost > _BATCH_BYTES_MAX:
+            yield values[start:at]
+            start, size = at, 0
+        size += cost
+    if start < len(values):
+        yield values[start:]

@@ -1,0 +1,57 @@
+"""Write acknowledgements down: many of one capture in one transaction of the state file.
+
+Heads may be written late, because a reader takes a new epoch that starts up to 64
+heads back; the resume token never before the heads, and both before the source
+lets go.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+from fabric.agent.identity import Identity
+from fabric.model.limits import HEADS_REMEMBERED
+from fabric.model.names import Stream
+from fabric.store.state import SourceState, StreamHead
+
+_UNWRITTEN_MAX = HEADS_REMEMBERED // 4
+
+
+class Progress:
+    """Acknowledged heads of one capture, and what of them is on disk."""
+
+    def __init__(self, source: str, identity: Identity) -> None:
+        self._source = source
+        self._identity = identity
+        self._unwritten: dict[Stream, StreamHead] = {}
+        self._count: dict[Stream, int] = {}
+        self._lock = asyncio.Lock()
+
+    @property
+    def unwritten(self) -> Mapping[Stream, StreamHead]:
+        """Heads that only memory holds."""
+        return self._unwritten
+
+    async def note(self, head: StreamHead) -> None:
+        """Take one acknowledgement; writes when a stream has too many in memory alone."""
+        stream = head.stream
+        self._unwritten[stream] = head
+        self._count[stream] = self._count.get(stream, 0) + 1
+        if self._count[stream] >= _UNWRITTEN_MAX:
+            await self.flush()
+
+    async def flush(self, *, durable: bool = False) -> None:
+        """Write every head that is not on disk yet."""
+        async with self._lock:
+            heads = [*self._unwritten.values()]
+            if not heads:
+                return
+            await asyncio.to_thread(self._identity.state.save_heads, heads, durable=durable)
+            for head in heads:
+                if self._unwritten.get(head.stream) is head:
+                    del self._unwritten[head.stream]
+                    self._count[head.stream] = 0
+
+    async def advance(self, state: SourceState) -> None:
+        """Write heads, then the resume token; when it returns the source may let go."""
+        await self.flush()
+        await asyncio.to_thread(self._identity.state.save_source, self._source, state)

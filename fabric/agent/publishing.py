@@ -1,0 +1,205 @@
+"""Run one capture: the source's events through the publish machine into the lanes.
+
+The shell only moves things: what is cut, stored and let go is the machine's word,
+and how a block reaches the platform is the lane's.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+
+from fabric.agent.lane import Lane
+from fabric.agent.progress import Progress
+from fabric.agent.publish_machine import (
+    Advance,
+    Event,
+    Feed,
+    Limits,
+    PublishMachine,
+    Store,
+    Stored,
+    Tick,
+)
+from fabric.model.block import Block
+from fabric.model.change import Sequence as ChangeSequence
+from fabric.model.limits import STOP_S_MAX
+from fabric.model.names import Origin, Stream, Topic
+from fabric.ports import ChangeSource, Clock
+from fabric.store.state import SourceState
+
+_FLUSH_S = 0.2
+_MAINTAIN_S = 1.0
+_TICK_S_MAX = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One capture as it is to run.
+
+    Attributes:
+        resume: where an earlier life stopped, None for a new capture.
+        upto: per stream, what earlier lives had acknowledged.
+    """
+
+    origin: Origin
+    feeds: Sequence[Feed]
+    limits: Limits
+    resume: SourceState | None
+    upto: Mapping[Stream, ChangeSequence]
+
+
+class Publisher:
+    """One capture while it runs; make a new one for every run.
+
+    Args:
+        lanes: one for each dataset.
+        figures: called every second with the source's status.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: ChangeSource,
+        *,
+        lanes: Mapping[Topic, Lane],
+        progress: Progress,
+        clock: Clock,
+        stop: asyncio.Event,
+        well: Callable[[], None],
+        figures: Callable[[Mapping[str, float]], None],
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._lanes = lanes
+        self._progress = progress
+        self._clock = clock
+        self._stop = stop
+        self._well = well
+        self._figures = figures
+        self._queues: dict[Stream, asyncio.Queue[Block]] = {}
+        self._room = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._advance: Advance | None = None
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Publish until `stop` is set; then finish what is in flight and return.
+
+        Raises:
+            FabricError: the source or a lane failed; nothing that was not acknowledged
+                is let go.
+        """
+        resume = self._plan.resume
+        opened = await self._source.open(resume.resume if resume else None)
+        self._generation = opened.generation
+        self._machine = PublishMachine(
+            self._plan.origin,
+            self._plan.feeds,
+            generation=opened.generation,
+            upto=self._plan.upto,
+            limits=self._plan.limits,
+        )
+        self._well()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(part) for part in self._parts()]
+                await self._stop.wait()
+                self._stopping = True
+                await self._drain()
+                for task in running:
+                    task.cancel()
+        finally:
+            await self._source.close()
+
+    def _parts(self) -> Sequence[Coroutine[object, object, None]]:
+        self._queues = {stream: asyncio.Queue(1) for stream in self._machine.streams}
+        senders = [self._send(stream) for stream in self._machine.streams]
+        keepers = [self._maintain(lane) for lane in self._lanes.values()]
+        rest = [self._read(), self._tick(), self._let_go(), self._watch()]
+        return [*senders, *keepers, *rest]
+
+    async def _drain(self) -> None:
+        """Wait, not for ever, until what is in flight is acknowledged and written down."""
+        try:
+            async with asyncio.timeout(STOP_S_MAX):
+                while not self._machine.is_idle:
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            pass  # it will be sent again: sequences make that harmless
+        await self._progress.flush(durable=True)
+
+    # From the source
+
+    async def _read(self) -> None:
+        async for event in self._source.read():
+            if self._stopping:
+                return
+            self._step(event)
+            while self._machine.is_full:
+                self._room.clear()
+                await self._room.wait()
+
+    async def _tick(self) -> None:
+        """Give the machine a Tick when it said it needs one."""
+        while True:
+            due, now = self._machine.next_at(), self._clock.now()
+            wait_s = _TICK_S_MAX if due is None else (due - now).total_seconds()
+            if wait_s > 0:
+                await asyncio.sleep(min(wait_s, _TICK_S_MAX, self._linger_s()))
+            if not self._stopping:
+                self._step(Tick())
+            await asyncio.sleep(0)
+
+    def _linger_s(self) -> float:
+        return max(self._plan.limits.linger_s, 0.005)
+
+    def _step(self, event: Event) -> None:
+        for command in self._machine.step(event, self._clock.now()):
+            match command:
+                case Store():
+                    self._queues[command.block.stream].put_nowait(command.block)
+                case Advance():
+                    self._advance = command
+                    self._moved.set()
+
+    # To the platform
+
+    async def _send(self, stream: Stream) -> None:
+        queue, lane = self._queues[stream], self._lanes[stream.topic]
+        while True:
+            block = await queue.get()
+            kept = await lane.store(block)
+            await self._progress.note(kept.head)
+            self._step(Stored(block=block, plaintext_bytes=kept.plaintext_bytes))
+            self._room.set()
+            self._moved.set()
+
+    async def _maintain(self, lane: Lane) -> None:
+        while True:
+            await asyncio.sleep(_MAINTAIN_S)
+            await lane.maintain()
+
+    # Back to the source
+
+    async def _let_go(self) -> None:
+        """Write progress down, group by group, and release what is written."""
+        while True:
+            wanted, self._advance = self._advance, None
+            if wanted is None:
+                await self._progress.flush()
+            else:
+                await self._progress.advance(
+                    SourceState(
+                        generation=self._generation,
+                        position=wanted.position,
+                        resume=wanted.resume,
+                    )
+                )
+                await self._source.release(wanted.position)
+            await asyncio.sleep(_FLUSH_S)
+
+    async def _watch(self) -> None:
+        while True:
+            self._figures(await self._source.status())
+            await asyncio.sleep(_MAINTAIN_S)

@@ -1,0 +1,222 @@
+"""Judge one attestation request: from everything that is known to a result, or an error. Pure.
+
+All checks must pass; whatever is raised means refused, and STATE_REFUSED alone means
+that the host must be suspended at once. What follows from a verdict, and in which
+order, is for the service.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from fabric.attest.appraise import EVIDENCE, Appraisal, Counters, Enrolment, Question, appraise
+from fabric.attest.binding import qualifying
+from fabric.attest.keys import Use
+from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
+from fabric.attest.messages import AttestRequest
+from fabric.attest.result import Result
+from fabric.authority.machine import ID_BYTES, OpenChallenge, forbid, stands
+from fabric.model.errors import DeniedError, Malformed, Reason
+from fabric.model.limits import CLOCK_SKEW_S_MAX, RESULT_LIFETIME_S_DEFAULT
+from fabric.model.names import HostId
+from fabric.policy.decide import approval_of
+from fabric.policy.types import Approval, Policy
+
+_SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the ledger holds of one host.
+
+    Attributes:
+        enrolment: None before it is enrolled.
+        counters: of the last quote accepted from this attestation key.
+        approval_seen: highest approval number it was ever judged under, 0 for none.
+        notices: every notice about it.
+        last_number: number of the last notice about anyone, 0 for none.
+    """
+
+    enrolment: Enrolment | None
+    counters: Counters | None
+    approval_seen: int
+    notices: Sequence[Notice]
+    last_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One request with everything it is judged by.
+
+    Attributes:
+        challenge: the one the request names, used up.
+        lifetime_s: shortens the policy's lifetime of results, seconds.
+    """
+
+    request: AttestRequest
+    challenge: OpenChallenge
+    known: Known
+    policy: Policy
+    now: datetime
+    lifetime_s: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A host that proved itself: its result, and what to remember of the quote."""
+
+    result: Result
+    counters: Counters
+
+
+def enrolled(known: Known, host: HostId) -> Enrolment:
+    """The host's enrolment; raises DeniedError NOT_ENROLLED."""
+    if known.enrolment is None:
+        raise DeniedError(Reason.NOT_ENROLLED, f"host {host} is not enrolled")
+    return known.enrolment
+
+
+def check_approved_ek(policy: Policy, host: HostId, ek_sha256: bytes, now: datetime) -> None:
+    """Only the TPM that the host's approval names may enrol; raises DeniedError."""
+    if approval_of(policy, host, now).ek_sha256 != ek_sha256:
+        raise DeniedError(
+            Reason.NOT_APPROVED,
+            f"approval names another TPM; its ek_sha256 must be {ek_sha256.hex()}",
+        )
+
+
+def approved(policy: Policy, known: Known, host: HostId, now: datetime) -> Approval:
+    """The approval under which an enrolled host may attest now.
+
+    Raises:
+        DeniedError: NOT_ENROLLED, NOT_APPROVED (with the remedy), APPROVAL_EXPIRED,
+            POLICY_EXPIRED.
+    """
+    enrolment = enrolled(known, host)
+    approval = approval_of(policy, host, now)
+    if approval.ek_sha256 != enrolment.ek_sha256:
+        raise DeniedError(Reason.NOT_APPROVED, "approval names another TPM than the enrolled one")
+    if approval.ak_name is None:
+        raise DeniedError(
+            Reason.NOT_APPROVED,
+            f"approval lacks the attestation key; add ak_name {enrolment.ak_name.hex()}"
+            f" to approvals/{host}.yaml",
+        )
+    if approval.ak_name != enrolment.ak_name:
+        raise DeniedError(
+            Reason.NOT_APPROVED,
+            f"approval names another attestation key than the enrolled {enrolment.ak_name.hex()}",
+        )
+    if approval.number < known.approval_seen:
+        # An old approval put back would undo a later decision about this host.
+        raise DeniedError(
+            Reason.NOT_APPROVED,
+            f"approval number {approval.number} is below {known.approval_seen}, used before",
+        )
+    return approval
+
+
+def judge(case: Case) -> Verdict:
+    """Decide about a request whose own signatures hold and whose challenge is used up.
+
+    Raises:
+        PeerError, DeniedError: refused; STATE_REFUSED calls for a suspension.
+    """
+    request, challenge, policy = case.request, case.challenge, case.policy
+    approval = approved(policy, case.known, request.host, case.now)
+    forbid(stands(case.known.notices, approval.number), request.host)
+    question = Question(
+        enrolment=enrolled(case.known, request.host),
+        approval=approval,
+        qualifying=qualifying(
+            challenge.nonce,
+            challenge.session,
+            verifier=policy.trust.verifier_name,
+            spiffe=request.host.spiffe(policy.trust.trust_domain),
+            keys=request.keys,
+        ),
+        counters=case.known.counters,
+    )
+    appraisal = appraise(request.quote_attest, request.quote_signature, question=question)
+    return Verdict(result=_result(case, approval, appraisal), counters=appraisal.counters)
+
+
+def attested_state(result: Result, now: datetime) -> HostState:
+    """The host record that makes a result the current one."""
+    return HostState(
+        host=result.host,
+        state=MemberState.ATTESTED,
+        result_id=result.id,
+        approval=result.approval,
+        number=result.revocation_number,
+        since=now,
+        expires=result.expires,
+    )
+
+
+def noticed_state(notice: Notice) -> HostState:
+    """The host record that goes with a suspension or revocation."""
+    is_revoked = notice.kind == NoticeKind.REVOCATION
+    return HostState(
+        host=notice.host,
+        state=MemberState.REVOKED if is_revoked else MemberState.SUSPENDED,
+        result_id=b"",
+        approval=notice.approval,
+        number=notice.number,
+        since=notice.at,
+        expires=notice.at,
+    )
+
+
+def svid_end(result: Result) -> datetime:
+    """When the certificate ends: with the result, whatever the reader's clock within the skew."""
+    return result.expires + _SKEW
+
+
+def tls_point(result: Result) -> bytes:
+    """The P-256 point that the SVID certifies."""
+    return next(key.data for key in result.keys if key.use is Use.TLS)
+
+
+def _result(case: Case, approval: Approval, appraisal: Appraisal) -> Result:
+    issued, expires = _times(case, approval)
+    return Result(
+        id=secrets.token_bytes(ID_BYTES),
+        host=case.request.host,
+        approval=approval.number,
+        level=min(approval.security_level, appraisal.level),
+        clearance=approval.clearance,
+        evidence=EVIDENCE,
+        keys=case.request.keys,
+        policy_version=case.policy.version,
+        revocation_number=case.known.last_number,
+        heads=case.request.heads,
+        quote_digest=hashlib.sha256(case.request.quote_attest).digest(),
+        nonce=case.challenge.nonce,
+        issued=issued,
+        expires=expires,
+    )
+
+
+def _times(case: Case, approval: Approval) -> tuple[datetime, datetime]:
+    """Whole seconds, because the result has no finer ones; never beyond the approval."""
+    issued = case.now.replace(microsecond=0)
+    lifetime_s = _lifetime_s(case.policy, approval)
+    if case.lifetime_s is not None:
+        lifetime_s = min(lifetime_s, case.lifetime_s)
+    end = min(issued + timedelta(seconds=lifetime_s), approval.not_after.replace(microsecond=0))
+    if end <= issued:
+        raise DeniedError(Reason.APPROVAL_EXPIRED, "approval of the host ends this second")
+    return issued, end
+
+
+def _lifetime_s(policy: Policy, approval: Approval) -> int:
+    """The shortest lifetime among the levels that the host may hold."""
+    try:
+        rank = policy.levels.rank(approval.clearance.level)
+    except Malformed as exc:
+        raise DeniedError(Reason.NOT_APPROVED, "approval's clearance is no level") from exc
+    rules = [policy.rules[name] for name in policy.levels.names[: rank + 1] if name in policy.rules]
+    return min((rule.result_lifetime_s for rule in rules), default=RESULT_LIFETIME_S_DEFAULT)

@@ -1,0 +1,270 @@
+"""The authority's memory: one SQLite file with enrolments, counters, host states, notices.
+
+What it holds is on disk before anyone else hears of it. Every method is one
+transaction; calls block for milliseconds, so `LedgerThread` runs them in a thread of
+their own, one after the other. Raises UnavailableError DATABASE_UNAVAILABLE when the
+file cannot be read or written.
+"""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fabric.attest.appraise import Counters, Enrolment
+from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
+from fabric.authority import ledger_rows as rows
+from fabric.authority.attest_machine import Known, Verdict, attested_state, noticed_state
+from fabric.authority.machine import check_same, forbid, needs_notice, stands
+from fabric.model.errors import Reason, UnavailableError, UsageError
+from fabric.model.label import Label
+from fabric.model.names import HostId
+from fabric.policy.decide import Standing
+
+_T = TypeVar("_T")
+_VERSION = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BUSY_S_MAX = 5.0
+class Ledger:
+    """The open file. Not for two processes at once: the second one is refused.
+
+    Args:
+        path: made with mode 0600 when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _mapped():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._db = sqlite3.connect(
+                path, timeout=_BUSY_S_MAX, isolation_level=None, check_same_thread=False
+            )
+            # The exclusive lock keeps a second authority from giving out the same numbers.
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise UsageError(
+                    Reason.CONFIG_INVALID, f"{path}: written by another version of the authority"
+                )
+            self._db.executescript(f"BEGIN IMMEDIATE; {rows.TABLES} PRAGMA user_version = {_VERSION};")
+            self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def known(self, host: HostId) -> Known:
+        """Everything that an attestation of `host` is judged by."""
+        with self._transaction() as db:
+            return self._known(db, host)
+
+    def enrol(self, enrolment: Enrolment, now: datetime) -> None:
+        """Keep an activated enrolment; the same again changes nothing.
+
+        Raises:
+            DeniedError: ENROLMENT_CONFLICT; the old record stands.
+        """
+        with self._transaction() as db:
+            known = rows.find_enrolment(db, enrolment.host)
+            check_same(known, enrolment)
+            if known is None:
+                db.execute(
+                    "INSERT INTO enrolments VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        str(enrolment.host),
+                        enrolment.ek_sha256,
+                        enrolment.ek_name,
+                        enrolment.ak_public,
+                        enrolment.ak_name,
+                        rows.milliseconds(now),
+                    ),
+                )
+
+    def forget(self, host: HostId) -> bool:
+        """Delete a host's enrolment, so that another TPM may enrol; whether there was one."""
+        with self._transaction() as db:
+            return db.execute("DELETE FROM enrolments WHERE host = ?", (str(host),)).rowcount > 0
+
+    def attest(self, verdict: Verdict, now: datetime) -> HostState:
+        """Keep what a good quote changes: counters and the host's state.
+
+        Raises:
+            DeniedError: a notice or another enrolment came in between; nothing is kept.
+        """
+        result, counters = verdict.result, verdict.counters
+        state = attested_state(result, now)
+        with self._transaction() as db:
+            known = self._known(db, result.host)
+            forbid(stands(known.notices, result.approval), result.host)
+            if known.enrolment is None:
+                raise UnavailableError(Reason.NOT_READY, "enrolment was forgotten in between")
+            db.execute(
+                "INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?)",
+                (
+                    known.enrolment.ak_name,
+                    counters.clock,
+                    counters.resets,
+                    counters.restarts,
+                    int(counters.safe),
+                ),
+            )
+            standing = Standing(
+                host=result.host,
+                level=result.level,
+                clearance=result.clearance,
+                evidence=result.evidence,
+            )
+            rows.put_host(db, state, standing)
+        return state
+
+    def notice(
+        self, host: HostId, kind: NoticeKind, *, approval: int, why: Reason, now: datetime
+    ) -> Notice | None:
+        """Give out the next number and change the host's state; None when it stands already."""
+        with self._transaction() as db:
+            known = self._known(db, host)
+            if not needs_notice(known.notices, kind, approval):
+                return None
+            notice = Notice(
+                number=known.last_number + 1,
+                host=host,
+                kind=kind,
+                approval=approval,
+                why=why,
+                at=_EPOCH + timedelta(milliseconds=rows.milliseconds(now)),
+            )
+            rows.put_notice(db, notice, is_published=False)
+            entry = rows.find_host(db, host)
+            rows.put_host(db, noticed_state(notice), entry.standing if entry else None)
+            return notice
+
+    def adopt(self, notice: Notice) -> None:
+        """Take in a notice of ours that the log has and this file, restored perhaps, lacks.
+
+        Raises:
+            UsageError: the file holds another notice of that number.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT * FROM notices WHERE number = ?", (notice.number,)).fetchone()
+            if row is None:
+                rows.put_notice(db, notice, is_published=True)
+                return
+            if rows.read_notice(row) != notice:
+                raise UsageError(
+                    Reason.FORK,
+                    f"notice {notice.number} of the ledger is not the published one; restore the"
+                    " authority's folder from before it was copied",
+                )
+            db.execute("UPDATE notices SET is_published = 1 WHERE number = ?", (notice.number,))
+
+    def unpublish(self, but: Sequence[int]) -> None:
+        """Mark every notice that is not among these numbers for publication again."""
+        with self._transaction() as db:
+            db.execute("UPDATE notices SET is_published = 0")
+            self._mark(db, but)
+
+    def published(self, numbers: Sequence[int]) -> None:
+        """These notices are in the log."""
+        with self._transaction() as db:
+            self._mark(db, numbers)
+
+    def unpublished(self) -> Sequence[Notice]:
+        """Notices that are not known to be in the log, by number."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT * FROM notices WHERE is_published = 0 ORDER BY number")
+            return [rows.read_notice(row) for row in rows]
+
+    def last_number(self) -> int:
+        """Number of the last notice, 0 for none."""
+        with self._transaction() as db:
+            return rows.last_number(db)
+
+    def enrolments(self) -> Sequence[rows.EnrolmentEntry]:
+        """Every enrolment, by host."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT * FROM enrolments ORDER BY host").fetchall()
+        return [
+            EnrolmentEntry(
+                enrolment=rows.read_enrolment(row), at=_EPOCH + timedelta(milliseconds=row[5])
+            )
+            for row in rows
+        ]
+
+    def hosts(self) -> Sequence[rows.HostEntry]:
+        """Every host that was ever attested or noticed, by name."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT * FROM hosts ORDER BY host").fetchall()
+        return [rows.read_host(row) for row in rows]
+
+    def host(self, host: HostId) -> rows.HostEntry | None:
+        """One host's entry."""
+        with self._transaction() as db:
+            return rows.find_host(db, host)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with _mapped():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _known(self, db: sqlite3.Connection, host: HostId) -> Known:
+        enrolment, entry = rows.find_enrolment(db, host), rows.find_host(db, host)
+        rows = db.execute("SELECT * FROM notices WHERE host = ? ORDER BY number", (str(host),))
+        notices = [rows.read_notice(row) for row in rows]
+        seen = [notice.approval for notice in notices] + ([entry.state.approval] if entry else [])
+        return Known(
+            enrolment=enrolment,
+            counters=rows.find_counters(db, enrolment.ak_name) if enrolment else None,
+            approval_seen=max(seen, default=0),
+            notices=notices,
+            last_number=rows.last_number(db),
+        )
+
+    def _mark(self, db: sqlite3.Connection, numbers: Sequence[int]) -> None:
+        db.executemany(
+            "UPDATE notices SET is_published = 1 WHERE number = ?", [(n,) for n in numbers]
+        )
+
+
+class LedgerThread:
+    """Runs calls on a ledger in order, in one thread, for asyncio."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._executor = ThreadPoolExecutor(1, "ledger")
+
+    async def do(self, call: Callable[[Ledger], _T]) -> _T:
+        """The call's result; a call that was begun is finished even if the caller is gone."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, call, self._ledger)
+
+    def close(self) -> None:
+        """Wait for what was begun, then close the file."""
+        self._executor.shutdown(wait=True)
+        self._ledger.close()
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise UnavailableError(
+            Reason.DATABASE_UNAVAILABLE,
+            f"authority's ledger cannot be used ({type(exc).__name__}: {exc})",
+        ) from exc
+
+

@@ -1,0 +1,142 @@
+"""Rows of the ledger: its tables, and how statements are written to and read from them."""
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fabric.attest.appraise import Counters, Enrolment
+from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
+from fabric.model.errors import Reason
+from fabric.model.label import Label
+from fabric.model.names import HostId
+from fabric.policy.decide import Standing
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TABLES = """
+CREATE TABLE IF NOT EXISTS enrolments (host TEXT PRIMARY KEY, ek_sha256 BLOB NOT NULL,
+  ek_name BLOB NOT NULL, ak_public BLOB NOT NULL, ak_name BLOB NOT NULL, at INTEGER NOT NULL)
+  STRICT;
+CREATE TABLE IF NOT EXISTS counters (ak_name BLOB PRIMARY KEY, clock INTEGER NOT NULL,
+  resets INTEGER NOT NULL, restarts INTEGER NOT NULL, safe INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS hosts (host TEXT PRIMARY KEY, state TEXT NOT NULL,
+  result_id BLOB NOT NULL, approval INTEGER NOT NULL, number INTEGER NOT NULL,
+  since INTEGER NOT NULL, expires INTEGER NOT NULL, level INTEGER NOT NULL,
+  clearance TEXT NOT NULL, evidence TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS notices (number INTEGER PRIMARY KEY, host TEXT NOT NULL,
+  kind TEXT NOT NULL, approval INTEGER NOT NULL, why TEXT NOT NULL, at INTEGER NOT NULL,
+  is_published INTEGER NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS notices_host ON notices (host);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostEntry:
+    """A host's newest state, and what its last result said of it (None: it had none)."""
+
+    state: HostState
+    standing: Standing | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentEntry:
+    """One enrolment and when it was made."""
+
+    enrolment: Enrolment
+    at: datetime
+
+
+def put_host(db: sqlite3.Connection, state: HostState, standing: Standing | None) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            str(state.host),
+            state.state.value,
+            state.result_id,
+            state.approval,
+            state.number,
+            milliseconds(state.since),
+            milliseconds(state.expires),
+            standing.level if standing else 0,
+            str(standing.clearance) if standing else "",
+            standing.evidence if standing else "",
+        ),
+    )
+
+
+def put_notice(db: sqlite3.Connection, notice: Notice, *, is_published: bool) -> None:
+    db.execute(
+        "INSERT INTO notices VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            notice.number,
+            str(notice.host),
+            str(notice.kind),
+            notice.approval,
+            notice.why.value,
+            milliseconds(notice.at),
+            int(is_published),
+        ),
+    )
+
+
+def last_number(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT coalesce(max(number), 0) FROM notices").fetchone()[0])
+
+
+def find_enrolment(db: sqlite3.Connection, host: HostId) -> Enrolment | None:
+    row = db.execute("SELECT * FROM enrolments WHERE host = ?", (str(host),)).fetchone()
+    return read_enrolment(row) if row else None
+
+
+def read_enrolment(row: tuple[Any, ...]) -> Enrolment:
+    return Enrolment(
+        host=HostId.parse(row[0]),
+        ek_sha256=row[1],
+        ek_name=row[2],
+        ak_public=row[3],
+        ak_name=row[4],
+    )
+
+
+def find_counters(db: sqlite3.Connection, ak_name: bytes) -> Counters | None:
+    row = db.execute("SELECT * FROM counters WHERE ak_name = ?", (ak_name,)).fetchone()
+    if row is None:
+        return None
+    return Counters(clock=row[1], resets=row[2], restarts=row[3], safe=bool(row[4]))
+
+
+def find_host(db: sqlite3.Connection, host: HostId) -> HostEntry | None:
+    row = db.execute("SELECT * FROM hosts WHERE host = ?", (str(host),)).fetchone()
+    return read_host(row) if row else None
+
+
+def read_host(row: tuple[Any, ...]) -> HostEntry:
+    host = HostId.parse(row[0])
+    state = HostState(
+        host=host,
+        state=MemberState(row[1]),
+        result_id=row[2],
+        approval=row[3],
+        number=row[4],
+        since=_EPOCH + timedelta(milliseconds=row[5]),
+        expires=_EPOCH + timedelta(milliseconds=row[6]),
+    )
+    if not row[7]:
+        return HostEntry(state=state, standing=None)
+    standing = Standing(host=host, level=row[7], clearance=Label.parse(row[8]), evidence=row[9])
+    return HostEntry(state=state, standing=standing)
+
+
+def read_notice(row: tuple[Any, ...]) -> Notice:
+    return Notice(
+        number=row[0],
+        host=HostId.parse(row[1]),
+        kind=NoticeKind(row[2]),
+        approval=row[3],
+        why=Reason(row[4]),
+        at=_EPOCH + timedelta(milliseconds=row[5]),
+    )
+
+
+def milliseconds(when: datetime) -> int:
+    return (when - _EPOCH) // timedelta(milliseconds=1)

@@ -1,0 +1,156 @@
+"""Who may do what, by a policy: total functions from facts to a verdict.
+
+A verdict is None (allowed) or the Reason of the refusal. Whatever a policy does
+not allow is refused; a contradiction between facts and policy is refused too.
+"""
+
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+
+from fabric.model.errors import DeniedError, Malformed, Reason
+from fabric.model.label import Label, dominates
+from fabric.model.names import HostId, Origin
+from fabric.policy.types import Approval, Dataset, LevelRule, Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What an attestation result says of a host.
+
+    Attributes:
+        level: effective host level, 1..5.
+        clearance: the highest label it may hold.
+        evidence: evidence kind, for example `tpm2`.
+    """
+
+    host: HostId
+    level: int
+    clearance: Label
+    evidence: str
+
+
+def dataset_of(policy: Policy, topic: str) -> Dataset:
+    """The dataset of a topic; raises DeniedError TOPIC_UNKNOWN."""
+    found = policy.datasets.get(topic)
+    if found is None:
+        raise DeniedError(Reason.TOPIC_UNKNOWN, "topic belongs to no dataset of the policy")
+    return found
+
+
+def rule_of(policy: Policy, dataset: Dataset) -> LevelRule:
+    """The rule of the dataset's level; raises DeniedError TOPIC_UNKNOWN."""
+    rule = policy.rules.get(dataset.topic.level)
+    if rule is None:
+        raise DeniedError(Reason.TOPIC_UNKNOWN, "level of the dataset is not in the policy")
+    return rule
+
+
+def is_named(dataset: Dataset, host: HostId) -> bool:
+    """Whether the dataset names the host, or its system, as a consumer."""
+    return bool({f"{host.agency}/{host.system}", str(host)} & set(dataset.consumers))
+
+
+def origins_of(dataset: Dataset, host: HostId) -> tuple[Origin, ...]:
+    """The dataset's producers that belong to the host's system."""
+    mine = (host.agency, host.system)
+    return tuple(o for o in dataset.producers if (o.agency, o.system) == mine)
+
+
+def publish(
+    policy: Policy, dataset: Dataset, standing: Standing, *, suite: str, now: datetime
+) -> Reason | None:
+    """Whether a host may send to a dataset now: for senders and the gateway.
+
+    Args:
+        suite: id of the suite that seals; empty for the open form. It must be the
+            dataset's own and still approved.
+    """
+    if suite != dataset.suite or not _has_status(policy, dataset, suite, "approved"):
+        return _expired(policy, now) or Reason.SUITE_REFUSED
+    return _send(policy, dataset, standing, now)
+
+
+def accept(
+    policy: Policy, dataset: Dataset, standing: Standing, *, suite: str, now: datetime
+) -> Reason | None:
+    """Whether what a host once sent may be opened: for readers.
+
+    As `publish`, but history stays readable when the dataset moves to another suite:
+    any suite of its level is taken, approved or deprecated.
+    """
+    if not _has_status(policy, dataset, suite, "approved", "deprecated"):
+        return _expired(policy, now) or Reason.SUITE_REFUSED
+    return _send(policy, dataset, standing, now)
+
+
+def read(policy: Policy, dataset: Dataset, standing: Standing, now: datetime) -> Reason | None:
+    """Whether a host may have what is in a dataset now."""
+    if not is_named(dataset, standing.host):
+        return _expired(policy, now) or Reason.NOT_A_CONSUMER
+    return _expired(policy, now) or _stands(policy, dataset, standing)
+
+
+def check_current(policy: Policy, now: datetime) -> None:
+    """Stop protected work under an old policy; raises DeniedError POLICY_EXPIRED."""
+    if _expired(policy, now) is not None:
+        raise DeniedError(Reason.POLICY_EXPIRED, "policy has expired; publish a newer version")
+
+
+def approval_of(policy: Policy, host: HostId, now: datetime) -> Approval:
+    """The host's approval, valid at `now`.
+
+    Raises:
+        DeniedError: NOT_APPROVED (none, or not valid yet), APPROVAL_EXPIRED,
+            POLICY_EXPIRED.
+    """
+    check_current(policy, now)
+    approval = policy.approvals.get(host)
+    if approval is None:
+        raise DeniedError(Reason.NOT_APPROVED, "host has no approval in the policy")
+    if now < approval.not_before:
+        raise DeniedError(Reason.NOT_APPROVED, "approval of the host does not hold yet")
+    if now >= approval.not_after:
+        raise DeniedError(Reason.APPROVAL_EXPIRED, "approval of the host has ended")
+    return approval
+
+
+def check_schema(dataset: Dataset, fingerprint: bytes) -> None:
+    """Demand the dataset's own schema; raises DeniedError SCHEMA_UNKNOWN."""
+    if not hmac.compare_digest(dataset.schema.fingerprint, fingerprint):
+        raise DeniedError(Reason.SCHEMA_UNKNOWN, "schema is not the dataset's")
+
+
+def _expired(policy: Policy, now: datetime) -> Reason | None:
+    return Reason.POLICY_EXPIRED if now >= policy.expires else None
+
+
+def _send(policy: Policy, dataset: Dataset, standing: Standing, now: datetime) -> Reason | None:
+    if not origins_of(dataset, standing.host):
+        return _expired(policy, now) or Reason.NOT_A_PRODUCER
+    return _expired(policy, now) or _stands(policy, dataset, standing)
+
+
+def _stands(policy: Policy, dataset: Dataset, standing: Standing) -> Reason | None:
+    rule = policy.rules.get(dataset.topic.level)
+    if rule is None:
+        return Reason.TOPIC_UNKNOWN
+    if standing.evidence not in rule.evidence:
+        return Reason.EVIDENCE_REFUSED
+    if standing.level < rule.host_level_min:
+        return Reason.LEVEL_TOO_LOW
+    try:
+        is_cleared = dominates(policy.levels, standing.clearance, dataset.label)
+    except Malformed:  # the clearance names a level that this policy no longer has
+        is_cleared = False
+    return None if is_cleared else Reason.CLEARANCE_TOO_LOW
+
+
+def _has_status(policy: Policy, dataset: Dataset, suite: str, *statuses: str) -> bool:
+    rule = policy.rules.get(dataset.topic.level)
+    if rule is None:
+        return False
+    if not rule.sealed:
+        return suite == ""
+    known = policy.suites.get(suite)
+    return suite in rule.suites and known is not None and known.status in statuses

@@ -1,0 +1,66 @@
+"""Time as this host may believe it: the system's clock, held up by signed times.
+
+A clock that runs behind what others have signed would make expired statements
+valid again, so it never reads below the newest signed time, and when it lies
+further back than the allowed skew, everything stops.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from fabric.model.errors import DeniedError, Reason
+from fabric.model.limits import CLOCK_SKEW_S_MAX
+
+_SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
+
+
+def _wall() -> datetime:
+    return datetime.now(UTC)
+
+
+class SystemClock:
+    """Implements ports.Clock.
+
+    Args:
+        high: newest signed time seen before, from where the caller kept `high`.
+        wall: the system's clock, aware UTC.
+        monotonic: seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        high: datetime | None = None,
+        *,
+        wall: Callable[[], datetime] = _wall,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._high = high
+        self._wall = wall
+        self._monotonic = monotonic
+
+    @property
+    def high(self) -> datetime | None:
+        """Newest signed time seen; keep it over restarts."""
+        return self._high
+
+    def observe(self, signed: datetime) -> None:
+        """Take note of a time whose signature was verified, aware UTC."""
+        if self._high is None or signed > self._high:
+            self._high = signed
+
+    def now(self) -> datetime:
+        """Aware UTC, never below `high`; raises DeniedError CLOCK_WENT_BACK."""
+        wall = self._wall()
+        if self._high is None or wall >= self._high:
+            return wall
+        if self._high - wall > _SKEW:
+            raise DeniedError(
+                Reason.CLOCK_WENT_BACK,
+                f"system clock is more than {CLOCK_SKEW_S_MAX} s behind a signed time; correct it",
+            )
+        return self._high
+
+    def monotonic(self) -> float:
+        """Seconds that only rise."""
+        return self._monotonic()

@@ -1,0 +1,109 @@
+"""The authority's pen: verifier keys, the trust that names them, results and records."""
+
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use
+from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
+from fabric.attest.result import Result
+from fabric.model.errors import Reason
+from fabric.model.label import Label
+from fabric.model.names import HostId
+from fabric.policy.types import Trust
+
+TRUST_DOMAIN = "fabric.example"
+NOW = datetime(2026, 11, 24, 8, 0, 0, tzinfo=UTC)
+HOST = HostId.parse("G01/registry/a1")
+OTHER = HostId.parse("G02/health/b1")
+
+
+class Verifier:
+    """Signing keys of one verifier, Ed25519 and ML-DSA-65, and what they sign."""
+
+    def __init__(self) -> None:
+        self.signers = (SigningKey.generate(Alg.ED25519), SigningKey.generate(Alg.ML_DSA_65))
+        self.trust = Trust(
+            trust_domain=TRUST_DOMAIN,
+            verifier_name="verifier",
+            verifier_keys=tuple((key.public.alg, key.public.data) for key in self.signers),
+            ca_pem=b"",
+            ek_ca_pem=b"",
+        )
+
+
+class HostKeys:
+    """The keys a host binds: two to sign, one for HPKE, one for TLS."""
+
+    def __init__(self) -> None:
+        self.sign = (SigningKey.generate(Alg.ED25519), SigningKey.generate(Alg.ML_DSA_65))
+        self.tls = SigningKey.generate(Alg.ESP256, Use.TLS)
+        self.hpke = PublicKey(Use.HPKE, Kem.MLKEM768_X25519, secrets.token_bytes(1216))
+
+    @property
+    def public(self) -> tuple[PublicKey, ...]:
+        """In the order of a request."""
+        return (*(key.public for key in self.sign), self.hpke, self.tls.public)
+
+    @property
+    def signers(self) -> tuple[SigningKey, ...]:
+        """Whoever can sign, in that order."""
+        return (*self.sign, self.tls)
+
+
+_KEYS = HostKeys()
+
+
+def a_result(**changes: object) -> Result:
+    """A good result of HOST, ten minutes from NOW; change what the test is about."""
+    result = Result(
+        id=secrets.token_bytes(16),
+        host=HOST,
+        approval=1,
+        level=4,
+        clearance=Label.parse("secret+personal-data"),
+        evidence="tpm2",
+        keys=_KEYS.public,
+        policy_version=7,
+        revocation_number=0,
+        heads=(bytes(32),),
+        quote_digest=bytes(32),
+        nonce=bytes(32),
+        issued=NOW,
+        expires=NOW + timedelta(minutes=10),
+    )
+    return replace(result, **changes)  # type: ignore[arg-type]
+
+
+def a_state(result: Result, **changes: object) -> HostState:
+    """The host state that goes with a result."""
+    state = HostState(
+        host=result.host,
+        state=MemberState.ATTESTED,
+        result_id=result.id,
+        approval=result.approval,
+        number=result.revocation_number,
+        since=result.issued,
+        expires=result.expires,
+    )
+    return replace(state, **changes)  # type: ignore[arg-type]
+
+
+def a_notice(number: int, kind: str = NoticeKind.SUSPENSION, **changes: object) -> Notice:
+    """A notice about HOST under approval 1, `number` seconds after NOW."""
+    notice = Notice(
+        number=number,
+        host=HOST,
+        kind=kind,
+        approval=1,
+        why=Reason.STATE_REFUSED,
+        at=NOW + timedelta(seconds=number),
+    )
+    return replace(notice, **changes)  # type: ignore[arg-type]
+
+
+def software_key() -> ec.EllipticCurvePrivateKey:
+    """A key that lives in no TPM."""
+    return ec.generate_private_key(ec.SECP256R1())

@@ -1,0 +1,101 @@
+"""The command line: exit codes, output forms, errors that say what to do."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fabric.cli import output
+from fabric.cli.look import described
+from fabric.model.errors import (
+    ConfigInvalid,
+    DeniedError,
+    FabricError,
+    Malformed,
+    Reason,
+    UnavailableError,
+)
+
+VECTOR = Path(__file__).parents[2] / "vectors" / "envelope-good.json"
+
+
+def fabric(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fabric.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigInvalid("x"), 2),
+        (Malformed("x"), 1),
+        (UnavailableError(Reason.BROKER_UNAVAILABLE, "x"), 1),
+        (DeniedError(Reason.NOT_A_CONSUMER, "x"), 11),
+        (DeniedError(Reason.HOST_SUSPENDED, "x"), 12),
+        (DeniedError(Reason.STATE_REFUSED, "x"), 12),
+    ],
+)
+def test_each_error_family_has_its_exit_code(error: FabricError, code: int) -> None:
+    assert output.exit_code(error) == code
+
+
+def test_a_wrong_configuration_exits_2_and_names_key_and_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text('[agent]\nhost = "G01/registry/a1"\nfolder = "state"\nfodler = "x"\n')
+    done = fabric("agent", "run", path)
+    assert done.returncode == 2
+    assert "agent.fodler" in done.stderr
+    assert "remove it" in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_inspect_shows_the_header_of_a_file_as_json_and_nothing_else(tmp_path: Path) -> None:
+    vector = json.loads(VECTOR.read_text())
+    path = tmp_path / "envelope"
+    path.write_bytes(bytes.fromhex(vector["given"]["value"]))
+    done = fabric("inspect", path, "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["form"] == "sealed"
+    assert done.stderr == ""
+
+
+def test_inspect_of_garbage_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "garbage"
+    path.write_bytes(b"\xd8\x62garbage")
+    done = fabric("inspect", path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("fabric: malformed")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_command_without_its_agent_says_which_option_is_missing() -> None:
+    done = fabric("inspect", "secret.G01.residents:0:0")
+    assert done.returncode == 2
+    assert "--config" in done.stderr
+
+
+def test_an_open_record_is_described_by_its_schema_only() -> None:
+    shown = described(b"\x00\x00\x00\x00\x07rest of the record")
+    assert shown == {"form": "open", "schema_id": 7, "bytes": 23}
+
+
+def test_rows_as_json_are_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    output.rows(output.Form.JSON, [{"a": 1}, {"a": 2}])
+    assert json.loads(capsys.readouterr().out) == [{"a": 1}, {"a": 2}]
+
+
+def test_rows_as_lines_are_one_document_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.rows(output.Form.JSONL, [{"a": 1}, {"a": 2}])
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"a": 1},
+        {"a": 2},
+    ]
+
+
+def test_an_empty_list_is_said_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    output.rows(output.Form.TABLE, [], empty="nothing waits")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "nothing waits\n")
