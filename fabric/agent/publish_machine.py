@@ -148,6 +148,7 @@ class PublishMachine:
         self._position = -1
         self._captured_since = False
         self._change_bytes = _CHANGE_BYTES_GUESS
+        self._closed = False
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -165,6 +166,10 @@ class PublishMachine:
     def is_idle(self) -> bool:
         """Whether nothing is in flight."""
         return all(work.in_flight is None for work in self._work.values())
+
+    def close(self) -> None:
+        """Cut nothing more; what is in flight may still be answered."""
+        self._closed = True
 
     def step(self, event: Event, now: datetime) -> list[Command]:
         """Take one event; what is to be done, in order."""
@@ -228,7 +233,7 @@ class PublishMachine:
 
     def _due_at(self, work: _Work) -> datetime | None:
         """When the stream's next block is to be cut; None when nothing calls for one."""
-        if work.in_flight is not None:
+        if self._closed or work.in_flight is not None:
             return None
         if work.pending:
             assert work.since is not None

@@ -5,6 +5,7 @@ and how a block reaches the platform is the lane's.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,12 +23,12 @@ from fabric.agent.publish_machine import (
 )
 from fabric.model.block import Block
 from fabric.model.change import Sequence as ChangeSequence
-from fabric.model.limits import STOP_S_MAX
 from fabric.model.names import Origin, Stream, Topic
 from fabric.ports import ChangeSource, Clock
 from fabric.store.state import SourceState
 
 _FLUSH_S = 0.2
+_DRAIN_S_MAX = 5.0
 _MAINTAIN_S = 1.0
 _TICK_S_MAX = 0.5
 
@@ -78,6 +79,7 @@ class Publisher:
         self._figures = figures
         self._queues: dict[Stream, asyncio.Queue[Block]] = {}
         self._room = asyncio.Event()
+        self._captured = asyncio.Event()
         self._moved = asyncio.Event()
         self._advance: Advance | None = None
         self._stopping = False
@@ -109,6 +111,7 @@ class Publisher:
                 for task in running:
                     task.cancel()
         finally:
+            await self._progress.flush()
             await self._source.close()
 
     def _parts(self) -> Sequence[Coroutine[object, object, None]]:
@@ -120,14 +123,13 @@ class Publisher:
 
     async def _drain(self) -> None:
         """Wait, not for ever, until what is in flight is acknowledged and written down."""
-        try:
-            async with asyncio.timeout(STOP_S_MAX):
+        self._machine.close()
+        with contextlib.suppress(TimeoutError):  # what is not acknowledged will be sent again
+            async with asyncio.timeout(_DRAIN_S_MAX):
                 while not self._machine.is_idle:
                     self._moved.clear()
                     await self._moved.wait()
-        except TimeoutError:
-            pass  # it will be sent again: sequences make that harmless
-        await self._progress.flush(durable=True)
+        await self._write_down()
 
     # From the source
 
@@ -136,6 +138,7 @@ class Publisher:
             if self._stopping:
                 return
             self._step(event)
+            self._captured.set()
             while self._machine.is_full:
                 self._room.clear()
                 await self._room.wait()
@@ -145,14 +148,14 @@ class Publisher:
         while True:
             due, now = self._machine.next_at(), self._clock.now()
             wait_s = _TICK_S_MAX if due is None else (due - now).total_seconds()
-            if wait_s > 0:
-                await asyncio.sleep(min(wait_s, _TICK_S_MAX, self._linger_s()))
-            if not self._stopping:
+            if wait_s <= 0:
                 self._step(Tick())
-            await asyncio.sleep(0)
-
-    def _linger_s(self) -> float:
-        return max(self._plan.limits.linger_s, 0.005)
+                await asyncio.sleep(0)
+                continue
+            self._captured.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(wait_s, _TICK_S_MAX)):
+                    await self._captured.wait()
 
     def _step(self, event: Event) -> None:
         for command in self._machine.step(event, self._clock.now()):
@@ -183,21 +186,21 @@ class Publisher:
     # Back to the source
 
     async def _let_go(self) -> None:
-        """Write progress down, group by group, and release what is written."""
         while True:
-            wanted, self._advance = self._advance, None
-            if wanted is None:
-                await self._progress.flush()
-            else:
-                await self._progress.advance(
-                    SourceState(
-                        generation=self._generation,
-                        position=wanted.position,
-                        resume=wanted.resume,
-                    )
-                )
-                await self._source.release(wanted.position)
+            await self._write_down()
             await asyncio.sleep(_FLUSH_S)
+
+    async def _write_down(self) -> None:
+        """Write progress, a group in one go, and release what is written."""
+        wanted, self._advance = self._advance, None
+        if wanted is None:
+            await self._progress.flush()
+            return
+        state = SourceState(
+            generation=self._generation, position=wanted.position, resume=wanted.resume
+        )
+        await self._progress.advance(state)
+        await self._source.release(wanted.position)
 
     async def _watch(self) -> None:
         while True:

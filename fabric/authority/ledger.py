@@ -12,25 +12,24 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from fabric.attest.appraise import Counters, Enrolment
-from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
+from fabric.attest.appraise import Enrolment
+from fabric.attest.members import HostState, Notice, NoticeKind
 from fabric.authority import ledger_rows as rows
 from fabric.authority.attest_machine import Known, Verdict, attested_state, noticed_state
 from fabric.authority.machine import check_same, forbid, needs_notice, stands
 from fabric.model.errors import Reason, UnavailableError, UsageError
-from fabric.model.label import Label
 from fabric.model.names import HostId
 from fabric.policy.decide import Standing
 
 _T = TypeVar("_T")
 _VERSION = 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BUSY_S_MAX = 5.0
+
+
 class Ledger:
     """The open file. Not for two processes at once: the second one is refused.
 
@@ -54,7 +53,9 @@ class Ledger:
                 raise UsageError(
                     Reason.CONFIG_INVALID, f"{path}: written by another version of the authority"
                 )
-            self._db.executescript(f"BEGIN IMMEDIATE; {rows.TABLES} PRAGMA user_version = {_VERSION};")
+            self._db.executescript(
+                f"BEGIN IMMEDIATE; {rows.TABLES} PRAGMA user_version = {_VERSION};"
+            )
             self._db.execute("COMMIT")
 
     def close(self) -> None:
@@ -76,17 +77,7 @@ class Ledger:
             known = rows.find_enrolment(db, enrolment.host)
             check_same(known, enrolment)
             if known is None:
-                db.execute(
-                    "INSERT INTO enrolments VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        str(enrolment.host),
-                        enrolment.ek_sha256,
-                        enrolment.ek_name,
-                        enrolment.ak_public,
-                        enrolment.ak_name,
-                        rows.milliseconds(now),
-                    ),
-                )
+                rows.put_enrolment(db, enrolment, now)
 
     def forget(self, host: HostId) -> bool:
         """Delete a host's enrolment, so that another TPM may enrol; whether there was one."""
@@ -99,23 +90,14 @@ class Ledger:
         Raises:
             DeniedError: a notice or another enrolment came in between; nothing is kept.
         """
-        result, counters = verdict.result, verdict.counters
+        result = verdict.result
         state = attested_state(result, now)
         with self._transaction() as db:
             known = self._known(db, result.host)
             forbid(stands(known.notices, result.approval), result.host)
             if known.enrolment is None:
                 raise UnavailableError(Reason.NOT_READY, "enrolment was forgotten in between")
-            db.execute(
-                "INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?)",
-                (
-                    known.enrolment.ak_name,
-                    counters.clock,
-                    counters.resets,
-                    counters.restarts,
-                    int(counters.safe),
-                ),
-            )
+            rows.put_counters(db, known.enrolment.ak_name, verdict.counters)
             standing = Standing(
                 host=result.host,
                 level=result.level,
@@ -139,11 +121,10 @@ class Ledger:
                 kind=kind,
                 approval=approval,
                 why=why,
-                at=_EPOCH + timedelta(milliseconds=rows.milliseconds(now)),
+                at=now.replace(microsecond=now.microsecond // 1000 * 1000),
             )
             rows.put_notice(db, notice, is_published=False)
-            entry = rows.find_host(db, host)
-            rows.put_host(db, noticed_state(notice), entry.standing if entry else None)
+            _against(db, notice)
             return notice
 
     def adopt(self, notice: Notice) -> None:
@@ -156,6 +137,7 @@ class Ledger:
             row = db.execute("SELECT * FROM notices WHERE number = ?", (notice.number,)).fetchone()
             if row is None:
                 rows.put_notice(db, notice, is_published=True)
+                _against(db, notice)
                 return
             if rows.read_notice(row) != notice:
                 raise UsageError(
@@ -176,11 +158,11 @@ class Ledger:
         with self._transaction() as db:
             self._mark(db, numbers)
 
-    def unpublished(self) -> Sequence[Notice]:
-        """Notices that are not known to be in the log, by number."""
+    def unpublished_and_last(self) -> tuple[Sequence[Notice], int]:
+        """Notices that are not known to be in the log, by number; number of the last of all."""
         with self._transaction() as db:
-            rows = db.execute("SELECT * FROM notices WHERE is_published = 0 ORDER BY number")
-            return [rows.read_notice(row) for row in rows]
+            found = db.execute("SELECT * FROM notices WHERE is_published = 0 ORDER BY number")
+            return [rows.read_notice(row) for row in found], rows.last_number(db)
 
     def last_number(self) -> int:
         """Number of the last notice, 0 for none."""
@@ -190,19 +172,14 @@ class Ledger:
     def enrolments(self) -> Sequence[rows.EnrolmentEntry]:
         """Every enrolment, by host."""
         with self._transaction() as db:
-            rows = db.execute("SELECT * FROM enrolments ORDER BY host").fetchall()
-        return [
-            EnrolmentEntry(
-                enrolment=rows.read_enrolment(row), at=_EPOCH + timedelta(milliseconds=row[5])
-            )
-            for row in rows
-        ]
+            found = db.execute("SELECT * FROM enrolments ORDER BY host").fetchall()
+        return [rows.read_enrolment_entry(row) for row in found]
 
     def hosts(self) -> Sequence[rows.HostEntry]:
         """Every host that was ever attested or noticed, by name."""
         with self._transaction() as db:
-            rows = db.execute("SELECT * FROM hosts ORDER BY host").fetchall()
-        return [rows.read_host(row) for row in rows]
+            found = db.execute("SELECT * FROM hosts ORDER BY host").fetchall()
+        return [rows.read_host(row) for row in found]
 
     def host(self, host: HostId) -> rows.HostEntry | None:
         """One host's entry."""
@@ -222,8 +199,8 @@ class Ledger:
 
     def _known(self, db: sqlite3.Connection, host: HostId) -> Known:
         enrolment, entry = rows.find_enrolment(db, host), rows.find_host(db, host)
-        rows = db.execute("SELECT * FROM notices WHERE host = ? ORDER BY number", (str(host),))
-        notices = [rows.read_notice(row) for row in rows]
+        found = db.execute("SELECT * FROM notices WHERE host = ? ORDER BY number", (str(host),))
+        notices = [rows.read_notice(row) for row in found]
         seen = [notice.approval for notice in notices] + ([entry.state.approval] if entry else [])
         return Known(
             enrolment=enrolment,
@@ -257,6 +234,13 @@ class LedgerThread:
         self._ledger.close()
 
 
+def _against(db: sqlite3.Connection, notice: Notice) -> None:
+    """Change the host's state as a notice says, unless a later approval stands above it."""
+    entry = rows.find_host(db, notice.host)
+    if entry is None or entry.state.approval <= notice.approval:
+        rows.put_host(db, noticed_state(notice), entry.standing if entry else None)
+
+
 @contextlib.contextmanager
 def _mapped() -> Iterator[None]:
     try:
@@ -266,5 +250,3 @@ def _mapped() -> Iterator[None]:
             Reason.DATABASE_UNAVAILABLE,
             f"authority's ledger cannot be used ({type(exc).__name__}: {exc})",
         ) from exc
-
-

@@ -46,7 +46,31 @@ class EnrolmentEntry:
     at: datetime
 
 
+def put_enrolment(db: sqlite3.Connection, enrolment: Enrolment, now: datetime) -> None:
+    """Insert an enrolment."""
+    db.execute(
+        "INSERT INTO enrolments VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            str(enrolment.host),
+            enrolment.ek_sha256,
+            enrolment.ek_name,
+            enrolment.ak_public,
+            enrolment.ak_name,
+            milliseconds(now),
+        ),
+    )
+
+
+def put_counters(db: sqlite3.Connection, ak_name: bytes, new: Counters) -> None:
+    """Set the high-water mark of an attestation key."""
+    db.execute(
+        "INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?)",
+        (ak_name, new.clock, new.resets, new.restarts, int(new.safe)),
+    )
+
+
 def put_host(db: sqlite3.Connection, state: HostState, standing: Standing | None) -> None:
+    """Insert or replace a host's newest state."""
     db.execute(
         "INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -65,6 +89,7 @@ def put_host(db: sqlite3.Connection, state: HostState, standing: Standing | None
 
 
 def put_notice(db: sqlite3.Connection, notice: Notice, *, is_published: bool) -> None:
+    """Insert a notice; its number must be free."""
     db.execute(
         "INSERT INTO notices VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
@@ -80,15 +105,18 @@ def put_notice(db: sqlite3.Connection, notice: Notice, *, is_published: bool) ->
 
 
 def last_number(db: sqlite3.Connection) -> int:
+    """Number of the last notice, 0 for none."""
     return int(db.execute("SELECT coalesce(max(number), 0) FROM notices").fetchone()[0])
 
 
 def find_enrolment(db: sqlite3.Connection, host: HostId) -> Enrolment | None:
+    """A host's enrolment."""
     row = db.execute("SELECT * FROM enrolments WHERE host = ?", (str(host),)).fetchone()
     return read_enrolment(row) if row else None
 
 
 def read_enrolment(row: tuple[Any, ...]) -> Enrolment:
+    """An enrolment from its row."""
     return Enrolment(
         host=HostId.parse(row[0]),
         ek_sha256=row[1],
@@ -98,7 +126,13 @@ def read_enrolment(row: tuple[Any, ...]) -> Enrolment:
     )
 
 
+def read_enrolment_entry(row: tuple[Any, ...]) -> EnrolmentEntry:
+    """An enrolment with its time."""
+    return EnrolmentEntry(enrolment=read_enrolment(row), at=instant(row[5]))
+
+
 def find_counters(db: sqlite3.Connection, ak_name: bytes) -> Counters | None:
+    """The high-water mark of an attestation key."""
     row = db.execute("SELECT * FROM counters WHERE ak_name = ?", (ak_name,)).fetchone()
     if row is None:
         return None
@@ -106,11 +140,13 @@ def find_counters(db: sqlite3.Connection, ak_name: bytes) -> Counters | None:
 
 
 def find_host(db: sqlite3.Connection, host: HostId) -> HostEntry | None:
+    """A host's entry."""
     row = db.execute("SELECT * FROM hosts WHERE host = ?", (str(host),)).fetchone()
     return read_host(row) if row else None
 
 
 def read_host(row: tuple[Any, ...]) -> HostEntry:
+    """A host's entry from its row."""
     host = HostId.parse(row[0])
     state = HostState(
         host=host,
@@ -118,8 +154,8 @@ def read_host(row: tuple[Any, ...]) -> HostEntry:
         result_id=row[2],
         approval=row[3],
         number=row[4],
-        since=_EPOCH + timedelta(milliseconds=row[5]),
-        expires=_EPOCH + timedelta(milliseconds=row[6]),
+        since=instant(row[5]),
+        expires=instant(row[6]),
     )
     if not row[7]:
         return HostEntry(state=state, standing=None)
@@ -128,15 +164,22 @@ def read_host(row: tuple[Any, ...]) -> HostEntry:
 
 
 def read_notice(row: tuple[Any, ...]) -> Notice:
+    """A notice from its row."""
     return Notice(
         number=row[0],
         host=HostId.parse(row[1]),
         kind=NoticeKind(row[2]),
         approval=row[3],
         why=Reason(row[4]),
-        at=_EPOCH + timedelta(milliseconds=row[5]),
+        at=instant(row[5]),
     )
 
 
+def instant(milliseconds_since: int) -> datetime:
+    """Undo `milliseconds`."""
+    return _EPOCH + timedelta(milliseconds=milliseconds_since)
+
+
 def milliseconds(when: datetime) -> int:
+    """Milliseconds since 1970; parts of one are cut off."""
     return (when - _EPOCH) // timedelta(milliseconds=1)

@@ -56,10 +56,9 @@ async def log_of(config: AgentConfig) -> AsyncIterator[Log]:
 
 def policy_of(config: AgentConfig) -> Policy:
     """The policy that the agent reads; raises UsageError when it does not load."""
-    from fabric.policy.load import load
-    from fabric.store.policy_folder import read_files
+    from fabric.store.policy_folder import PolicyFolder
 
-    return load(read_files(config.policy.folder))
+    return PolicyFolder(config.policy.folder).load()
 
 
 @contextlib.asynccontextmanager

@@ -49,7 +49,8 @@ class TargetTable:
         keys = [quote(column.name) for column in self._key]
         self.key_list = ", ".join(keys)
         declared = shape.columns if shape else {c.name: c.sql_type for c in self._key}
-        self._typed_key = ", ".join(f"{quote(c.name)} {declared.get(c.name, '')}" for c in self._key)
+        typed = [f"{quote(c.name)} {declared.get(c.name, '')}" for c in self._key]
+        self._typed_key = ", ".join(typed)
         marks = ", ".join("?" * len(keys))
         key_values = row_tuple(self._key)
         where = " AND ".join(f"{name} = ?" for name in keys)

@@ -48,7 +48,11 @@ class SqliteThread:
         """
         await self.close()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fabric-sqlite")
-        await self._run(self._connect)
+        try:
+            await self._run(self._connect)
+        except BaseException:
+            await self.close()
+            raise
 
     def _connect(self) -> None:
         if not self._create and not self._path.is_file():
@@ -56,13 +60,14 @@ class SqliteThread:
                 Reason.CONFIG_INVALID,
                 f"{self._path}: no such database file; create it or correct the url",
             )
+        connection = sqlite3.connect(self._path, timeout=_BUSY_S_MAX, isolation_level=None)
         try:
-            connection = sqlite3.connect(self._path, timeout=_BUSY_S_MAX, isolation_level=None)
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
-        except sqlite3.OperationalError:
-            raise
         except sqlite3.DatabaseError as exc:
+            connection.close()
+            if exc.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+                raise
             raise UsageError(
                 Reason.CONFIG_INVALID, f"{self._path}: not a SQLite database; correct the url"
             ) from exc

@@ -62,6 +62,8 @@ PEERS_REMEMBERED_MAX = 10_000
 REQUESTS_PER_S_MAX = 50
 REQUESTS_BURST_MAX = 200
 """Requests of one client identity or address to the authority."""
+PUBLISH_S_MAX = 10.0
+"""How long a request to the authority waits for the gateway, seconds; below REQUEST_S_MAX."""
 BOUND_KEYS_MAX = 8
 """Keys that one quote binds and one result carries."""
 RESULT_HEADS_MAX = 1_000

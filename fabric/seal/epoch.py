@@ -20,7 +20,7 @@ from fabric.model.names import HostId, Origin, Topic, part
 from fabric.seal import fields, record
 from fabric.seal.record import Recipient, Terms
 from fabric.seal.secret import EpochSecret, epoch_id
-from fabric.seal.suites import suite_of
+from fabric.seal.suites import claimed_suite, suite_of
 
 KIND = "epoch-start"
 _VERSION = 1
@@ -220,16 +220,15 @@ def verify_start(opened: OpenedStart, result: Result, trust_domain: str) -> Veri
             whether the result was good then is for admission to say.
 
     Raises:
-        PeerError: IDENTITY_MISMATCH, BAD_SIGNATURE, or MALFORMED when the sender is not
-            among its own recipients.
-        DeniedError: SUITE_REFUSED.
+        PeerError: IDENTITY_MISMATCH, BAD_SIGNATURE, SUITE_REFUSED, or MALFORMED when the
+            sender is not among its own recipients.
     """
     start = opened.start
     if (start.trust_domain, start.sender) != (trust_domain, result.host):
         raise PeerError(Reason.IDENTITY_MISMATCH, "epoch start is not its result's host's")
     if start.result_id != result.id:
         raise PeerError(Reason.IDENTITY_MISMATCH, "epoch start names another result")
-    suite = suite_of(start.suite)
+    suite = claimed_suite(start.suite)
     keys = of_use(result.keys, Use.SIGN, suite.signatures)
     record.check_signed(opened.manifest, KIND, suite, keys)
     record.check_wraps(start.recipients, opened.wraps)

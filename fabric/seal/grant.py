@@ -207,7 +207,7 @@ def verify_grant(opened: OpenedGrant, result: Result, started: VerifiedStart) ->
         raise PeerError(Reason.IDENTITY_MISMATCH, "grant is not its result's host's")
     if found.granter != start.sender:  # custodians need a rule of policy that names them
         raise PeerError(Reason.IDENTITY_MISMATCH, "granter is not the epoch's sender")
-    suite = suite_of(terms.suite)
+    suite = suite_of(start.suite)
     record.check_signed(
         opened.manifest, KIND, suite, of_use(result.keys, Use.SIGN, suite.signatures)
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from fabric.attest.keys import Alg, Kem
-from fabric.model.errors import DeniedError, Reason
+from fabric.model.errors import DeniedError, PeerError, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,4 +48,16 @@ def suite_of(suite_id: str) -> Suite:
     suite = SUITES.get(suite_id)
     if suite is None:
         raise DeniedError(Reason.SUITE_REFUSED, "suite is not known here")
+    return suite
+
+
+def claimed_suite(suite_id: str) -> Suite:
+    """The suite that foreign bytes claim before their signatures are checked.
+
+    Raises:
+        PeerError: SUITE_REFUSED; not a denial, since anyone may have written the name.
+    """
+    suite = SUITES.get(suite_id)
+    if suite is None:
+        raise PeerError(Reason.SUITE_REFUSED, "suite is not known here")
     return suite

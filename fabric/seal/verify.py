@@ -13,7 +13,7 @@ from fabric.attest.keys import Use, of_use
 from fabric.attest.result import Result
 from fabric.model.errors import PeerError, Reason, UsageError
 from fabric.seal import envelope as form
-from fabric.seal.suites import suite_of
+from fabric.seal.suites import claimed_suite
 
 _PROOF = object()
 
@@ -40,14 +40,14 @@ def verify(envelope: form.Envelope, result: Result, trust_domain: str) -> Verifi
 
     Raises:
         PeerError: IDENTITY_MISMATCH, the header names another host or result;
-            BAD_SIGNATURE, signatures are not exactly the suite's by the result's keys.
-        DeniedError: SUITE_REFUSED.
+            BAD_SIGNATURE, signatures are not exactly the suite's by the result's keys;
+            SUITE_REFUSED, this build does not know the suite.
     """
     header = envelope.header
     if header.sender != result.host.spiffe(trust_domain):
         raise PeerError(Reason.IDENTITY_MISMATCH, "sender is not the result's host")
     if header.result_id != result.id:
         raise PeerError(Reason.IDENTITY_MISMATCH, "header names another result")
-    keys = of_use(result.keys, Use.SIGN, suite_of(header.suite).signatures)
+    keys = of_use(result.keys, Use.SIGN, claimed_suite(header.suite).signatures)
     cose.check(envelope.signed, form.KIND, keys)
     return VerifiedEnvelope(envelope=envelope, result=result, proof=_PROOF)

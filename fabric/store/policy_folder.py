@@ -8,6 +8,7 @@ change the documents first and raise the version in policy.yaml last.
 import base64
 import binascii
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from fabric.model.limits import POLICY_BYTES_MAX, POLICY_FILE_BYTES_MAX, POLICY_
 from fabric.policy.load import load
 from fabric.policy.types import Policy
 
+_log = logging.getLogger(__name__)
 _HEAD = "policy.yaml"
 _SUFFIXES = frozenset({".yaml", ".yml", ".avsc", ".pem"})
 _TRIES = 3
@@ -76,8 +78,8 @@ class PolicyFolder:
                 f"{_HEAD}: version: is {policy.version}, below {self._policy.version} that is in"
                 " force; publish a greater one",
             )
-        self._keep(files)
         self._head, self._policy = files[_HEAD], policy
+        self._keep(files)
         return policy
 
     def _consistent(self) -> Mapping[str, bytes]:
@@ -105,10 +107,8 @@ class PolicyFolder:
         try:
             _replace(self._copy, text.encode())
         except OSError as exc:
-            raise UsageError(
-                Reason.POLICY_INVALID,
-                f"{self._copy}: copy: cannot be written ({exc.strerror}); check space and mode",
-            ) from exc
+            # A new policy may take something away: it must hold even when the disk is full.
+            _log.warning("copy of the policy cannot be written to %s: %s", self._copy, exc.strerror)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

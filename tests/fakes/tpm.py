@@ -137,9 +137,9 @@ class FakeTpm:
         """TPM2_ActivateCredential, from the specification."""
         self._check()
         try:
-            reader = evidence.Reader(credential, "credential")
-            inner = evidence.Reader(reader.sized(1024), "credential")
-            mac, identity = inner.sized(64), inner.take(len(credential) - 2 - 2 - _size(credential))
+            whole = evidence.Reader(credential, "credential").sized(1024)
+            mac = evidence.Reader(whole, "credential").sized(64)
+            identity = whole[2 + len(mac) :]
             seed, algorithm, aes_bytes = self._seed(secret)
             name = evidence.parse_ak(self.ak_public()).name
             key = kdfa(algorithm, seed, b"INTEGRITY", b"", hashlib.new(algorithm).digest_size)
@@ -285,10 +285,6 @@ def kdfa(algorithm: str, key: bytes, label: bytes, context: bytes, size: int) ->
     """KDFa of TPM 2.0 Library part 1, section 11.4.10.2; one turn is enough here."""
     block = (1).to_bytes(4) + label + b"\0" + context + (size * 8).to_bytes(4)
     return hmac.digest(key, block, algorithm)[:size]
-
-
-def _size(credential: bytes) -> int:
-    return int.from_bytes(credential[2:4])
 
 
 def _builder(

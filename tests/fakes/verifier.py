@@ -4,8 +4,6 @@ import secrets
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.result import Result
@@ -102,8 +100,3 @@ def a_notice(number: int, kind: str = NoticeKind.SUSPENSION, **changes: object) 
         at=NOW + timedelta(seconds=number),
     )
     return replace(notice, **changes)  # type: ignore[arg-type]
-
-
-def software_key() -> ec.EllipticCurvePrivateKey:
-    """A key that lives in no TPM."""
-    return ec.generate_private_key(ec.SECP256R1())

@@ -55,7 +55,7 @@ def test_a_wrong_configuration_exits_2_and_names_key_and_remedy(tmp_path: Path) 
 def test_inspect_shows_the_header_of_a_file_as_json_and_nothing_else(tmp_path: Path) -> None:
     vector = json.loads(VECTOR.read_text())
     path = tmp_path / "envelope"
-    path.write_bytes(bytes.fromhex(vector["given"]["value"]))
+    path.write_bytes(bytes.fromhex(vector["value"]))
     done = fabric("inspect", path, "-o", "json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["form"] == "sealed"

@@ -296,9 +296,8 @@ def _crashing_sender(rng: random.Random) -> list[tuple[VerifiedStart, Header]]:
     """What a sender writes that crashes at will between sending and storing the answer."""
     log: list[tuple[VerifiedStart, Header]] = []
     known: Head | None = None
-    done, number, position = 0, 0, 0
-    for _ in range(12):
-        number += 1
+    done = 0
+    for number in range(1, 13):
         start = A.verified_start(A.draft(number, heads=(known,) if known else ()))
         position, counter = done, 0
         previous = known.hash if known else NO_PREVIOUS

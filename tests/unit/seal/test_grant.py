@@ -117,7 +117,12 @@ def test_grant_with_wraps_of_another_is_refused() -> None:
     """MUST-6.8."""
     a, b, _ = parties("classic")
     start = a.verified_start(a.draft())
-    opened = replace(parse_grant(granted(a, b)), wraps=parse_grant(granted(a, b)).wraps)
+    pairs = [(b.host, b.key.public)]
+    one, two = (
+        parse_grant(grant(draft(a), start, a.secret(), recipients=pairs, signers=a.signers))
+        for _ in range(2)
+    )
+    opened = replace(one, wraps=two.wraps)
     with pytest.raises(PeerError) as caught:
         verify_grant(opened, a.result, start)
     assert caught.value.reason is Reason.BAD_SIGNATURE

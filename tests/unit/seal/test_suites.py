@@ -3,8 +3,8 @@
 import pytest
 
 from fabric.attest.keys import Alg, Kem
-from fabric.model.errors import DeniedError, Reason
-from fabric.seal.suites import SUITES, suite_of
+from fabric.model.errors import DeniedError, PeerError, Reason
+from fabric.seal.suites import SUITES, claimed_suite, suite_of
 
 
 def test_classic_and_hybrid_are_the_only_suites() -> None:
@@ -21,3 +21,11 @@ def test_unknown_suite_is_denied(name: str) -> None:
     with pytest.raises(DeniedError) as caught:
         suite_of(name)
     assert caught.value.reason is Reason.SUITE_REFUSED
+
+
+def test_unknown_suite_in_foreign_bytes_is_their_fault() -> None:
+    """MUST-1.1: the name is not signed for yet, so it denies nobody anything."""
+    with pytest.raises(PeerError) as caught:
+        claimed_suite("iybrid")
+    assert caught.value.reason is Reason.SUITE_REFUSED
+    assert claimed_suite("hybrid") is suite_of("hybrid")

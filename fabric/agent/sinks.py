@@ -1,0 +1,83 @@
+"""A target database that may go away: opened on demand, thrown away when it failed."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+
+from fabric.agent.view import WorldView
+from fabric.model.errors import DeniedError, FabricError, Reason
+from fabric.model.names import Topic
+from fabric.policy.types import Dataset
+from fabric.ports import ChangeSink, Target
+
+_CLOSE_S_MAX = 5.0
+
+
+class SinkHolder:
+    """The sink of one apply, shared by the readers of its topics.
+
+    Args:
+        tables: topic to table.
+        make: makes a sink that is not open yet.
+    """
+
+    def __init__(
+        self, tables: Mapping[Topic, str], make: Callable[[], ChangeSink], view: WorldView
+    ) -> None:
+        self._tables = tables
+        self._make = make
+        self._view = view
+        self._sink: ChangeSink | None = None
+        self._opened: frozenset[Topic] = frozenset()
+        self._lock = asyncio.Lock()
+
+    async def use(self, topic: Topic) -> ChangeSink:
+        """The open sink, which serves `topic`.
+
+        Raises:
+            DeniedError: TOPIC_UNKNOWN, no dataset of the policy has this topic.
+            UsageError, UnavailableError: as ChangeSink.open.
+        """
+        async with self._lock:
+            if self._view.dataset(topic) is None:
+                raise DeniedError(Reason.TOPIC_UNKNOWN, f"{topic} is no dataset of the policy")
+            if self._sink is None or topic not in self._opened:
+                await self._close()
+                await self._open()
+            assert self._sink is not None
+            return self._sink
+
+    async def _open(self) -> None:
+        targets: Sequence[Target] = [
+            target_of(dataset, table)
+            for topic, table in self._tables.items()
+            if (dataset := self._view.dataset(topic)) is not None
+        ]
+        sink = self._make()
+        await sink.open(targets)
+        self._sink = sink
+        self._opened = frozenset(target.topic for target in targets)
+
+    async def broken(self) -> None:
+        """Throw the sink away; the next `use` opens another."""
+        async with self._lock:
+            await self._close()
+
+    async def _close(self) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            with contextlib.suppress(FabricError, TimeoutError, OSError):
+                async with asyncio.timeout(_CLOSE_S_MAX):
+                    await sink.close()
+
+
+def target_of(dataset: Dataset, table: str) -> Target:
+    """What a sink must know of a dataset that it writes to `table`."""
+    return Target(
+        topic=dataset.topic,
+        table=table,
+        schema=dataset.schema,
+        quarantine=dataset.on_unappliable == "quarantine",
+        partitions=dataset.partitions,
+        salt=dataset.salt,
+    )

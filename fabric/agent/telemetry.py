@@ -1,0 +1,149 @@
+"""Tell people how the agent fares: status board, metrics and audit log, from one place.
+
+Implements the watchers of lanes and readers. What is audited is what was refused
+and what stopped; values are names, numbers and reasons, never row data.
+"""
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+
+from fabric.agent.epoch_machine import Why
+from fabric.agent.supervisor import Board
+from fabric.attest.result import Result
+from fabric.metrics import AgentMetrics
+from fabric.model.block import Block
+from fabric.model.errors import Reason, ReasonClass, class_of
+from fabric.model.limits import SILENCE_INTERVAL_S, SILENCES_MISSED_MAX
+from fabric.model.names import Stream, Topic
+from fabric.ports import Applied, AuditLog
+
+_DUPLICATES = frozenset({"duplicate", "superseded"})
+
+
+class Telemetry:
+    """Board, metrics and audit of one agent."""
+
+    def __init__(self, board: Board, metrics: AgentMetrics, audit: AuditLog) -> None:
+        self.board = board
+        self._metrics = metrics
+        self._audit = audit
+        self._commit_us: dict[tuple[Topic, int], int] = {}
+
+    # Lanes
+
+    def held(self, topic: Topic, reason: Reason | None, detail: str) -> None:
+        """Implements lane.Watcher."""
+        self.board.show(f"publish {topic}", reason, detail)
+
+    def refused(self, topic: Topic, reason: Reason, *, loud: bool) -> None:
+        """Implements lane.Watcher."""
+        self._metrics.refused(topic.level, reason)
+        if loud:
+            self._audit.write("block_refused", {"topic": str(topic), "reason": reason.value})
+
+    def stored(self, block: Block, suite: str, plaintext_bytes: int, sent_bytes: int) -> None:
+        """Implements lane.Watcher."""
+        topic = block.stream.topic
+        self._metrics.sealed(
+            topic.level,
+            suite,
+            changes=block.count,
+            plaintext_bytes=plaintext_bytes,
+            sealed_bytes=sent_bytes,
+        )
+        self._metrics.captured(block.stream.origin.source, topic.level, block.count)
+
+    def epoch_opened(self, topic: Topic, why: Why, number: int, started: datetime) -> None:
+        """A new epoch was acknowledged."""
+        self._metrics.epoch(topic, number, started)
+        self._audit.write("epoch_opened", {"topic": str(topic), "why": why.value, "epoch": number})
+
+    # Sources
+
+    def figures(self, source: str, status: Mapping[str, float], now: datetime) -> None:
+        """A source told how far it is."""
+        left = status.get("snapshot_total", 0.0) - status.get("snapshot_rows", 0.0)
+        self._metrics.capture_lag(
+            source,
+            seconds=status.get("lag_seconds", 0.0),
+            log_bytes=status.get("lag_bytes", 0.0),
+            rows_left=left,
+        )
+        self._metrics.capture_alive(source, now)
+
+    # Readers
+
+    def paused(self, topic: Topic, partition: int, reason: Reason | None) -> None:
+        """Implements reading.ReadWatcher."""
+        self.board.show(f"apply {topic}:{partition}", reason, "waiting" if reason else "")
+
+    def stopped(self, stream: Stream, reason: Reason) -> None:
+        """Implements reading.ReadWatcher."""
+        self.board.show(f"stream {stream}", reason, "stopped; nothing more of it is applied")
+        self._metrics.rejected(stream.topic.level, reason)
+        self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
+
+    def dropped(self, topic: Topic, offset: int, reason: Reason | None, outcome: str) -> None:
+        """Implements reading.ReadWatcher."""
+        if reason is not None:
+            self._metrics.rejected(topic.level, reason)
+            self._audit.write(
+                "record_dropped",
+                {"topic": str(topic), "offset": offset, "reason": reason.value},
+            )
+        elif outcome in _DUPLICATES:
+            self._metrics.applied(topic.level, "duplicate")
+
+    def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
+        """Implements reading.ReadWatcher."""
+        level = block.stream.topic.level
+        self._metrics.opened(level, suite, changes=block.count, sealed_bytes=sealed_bytes)
+        if suite:
+            self._metrics.open_took(level, suite, seconds)
+
+    def applied(self, block: Block, applied: Applied) -> None:
+        """Implements reading.ReadWatcher."""
+        topic = block.stream.topic
+        self._metrics.applied(topic.level, "applied", applied.applied)
+        if applied.quarantined:
+            self._metrics.applied(topic.level, "quarantined", applied.quarantined)
+            self._audit.write(
+                "change_quarantined",
+                {
+                    "stream": str(block.stream),
+                    "offset": applied.state.offset - 1,
+                    "changes": applied.quarantined,
+                },
+            )
+        self._metrics.incomplete(topic, applied.state.incomplete)
+        if block.runs:
+            commit_us = block.runs[-1].commit_us
+            self._commit_us[topic, block.stream.partition] = commit_us
+            self._metrics.end_to_end(topic.level, time.time() - commit_us / 1e6)
+
+    def lag(self, topic: Topic, partition: int, *, records: int, heard_s: float) -> None:
+        """Implements reading.ReadWatcher."""
+        commit_us = self._commit_us.get((topic, partition))
+        seconds = time.time() - commit_us / 1e6 if records and commit_us else 0.0
+        self._metrics.lag(topic, partition, records=records, seconds=seconds)
+        silent = heard_s > SILENCES_MISSED_MAX * SILENCE_INTERVAL_S
+        self._metrics.silent(topic, partition, silent)
+
+    # Trust
+
+    def attested(self, result: Result) -> None:
+        """The host has a new result."""
+        self._metrics.attestation("attested")
+        self._metrics.attested_until(result.expires)
+
+    def not_attested(self, reason: Reason) -> None:
+        """Enrolment or attestation failed."""
+        waits = class_of(reason) is ReasonClass.WAIT
+        self._metrics.attestation("unavailable" if waits else "refused")
+        if not waits:
+            self._audit.write("attestation_refused", {"reason": reason.value})
+
+    def control_rejected(self, topic: str, reason: Reason) -> None:
+        """A control record was bad."""
+        self._audit.write("control_record_dropped", {"topic": topic, "reason": reason.value})

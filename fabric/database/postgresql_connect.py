@@ -1,0 +1,161 @@
+"""Connections to PostgreSQL through asyncpg, and what its errors mean to us.
+
+Messages name the server's error class and code and never quote its text, which may
+hold a row's values.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+
+from fabric.database.postgresql_types import PASSED, ServerColumn
+from fabric.model.errors import ConfigInvalid, Reason, UnavailableError
+
+CONNECT_S_MAX = 10.0
+STATEMENT_S_MAX = 60.0
+"""Deadline of an ordinary statement."""
+_SETTINGS = {
+    "application_name": "fabric",
+    "search_path": "",
+    "row_security": "off",
+    "synchronous_commit": "local",
+    "idle_in_transaction_session_timeout": "120000",
+    "lock_timeout": "20000",
+    "client_min_messages": "error",
+    "DateStyle": "ISO",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "jit": "off",
+}
+_TROUBLE = ("08", "53", "57", "58", "40", "55", "25", "XX")
+"""SQLSTATE classes of a server in trouble or a lost race: the same statement may work later."""
+_COLUMNS = """
+WITH RECURSIVE base (col, type, element, typmod) AS (
+    SELECT a.attnum, a.atttypid, 0::oid, a.atttypmod FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+    SELECT b.col, t.typbasetype, 0::oid,
+        CASE WHEN b.typmod < 0 THEN t.typtypmod ELSE b.typmod END
+    FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
+)
+SELECT a.attname::text AS name, a.atttypid AS type_oid,
+    CASE WHEN t.typtype = 'e' THEN 'enum'
+         WHEN n.nspname <> 'pg_catalog' AND t.typname <> 'citext' THEN n.nspname || '.' || t.typname
+         ELSE t.typname::text END AS base,
+    CASE WHEN t.typcategory = 'A' THEN coalesce(
+        CASE WHEN e.typtype = 'e' THEN 'enum' ELSE e.typname::text END, '') ELSE '' END AS element,
+    pg_catalog.format_type(t.oid, NULL) AS sql_type, b.typmod AS typmod,
+    NOT a.attnotnull AS nullable, a.attgenerated <> '' AS generated,
+    a.atthasdef OR a.attidentity <> '' AS has_default
+FROM base b
+JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::oid AND a.attnum = b.col
+JOIN pg_catalog.pg_type t ON t.oid = b.type AND t.typtype <> 'd'
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+ORDER BY a.attnum
+"""
+
+
+async def connect(url: str) -> "asyncpg.Connection[Any]":
+    """Open a connection with our settings; binary dates, times and decimals pass through.
+
+    Raises:
+        ConfigInvalid: the URL does not parse, or the server does not take its credentials.
+        UnavailableError: DATABASE_UNAVAILABLE.
+    """
+    try:
+        with translated("connect"):
+            connection = await asyncpg.connect(
+                url,
+                timeout=CONNECT_S_MAX,
+                command_timeout=STATEMENT_S_MAX,
+                server_settings=_SETTINGS,
+            )
+            async with asyncio.timeout(CONNECT_S_MAX):
+                for name in PASSED:
+                    await connection.set_type_codec(
+                        name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
+                    )
+            return connection
+    except (asyncpg.ClientConfigurationError, ValueError) as exc:
+        raise ConfigInvalid("url: not a PostgreSQL connection URL") from exc
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn the driver's errors into ours; data errors pass, their caller knows the row.
+
+    Args:
+        doing: what was tried, for the message.
+    """
+    try:
+        yield
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as exc:
+        raise ConfigInvalid(f"url: the server refuses us: {class_of(exc)}") from None
+    except asyncpg.PostgresError as exc:
+        if not is_trouble(exc):
+            raise
+        raise _unavailable(doing, class_of(exc)) from None
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as exc:
+        if isinstance(exc, ValueError):  # asyncpg's DataError: one of our values
+            raise
+        raise _unavailable(doing, type(exc).__name__) from exc
+
+
+def _unavailable(doing: str, why: str) -> UnavailableError:
+    return UnavailableError(Reason.DATABASE_UNAVAILABLE, f"cannot {doing}: {why}")
+
+
+def is_trouble(exc: asyncpg.PostgresError) -> bool:
+    """Whether the server's state, not our data, is the cause."""
+    return code_of(exc)[:2] in _TROUBLE or isinstance(exc, asyncpg.InvalidCachedStatementError)
+
+
+def code_of(exc: asyncpg.PostgresError) -> str:
+    """The SQLSTATE of an error."""
+    return str(getattr(exc, "sqlstate", None) or "XX000")
+
+
+def class_of(exc: Exception) -> str:
+    """An error's class and code, without its text."""
+    if isinstance(exc, asyncpg.PostgresError):
+        return f"{type(exc).__name__} {code_of(exc)}"
+    return type(exc).__name__
+
+
+async def columns_of(
+    connection: "asyncpg.Connection[Any]", relation: int
+) -> dict[str, ServerColumn]:
+    """The columns of a table by name, domains resolved to their base types."""
+    records = await connection.fetch(_COLUMNS, relation)
+    return {record["name"]: ServerColumn(**dict(record)) for record in records}
+
+
+async def relation_of(
+    connection: "asyncpg.Connection[Any]", schema: str, name: str
+) -> tuple[int, str] | None:
+    """Object id and kind (pg_class.relkind) of a table, or None."""
+    record = await connection.fetchrow(
+        "SELECT c.oid, c.relkind::text AS kind FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')",
+        schema,
+        name,
+    )
+    return (record["oid"], record["kind"]) if record else None
+
+
+async def shut(connection: "asyncpg.Connection[Any] | None") -> None:
+    """Close a connection, whatever state it is in."""
+    if connection is None:
+        return
+    try:
+        await connection.close(timeout=2.0)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+

@@ -1,0 +1,226 @@
+"""One Produce request on its way: verdicts, what goes to which broker, the merged answer.
+
+    judge     a verdict for every partition, all of them before anything is sent
+    shipments what is to be sent next: admitted partitions by leader, or the question
+              who leads them
+    answered  what a broker said; failed: it said nothing
+    answer    once every partition has an outcome
+
+Pure. Spec: design section 9; notes on Produce 3..12.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeAlias
+
+from fabric.admit import door
+from fabric.gateway import answers, requests, wire
+from fabric.gateway.answers import PartAnswer
+from fabric.gateway.cluster import Directory
+from fabric.gateway.identity import Identity
+from fabric.gateway.judge import Admitted, Judge, Refused, Repeated
+from fabric.gateway.replay import Mark, Replays
+from fabric.gateway.requests import Part
+from fabric.model.errors import DeniedError, Malformed, ReasonClass, class_of
+from fabric.model.limits import REQUEST_S_MAX
+
+_Place: TypeAlias = tuple[str, int]
+
+_REQUEST_TIMED_OUT = 7
+_POLICY_VIOLATION = 44
+_INVALID_RECORD = 87
+_INVALID_ACKS = 21
+_TRANSACTIONS_REFUSED = 53
+_LEADER_AWAY = 5
+_NOT_THE_LEADER = frozenset({3, 5, 6})
+"""Errors after which who leads a partition must be asked anew."""
+_RECORD_ERRORS_FROM = 8
+_METADATA_VERSION = 12
+_ACKS = frozenset({-1, 0, 1})
+
+
+class Shipment(NamedTuple):
+    """A frame for a node, and the partitions it is for; `node` None: the question who leads."""
+
+    node: int | None
+    places: tuple[_Place, ...]
+    frame: bytes
+
+
+class Production:
+    """The state of one Produce request."""
+
+    def __init__(
+        self, head: wire.Head, request: requests.Produce, frame: bytes, *, now: datetime
+    ) -> None:
+        self._head = head
+        self._request = request
+        self._frame = frame
+        timeout_s = min(max(request.timeout_ms, 0) / 1000, REQUEST_S_MAX)
+        self._deadline = now + timedelta(seconds=timeout_s)
+        self._waiting: dict[_Place, Part] = {}
+        self._marks: dict[_Place, tuple[Mark, ...]] = {}
+        self._done: dict[_Place, PartAnswer] = {}
+        self._refused: list[tuple[Part, Refused]] = []
+        self._sent: dict[int, Shipment] = {}
+        self._has_asked = False
+        self._throttle_ms = 0
+
+    def judge(self, judge: Judge, identity: Identity, now: datetime) -> None:
+        """Reach a verdict on every partition."""
+        error = self._refused_whole()
+        for part in self._request.parts:
+            place = (part.topic, part.partition)
+            if error:
+                self._settle(place, error)
+                continue
+            verdict = judge.judge(part, identity, now)
+            if isinstance(verdict, Admitted):
+                self._waiting[place] = part
+                self._marks[place] = verdict.marks
+            elif isinstance(verdict, Repeated):
+                self._done[place] = PartAnswer(
+                    topic=part.topic, partition=place[1], base_offset=verdict.offset
+                )
+            else:
+                self._refused.append((part, verdict))
+                self._done[place] = self._refusal(part, verdict)
+
+    def _refused_whole(self) -> int:
+        if self._request.transactional_id is not None:
+            return _TRANSACTIONS_REFUSED
+        return 0 if self._request.acks in _ACKS else _INVALID_ACKS
+
+    def _refusal(self, part: Part, refused: Refused) -> PartAnswer:
+        """Final refusals are never retriable, and what may pass later always is."""
+        if class_of(refused.reason) is ReasonClass.WAIT:
+            error = _REQUEST_TIMED_OUT
+        elif self._head.version >= _RECORD_ERRORS_FROM:
+            error = _INVALID_RECORD
+        else:
+            error = _POLICY_VIOLATION  # older clients do not know INVALID_RECORD
+        return PartAnswer(
+            topic=part.topic,
+            partition=part.partition,
+            error=error,
+            record_errors=tuple((index, refused.message) for index in refused.bad),
+            message=refused.message,
+        )
+
+    def refusals(self) -> Sequence[tuple[Part, Refused]]:
+        """What was refused, with its verdict."""
+        return self._refused
+
+    def must_not_be_silent(self, judge: Judge) -> bool:
+        """Whether acks=0 cannot be served: something was refused, or its topic is protected."""
+        if any(answer.error for answer in self._done.values()) or judge.view is None:
+            return True
+        try:
+            return any(
+                door.is_control(topic) or door.is_sealed(judge.view.policy, topic)
+                for topic, _ in self._waiting
+            )
+        except DeniedError:
+            return True
+
+    def shipments(self, directory: Directory) -> list[Shipment]:
+        """What to send now; tell `sent` the ticket of each. Empty while answers are due."""
+        if self._sent or not self._waiting:
+            return []
+        by_node: dict[int | None, list[_Place]] = {}
+        for place in self._waiting:
+            by_node.setdefault(directory.leader(*place), []).append(place)
+        unknown = by_node.pop(None, [])
+        if unknown and not self._has_asked:
+            # The whole request waits, so that its partitions go out in one order.
+            self._has_asked = True
+            question = requests.ask_metadata(sorted({topic for topic, _ in unknown}))
+            return [Shipment(None, tuple(unknown), question)]
+        for place in unknown:
+            self._settle(place, _LEADER_AWAY)
+        return [
+            Shipment(node, tuple(places), self._frame_for(places))
+            for node, places in by_node.items()
+        ]
+
+    def sent(self, ticket: int, shipment: Shipment) -> None:
+        """Note under which ticket a shipment went out."""
+        self._sent[ticket] = shipment
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the answer who leads is still due: later requests must not overtake."""
+        return any(shipment.node is None for shipment in self._sent.values())
+
+    def _settle(self, place: _Place, error: int) -> None:
+        self._waiting.pop(place, None)
+        self._done[place] = PartAnswer(topic=place[0], partition=place[1], error=error)
+
+    def _frame_for(self, places: Sequence[_Place]) -> bytes:
+        request = self._request
+        acks = request.acks or 1  # the gateway wants an answer even where the client does not
+        if len(places) == len(request.parts) and acks == request.acks:
+            return self._frame
+        parts = tuple(self._waiting[place] for place in places)
+        return requests.write_produce(
+            self._head,
+            requests.Produce(
+                transactional_id=None, acks=acks, timeout_ms=request.timeout_ms, parts=parts
+            ),
+        )
+
+    def answered(self, ticket: int, frame: bytes, directory: Directory) -> None:
+        """Take a broker's answer in; raises Malformed when it is none to what was sent."""
+        sent = self._sent[ticket]
+        if sent.node is None:
+            directory.learn(answers.read_metadata(_METADATA_VERSION, frame))
+            del self._sent[ticket]
+            return
+        parts, throttle_ms = answers.read_produce(self._head.version, frame)
+        found = {(part.topic, part.partition): part for part in parts}
+        if found.keys() != set(sent.places):
+            raise Malformed("broker's answer is for other partitions")
+        del self._sent[ticket]
+        self._throttle_ms = max(self._throttle_ms, throttle_ms)
+        for place, part in found.items():
+            del self._waiting[place]
+            self._done[place] = part
+            if part.error in _NOT_THE_LEADER:
+                directory.forget(*place)
+
+    def failed(self, ticket: int) -> None:
+        """No answer came; whether the broker stored anything is unknown."""
+        for place in self._sent.pop(ticket).places:
+            self._settle(place, _REQUEST_TIMED_OUT)
+
+    def remember(self, replays: Replays) -> None:
+        """Tell the replay memory what is stored."""
+        for place, marks in list(self._marks.items()):
+            answer = self._done.get(place)
+            if answer is not None:
+                del self._marks[place]
+                if answer.error == 0 and marks:
+                    replays.stored(marks, answer.base_offset)
+
+    def time_left(self, now: datetime) -> float:
+        """Seconds in which an answer is of use to the client; a little at least."""
+        return max((self._deadline - now).total_seconds(), 0.001)
+
+    @property
+    def must_close(self) -> bool:
+        """Whether something failed that acks=0 leaves no other way to tell."""
+        return self._request.acks == 0 and any(a.error for a in self._done.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every partition has an outcome."""
+        return len(self._done) == len(self._request.parts)
+
+    def answer(self) -> bytes | None:
+        """The answer to the client, its partitions in the request's order; None for acks=0."""
+        if self._request.acks == 0:
+            return None
+        parts = [self._done[part.topic, part.partition] for part in self._request.parts]
+        return answers.write_produce(
+            self._head.version, self._head.correlation, parts=parts, throttle_ms=self._throttle_ms
+        )

@@ -1,0 +1,396 @@
+"""Every metric of the fabric: the only file that names one.
+
+Each role has a class with a registry of its own. Labels come from closed sets,
+and their children exist from the start, so that a zero is a zero and not an
+absence. No label holds a user, a record key or free text; `agency`, `role` and
+`instance` are the scraper's to add. Counters of seconds and bytes are base units.
+"""
+
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import product
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from fabric.model.errors import Reason, ReasonClass, UsageError, class_of
+from fabric.model.names import Topic
+from fabric.policy.types import LevelRule
+
+OUTCOMES = ("applied", "duplicate", "quarantined")
+"""What applying did with changes; `duplicate` counts whole blocks a reader dropped."""
+OPERATIONS = ("enrol", "activate", "challenge", "attest")
+RESULTS = ("ok", "refused", "unavailable")
+NOTICES = ("suspension", "revocation", "reinstatement")
+AGENT_STATES = ("attested", "suspended", "revoked", "expired")
+GATEWAY_APIS = ("api_versions", "metadata", "produce", "init_producer_id", "other")
+_DENIALS = "schema_unknown suite_refused level_too_low clearance_too_low not_a_producer"
+RECORD_REASONS = tuple(
+    reason
+    for reason in Reason
+    if class_of(reason) in (ReasonClass.NEVER, ReasonClass.RESEAL)
+    or reason in (*_DENIALS.split(), "not_attested", "host_suspended", "host_revoked", "too_large")
+)
+"""Reasons whose counters exist from the start; others appear with their first case."""
+_BLOCK_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1)
+_REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_WAY_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a fifth of all series otherwise
+
+
+class _Role:
+    """What every process shows: its build, policy, revocations and audit log.
+
+    Attributes:
+        registry: serve this.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        build = Info("fabric_build", "Build of this process.", registry=self.registry)
+        build.info({"version": _version(), "python": sys.version.partition(" ")[0]})
+        self._policy = self._gauge("policy_version", "Version of the policy in force.")
+        self._policy_end = self._gauge("policy_expiry_timestamp_seconds", "End of the policy.")
+        self._policy_failures = self._counter(
+            "policy_refresh_failures_total", "Published policies that could not be used."
+        )
+        self._revocation = self._gauge("revocation_list_number", "Last notice known here.")
+        self._heartbeat = self._gauge(
+            "revocation_list_timestamp_seconds", "Last heartbeat of the authority seen here."
+        )
+        self._audit_failures = self._counter(
+            "audit_write_failures_total", "Audit events that were not written."
+        )
+
+    def policy(self, number: int, expires: datetime) -> None:
+        """The policy in force."""
+        self._policy.set(number)
+        self._policy_end.set(expires.timestamp())
+
+    def policy_refused(self) -> None:
+        """A published policy could not be used."""
+        self._policy_failures.inc()
+
+    def revocations(self, number: int, heartbeat: datetime | None) -> None:
+        """The view of the members: last contiguous notice, last heartbeat."""
+        self._revocation.set(number)
+        if heartbeat is not None:
+            self._heartbeat.set(heartbeat.timestamp())
+
+    def audit_failed(self) -> None:
+        """An audit event could not be written."""
+        self._audit_failures.inc()
+
+    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        return Counter(f"fabric_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+        return Gauge(f"fabric_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
+    ) -> Histogram:
+        return Histogram(f"fabric_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+
+class AgentMetrics(_Role):
+    """The agent: capture, seal, open, apply, lag, trust.
+
+    Args:
+        rules: of the policy's levels. The label `suite` is empty for the open form.
+    """
+
+    def __init__(self, rules: Collection[LevelRule]) -> None:
+        super().__init__()
+        levels = [rule.name for rule in rules]
+        self._make_seal_and_open()
+        self._make_capture()
+        self._make_lag()
+        self._make_trust()
+        pairs = [(rule.name, suite) for rule in rules for suite in rule.suites or ("",)]
+        for family in (*self._sealed, self._seal_s, *self._opened, self._open_s):
+            _start(family, pairs)
+        _start(self._applied, product(levels, OUTCOMES))
+        _start(self._rejected, product(levels, RECORD_REASONS))
+        _start(self._refused, product(levels, RECORD_REASONS))
+        _start(self._end_to_end, ((level,) for level in levels))
+        _start(self._attestations, ((result,) for result in RESULTS))
+
+    def _make_seal_and_open(self) -> None:
+        labels = ("level", "suite")
+        self._sealed = (
+            self._counter("sealed_records_total", "Changes acknowledged in blocks.", labels),
+            self._counter("sealed_blocks_total", "Blocks acknowledged.", labels),
+            self._counter("sealed_plaintext_bytes_total", "Their plaintext.", labels),
+            self._counter("sealed_bytes_total", "Their envelopes.", labels),
+        )
+        self._opened = (
+            self._counter("opened_records_total", "Changes opened and verified.", labels),
+            self._counter("opened_blocks_total", "Blocks opened and verified.", labels),
+            self._counter("opened_bytes_total", "Envelopes opened and verified.", labels),
+        )
+        self._seal_s = self._histogram("seal_duration_seconds", "Per block.", labels, _BLOCK_S)
+        self._open_s = self._histogram("open_duration_seconds", "Per block.", labels, _BLOCK_S)
+        self._rejected = self._counter(
+            "rejected_records_total", "Records read and not taken.", ("level", "reason")
+        )
+        self._refused = self._counter(
+            "refused_blocks_total", "Own blocks that a gateway refused.", ("level", "reason")
+        )
+
+    def _make_capture(self) -> None:
+        self._captured = self._counter(
+            "capture_changes_total", "Changes read from a source.", ("source", "level")
+        )
+        self._capture_lag = self._gauge(
+            "capture_lag_seconds",
+            "Age of the oldest committed change that is not acknowledged; 0 when idle.",
+            ("source",),
+        )
+        self._capture_bytes = self._gauge("capture_lag_bytes", "Log kept for us.", ("source",))
+        self._capture_beat = self._gauge(
+            "capture_heartbeat_timestamp_seconds", "Last sign of life.", ("source",)
+        )
+        self._snapshot_left = self._gauge(
+            "snapshot_rows_remaining", "Rows of the snapshot still to be read.", ("source",)
+        )
+
+    def _make_lag(self) -> None:
+        stream = ("topic", "partition", "level")
+        self._lag_records = self._gauge(
+            "consumer_lag_records", "Records in the log that are not applied yet.", stream
+        )
+        self._lag_seconds = self._gauge(
+            "consumer_lag_seconds",
+            "Age, by source commit, of the oldest change not applied; 0 when caught up.",
+            stream,
+        )
+        self._silent = self._gauge("stream_silent", "1 when three empty blocks are due.", stream)
+        self._applied = self._counter(
+            "applied_records_total", "Effect on the local database.", ("level", "outcome")
+        )
+        dataset = ("topic", "level")
+        self._quarantine = self._gauge("quarantine_records", "Waiting for a person.", dataset)
+        self._incomplete = self._gauge("dataset_incomplete", "1 while rows may lack.", dataset)
+        self._end_to_end = self._histogram(
+            "end_to_end_latency_seconds", "Source commit to local commit.", ("level",), _WAY_S
+        )
+
+    def _make_trust(self) -> None:
+        self._expiry = self._gauge(
+            "attestation_expiry_timestamp_seconds", "When the host's result expires."
+        )
+        self._attestations = self._counter(
+            "attestation_attempts_total", "Attestations tried.", ("result",)
+        )
+        self._epoch = self._gauge("key_epoch", "Number of the epoch.", ("topic", "level"))
+        self._epoch_start = self._gauge(
+            "key_epoch_start_timestamp_seconds", "Its begin.", ("topic", "level")
+        )
+
+    def sealed(
+        self, level: str, suite: str, *, changes: int, plaintext_bytes: int, sealed_bytes: int
+    ) -> None:
+        """One block was acknowledged; `suite` is empty for the open form."""
+        amounts = (changes, 1, plaintext_bytes, sealed_bytes)
+        for family, amount in zip(self._sealed, amounts, strict=True):
+            family.labels(level, suite).inc(amount)
+
+    def seal_took(self, level: str, suite: str, seconds: float) -> None:
+        """Sealing one block took so long, whatever came of it."""
+        self._seal_s.labels(level, suite).observe(seconds)
+
+    def opened(
+        self, level: str, suite: str, *, changes: int, sealed_bytes: int, seconds: float
+    ) -> None:
+        """One block was verified and opened, and that took so long."""
+        for family, amount in zip(self._opened, (changes, 1, sealed_bytes), strict=True):
+            family.labels(level, suite).inc(amount)
+        self._open_s.labels(level, suite).observe(seconds)
+
+    def rejected(self, level: str, reason: Reason) -> None:
+        """One record was read and not taken."""
+        self._rejected.labels(level, reason.value).inc()
+
+    def refused(self, level: str, reason: Reason) -> None:
+        """One block of ours was refused by a gateway."""
+        self._refused.labels(level, reason.value).inc()
+
+    def applied(self, level: str, outcome: str, count: int = 1) -> None:
+        """Changes had an effect on the target; `outcome` is one of OUTCOMES."""
+        self._applied.labels(level, _one_of(outcome, OUTCOMES)).inc(count)
+
+    def captured(self, source: str, level: str, count: int) -> None:
+        """Changes were read from a source."""
+        self._captured.labels(source, level).inc(count)
+
+    def capture_lag(
+        self, source: str, *, seconds: float, log_bytes: float, rows_left: float
+    ) -> None:
+        """How far a source is ahead of what is acknowledged."""
+        self._capture_lag.labels(source).set(max(0.0, seconds))
+        self._capture_bytes.labels(source).set(max(0.0, log_bytes))
+        self._snapshot_left.labels(source).set(max(0.0, rows_left))
+
+    def capture_alive(self, source: str, at: datetime) -> None:
+        """A source gave a sign of life."""
+        self._capture_beat.labels(source).set(at.timestamp())
+
+    def lag(self, topic: Topic, partition: int, *, records: int, seconds: float) -> None:
+        """How far a stream's target is behind its log; read position first, then the end."""
+        place = (str(topic), str(partition), topic.level)
+        self._lag_records.labels(*place).set(max(0, records))
+        self._lag_seconds.labels(*place).set(max(0.0, seconds))
+
+    def silent(self, topic: Topic, partition: int, is_silent: bool) -> None:
+        """Whether a stream's sender has gone silent."""
+        self._silent.labels(str(topic), str(partition), topic.level).set(int(is_silent))
+
+    def quarantine(self, topic: Topic, records: int) -> None:
+        """How many changes of a dataset wait for a person."""
+        self._quarantine.labels(str(topic), topic.level).set(records)
+
+    def incomplete(self, topic: Topic, is_incomplete: bool) -> None:
+        """Whether the target may lack rows."""
+        self._incomplete.labels(str(topic), topic.level).set(int(is_incomplete))
+
+    def end_to_end(self, level: str, seconds: float) -> None:
+        """A change took so long from source commit to local commit."""
+        self._end_to_end.labels(level).observe(max(0.0, seconds))
+
+    def attested_until(self, expires: datetime) -> None:
+        """The host's result ends then."""
+        self._expiry.set(expires.timestamp())
+
+    def attestation(self, result: str) -> None:
+        """An attestation was tried; `result` is one of RESULTS."""
+        self._attestations.labels(_one_of(result, RESULTS)).inc()
+
+    def epoch(self, topic: Topic, number: int, started: datetime) -> None:
+        """Our current epoch of a topic."""
+        self._epoch.labels(str(topic), topic.level).set(number)
+        self._epoch_start.labels(str(topic), topic.level).set(started.timestamp())
+
+
+class GatewayMetrics(_Role):
+    """The gateway: requests, verdicts, connections.
+
+    Args:
+        rules: of the policy's levels.
+    """
+
+    def __init__(self, rules: Collection[LevelRule]) -> None:
+        super().__init__()
+        levels = [rule.name for rule in rules]
+        self._requests = self._counter("gateway_requests_total", "Requests.", ("api", "outcome"))
+        self._request_s = self._histogram(
+            "gateway_request_duration_seconds", "Request to answer.", ("api",), _REQUEST_S
+        )
+        self._admitted = self._counter("gateway_admitted_records_total", "Forwarded.", ("level",))
+        self._denied = self._counter(
+            "gateway_denied_total", "Records refused.", ("level", "reason")
+        )
+        self._connections = self._gauge("gateway_connections", "Open connections of producers.")
+        self._cut = self._counter(
+            "gateway_cut_connections_total", "Connections cut by a limit.", ("limit",)
+        )
+        _start(self._requests, product(GATEWAY_APIS, ("ok", "refused")))
+        _start(self._request_s, ((api,) for api in GATEWAY_APIS))
+        _start(self._admitted, ((level,) for level in levels))
+        _start(self._denied, product((*levels, ""), RECORD_REASONS))
+
+    def request(self, api: str, *, is_ok: bool, seconds: float) -> None:
+        """One request was answered; `api` outside GATEWAY_APIS counts as `other`."""
+        known = api if api in GATEWAY_APIS else "other"
+        self._requests.labels(known, "ok" if is_ok else "refused").inc()
+        self._request_s.labels(known).observe(seconds)
+
+    def admitted(self, level: str, records: int) -> None:
+        """Records were forwarded."""
+        self._admitted.labels(level).inc(records)
+
+    def denied(self, level: str, reason: Reason) -> None:
+        """One record was refused; `level` is empty when its topic is in no policy."""
+        self._denied.labels(level, reason.value).inc()
+
+    def connections(self, number: int) -> None:
+        """Open connections now."""
+        self._connections.set(number)
+
+    def cut(self, limit: str) -> None:
+        """A connection was cut by a limit, named by a fixed word of the gateway's code."""
+        self._cut.labels(limit).inc()
+
+
+class AuthorityMetrics(_Role):
+    """The authority: requests, verdicts, the fleet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._requests = self._counter(
+            "authority_requests_total", "Requests by operation.", ("operation", "result")
+        )
+        self._request_s = self._histogram(
+            "authority_request_duration_seconds", "Request to answer.", ("operation",), _REQUEST_S
+        )
+        self._failures = self._counter(
+            "authority_attestation_failures_total", "Attestations refused.", ("reason",)
+        )
+        self._agents = self._gauge("authority_agents", "Hosts by their state.", ("state",))
+        self._notices = self._counter(
+            "authority_notices_total", "Suspensions, revocations, reinstatements.", ("kind",)
+        )
+        _start(self._requests, product(OPERATIONS, RESULTS))
+        _start(self._request_s, ((operation,) for operation in OPERATIONS))
+        _start(self._failures, ((reason,) for reason in Reason))
+        _start(self._agents, ((state,) for state in AGENT_STATES))
+        _start(self._notices, ((kind,) for kind in NOTICES))
+
+    def request(self, operation: str, result: str, seconds: float) -> None:
+        """One request was answered: `ok`, `refused` or `unavailable`."""
+        known = _one_of(operation, OPERATIONS)
+        self._requests.labels(known, _one_of(result, RESULTS)).inc()
+        self._request_s.labels(known).observe(seconds)
+
+    def attestation_refused(self, reason: Reason) -> None:
+        """One attestation was refused."""
+        self._failures.labels(reason.value).inc()
+
+    def hosts(self, state: str, number: int) -> None:
+        """Hosts in a state, one of AGENT_STATES."""
+        self._agents.labels(_one_of(state, AGENT_STATES)).set(number)
+
+    def notice(self, kind: str) -> None:
+        """A numbered notice was published."""
+        self._notices.labels(_one_of(kind, NOTICES)).inc()
+
+
+def _start(family: Counter | Gauge | Histogram, children: Iterable[Sequence[str]]) -> None:
+    for labels in children:
+        family.labels(*labels)
+
+
+def _one_of(text: str, choices: Sequence[str]) -> str:
+    if text not in choices:
+        raise UsageError(Reason.INTERNAL, "metric label is outside its closed set")
+    return text
+
+
+def _version() -> str:
+    try:
+        return version("agency-fabric")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,142 @@
+import pytest
+
+from fabric.attest.keys import Alg, SigningKey, Use
+from fabric.attest.messages import (
+    ActivateRequest,
+    AttestAnswer,
+    AttestRequest,
+    Challenge,
+    ChallengeRequest,
+    EnrolChallenge,
+    EnrolRequest,
+    Refusal,
+)
+from fabric.model import canonical
+from fabric.model.errors import Malformed, PeerError, Reason
+from fabric.model.limits import REQUEST_BYTES_MAX
+from tests.fakes.verifier import HOST, HostKeys
+
+KEYS = HostKeys()
+REQUEST = AttestRequest(
+    session=bytes(16),
+    host=HOST,
+    quote_attest=b"attest",
+    quote_signature=b"signature",
+    keys=KEYS.public,
+    heads=(bytes(32),),
+)
+MESSAGES = [
+    EnrolRequest(host=HOST, ek_certificate=b"certificate", ak_public=b"public"),
+    EnrolChallenge(enrolment=bytes(16), credential=b"credential", secret=b"secret"),
+    ActivateRequest(enrolment=bytes(16), secret=b"secret"),
+    ChallengeRequest(host=HOST),
+    Challenge(session=bytes(16), nonce=bytes(32), verifier="verifier", pcrs=(0, 7), expires_ms=9),
+    AttestAnswer(svid_pem=b"pem", result=b"result"),
+    Refusal(reason=Reason.STATE_REFUSED, message="host is not in an approved state"),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_message_survives_its_body(message: EnrolRequest) -> None:
+    assert type(message).decode(message.encode()) == message
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_message_with_bytes_missing_added_or_unknown_fields_is_malformed(
+    message: EnrolRequest,
+) -> None:
+    body = message.encode()
+    fields = canonical.decode(body)
+    assert isinstance(fields, dict)
+    fewer = {key: fields[key] for key in list(fields)[:-1]}
+    more = {**fields, 99: 0}
+    for bad in (b"", body[:-1], body + b"\0", canonical.encode(fewer), canonical.encode(more)):
+        with pytest.raises(Malformed):
+            type(message).decode(bad)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_message_with_any_field_of_another_type_is_malformed(message: EnrolRequest) -> None:
+    fields = canonical.decode(message.encode())
+    assert isinstance(fields, dict)
+    for key in fields:
+        for other in ([[]], {0: 0}, -1, b"", "\n"):
+            with pytest.raises(Malformed):
+                type(message).decode(canonical.encode({**fields, key: other}))
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_long_message_is_malformed_before_it_is_parsed(message: EnrolRequest) -> None:
+    with pytest.raises(Malformed):
+        type(message).decode(bytes(REQUEST_BYTES_MAX + 1))
+
+
+def test_attest_request_survives_its_signed_body() -> None:
+    assert AttestRequest.decode(REQUEST.encode(KEYS.signers)) == REQUEST
+
+
+@pytest.mark.parametrize(
+    "signers",
+    [
+        KEYS.sign,
+        (KEYS.sign[0], KEYS.tls),
+        KEYS.signers[::-1],
+        (*KEYS.sign, SigningKey.generate(Alg.ESP256, Use.TLS)),
+    ],
+    ids=["TLS key missing", "signing key missing", "other order", "foreign TLS key"],
+)
+def test_request_must_be_signed_by_every_bound_key_that_can(
+    signers: tuple[SigningKey, ...],
+) -> None:
+    with pytest.raises(PeerError) as refused:
+        AttestRequest.decode(REQUEST.encode(signers))
+    assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize("missing", range(4), ids=["sign", "sign", "hpke", "tls"])
+def test_request_without_a_key_of_some_use_is_malformed_or_keeps_one(missing: int) -> None:
+    keys = tuple(key for at, key in enumerate(KEYS.public) if at != missing)
+    request = AttestRequest(
+        session=bytes(16),
+        host=HOST,
+        quote_attest=b"attest",
+        quote_signature=b"signature",
+        keys=keys,
+        heads=(),
+    )
+    signers = tuple(signer for signer in KEYS.signers if signer.public in keys)
+    if missing < 2:
+        assert AttestRequest.decode(request.encode(signers)) == request
+        return
+    with pytest.raises(Malformed):
+        AttestRequest.decode(request.encode(signers))
+
+
+def test_changed_byte_of_a_request_is_refused() -> None:
+    data = REQUEST.encode(KEYS.signers)
+    for at in range(0, len(data), 13):
+        with pytest.raises(PeerError):
+            AttestRequest.decode(data[:at] + bytes([data[at] ^ 2]) + data[at + 1 :])
+
+
+@pytest.mark.parametrize("pcrs", [[], [7, 0], [0, 0], [24], list(range(25)), [-1]], ids=str)
+def test_challenge_over_no_repeated_or_unknown_pcrs_is_malformed(pcrs: list[int]) -> None:
+    fields = canonical.decode(MESSAGES[4].encode())
+    assert isinstance(fields, dict)
+    with pytest.raises(Malformed):
+        Challenge.decode(canonical.encode({**fields, 3: pcrs}))
+
+
+def test_activation_hides_its_secret() -> None:
+    assert "736563726574" not in repr(MESSAGES[2])
+    assert "b'secret'" not in repr(MESSAGES[2])
+
+
+def test_refusal_of_an_unknown_reason_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        Refusal.decode(canonical.encode({0: "whim", 1: "no"}))
+
+
+def test_refusal_is_cut_and_cleaned_before_it_is_sent() -> None:
+    sent = Refusal(reason=Reason.INTERNAL, message="a\nb" + "c" * 600)
+    assert Refusal.decode(sent.encode()).message == "a b" + "c" * 497

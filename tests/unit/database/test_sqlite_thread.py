@@ -1,0 +1,69 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from fabric.database import sqlite_thread
+from fabric.database.sqlite_thread import SqliteThread, quote
+from fabric.model.errors import Reason, UnavailableError, UsageError
+
+
+async def opened(path: Path) -> SqliteThread:
+    thread = SqliteThread(path, create=True, synchronous="NORMAL")
+    await thread.open()
+    return thread
+
+
+async def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
+    thread = await opened(tmp_path / "a.db")
+    await thread.call(lambda c: c.execute("CREATE TABLE t (a)") and None)
+
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (1)")
+        raise ValueError
+
+    with pytest.raises(ValueError, match=""):
+        await thread.write(work)
+    assert await thread.call(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (0,)
+    await thread.close()
+
+
+async def test_a_locked_database_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_thread, "_BUSY_S_MAX", 0.05)
+    thread = await opened(tmp_path / "a.db")
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UnavailableError) as caught:
+        await thread.write(lambda c: None)
+    assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
+    other.execute("ROLLBACK")
+    other.close()
+    await thread.write(lambda c: None)
+    await thread.close()
+
+
+async def test_a_missing_file_is_not_made_unless_asked(tmp_path: Path) -> None:
+    thread = SqliteThread(tmp_path / "none.db", create=False, synchronous="NORMAL")
+    with pytest.raises(UsageError, match="no such database file"):
+        await thread.open()
+    assert not (tmp_path / "none.db").exists()
+
+
+async def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_bytes(b"not a database, but long enough to be looked at" * 50)
+    with pytest.raises(UsageError, match="not a SQLite database"):
+        await opened(tmp_path / "a.db")
+
+
+async def test_a_closed_thread_is_unavailable_and_closes_twice(tmp_path: Path) -> None:
+    thread = await opened(tmp_path / "a.db")
+    await thread.close()
+    await thread.close()
+    with pytest.raises(UnavailableError):
+        await thread.call(lambda c: None)
+
+
+def test_names_are_quoted() -> None:
+    assert quote('a"b') == '"a""b"'

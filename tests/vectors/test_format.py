@@ -1,0 +1,112 @@
+"""docs/format.md keeps its word: its example decodes, its rules are tested, its tables are the code's."""
+
+import json
+import re
+from pathlib import Path
+
+from fabric.attest.keys import Alg, PublicKey, Use
+from fabric.model import limits
+from fabric.seal import envelope as form
+from fabric.seal.opening import open_
+from fabric.seal.secret import EpochSecret, block_key, epoch_id
+from fabric.seal.verify import verify
+from tests.fakes.sealing import NOTES, TOPIC, TRUST_DOMAIN, Party, block
+from tests.vectors import judge
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/format.md").read_text()
+EXAMPLE = {
+    name: bytes.fromhex(text.replace("\n", ""))
+    for name, text in re.findall(r"```hex ([a-z0-9-]+)\n([0-9a-f\n]+)```", PAGE)
+}
+MUST = re.compile(r"MUST-\d+\.\d+")
+
+
+def test_worked_example_is_the_vector_it_names() -> None:
+    vector = json.loads((ROOT / "tests/vectors/envelope-good-plain.json").read_text())
+    assert EXAMPLE["envelope"].hex() == vector["value"]
+    assert EXAMPLE["secret"].hex() == vector["given"]["secret"]
+
+
+def test_worked_example_decodes_to_its_block() -> None:
+    party = Party.make()
+    public = PublicKey(Use.SIGN, Alg.ED25519, EXAMPLE["public"])
+    assert public == party.signers[0].public
+    assert public.thumbprint.hex() in PAGE
+    envelope = form.parse(EXAMPLE["envelope"])
+    verified = verify(envelope, party.result, TRUST_DOMAIN)
+    secret = EpochSecret(EXAMPLE["secret"])
+    assert open_(verified, secret, NOTES) == block()
+    header = envelope.header
+    assert envelope.hash == EXAMPLE["envelope-hash"]
+    assert header.salt == EXAMPLE["salt"]
+    assert epoch_id(secret, header.sender, str(TOPIC), 1) == EXAMPLE["epoch-id"]
+    assert block_key(secret, form.key_info(header), header.salt) == EXAMPLE["block-key"]
+    assert judge.sha(form.without_salt(header)) == EXAMPLE["header-without-salt-sha256"]
+
+
+def test_worked_example_decodes_without_our_code() -> None:
+    value, secret = EXAMPLE["envelope"], EXAMPLE["secret"]
+    judge.verify_signatures(value, "envelope", [(judge.ALG_ED25519, EXAMPLE["public"])])
+    assert judge.padded_plaintext(value, secret) == EXAMPLE["padded-plaintext"]
+    assert judge.block_key(secret, judge.header_of(value)) == EXAMPLE["block-key"]
+    assert judge.envelope_hash(value) == EXAMPLE["envelope-hash"]
+
+
+def test_example_shows_the_header_it_decodes_to() -> None:
+    shown = PAGE[PAGE.index("## 11") :]
+    for key, value in judge.header_of(EXAMPLE["envelope"]).items():
+        text = f"h'{value.hex()}'" if isinstance(value, bytes) else json.dumps(value)
+        assert f"  {key}: {text},\n" in shown
+
+
+def test_every_rule_of_the_page_is_named_by_a_vector_or_a_test() -> None:
+    rules = set(MUST.findall(PAGE))
+    assert len(rules) > 60
+    named: set[str] = set()
+    for path in (ROOT / "tests").rglob("*"):
+        if path.suffix in (".json", ".py") and path.name not in ("test_format.py", "generate.py"):
+            named |= set(MUST.findall(path.read_text()))
+    assert rules - named == set(), "rules that nothing tests"
+    assert {rule for rule in named - rules if rule.startswith("MUST-")} == set(), "unknown rules"
+
+
+def test_header_keys_of_page_and_cddl_are_the_codes() -> None:
+    party = Party.make()
+    data = party.seal(block(), party.start(party.draft())).data
+    keys = set(form.header_map(form.parse(data).header))
+    table = PAGE[PAGE.index("| key | name | value |") : PAGE.index("The schema's canonical JSON")]
+    assert {int(key) for key in re.findall(r"^\| (\d+) \|", table, re.M)} == keys
+    cddl = (ROOT / "schemas/envelope.cddl").read_text()
+    header = cddl[cddl.index("header = {") :]
+    header = header[: header.index("}")]
+    assert {int(key) for key in re.findall(r"^  (\d+) =>", header, re.M)} == keys
+
+
+def test_limits_of_the_page_are_the_codes() -> None:
+    table = PAGE[PAGE.index("## 10 Limits") : PAGE.index("## 11")]
+    for number in (
+        limits.ENVELOPE_BYTES_MAX,
+        limits.HEADER_BYTES_MAX,
+        limits.BLOCK_CHANGES_MAX,
+        limits.BLOCK_BYTES_MAX,
+        limits.EXPANSION_RATIO_MAX,
+        limits.EPOCH_BLOCKS_MAX,
+        limits.CONTROL_RECORD_BYTES_MAX,
+        limits.RECIPIENTS_PER_RECORD_MAX,
+        limits.EPOCH_HEADS_MAX,
+        limits.SIGNATURES_MAX,
+        limits.CBOR_DEPTH_MAX,
+        limits.HEADS_REMEMBERED,
+        limits.SUPERSEDED_REMEMBERED,
+        limits.DECOMPRESSED_BYTES_MAX // 2**20,
+    ):
+        assert re.search(rf"(?<![\d,]){number:,}(?![\d,])", table), number
+
+
+def test_open_form_begins_with_the_origin() -> None:
+    """MUST-8.1."""
+    assert [field["name"] for field in NOTES.change_declared["fields"]][0] == "origin"
+    change = PAGE[PAGE.index("fabric.Change") : PAGE.index("MUST-8.1")]
+    named = re.findall(r"(\w+): ", change)
+    assert named == [field["name"] for field in NOTES.change_declared["fields"]]
