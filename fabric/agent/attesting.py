@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fabric.agent.attest_machine import (
@@ -26,7 +27,8 @@ from fabric.attest.messages import AttestRequest, Challenge, EnrolRequest
 from fabric.attest.result import Result, decode
 from fabric.model.errors import FabricError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
-from fabric.ports import Clock, Tpm
+from fabric.ports import Tpm
+from fabric.store.clock import SystemClock
 from fabric.web.authority import AuthorityClient
 
 PART = "attestation"
@@ -35,12 +37,26 @@ _TPM_S_MAX = 60.0
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What attesting asks of and tells the rest of the agent.
+
+    Attributes:
+        heads: hashes of the last acknowledged envelopes, carried in results.
+        attested: called with each new result.
+        failed: called with the reason of each failure.
+    """
+
+    heads: Callable[[], tuple[bytes, ...]]
+    attested: Callable[[Result], None]
+    failed: Callable[[Reason], None]
+
+
 class Attesting:
     """The attesting part of an agent.
 
-    Args:
-        heads: hashes of the host's last acknowledged envelopes, carried in results.
-        attested: called with each new result.
+    Attributes:
+        ready: set once the state file is open and there is a certificate to show.
     """
 
     def __init__(
@@ -50,10 +66,9 @@ class Attesting:
         *,
         tpm: Tpm,
         authority: AuthorityClient,
-        clock: Clock,
+        clock: SystemClock,
         board: Board,
-        heads: Callable[[], tuple[bytes, ...]],
-        attested: Callable[[Result], None],
+        hooks: Hooks,
     ) -> None:
         self._identity = identity
         self._view = view
@@ -61,11 +76,9 @@ class Attesting:
         self._authority = authority
         self._clock = clock
         self._board = board
-        self._heads = heads
-        self._attested = attested
+        self._hooks = hooks
         self._detail = ""
         self.ready = asyncio.Event()
-        """Set once the state file is open and there is a certificate to show."""
 
     async def run(self) -> None:
         """Attest and renew, for ever; raises FabricError while the state file does not open."""
@@ -91,10 +104,12 @@ class Attesting:
         """Open what an earlier life left, and go on under its result while that lives."""
         if not await self._in_thread(self._identity.open_existing):
             return
-        trust, now = self._view.policy.trust, self._clock.now()
-        result = await self._in_thread(lambda: self._identity.living(trust, now))
-        if result is not None:
-            self._attested(result)
+        result = self._identity.last_result(self._view.policy.trust)
+        if result is None:
+            return
+        self._clock.observe(result.issued)
+        if self._identity.go_on(result, self._clock.now()):
+            self._hooks.attested(result)
             self.ready.set()
 
     def _show(self, reason: Reason | None) -> None:
@@ -105,6 +120,7 @@ class Attesting:
             return await work
         except FabricError as exc:
             self._detail = str(exc.args[0])
+            self._hooks.failed(exc.reason)
             return Refused(reason=exc.reason)
 
     async def _enrol(self) -> Event:
@@ -133,7 +149,8 @@ class Attesting:
         result = decode(answer.result, self._view.policy.trust)
         await self._in_thread(lambda: self._identity.take(answer.svid_pem, answer.result, keys))
         await self._in_thread(lambda: self._identity.keep_sealed(challenge.pcrs))
-        self._attested(result)
+        self._clock.observe(result.issued)
+        self._hooks.attested(result)
         self.ready.set()
         jitter = random.random()  # noqa: S311  # spreads load, is no secret
         return Attested(issued=result.issued, expires=result.expires, jitter=jitter)
@@ -156,7 +173,7 @@ class Attesting:
             quote_attest=quote.attest,
             quote_signature=quote.signature,
             keys=keys.bound,
-            heads=self._heads(),
+            heads=self._hooks.heads(),
         )
         return body.encode(keys.signers)
 

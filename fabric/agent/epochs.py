@@ -10,17 +10,15 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
-from fabric.agent.identity import Identity
+from fabric.agent.host import Host
 from fabric.agent.recipients import choose
 from fabric.agent.refusal_machine import pause_s
-from fabric.agent.view import WorldView
 from fabric.attest.keys import PublicKey
 from fabric.attest.result import Result
 from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.limits import RECIPIENTS_PER_RECORD_MAX
 from fabric.model.names import HostId, Stream, Topic, grants_topic
 from fabric.policy.types import Dataset
-from fabric.ports import Clock, Log
 from fabric.seal.epoch import (
     EpochDraft,
     Head,
@@ -64,29 +62,15 @@ class Epochs:
     Args:
         heads: the topic's acknowledged heads, at the moment of asking.
         streams: how many streams the topic has here; one without a head begins anew.
-        opened: called with the cause of every new epoch, for metrics and audit.
     """
 
     def __init__(
-        self,
-        topic: Topic,
-        *,
-        identity: Identity,
-        view: WorldView,
-        log: Log,
-        clock: Clock,
-        heads: Callable[[], Sequence[Head]],
-        streams: int,
-        opened: Callable[[Topic, Why], None],
+        self, host: Host, topic: Topic, *, heads: Callable[[], Sequence[Head]], streams: int
     ) -> None:
+        self._host = host
         self._topic = topic
-        self._identity = identity
-        self._view = view
-        self._log = log
-        self._clock = clock
         self._heads = heads
         self._streams = streams
-        self._opened = opened
         self._machine = EpochMachine()
         self._lock = asyncio.Lock()
         self._current: Epoch | None = None
@@ -111,14 +95,14 @@ class Epochs:
             wanted, keys = self._choose(dataset)
             current = self._current
             served, blocks = (current.served, current.blocks) if current else (None, 0)
-            due = self._machine.due(served, blocks, wanted, self._clock.now())
+            due = self._machine.due(served, blocks, wanted, self._host.clock.now())
             why = self._asked or due
             if why is None and current is not None:
                 return current
             return await self._open(dataset, result, keys, why or Why.START)
 
     def _choose(self, dataset: Dataset) -> tuple[Wanted, Mapping[HostId, PublicKey]]:
-        view, now = self._view, self._clock.now()
+        view, now = self._host.view, self._host.clock.now()
         return choose(view.policy, dataset, view.members, me=view.me, now=now)
 
     # Opening
@@ -130,7 +114,7 @@ class Epochs:
         started, stored = await asyncio.to_thread(
             self._draw_up, dataset, result, keys=keys, secret=secret
         )
-        await asyncio.to_thread(self._identity.state.save_epoch, stored)
+        await asyncio.to_thread(self._host.identity.state.save_epoch, stored)
         await self._append(start_key(started.start), started.value)
         pairs = {(recipient.host, recipient.thumbprint) for recipient in started.start.recipients}
         self._current = Epoch(
@@ -143,7 +127,8 @@ class Epochs:
         )
         self._asked = None
         self._machine.opened()
-        self._opened(self._topic, why)
+        start = started.start
+        self._host.telemetry.epoch_opened(self._topic, why, start.number, start.started)
         return self._current
 
     def _draw_up(
@@ -154,9 +139,9 @@ class Epochs:
         keys: Mapping[HostId, PublicKey],
         secret: EpochSecret,
     ) -> tuple[Started, StoredEpoch]:
-        view, now = self._view, self._clock.now()
+        view, now = self._host.view, self._host.clock.now()
         heads = tuple(self._heads())
-        kept = self._identity.state.epochs(self._topic)
+        kept = self._host.identity.state.epochs(self._topic)
         # A lost state file lost the numbers too: seconds are above any number ever counted.
         number = kept[-1].number + 1 if kept else int(now.timestamp())
         draft = EpochDraft(
@@ -176,7 +161,7 @@ class Epochs:
         )
         first = [view.me, *(host for host in sorted(keys) if host != view.me)]
         named = [(host, keys[host]) for host in first[:RECIPIENTS_PER_RECORD_MAX] if host in keys]
-        signers = self._identity.keyring.signers(result, suite_of(dataset.suite))
+        signers = self._host.identity.keyring.signers(result, suite_of(dataset.suite))
         started = start_epoch(draft, secret, named, signers=signers)
         stored = StoredEpoch(
             topic=self._topic,
@@ -191,10 +176,10 @@ class Epochs:
         """Send the same bytes until they are acknowledged; a final refusal is the caller's."""
         for attempt in range(_APPEND_TRIES_MAX):
             try:
-                await self._log.append(grants_topic(self._topic), 0, [(key, value)])
+                await self._host.log.append(grants_topic(self._topic), 0, [(key, value)])
                 return
             except UnavailableError:
-                await self._view.changed.wait(pause_s(attempt))
+                await self._host.view.changed.wait(pause_s(attempt))
         raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, "epoch start is not acknowledged")
 
     # Granting
@@ -202,7 +187,7 @@ class Epochs:
     async def grant_late(self, dataset: Dataset, result: Result) -> int:
         """Grant kept epochs to whoever should have them and does not; number of wraps sent."""
         wanted, keys = self._choose(dataset)
-        kept = await asyncio.to_thread(self._identity.state.epochs, self._topic)
+        kept = await asyncio.to_thread(self._host.identity.state.epochs, self._topic)
         served = await asyncio.to_thread(lambda: [self._served(stored) for stored in kept])
         missing = late(served, wanted)
         sent = 0
@@ -217,7 +202,7 @@ class Epochs:
     def _served(self, stored: StoredEpoch) -> Served:
         start = parse_start(stored.start).start
         pairs = {(recipient.host, recipient.thumbprint) for recipient in start.recipients}
-        for host, thumbprint in self._identity.state.granted(start.id):
+        for host, thumbprint in self._host.identity.state.granted(start.id):
             pairs.add((HostId.parse(host), thumbprint))
         return Served(number=stored.number, started=stored.started, served=frozenset(pairs))
 
@@ -226,18 +211,18 @@ class Epochs:
     ) -> int:
         opened = parse_start(stored.start)
         try:
-            named = self._view.members.result(opened.start.result_id)
+            named = self._host.view.members.result(opened.start.result_id)
         except DeniedError:  # our result of then is not in the view (yet): look again later
             return 0
-        started = verify_start(opened, named, self._view.trust_domain)
+        started = verify_start(opened, named, self._host.view.trust_domain)
         draft = GrantDraft(
-            granter=self._view.me,
+            granter=self._host.view.me,
             result_id=result.id,
-            policy_version=self._view.policy.version,
-            revocation_number=self._view.members.revocation_number,
-            granted=self._clock.now(),
+            policy_version=self._host.view.policy.version,
+            revocation_number=self._host.view.members.revocation_number,
+            granted=self._host.clock.now(),
         )
-        signers = self._identity.keyring.signers(result, suite_of(started.start.suite))
+        signers = self._host.identity.keyring.signers(result, suite_of(started.start.suite))
         value = await asyncio.to_thread(
             grant,
             draft,
@@ -246,10 +231,10 @@ class Epochs:
             recipients=[*keys.items()],
             signers=signers,
         )
-        await self._append(grant_key(self._view.me, started.start.id), value)
+        await self._append(grant_key(self._host.view.me, started.start.id), value)
         pairs = [(host, key.thumbprint) for host, key in keys.items()]
         await asyncio.to_thread(
-            self._identity.state.save_granted,
+            self._host.identity.state.save_granted,
             started.start.id,
             [(str(host), thumbprint) for host, thumbprint in pairs],
         )
@@ -261,5 +246,5 @@ class Epochs:
 
     async def _forget(self, dataset: Dataset) -> None:
         """Epochs whose data the log no longer keeps need no secrets."""
-        before = self._clock.now() - timedelta(seconds=dataset.retention_s)
-        await asyncio.to_thread(self._identity.state.drop_epochs, self._topic, before)
+        before = self._host.clock.now() - timedelta(seconds=dataset.retention_s)
+        await asyncio.to_thread(self._host.identity.state.drop_epochs, self._topic, before)

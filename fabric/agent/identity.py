@@ -135,21 +135,24 @@ class Identity:
         self._load_context()
         self.state.drop_keys(self.keyring.outdated())
 
-    def living(self, trust: Trust, now: datetime) -> Result | None:
-        """The result of an earlier life that still lives, with its certificate in use."""
+    def last_result(self, trust: Trust) -> Result | None:
+        """The newest result of an earlier life, perhaps over by now."""
         data = self.state.get(_RESULT)
+        try:
+            return None if data is None else decode(data, trust)
+        except PeerError:  # of another verifier: it says nothing any more
+            return None
+
+    def go_on(self, result: Result, now: datetime) -> bool:
+        """Use an earlier life's certificate again, if `result` lives and binds its key."""
         newest = self.keyring.newest
         files = [self._folder / CERTIFICATE, self._folder / KEY]
-        if data is None or newest is None or not all(path.exists() for path in files):
-            return None
-        try:
-            result = decode(data, trust)
-        except PeerError:
-            return None
+        if newest is None or not all(path.exists() for path in files):
+            return False
         if result.expires <= now or newest.tls.public not in result.keys:
-            return None
+            return False
         self._load_context()
-        return result
+        return True
 
     def _load_context(self) -> None:
         certificate, key = self._folder / CERTIFICATE, self._folder / KEY

@@ -6,14 +6,14 @@ unresolved, also across epochs.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from fabric.agent.epoch_machine import Why
 from fabric.agent.epochs import Epoch, Epochs
-from fabric.agent.identity import Identity
+from fabric.agent.host import Host
 from fabric.agent.publish_machine import halve
 from fabric.agent.refusal_machine import Action, plan
 from fabric.agent.view import WorldView
@@ -24,24 +24,10 @@ from fabric.model.names import Stream, Topic
 from fabric.model.schema import RowSchema
 from fabric.policy import decide
 from fabric.policy.types import Dataset
-from fabric.ports import Clock, Log
 from fabric.seal.envelope import NO_PREVIOUS
 from fabric.seal.epoch import Head
 from fabric.seal.sealing import Link, Sealed, Stamp, seal
 from fabric.store.state import StreamHead
-
-
-class Watcher(Protocol):
-    """Who is told how a lane fares: status board, metrics and audit."""
-
-    def held(self, topic: Topic, reason: Reason | None, detail: str) -> None:
-        """The lane cannot go on for `reason`; None: it goes on."""
-
-    def refused(self, topic: Topic, reason: Reason, *, loud: bool) -> None:
-        """A record was refused; `loud` ones are audited."""
-
-    def stored(self, block: Block, suite: str, plaintext_bytes: int, sent_bytes: int) -> None:
-        """A block was acknowledged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,43 +80,26 @@ class SealedLane:
 
     Args:
         heads: acknowledged heads of earlier lives, per stream.
+        streams: how many streams of the topic this host fills.
     """
 
     def __init__(
         self,
+        host: Host,
         topic: Topic,
         schema: RowSchema,
         *,
-        identity: Identity,
-        view: WorldView,
-        log: Log,
-        clock: Clock,
-        watcher: Watcher,
         heads: Mapping[Stream, StreamHead],
         streams: int,
-        opened: Callable[[Topic, Why], None],
     ) -> None:
+        self._host = host
         self._topic = topic
         self._schema = schema
-        self._identity = identity
-        self._view = view
-        self._log = log
-        self._clock = clock
-        self._watcher = watcher
         self._heads: dict[Stream, Head] = {
             stream: item.head for stream, item in heads.items() if item.head is not None
         }
         self._seen = -1
-        self._epochs = Epochs(
-            topic,
-            identity=identity,
-            view=view,
-            log=log,
-            clock=clock,
-            heads=lambda: [*self._heads.values()],
-            streams=streams,
-            opened=opened,
-        )
+        self._epochs = Epochs(host, topic, heads=lambda: [*self._heads.values()], streams=streams)
 
     async def store(self, block: Block) -> Kept:
         """Seal and append until acknowledged; a block that is too large goes in halves."""
@@ -151,7 +120,7 @@ class SealedLane:
         while True:
             try:
                 shot = shot or await self._seal(block)
-                await self._log.append(
+                await self._host.log.append(
                     str(self._topic), block.stream.partition, [(None, shot.sealed.data)]
                 )
                 return self._acknowledged(shot)
@@ -162,9 +131,9 @@ class SealedLane:
                 attempt += 1
 
     async def _seal(self, block: Block) -> _Shot:
-        now = self._clock.now()
-        dataset, result = allowed(self._view, self._topic, self._schema, now)
-        rule = decide.rule_of(self._view.policy, dataset)
+        now = self._host.clock.now()
+        dataset, result = allowed(self._host.view, self._topic, self._schema, now)
+        rule = decide.rule_of(self._host.view.policy, dataset)
         epoch = await self._epochs.ready(dataset, result)
         head = self._heads.get(block.stream)
         sealed = await asyncio.to_thread(
@@ -178,12 +147,12 @@ class SealedLane:
             ),
             stamp=Stamp(
                 result_id=result.id,
-                policy_version=self._view.policy.version,
+                policy_version=self._host.view.policy.version,
                 now=now,
                 coding=rule.coding,
                 padding=rule.padding,
             ),
-            signers=self._identity.keyring.signers(result, epoch.sealing.suite),
+            signers=self._host.identity.keyring.signers(result, epoch.sealing.suite),
         )
         return _Shot(block=block, sealed=sealed, result=result, epoch=epoch)
 
@@ -198,19 +167,19 @@ class SealedLane:
         )
         self._heads[stream] = head
         shot.epoch.sealed(stream)
-        self._watcher.stored(
+        self._host.telemetry.stored(
             shot.block,
             shot.epoch.sealing.suite.id,
             shot.sealed.plaintext_bytes,
             len(shot.sealed.data),
         )
-        self._watcher.held(self._topic, None, "")
+        self._host.telemetry.held(self._topic, None, "")
         kept = StreamHead(stream=stream, head=head, upto=shot.block.upto)
         return Kept(head=kept, plaintext_bytes=shot.sealed.plaintext_bytes)
 
     async def _refused(self, exc: FabricError, shot: _Shot | None, attempt: int) -> _Shot | None:
         """Wait as the reason's class says; the shot to try again, or None to seal anew."""
-        now = self._clock.now()
+        now = self._host.clock.now()
         epoch = self._epochs.current
         what = plan(
             exc.reason,
@@ -219,23 +188,25 @@ class SealedLane:
             epoch_opened=epoch.served.started if epoch else None,
             now=now,
         )
-        self._watcher.refused(self._topic, exc.reason, loud=what.loud)
-        self._watcher.held(self._topic, exc.reason, str(exc.args[0]))
+        self._host.telemetry.refused(self._topic, exc.reason, loud=what.loud)
+        self._host.telemetry.held(self._topic, exc.reason, str(exc.args[0]))
         if what.action is Action.STOP:
             raise exc
         if what.action is Action.RESEAL and shot is not None:
             self._epochs.ask(Why.RESEAL)
             shot = None
-        await self._view.changed.wait(what.pause_s)
+        await self._host.view.changed.wait(what.pause_s)
         return shot
 
     async def maintain(self) -> None:
         """Serve late recipients when the world has changed."""
-        if self._seen == self._view.version or self._epochs.current is None:
+        if self._seen == self._host.view.version or self._epochs.current is None:
             return
-        seen = self._view.version
+        seen = self._host.view.version
         try:
-            dataset, result = allowed(self._view, self._topic, self._schema, self._clock.now())
+            dataset, result = allowed(
+                self._host.view, self._topic, self._schema, self._host.clock.now()
+            )
         except DeniedError:
             return  # publishing shows why
         await self._epochs.grant_late(dataset, result)

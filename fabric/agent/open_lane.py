@@ -3,15 +3,14 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from fabric.agent.lane import Kept, Watcher, allowed
+from fabric.agent.host import Host
+from fabric.agent.lane import Kept, allowed
 from fabric.agent.open_form import encode
 from fabric.agent.refusal_machine import Action, plan
-from fabric.agent.view import WorldView
 from fabric.model.block import Block
 from fabric.model.errors import FabricError, Malformed, Reason, UsageError
 from fabric.model.names import Topic
 from fabric.model.schema import RowSchema
-from fabric.ports import Clock, Log
 from fabric.store.state import StreamHead
 
 _BATCH_BYTES_MAX = 500_000
@@ -21,33 +20,23 @@ _RECORD_OVERHEAD_BYTES = 32
 class OpenLane:
     """The lane of a dataset at an open level; there is no chain and no epoch."""
 
-    def __init__(
-        self,
-        topic: Topic,
-        schema: RowSchema,
-        *,
-        view: WorldView,
-        log: Log,
-        clock: Clock,
-        watcher: Watcher,
-    ) -> None:
+    def __init__(self, host: Host, topic: Topic, schema: RowSchema) -> None:
+        self._host = host
         self._topic = topic
         self._schema = schema
-        self._view = view
-        self._log = log
-        self._clock = clock
-        self._watcher = watcher
 
     async def store(self, block: Block) -> Kept:
         """Append every change until acknowledged; a batch that is sent twice is a duplicate."""
         attempt = 0
         while True:
             try:
-                dataset, _ = allowed(self._view, self._topic, self._schema, self._clock.now())
+                dataset, _ = allowed(
+                    self._host.view, self._topic, self._schema, self._host.clock.now()
+                )
                 values = await asyncio.to_thread(encode, block, dataset)
                 for batch in _batches(values):
                     items = [(None, value) for value in batch]
-                    await self._log.append(str(self._topic), block.stream.partition, items)
+                    await self._host.log.append(str(self._topic), block.stream.partition, items)
             except FabricError as exc:
                 if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:
                     raise
@@ -55,8 +44,8 @@ class OpenLane:
                 attempt += 1
                 continue
             size = sum(len(value) for value in values)
-            self._watcher.stored(block, "", size, size)
-            self._watcher.held(self._topic, None, "")
+            self._host.telemetry.stored(block, "", size, size)
+            self._host.telemetry.held(self._topic, None, "")
             head = StreamHead(stream=block.stream, head=None, upto=block.upto)
             return Kept(head=head, plaintext_bytes=size)
 
@@ -66,13 +55,13 @@ class OpenLane:
             attempt=attempt,
             result_lives=True,  # an open record names no result
             epoch_opened=None,
-            now=self._clock.now(),
+            now=self._host.clock.now(),
         )
-        self._watcher.refused(self._topic, exc.reason, loud=what.loud)
-        self._watcher.held(self._topic, exc.reason, str(exc.args[0]))
+        self._host.telemetry.refused(self._topic, exc.reason, loud=what.loud)
+        self._host.telemetry.held(self._topic, exc.reason, str(exc.args[0]))
         if what.action is Action.STOP:
             raise exc
-        await self._view.changed.wait(max(what.pause_s, 1.0) if attempt else what.pause_s)
+        await self._host.view.changed.wait(max(what.pause_s, 1.0) if attempt else what.pause_s)
 
     async def maintain(self) -> None:
         """Nothing is due between blocks."""

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from fabric.agent.host import BlockTarget, Host
 from fabric.agent.open_form import Gathered, gather, try_decode
 from fabric.agent.read_machine import Log, ReadMachine, incomplete
-from fabric.agent.reading import Reading
 from fabric.model.block import Block, trim
 from fabric.model.change import ZERO
-from fabric.model.errors import DeniedError, FabricError, PeerError, Reason
+from fabric.model.errors import FabricError, Reason
 from fabric.policy.types import Dataset
-from fabric.ports import ChangeSink, Record, StreamState
+from fabric.ports import Record, StreamState
 
 _LAG_S = 10.0
 _DUPLICATE = "duplicate"
@@ -41,31 +41,31 @@ class OpenReader:
 
     def __init__(
         self,
-        reading: Reading,
+        host: Host,
         dataset: Dataset,
         partition: int,
         *,
-        sink: ChangeSink,
+        sink: BlockTarget,
         well: Callable[[], None],
     ) -> None:
-        self._on = reading
+        self._host = host
         self._dataset = dataset
         self._topic = dataset.topic
         self._partition = partition
         self._sink = sink
         self._well = well
         self._position = 0
-        self._heard_at = reading.clock.monotonic()
+        self._heard_at = host.clock.monotonic()
 
     async def run(self) -> None:
         """Read for ever; raises as SealedReader.run, and APPLY_FAILED when the dataset stops."""
         place = str(self._topic)
-        cluster, topic_id = await self._on.log.identity(place)
+        cluster, topic_id = await self._host.log.identity(place)
         self._log = Log(cluster=cluster, topic_id=topic_id)
         streams = await self._sink.streams(self._topic)
         states = {s: state for s, state in streams.items() if s.partition == self._partition}
-        self._machine = ReadMachine(self._on.me, self._log, states)
-        first, end = await self._on.log.bounds(place, self._partition)
+        self._machine = ReadMachine(self._host.view.me, self._log, states)
+        first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
         self._well()
         async with asyncio.TaskGroup() as tasks:
@@ -73,17 +73,17 @@ class OpenReader:
             tasks.create_task(self._measure())
 
     async def _read(self) -> None:
-        async for records in self._on.log.read(str(self._topic), self._partition, self._position):
+        async for records in self._host.log.read(str(self._topic), self._partition, self._position):
             if records:
                 await self._take(records)
                 self._position = records[-1].offset + 1
-                self._heard_at = self._on.clock.monotonic()
+                self._heard_at = self._host.clock.monotonic()
 
     async def _take(self, records: Sequence[Record]) -> None:
         pairs = [(record.offset, record.value) for record in records]
         good, bad = await asyncio.to_thread(try_decode, pairs, self._dataset)
         for offset, reason in bad:
-            self._on.watcher.dropped(self._topic, offset, reason, "")
+            self._host.telemetry.dropped(self._topic, offset, reason, "")
         for gathered in gather(good, self._topic, self._partition):
             await self._apply(gathered)
 
@@ -93,28 +93,25 @@ class OpenReader:
             state = self._machine.state(stream)
             step = next_step(state, gathered, self._log)
             if step is None:
-                self._on.watcher.dropped(self._topic, gathered.offset, None, _DUPLICATE)
+                self._host.telemetry.dropped(self._topic, gathered.offset, None, _DUPLICATE)
                 return
             block, new = step
-            self._on.watcher.opened(block, "", sealed_bytes=0, seconds=0.0)
+            self._host.telemetry.opened(block, "", sealed_bytes=0, seconds=0.0)
             try:
                 applied = await self._sink.apply(block, state, new)
-            except (DeniedError, PeerError) as exc:
-                self._on.watcher.stopped(stream, exc.reason)
-                raise
             except FabricError as exc:
                 if exc.reason is not Reason.OVERLOADED:
                     raise
                 self._machine.load(stream, await self._sink.state(stream))
                 continue
             self._machine.load(stream, applied.state)
-            self._on.watcher.applied(block, applied)
+            self._host.telemetry.applied(block, applied)
             return
 
     async def _measure(self) -> None:
         while True:
-            _, end = await self._on.log.bounds(str(self._topic), self._partition)
-            self._on.watcher.lag(
+            _, end = await self._host.log.bounds(str(self._topic), self._partition)
+            self._host.telemetry.lag(
                 self._topic,
                 self._partition,
                 records=max(0, end - self._position),

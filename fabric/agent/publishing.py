@@ -6,9 +6,10 @@ and how a block reaches the platform is the lane's.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
+from fabric.agent.host import Host
 from fabric.agent.lane import Lane
 from fabric.agent.progress import Progress
 from fabric.agent.publish_machine import (
@@ -24,7 +25,7 @@ from fabric.agent.publish_machine import (
 from fabric.model.block import Block
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.names import Origin, Stream, Topic
-from fabric.ports import ChangeSource, Clock
+from fabric.ports import ChangeSource
 from fabric.store.state import SourceState
 
 _FLUSH_S = 0.2
@@ -38,10 +39,12 @@ class Plan:
     """One capture as it is to run.
 
     Attributes:
+        part: name on the status board.
         resume: where an earlier life stopped, None for a new capture.
         upto: per stream, what earlier lives had acknowledged.
     """
 
+    part: str
     origin: Origin
     feeds: Sequence[Feed]
     limits: Limits
@@ -54,29 +57,25 @@ class Publisher:
 
     Args:
         lanes: one for each dataset.
-        figures: called every second with the source's status.
+        stop: set when the agent is to end.
     """
 
     def __init__(
         self,
+        host: Host,
         plan: Plan,
         source: ChangeSource,
         *,
         lanes: Mapping[Topic, Lane],
         progress: Progress,
-        clock: Clock,
         stop: asyncio.Event,
-        well: Callable[[], None],
-        figures: Callable[[Mapping[str, float]], None],
     ) -> None:
         self._plan = plan
         self._source = source
         self._lanes = lanes
         self._progress = progress
-        self._clock = clock
+        self._host = host
         self._stop = stop
-        self._well = well
-        self._figures = figures
         self._queues: dict[Stream, asyncio.Queue[Block]] = {}
         self._room = asyncio.Event()
         self._captured = asyncio.Event()
@@ -101,7 +100,7 @@ class Publisher:
             upto=self._plan.upto,
             limits=self._plan.limits,
         )
-        self._well()
+        self._host.telemetry.board.show(self._plan.part, None)
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(part) for part in self._parts()]
@@ -146,7 +145,7 @@ class Publisher:
     async def _tick(self) -> None:
         """Give the machine a Tick when it said it needs one."""
         while True:
-            due, now = self._machine.next_at(), self._clock.now()
+            due, now = self._machine.next_at(), self._host.clock.now()
             wait_s = _TICK_S_MAX if due is None else (due - now).total_seconds()
             if wait_s <= 0:
                 self._step(Tick())
@@ -158,7 +157,7 @@ class Publisher:
                     await self._captured.wait()
 
     def _step(self, event: Event) -> None:
-        for command in self._machine.step(event, self._clock.now()):
+        for command in self._machine.step(event, self._host.clock.now()):
             match command:
                 case Store():
                     self._queues[command.block.stream].put_nowait(command.block)
@@ -204,5 +203,7 @@ class Publisher:
 
     async def _watch(self) -> None:
         while True:
-            self._figures(await self._source.status())
+            status = await self._source.status()
+            name = self._plan.origin.source
+            self._host.telemetry.figures(name, status, self._host.clock.now())
             await asyncio.sleep(_MAINTAIN_S)

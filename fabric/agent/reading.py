@@ -5,68 +5,24 @@ applied; judging and applying go strictly in order, as the read machine says.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from fabric.admit.reader import admit_read
 from fabric.admit.view import Place
 from fabric.agent import read_machine as m
-from fabric.agent.view import WorldView
-from fabric.model.block import Block
+from fabric.agent.host import BlockTarget, Host
 from fabric.model.errors import FabricError, Reason
-from fabric.model.names import HostId, Stream, Topic
+from fabric.model.names import Stream
 from fabric.policy.types import Dataset
-from fabric.ports import Applied, ChangeSink, Clock, Log, Record, StreamState
+from fabric.ports import Record, StreamState
 from fabric.seal.epoch import VerifiedStart
-from fabric.seal.hpke import HpkeKey
 from fabric.seal.opening import open_
 from fabric.seal.verify import VerifiedEnvelope
 
 _AHEAD_MAX = 6
 _PAUSE_S = 1.0
 _LAG_S = 10.0
-
-
-class ReadWatcher(Protocol):
-    """Who is told how a reader fares: status board, metrics and audit."""
-
-    def paused(self, topic: Topic, partition: int, reason: Reason | None) -> None:
-        """The partition waits for `reason`; None: it goes on."""
-
-    def stopped(self, stream: Stream, reason: Reason) -> None:
-        """The stream ended."""
-
-    def dropped(self, topic: Topic, offset: int, reason: Reason | None, outcome: str) -> None:
-        """A record was passed over; one with a reason is audited."""
-
-    def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
-        """A record was verified and opened; `suite` is empty for the open form."""
-
-    def applied(self, block: Block, applied: Applied) -> None:
-        """A block's changes are in the target."""
-
-    def lag(self, topic: Topic, partition: int, *, records: int, heard_s: float) -> None:
-        """How many records the log is ahead of the target; seconds since one came."""
-
-
-class LogWithIdentity(Log, Protocol):
-    """A log that says which log it is."""
-
-    async def identity(self, topic: str) -> tuple[str, str]:
-        """Cluster id and topic id."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What every reader of this host needs."""
-
-    me: HostId
-    view: WorldView
-    log: LogWithIdentity
-    clock: Clock
-    keys: Callable[[], Sequence[HpkeKey]]
-    watcher: ReadWatcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,22 +43,22 @@ class SealedReader:
 
     def __init__(
         self,
-        reading: Reading,
+        host: Host,
         dataset: Dataset,
         partition: int,
         *,
-        sink: ChangeSink,
+        sink: BlockTarget,
         well: Callable[[], None],
     ) -> None:
-        self._on = reading
+        self._host = host
         self._dataset = dataset
         self._topic = dataset.topic
         self._partition = partition
         self._sink = sink
         self._well = well
-        self._book = reading.view.book(dataset.topic)
+        self._book = host.view.book(dataset.topic)
         self._position = 0
-        self._heard_at = reading.clock.monotonic()
+        self._heard_at = host.clock.monotonic()
 
     async def run(self) -> None:
         """Read for ever.
@@ -112,11 +68,11 @@ class SealedReader:
             UnavailableError: broker or database.
         """
         place = str(self._topic)
-        cluster, topic_id = await self._on.log.identity(place)
+        cluster, topic_id = await self._host.log.identity(place)
         self._machine = m.ReadMachine(
-            self._on.me, m.Log(cluster=cluster, topic_id=topic_id), await self._states()
+            self._host.view.me, m.Log(cluster=cluster, topic_id=topic_id), await self._states()
         )
-        first, end = await self._on.log.bounds(place, self._partition)
+        first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
         self._well()
         async with asyncio.TaskGroup() as tasks:
@@ -132,7 +88,7 @@ class SealedReader:
     async def _fetch(
         self, queue: "asyncio.Queue[tuple[Record, asyncio.Task[_Looked]]]", tasks: asyncio.TaskGroup
     ) -> None:
-        async for records in self._on.log.read(str(self._topic), self._partition, self._position):
+        async for records in self._host.log.read(str(self._topic), self._partition, self._position):
             for record in records:
                 await queue.put((record, tasks.create_task(self._look(record))))
 
@@ -141,12 +97,12 @@ class SealedReader:
             record, task = await queue.get()
             await self._handle(record, await task)
             self._position = record.offset + 1
-            self._heard_at = self._on.clock.monotonic()
+            self._heard_at = self._host.clock.monotonic()
 
     # Looking: no order matters
 
     async def _look(self, record: Record) -> _Looked:
-        view, began = self._on.view, self._on.clock.monotonic()
+        view, began = self._host.view, self._host.clock.monotonic()
         try:
             verified = await asyncio.to_thread(self._admit, record)
             start = self._book.start(verified.envelope.header.start_hash, view.members)
@@ -159,17 +115,19 @@ class SealedReader:
         )
         second = await self._open(verified, start)
         if isinstance(second, m.Opened):
-            self._on.watcher.opened(
+            self._host.telemetry.opened(
                 second.block,
                 envelope.header.suite,
                 sealed_bytes=len(record.value or b""),
-                seconds=self._on.clock.monotonic() - began,
+                seconds=self._host.clock.monotonic() - began,
             )
         return _Looked(first=came, second=second)
 
     def _admit(self, record: Record) -> VerifiedEnvelope:
         place = Place(record.topic, record.partition)
-        return admit_read(record.value or b"", place, self._on.view.door, appended=record.timestamp)
+        return admit_read(
+            record.value or b"", place, self._host.view.door, appended=record.timestamp
+        )
 
     async def _open(
         self, verified: VerifiedEnvelope, start: VerifiedStart | None
@@ -177,7 +135,9 @@ class SealedReader:
         if start is None:
             return None
         try:
-            secret = self._book.secret(start, self._on.keys(), self._on.view.members)
+            secret = self._book.secret(
+                start, self._host.identity.keyring.hpke, self._host.view.members
+            )
             block = await asyncio.to_thread(open_, verified, secret, self._dataset.schema)
         except FabricError as exc:
             return m.NotOpened(reason=exc.reason)
@@ -205,14 +165,14 @@ class SealedReader:
                     command = self._machine.step(looked.first)
         self._settle(record, command)
         if paused is not None:
-            self._on.watcher.paused(self._topic, self._partition, None)
+            self._host.telemetry.paused(self._topic, self._partition, None)
 
     def _settle(self, record: Record, command: m.Drop | m.Stop | m.Done) -> None:
-        watcher = self._on.watcher
+        telemetry = self._host.telemetry
         if isinstance(command, m.Drop):
-            watcher.dropped(self._topic, record.offset, command.reason, command.outcome)
+            telemetry.dropped(self._topic, record.offset, command.reason, command.outcome)
         elif isinstance(command, m.Stop):
-            watcher.stopped(command.stream, command.reason)
+            telemetry.stopped(command.stream, command.reason)
 
     async def _apply(self, command: m.Apply) -> m.Applied | m.NotApplied:
         try:
@@ -221,25 +181,22 @@ class SealedReader:
             if exc.reason is Reason.DATABASE_UNAVAILABLE:
                 raise
             return m.NotApplied(reason=exc.reason)
-        self._on.watcher.applied(command.block, applied)
+        self._host.telemetry.applied(command.block, applied)
         return m.Applied(state=applied.state)
 
     async def _pause(self, record: Record, reason: Reason) -> _Looked:
         """Wait until the world has changed, then look at the same record again."""
-        self._on.watcher.paused(self._topic, self._partition, reason)
-        await self._on.view.changed.wait(_PAUSE_S)
+        self._host.telemetry.paused(self._topic, self._partition, reason)
+        await self._host.view.changed.wait(_PAUSE_S)
         return await self._look(record)
 
     async def _measure(self) -> None:
         while True:
-            _, end = await self._on.log.bounds(str(self._topic), self._partition)
-            self._on.watcher.lag(
+            _, end = await self._host.log.bounds(str(self._topic), self._partition)
+            self._host.telemetry.lag(
                 self._topic,
                 self._partition,
                 records=max(0, end - self._position),
-                heard_s=self._on.clock.monotonic() - self._heard_at,
+                heard_s=self._host.clock.monotonic() - self._heard_at,
             )
             await asyncio.sleep(_LAG_S)
-
-
-__all__ = ["LogWithIdentity", "ReadWatcher", "Reading", "SealedReader"]

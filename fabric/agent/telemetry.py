@@ -98,9 +98,9 @@ class Telemetry:
     def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
         """Implements reading.ReadWatcher."""
         level = block.stream.topic.level
-        self._metrics.opened(level, suite, changes=block.count, sealed_bytes=sealed_bytes)
-        if suite:
-            self._metrics.open_took(level, suite, seconds)
+        self._metrics.opened(
+            level, suite, changes=block.count, sealed_bytes=sealed_bytes, seconds=seconds
+        )
 
     def applied(self, block: Block, applied: Applied) -> None:
         """Implements reading.ReadWatcher."""

@@ -6,20 +6,22 @@ what is missing shows elsewhere.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 
 from fabric.admit.view import View
 from fabric.agent.grant_book import GrantBook
-from fabric.agent.supervisor import Board
 from fabric.attest.members import Members
 from fabric.attest.notices import HEARTBEAT_KEY
 from fabric.attest.result import Result
 from fabric.kafka.follow import follow
-from fabric.model.errors import FabricError, PeerError, Reason, UsageError
+from fabric.model.errors import FabricError, PeerError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, RESULTS, HostId, Topic, grants_topic
 from fabric.policy.types import Dataset, Policy
 from fabric.ports import Log, Record
+
+_WATCH_S = 0.5
+_POLICY_S = 60.0
 
 
 class Bell:
@@ -121,29 +123,35 @@ class WorldView:
             found = self._books[topic] = GrantBook(topic, self.trust_domain, self.me)
         return found
 
+    async def until_changed(self, *topics: Topic) -> None:
+        """Raise UnavailableError NOT_READY when the policy says something else of a topic."""
+        before = [self.dataset(topic) for topic in topics]
+        while before == [self.dataset(topic) for topic in topics]:
+            await self.changed_policy.wait(_POLICY_S)
+        raise UnavailableError(Reason.NOT_READY, "the dataset's policy changed; starting over")
+
     async def wait_caught_up(self) -> None:
         """Wait until members and results were read to their ends."""
         for event in self._caught_up.values():
             await event.wait()
 
-    async def follow(self, log: Log, topics: Iterable[Topic], board: Board) -> None:
-        """Follow the control topics, and the grants of `topics`, for ever."""
+    async def follow(self, log: Log, show: Callable[[Reason | None, str], None]) -> None:
+        """Follow members and results, for ever; `show` hears whether they can be read."""
         async with asyncio.TaskGroup() as tasks:
             for name, event in self._caught_up.items():
                 tasks.create_task(follow(log, name, self._feed_members, event))
-            for topic in set(topics):
-                name = grants_topic(topic)
-                feed = self._feeder(topic)
-                tasks.create_task(follow(log, name, feed, asyncio.Event()))
-            tasks.create_task(self._watch(board))
+            tasks.create_task(self._watch(show))
 
-    async def _watch(self, board: Board) -> None:
-        """Show on the board while a view cannot be read."""
+    async def follow_grants(self, log: Log, topic: Topic) -> None:
+        """Follow the grants of a topic, for ever."""
+        await follow(log, grants_topic(topic), self._feeder(topic), asyncio.Event())
+
+    async def _watch(self, show: Callable[[Reason | None, str], None]) -> None:
         while True:
             lagging = [name for name, event in self._caught_up.items() if not event.is_set()]
             reason = Reason.BROKER_UNAVAILABLE if lagging else None
-            board.show("view", reason, f"reading {', '.join(lagging)}" if lagging else "")
-            await asyncio.sleep(1.0 if not lagging else 0.1)
+            show(reason, f"reading {', '.join(lagging)}" if lagging else "")
+            await asyncio.sleep(_WATCH_S)
 
     def _feed_members(self, record: Record) -> None:
         try:

@@ -37,6 +37,11 @@ class HostEntry:
     state: HostState
     standing: Standing | None
 
+    def shown(self, now: datetime) -> str:
+        """The state in a word: attested, suspended, revoked, or expired."""
+        is_over = self.state.state is MemberState.ATTESTED and self.state.expires <= now
+        return "expired" if is_over else self.state.state.value
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolmentEntry:

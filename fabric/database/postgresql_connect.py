@@ -6,12 +6,13 @@ hold a row's values.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 
-from fabric.database.postgresql_types import PASSED, ServerColumn
+from fabric.database.postgresql_types import PASSED, ServerColumn, TypeInfo, server_column
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError
 
 CONNECT_S_MAX = 10.0
@@ -19,8 +20,6 @@ STATEMENT_S_MAX = 60.0
 """Deadline of an ordinary statement."""
 _SETTINGS = {
     "application_name": "fabric",
-    "search_path": "",
-    "row_security": "off",
     "synchronous_commit": "local",
     "idle_in_transaction_session_timeout": "120000",
     "lock_timeout": "20000",
@@ -34,34 +33,34 @@ _SETTINGS = {
 }
 _TROUBLE = ("08", "53", "57", "58", "40", "55", "25", "XX")
 """SQLSTATE classes of a server in trouble or a lost race: the same statement may work later."""
-_COLUMNS = """
-WITH RECURSIVE base (col, type, element, typmod) AS (
-    SELECT a.attnum, a.atttypid, 0::oid, a.atttypmod FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
+_TYPES = """
+WITH RECURSIVE base (oid, type, typmod) AS (
+    SELECT t.oid, t.oid, -1 FROM pg_catalog.pg_type t
   UNION ALL
-    SELECT b.col, t.typbasetype, 0::oid,
-        CASE WHEN b.typmod < 0 THEN t.typtypmod ELSE b.typmod END
+    SELECT b.oid, t.typbasetype, CASE WHEN b.typmod < 0 THEN t.typtypmod ELSE b.typmod END
     FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
 )
-SELECT a.attname::text AS name, a.atttypid AS type_oid,
-    CASE WHEN t.typtype = 'e' THEN 'enum'
+SELECT b.oid AS oid, CASE WHEN t.typtype = 'e' THEN 'enum'
          WHEN n.nspname <> 'pg_catalog' AND t.typname <> 'citext' THEN n.nspname || '.' || t.typname
          ELSE t.typname::text END AS base,
     CASE WHEN t.typcategory = 'A' THEN coalesce(
         CASE WHEN e.typtype = 'e' THEN 'enum' ELSE e.typname::text END, '') ELSE '' END AS element,
-    pg_catalog.format_type(t.oid, NULL) AS sql_type, b.typmod AS typmod,
-    NOT a.attnotnull AS nullable, a.attgenerated <> '' AS generated,
-    a.atthasdef OR a.attidentity <> '' AS has_default
+    pg_catalog.format_type(t.oid, NULL) AS sql_type, b.typmod AS typmod
 FROM base b
-JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::oid AND a.attnum = b.col
 JOIN pg_catalog.pg_type t ON t.oid = b.type AND t.typtype <> 'd'
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
-ORDER BY a.attnum
+"""
+_COLUMNS = """
+SELECT a.attname::text AS name, a.atttypid AS type_oid, a.atttypmod AS typmod,
+    NOT a.attnotnull AS nullable, a.attgenerated <> '' AS generated,
+    a.atthasdef OR a.attidentity <> '' AS has_default
+FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
 
-async def connect(url: str) -> "asyncpg.Connection[Any]":
+async def connect(url: str, settings: Mapping[str, str] | None = None) -> "asyncpg.Connection[Any]":
     """Open a connection with our settings; binary dates, times and decimals pass through.
 
     Raises:
@@ -74,7 +73,7 @@ async def connect(url: str) -> "asyncpg.Connection[Any]":
                 url,
                 timeout=CONNECT_S_MAX,
                 command_timeout=STATEMENT_S_MAX,
-                server_settings=_SETTINGS,
+                server_settings={**_SETTINGS, **(settings or {})},
             )
             async with asyncio.timeout(CONNECT_S_MAX):
                 for name in PASSED:
@@ -128,12 +127,34 @@ def class_of(exc: Exception) -> str:
     return type(exc).__name__
 
 
+async def types_of(connection: "asyncpg.Connection[Any]") -> dict[int, TypeInfo]:
+    """Every type of the database by object id, domains resolved to their base types."""
+    return {
+        record["oid"]: TypeInfo(
+            base=record["base"],
+            element=record["element"],
+            sql_type=record["sql_type"],
+            typmod=record["typmod"],
+        )
+        for record in await connection.fetch(_TYPES)
+    }
+
+
 async def columns_of(
-    connection: "asyncpg.Connection[Any]", relation: int
+    connection: "asyncpg.Connection[Any]", relation: int, types: Mapping[int, TypeInfo]
 ) -> dict[str, ServerColumn]:
-    """The columns of a table by name, domains resolved to their base types."""
+    """The columns of a table by name."""
     records = await connection.fetch(_COLUMNS, relation)
-    return {record["name"]: ServerColumn(**dict(record)) for record in records}
+    columns: dict[str, ServerColumn] = {}
+    for record in records:
+        column = server_column(record["name"], record["type_oid"], record["typmod"], types)
+        columns[column.name] = replace(
+            column,
+            nullable=record["nullable"],
+            generated=record["generated"],
+            has_default=record["has_default"],
+        )
+    return columns
 
 
 async def relation_of(

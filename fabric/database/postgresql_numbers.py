@@ -4,9 +4,8 @@ Pure. Every function raises ValueError (or a subclass) for a value that the othe
 cannot hold; the message never quotes it.
 """
 
+import struct
 from collections.abc import Callable
-from struct import Struct
-from struct import error as StructError
 
 from fabric.database.postgresql_wire import MICROS_2000
 
@@ -14,9 +13,9 @@ DAYS_2000 = 10_957
 """2000-01-01 in days since 1970."""
 _INT32_MAX, _INT32_MIN = 2**31 - 1, -(2**31)
 _INT64_MAX, _INT64_MIN = 2**63 - 1, -(2**63)
-_DATE = Struct(">i")
-_MICROS = Struct(">q")
-_NUMERIC = Struct(">hhHH")
+_DATE = struct.Struct(">i")
+_MICROS = struct.Struct(">q")
+_NUMERIC = struct.Struct(">hhHH")
 _NEGATIVE, _POSITIVE = 0x4000, 0x0000
 _GROUP = 10_000
 
@@ -74,10 +73,10 @@ def _within(value: int, low: int, high: int) -> int:
     return value
 
 
-def _packed(form: Struct, value: int) -> bytes:
+def _packed(form: struct.Struct, value: int) -> bytes:
     try:
         return form.pack(value)
-    except (StructError, TypeError) as exc:
+    except (struct.error, TypeError) as exc:
         raise ValueError("date or time is outside what the column can hold") from exc
 
 
@@ -128,7 +127,7 @@ def numeric_writer(scale: int) -> Callable[[bytes], bytes]:
         sign = _NEGATIVE if unscaled < 0 else _POSITIVE
         try:
             head = _NUMERIC.pack(len(groups), len(groups) - fraction - 1, sign, scale)
-        except StructError as exc:
+        except struct.error as exc:
             raise ValueError("decimal has too many digits") from exc
         return head + b"".join(group.to_bytes(2, "big") for group in reversed(groups))
 

@@ -5,8 +5,8 @@ write, and the type that a sink makes. Values are Avro physical values; what doe
 fit raises ValueError, which its caller turns into a refusal that names the column.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Any, TypeAlias
 
@@ -20,11 +20,13 @@ from fabric.model.schema import RowSchema
 Binary: TypeAlias = Callable[[bytes], Value]
 Text: TypeAlias = Callable[[str], Value]
 
-NATIVE = frozenset("bool int2 int4 int8 float4 float8 text varchar bpchar bytea".split())
+NATIVE = frozenset(
+    {"bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "bytea"}
+)
 """Types whose Python values, as asyncpg gives and takes them, are Avro physical values."""
 PASSED = ("date", "time", "timestamp", "timestamptz", "numeric")
 """Types that cross asyncpg as their binary form; we read and write that ourselves."""
-_TEXTUAL = frozenset("text varchar bpchar name citext json enum".split())
+_TEXTUAL = frozenset({"text", "varchar", "bpchar", "name", "citext", "json", "enum"})
 """Types whose binary form is their text."""
 _MILLIS = 1000
 _INFINITIES = (2**63 - 1, -(2**63))
@@ -72,6 +74,16 @@ class ServerColumn:
     nullable: bool
     generated: bool
     has_default: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeInfo:
+    """One type of the server; see ServerColumn. `typmod` is a domain's own, else -1."""
+
+    base: str
+    element: str
+    sql_type: str
+    typmod: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +137,24 @@ _MADE: dict[str, str] = {
 }
 """Column types that a sink makes; decimals get theirs from precision and scale."""
 _LOGICAL = frozenset(_MADE) - {"boolean", "int", "long", "float", "double", "bytes", "string"}
+
+
+def server_column(
+    name: str, type_oid: int, typmod: int, types: Mapping[int, TypeInfo]
+) -> ServerColumn:
+    """A nullable column of a type; raises KeyError when the type is not in `types`."""
+    info = types[type_oid]
+    return ServerColumn(
+        name=name,
+        type_oid=type_oid,
+        base=info.base,
+        element=info.element,
+        sql_type=info.sql_type,
+        typmod=info.typmod if typmod < 0 else typmod,
+        nullable=True,
+        generated=False,
+        has_default=False,
+    )
 
 
 def fields_of(schema: RowSchema) -> tuple[Field, ...]:
@@ -243,17 +273,7 @@ def _array(field: Field, column: ServerColumn) -> Reader:
     if not (isinstance(field.avro, dict) and field.avro["type"] == "array"):
         raise Unfit(f"type {column.sql_type} is not {field.kind}")
     inner = _field(field.name, field.avro["items"], field.names)
-    plain = ServerColumn(
-        name=column.name,
-        type_oid=0,
-        base=column.element,
-        element="",
-        sql_type=column.sql_type,
-        typmod=column.typmod,
-        nullable=True,
-        generated=False,
-        has_default=False,
-    )
+    plain = replace(column, base=column.element, element="")
     element = reader_of(inner, plain)
     return Reader(binary=None, text=texts.array_reader(element.text, inner.nullable))
 

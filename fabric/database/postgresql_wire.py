@@ -5,10 +5,10 @@ sent them in binary, `str` in text, None for null, UNCHANGED for an unchanged TO
 value. Spec: PostgreSQL documentation, chapter 55 (message formats).
 """
 
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from struct import Struct
-from struct import error as StructError
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from fabric.model.errors import Malformed
@@ -25,7 +25,7 @@ class Unchanged(Enum):
 
 
 UNCHANGED: Final = Unchanged.TOAST
-Raw: TypeAlias = bytes | str | None | Literal[Unchanged.TOAST]
+Raw: TypeAlias = bytes | str | Literal[Unchanged.TOAST] | None
 
 
 class Keepalive(NamedTuple):
@@ -137,15 +137,15 @@ Message: TypeAlias = (
     | Ignored
 )
 
-_U16 = Struct(">H")
-_U32 = Struct(">I")
-_U64 = Struct(">Q")
-_BEGIN = Struct(">QqI")
-_COMMIT = Struct(">BQQq")
-_MESSAGE = Struct(">BQ")
-_COLUMN = Struct(">Ii")
-_KEEPALIVE = Struct(">QqB")
-_STATUS = Struct(">cQQQqB")
+_U16 = struct.Struct(">H")
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+_BEGIN = struct.Struct(">QqI")
+_COMMIT = struct.Struct(">BQQq")
+_MESSAGE = struct.Struct(">BQ")
+_COLUMN = struct.Struct(">Ii")
+_KEEPALIVE = struct.Struct(">QqB")
+_STATUS = struct.Struct(">cQQQqB")
 _XLOG_HEADER_BYTES = 25
 _BINARY, _TEXT, _NULL, _TOAST = b"btnu"
 
@@ -186,7 +186,7 @@ def parse_frame(data: bytes) -> Message | Keepalive:
         if tag == 0x6B:  # k: keepalive
             end_lsn, _, reply = _KEEPALIVE.unpack_from(data, 1)
             return Keepalive(end_lsn, bool(reply))
-    except (StructError, IndexError, UnicodeDecodeError) as exc:
+    except (struct.error, IndexError, UnicodeDecodeError) as exc:
         raise Malformed("replication frame is cut short or not text") from exc
     raise Malformed("replication frame has an unknown tag")
 
@@ -230,7 +230,7 @@ def _tuple(data: bytes, at: int) -> tuple[list[Raw], int]:
         if kind == _NULL:
             append(None)
             at += 1
-        elif kind == _BINARY or kind == _TEXT:
+        elif kind in (_BINARY, _TEXT):
             start = at + 5
             at = start + _U32.unpack_from(data, at + 1)[0]
             raw = data[start:at]
@@ -308,7 +308,7 @@ def _string(data: bytes, at: int) -> tuple[str, int]:
     return data[at:end].decode(), end + 1
 
 
-_READERS = {
+_READERS: dict[int, Callable[[bytes, int], Message]] = {
     ord("B"): _begin,
     ord("C"): _commit,
     ord("O"): _origin,

@@ -5,6 +5,7 @@ verdicts (replays). Denies by default: no view, no verdict.
 Spec: design section 9.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -29,8 +30,9 @@ _NOTES_MAX = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """Forward it; `marks` are its envelopes' places in their chains."""
+    """Forward it: `records` records; `marks` are its envelopes' places in their chains."""
 
+    records: int
     marks: tuple[Mark, ...] = ()
 
 
@@ -64,12 +66,12 @@ class Judge:
 
     Attributes:
         view: policy and members, or None before the first policy.
-        is_caught_up: the control topics were read to their end and still are.
+        is_caught_up: says whether the control topics were read to their end and still are.
     """
 
     def __init__(self, replays: Replays, *, heartbeat_interval_s: float) -> None:
         self.view: View | None = None
-        self.is_caught_up = False
+        self.is_caught_up: Callable[[], bool] = lambda: False
         self.replays = replays
         self._interval_s = heartbeat_interval_s
 
@@ -91,7 +93,7 @@ class Judge:
             raise DeniedError(Reason.NOT_READY, "gateway has no policy yet")
         if door.is_authoritys(topic):  # judged by signature alone, or nothing could start
             return self.view
-        if not self.is_caught_up:
+        if not self.is_caught_up():
             raise DeniedError(Reason.NOT_READY, "gateway still reads the control topics")
         self.view.members.check_fresh(now, self._interval_s)
         return self.view
@@ -143,7 +145,7 @@ class Judge:
             except (PeerError, DeniedError) as exc:
                 return _refused(exc, records, bad=(index,))
         self.replays.sent(marks)
-        return Admitted(marks=tuple(marks))
+        return Admitted(records=len(marks), marks=tuple(marks))
 
 
 def _records(part: Part, view: View) -> tuple[RawRecord, ...]:
@@ -178,7 +180,7 @@ def _control(
             )
         except (PeerError, DeniedError) as exc:
             return _refused(exc, records, bad=(index,))
-    return Admitted()
+    return Admitted(records=len(records))
 
 
 def _open(
@@ -195,7 +197,9 @@ def _open(
         except (PeerError, DeniedError) as exc:
             first = first or exc
             bad.append(index)
-    return Admitted() if first is None else _refused(first, records, bad=tuple(bad))
+    if first is not None:
+        return _refused(first, records, bad=tuple(bad))
+    return Admitted(records=len(records))
 
 
 def _bare_value(record: RawRecord) -> bytes:

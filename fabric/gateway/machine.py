@@ -7,6 +7,7 @@
 
     Forward       send this frame to a node (None: any), answer within `timeout_s`
     Reply         send this frame to the client (None: nothing); its request is done
+    Pass          records were admitted, for the count
     Note          keep the reason of a refusal for whoever was refused
     Close         cut the connection
 
@@ -84,6 +85,16 @@ class Reply:
 
     frame: bytes | None
     request_bytes: int
+    api: Api
+    is_ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """So many records of a topic were admitted."""
+
+    topic: str
+    records: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +114,21 @@ class Close:
     reason: Reason | None
 
 
-Command: TypeAlias = Forward | Reply | Note | Close
+Command: TypeAlias = Forward | Reply | Pass | Note | Close
 
 
 @dataclass(slots=True)
 class _Pending:
     """A request in the queue of replies. `production` is set for Produce alone."""
 
+    api: Api
     head: wire.Head
     request_bytes: int
     key: int = 0
     topics: tuple[str, ...] = ()
     production: Production | None = None
     is_done: bool = False
+    is_ok: bool = True
     reply: bytes | None = None
 
 
@@ -176,7 +189,7 @@ class Connection:
 
     def _begin(self, api: Api, frame: bytes, head: wire.Head, now: datetime) -> None:
         """Read the request first, so that a malformed one never enters the queue."""
-        pending = _Pending(head, len(frame))
+        pending = _Pending(api, head, len(frame))
         match api:
             case Api.API_VERSIONS:
                 self._finish(pending, self._versions(head))
@@ -190,6 +203,7 @@ class Connection:
                     answer = answers.write_init_producer_id(
                         head.version, head.correlation, error=error
                     )
+                    pending.is_ok = False
                     self._finish(pending, answer)
                 else:
                     self._forward(pending, None, frame, REQUEST_S_MAX)
@@ -215,6 +229,8 @@ class Connection:
         for part, refused in production.refusals():
             for digest in refused.notes or (None,):
                 self._out.append(Note(part.topic, part.partition, digest, refused.reason))
+        for part, count in production.admissions():
+            self._out.append(Pass(part.topic, count))
         if request.acks == 0 and production.must_not_be_silent(self._judge):
             raise PeerError(Reason.API_REFUSED, "acks=0 leaves no way to say what was refused")
         pending.production = production
@@ -234,6 +250,7 @@ class Connection:
                 self._out.append(Forward(ticket, shipment.node, shipment.frame, left))
             if production.is_complete:
                 pending.is_done, pending.reply = True, production.answer()
+                pending.is_ok = not production.has_failed
                 if production.must_close:
                     self._closing = self._closing or Close(Reason.BROKER_UNAVAILABLE)
             if production.is_asking:
@@ -304,7 +321,7 @@ class Connection:
             )
         else:
             self._closing = self._closing or Close(Reason.BROKER_UNAVAILABLE)
-        pending.is_done = True
+        pending.is_done, pending.is_ok = True, False
 
     def _flush(self) -> None:
         while self._pending:
@@ -312,6 +329,8 @@ class Connection:
             if not pending.is_done:
                 return
             del self._pending[key]
-            self._out.append(Reply(pending.reply, pending.request_bytes))
+            self._out.append(
+                Reply(pending.reply, pending.request_bytes, pending.api, pending.is_ok)
+            )
         if self._closing is not None:
             self._out.append(self._closing)

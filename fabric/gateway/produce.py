@@ -35,7 +35,6 @@ _LEADER_AWAY = 5
 _NOT_THE_LEADER = frozenset({3, 5, 6})
 """Errors after which who leads a partition must be asked anew."""
 _RECORD_ERRORS_FROM = 8
-_METADATA_VERSION = 12
 _ACKS = frozenset({-1, 0, 1})
 
 
@@ -62,6 +61,7 @@ class Production:
         self._marks: dict[_Place, tuple[Mark, ...]] = {}
         self._done: dict[_Place, PartAnswer] = {}
         self._refused: list[tuple[Part, Refused]] = []
+        self._admitted: list[tuple[Part, int]] = []
         self._sent: dict[int, Shipment] = {}
         self._has_asked = False
         self._throttle_ms = 0
@@ -77,6 +77,7 @@ class Production:
             verdict = judge.judge(part, identity, now)
             if isinstance(verdict, Admitted):
                 self._waiting[place] = part
+                self._admitted.append((part, verdict.records))
                 self._marks[place] = verdict.marks
             elif isinstance(verdict, Repeated):
                 self._done[place] = PartAnswer(
@@ -111,9 +112,13 @@ class Production:
         """What was refused, with its verdict."""
         return self._refused
 
+    def admissions(self) -> Sequence[tuple[Part, int]]:
+        """What was admitted, with its number of records."""
+        return self._admitted
+
     def must_not_be_silent(self, judge: Judge) -> bool:
         """Whether acks=0 cannot be served: something was refused, or its topic is protected."""
-        if any(answer.error for answer in self._done.values()) or judge.view is None:
+        if self.has_failed or judge.view is None:
             return True
         try:
             return any(
@@ -173,7 +178,7 @@ class Production:
         """Take a broker's answer in; raises Malformed when it is none to what was sent."""
         sent = self._sent[ticket]
         if sent.node is None:
-            directory.learn(answers.read_metadata(_METADATA_VERSION, frame))
+            directory.learn(answers.read_metadata(requests.OWN_METADATA_VERSION, frame))
             del self._sent[ticket]
             return
         parts, throttle_ms = answers.read_produce(self._head.version, frame)
@@ -207,9 +212,14 @@ class Production:
         return max((self._deadline - now).total_seconds(), 0.001)
 
     @property
+    def has_failed(self) -> bool:
+        """Whether any partition has an error so far."""
+        return any(answer.error for answer in self._done.values())
+
+    @property
     def must_close(self) -> bool:
         """Whether something failed that acks=0 leaves no other way to tell."""
-        return self._request.acks == 0 and any(a.error for a in self._done.values())
+        return self._request.acks == 0 and self.has_failed
 
     @property
     def is_complete(self) -> bool:

@@ -130,9 +130,13 @@ def write_metadata(head: Head, request: Metadata) -> bytes:
     return b"".join(out)
 
 
+OWN_METADATA_VERSION = 12
+"""Version of the gateway's own Metadata requests."""
+
+
 def ask_metadata(topics: Sequence[str]) -> bytes:
     """The gateway's own Metadata request (version 12) for topics by name."""
-    head = Head(Api.METADATA, 12, 0, "fabric-gateway", 0)
+    head = Head(Api.METADATA, OWN_METADATA_VERSION, 0, "fabric-gateway", 0)
     named = tuple((topic, bytes(16)) for topic in topics)
     return write_metadata(head, Metadata(topics=named, with_operations=(False,)))
 

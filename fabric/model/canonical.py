@@ -13,10 +13,13 @@ from typing import TypeAlias
 import cbor2
 
 from fabric.model.errors import Malformed
-from fabric.model.limits import CBOR_DEPTH_MAX
+from fabric.model.limits import CBOR_DEPTH_MAX, CBOR_ITEMS_MAX
 
 Value: TypeAlias = "int | bytes | str | Sequence[Value] | Mapping[int, Value]"
 
+_BYTES, _TEXT, _ARRAY, _MAP = 2, 3, 4, 5  # major types, RFC 8949 section 3.1
+_INFO_BYTES = 24  # from here on the head has 1, 2, 4 or 8 bytes more
+_INFO_MAX = 27  # above: reserved, or an indefinite length
 _INT_MAX = 2**64 - 1
 _INT_MIN = -(2**17)
 _KEY_MAX = 2**16
@@ -30,6 +33,7 @@ def encode(value: Value) -> bytes:
 
 def decode(data: bytes) -> Value:
     """Read exactly one value from `data`; raises Malformed for anything not canonical."""
+    _scan(data)
     try:
         value: Value = cbor2.loads(data)
         again = encode(value)
@@ -40,6 +44,34 @@ def decode(data: bytes) -> Value:
     if again != data:
         raise Malformed("CBOR is not canonical")
     return value
+
+
+def _scan(data: bytes) -> None:
+    """Refuse what is outside the subset before the decoder builds anything.
+
+    cbor2 evaluates tags while it reads: a rational number of two long integers costs it
+    seconds, a regular expression more. No tag and no simple value comes this far.
+    """
+    at, left, items = 0, 1, 0
+    while left:
+        if at >= len(data) or items == CBOR_ITEMS_MAX:
+            raise Malformed("CBOR is truncated or has too many items")
+        major, info = data[at] >> 5, data[at] & 31
+        if major > _MAP or info > _INFO_MAX:
+            raise Malformed("CBOR type is not allowed")
+        size = 0 if info < _INFO_BYTES else 1 << (info - _INFO_BYTES)
+        value = int.from_bytes(data[at + 1 : at + 1 + size]) if size else info
+        at += 1 + size
+        items += 1
+        left -= 1
+        if major in (_BYTES, _TEXT):
+            at += value
+        elif major == _ARRAY:
+            left += value
+        elif major == _MAP:
+            left += 2 * value
+    if at != len(data):
+        raise Malformed("CBOR has bytes after its end, or is truncated")
 
 
 def _ordered(value: object, depth: int) -> Value:

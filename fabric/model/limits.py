@@ -12,6 +12,8 @@ DECOMPRESSED_BYTES_MAX = 16 * 1024 * 1024
 PADDING_BYTES_MIN = 4_096
 SIGNATURES_MAX = 4
 CBOR_DEPTH_MAX = 8
+CBOR_ITEMS_MAX = 50_000
+"""Values in one CBOR structure; a thousand recipients or heads need a few thousand."""
 
 # Streams and epochs
 HEADS_REMEMBERED = 64

@@ -12,15 +12,14 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import fastavro
-from fastavro.schema import SchemaParseException
 
-from fabric.model.errors import FabricError, Malformed, Reason, UsageError
+from fabric.model.errors import Malformed, Reason, UsageError
+from fabric.model.schema_weight import weigh
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _KEY_TYPES = frozenset({"int", "long", "string", "bytes", "boolean"})
 _SCHEMA_BYTES_MAX = 256 * 1024
-_DEPTH_MAX = 16
 
 _RUN: Json = {
     "type": "record",
@@ -54,24 +53,24 @@ class RowSchema:
         """Read an Avro record schema.
 
         Raises:
-            Malformed: not an Avro record, recursive, nested too deep, holds an array of
-                nulls, or a key field is missing, nullable or not of a simple type.
+            Malformed: not an Avro record, not bounded (fabric.model.schema_weight), or a
+                key field is missing, nullable or not of a simple type.
         """
+        if len(text) > _SCHEMA_BYTES_MAX:
+            raise Malformed("schema is too large")
         try:
-            if len(text) > _SCHEMA_BYTES_MAX:
-                raise Malformed("schema is too large")
             declared = json.loads(text)
-            fastavro.parse_schema(json.loads(text), named_schemas={})
-        except (ValueError, SchemaParseException, TypeError, KeyError, RecursionError) as exc:
-            raise Malformed("schema does not parse as Avro") from exc
-        except FabricError:
+            if not isinstance(declared, dict) or declared.get("type") != "record":
+                raise Malformed("schema is not an Avro record")
+            weigh(fastavro.parse_schema(json.loads(text), named_schemas={}))
+        except Malformed:
             raise
-        if not isinstance(declared, dict) or declared.get("type") != "record":
-            raise Malformed("schema is not an Avro record")
-        _check_bounded(declared, frozenset(), _DEPTH_MAX)
+        except Exception as exc:  # fastavro raises whatever the wrong shape makes it raise
+            raise Malformed("schema does not parse as Avro") from exc
         types = {f["name"]: f["type"] for f in declared["fields"]}
         for name in key:
-            if name not in types or _physical(types[name]) not in _KEY_TYPES:
+            physical = _physical(types[name]) if name in types else None
+            if not isinstance(physical, str) or physical not in _KEY_TYPES:
                 raise Malformed("key field is missing, nullable or not of a simple type")
         if not key or len(set(key)) != len(key):
             raise Malformed("key must name at least one field, each once")
@@ -185,29 +184,3 @@ def _physical(schema: Any) -> Any:
         keep = ("type", "name", "namespace", "symbols", "size")
         return {k: schema[k] for k in keep if k in schema}
     return _physical(kind)
-
-
-def _check_bounded(schema: Any, open_names: frozenset[str], depth: int) -> None:
-    """Refuse recursion and items of zero bytes, which make a decoder run without end."""
-    if depth == 0:
-        raise Malformed("schema is nested too deep")
-    if isinstance(schema, str) and schema in open_names:
-        raise Malformed("schema is recursive")
-    if isinstance(schema, list):
-        for branch in schema:
-            _check_bounded(branch, open_names, depth - 1)
-    if not isinstance(schema, dict):
-        return
-    inside = open_names
-    if "name" in schema:
-        short = schema["name"].rpartition(".")[2]
-        inside = open_names | {schema["name"], short, f"{schema.get('namespace', '')}.{short}"}
-    for item in schema.get("fields", ()):
-        _check_bounded(item["type"], inside, depth - 1)
-    for inner in ("items", "values"):
-        if inner in schema:
-            if _physical(schema[inner]) in ("null", ["null"]):
-                raise Malformed("schema holds an array of nulls")
-            _check_bounded(schema[inner], inside, depth - 1)
-    if isinstance(schema.get("type"), dict | list):
-        _check_bounded(schema["type"], inside, depth - 1)

@@ -39,7 +39,7 @@ def test_other_text_is_refused(text: str) -> None:
 
 
 def test_infinity_is_not_written() -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises((ValueError, TypeError)):
         writer({"type": "array", "items": "double"}, {})([float("inf")])
 
 

@@ -61,7 +61,7 @@ def test_what_applications_write_is_understood(logical: str, text: str, value: i
     ],
 )
 def test_what_would_lose_meaning_is_refused(logical: str, value: object) -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises((ValueError, TypeError)):
         reader(logical)(value)  # type: ignore[arg-type]  # wrong on purpose
 
 

@@ -1,0 +1,143 @@
+"""Build the parts of an agent from its configuration: captures, applies, subscriptions."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from fabric.agent.host import BlockTarget, Host
+from fabric.agent.lane import Lane, SealedLane
+from fabric.agent.open_lane import OpenLane
+from fabric.agent.open_reading import OpenReader
+from fabric.agent.progress import Progress
+from fabric.agent.publish_machine import Feed, Limits
+from fabric.agent.publishing import Plan, Publisher
+from fabric.agent.reading import SealedReader
+from fabric.agent.sinks import SinkHolder
+from fabric.agent.subscription import Subscription
+from fabric.agent.supervisor import cause_of
+from fabric.config import BlockConfig
+from fabric.model.errors import Reason
+from fabric.model.names import HostId, Origin, Topic
+from fabric.policy import decide
+from fabric.policy.types import Dataset
+from fabric.ports import ChangeSource, SourceTable
+
+
+def is_sealed(host: Host, dataset: Dataset) -> bool:
+    """Whether the dataset's level is a sealed one."""
+    return decide.rule_of(host.view.policy, dataset).sealed
+
+
+def source_tables(host: Host, tables: Mapping[str, Topic]) -> list[SourceTable]:
+    """What a source is to read; raises DeniedError TOPIC_UNKNOWN."""
+    policy = host.view.policy
+    return [
+        SourceTable(table=table, topic=topic, schema=decide.dataset_of(policy, str(topic)).schema)
+        for table, topic in tables.items()
+    ]
+
+
+def origin_of(me: HostId, source: str) -> Origin:
+    """The origin that a capture of this host feeds."""
+    return Origin(me.agency, me.system, source)
+
+
+async def publisher(
+    host: Host, part: str, source: str, *, reads: ChangeSource, topics: Sequence[Topic],
+    block: BlockConfig, stop: asyncio.Event,
+) -> Publisher:  # fmt: skip
+    """A capture ready to run, from what the state file remembers.
+
+    Args:
+        part: name on the status board.
+        source: the capture's name.
+        reads: the source, not open yet.
+
+    Raises:
+        DeniedError: TOPIC_UNKNOWN, a topic is no dataset of the policy.
+    """
+    feeds = [_feed(host, topic) for topic in topics]
+    state = host.identity.state
+    heads = {topic: await asyncio.to_thread(state.heads, topic) for topic in topics}
+    resume = await asyncio.to_thread(state.source, source)
+    lanes: dict[Topic, Lane] = {}
+    for feed in feeds:
+        if feed.sealed:
+            lanes[feed.topic] = SealedLane(
+                host, feed.topic, feed.schema, heads=heads[feed.topic], streams=feed.partitions
+            )
+        else:
+            lanes[feed.topic] = OpenLane(host, feed.topic, feed.schema)
+    plan = Plan(
+        part=part,
+        origin=origin_of(host.view.me, source),
+        feeds=feeds,
+        limits=Limits(
+            changes_max=block.changes_max,
+            bytes_max=block.bytes_max,
+            linger_s=block.linger_s,
+            silence_s=block.silence_s,
+        ),
+        resume=resume,
+        upto={stream: item.upto for found in heads.values() for stream, item in found.items()},
+    )
+    progress = Progress(source, host.identity)
+    return Publisher(host, plan, reads, lanes=lanes, progress=progress, stop=stop)
+
+
+def _feed(host: Host, topic: Topic) -> Feed:
+    dataset = decide.dataset_of(host.view.policy, str(topic))
+    return Feed(
+        topic=topic,
+        schema=dataset.schema,
+        partitions=dataset.partitions,
+        salt=dataset.salt,
+        sealed=is_sealed(host, dataset),
+    )
+
+
+async def run_publisher(host: Host, made: Publisher, topics: Sequence[Topic]) -> None:
+    """Run a capture until it is stopped, or the policy of a dataset changes."""
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(host.view.until_changed(*topics))
+        await made.run()
+        watch.cancel()
+
+
+async def read_partition(
+    host: Host, part: str, dataset: Dataset, partition: int, target: BlockTarget
+) -> None:
+    """Read one partition into `target`, for ever; raises as the readers do."""
+    kind = SealedReader if is_sealed(host, dataset) else OpenReader
+    reader = kind(
+        host,
+        dataset,
+        partition,
+        sink=target,
+        well=lambda: host.telemetry.board.show(part, None),
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(host.view.until_changed(dataset.topic))
+        tasks.create_task(reader.run())
+
+
+async def apply_partition(
+    host: Host, part: str, holder: SinkHolder, topic: Topic, partition: int
+) -> None:
+    """Apply one partition to a target database; a database that failed is opened anew."""
+    sink = await holder.use(topic)
+    dataset = decide.dataset_of(host.view.policy, str(topic))
+    try:
+        await read_partition(host, part, dataset, partition, sink)
+    except BaseException as exc:
+        cause = cause_of(exc)
+        if cause is not None and cause.reason is Reason.DATABASE_UNAVAILABLE:
+            await holder.broken()
+        raise
+
+
+async def subscribe_partition(
+    host: Host, part: str, subscription: Subscription, topic: Topic, partition: int
+) -> None:
+    """Read one partition for a subscriber."""
+    dataset = decide.dataset_of(host.view.policy, str(topic))
+    await read_partition(host, part, dataset, partition, subscription)

@@ -1,0 +1,86 @@
+"""The Python API as a target: blocks go to a queue, positions to the state file.
+
+Implements what a reader needs of ports.ChangeSink. A change is delivered at least
+once: until its position is acknowledged, a restart delivers it again.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from fabric.agent.identity import Identity
+from fabric.model.block import Block
+from fabric.model.change import Change, changes_of
+from fabric.model.names import Stream, Topic
+from fabric.ports import Applied, StreamState
+
+_QUEUE_BLOCKS_MAX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a subscriber stands; opaque. Give it to `ack` when the change is dealt with."""
+
+    stream: Stream
+    state: StreamState
+
+    def __repr__(self) -> str:
+        return f"Position({self.stream}, {tuple(self.state.high)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Delivery:
+    block: Block
+    before: StreamState | None
+    after: StreamState
+
+
+class Subscription:
+    """One subscriber of one topic."""
+
+    def __init__(self, identity: Identity, topic: Topic) -> None:
+        self._identity = identity
+        self._topic = topic
+        self._queue: asyncio.Queue[_Delivery] = asyncio.Queue(_QUEUE_BLOCKS_MAX)
+        self._given: dict[Stream, StreamState] = {}
+
+    async def streams(self, topic: Topic) -> Mapping[Stream, StreamState]:
+        """Where to go on: what was delivered in this life, else what was acknowledged."""
+        stored = await asyncio.to_thread(self._identity.state.positions, topic)
+        return {**stored, **self._given}
+
+    async def state(self, stream: Stream) -> StreamState | None:
+        """As `streams`, for one."""
+        return (await self.streams(stream.topic)).get(stream)
+
+    async def apply(self, block: Block, expected: StreamState | None, new: StreamState) -> Applied:
+        """Queue the block; waits while the subscriber is busy."""
+        await self._queue.put(_Delivery(block=block, before=expected, after=new))
+        self._given[block.stream] = new
+        return Applied(state=new, applied=block.count, quarantined=0)
+
+    async def next(self) -> Iterator[tuple[Change, Position]]:
+        """The changes of the next block, each with its position."""
+        return deliver(await self._queue.get())
+
+
+def deliver(item: _Delivery) -> Iterator[tuple[Change, Position]]:
+    """Changes with positions. Only the last one moves the chain.
+
+    Before that, a restart must read the same record again, and drop what lies at or
+    before the acknowledged change.
+    """
+    left = item.block.count
+    stream = item.block.stream
+    for run in item.block.runs:
+        for change in changes_of(run, item.block.generation, stream.topic, stream.origin):
+            left -= 1
+            state = item.after
+            if left:
+                state = replace(
+                    item.after,
+                    high=change.sequence,
+                    chain=b"" if item.before is None else item.before.chain,
+                    offset=item.after.offset - 1,
+                )
+            yield change, Position(stream, state)

@@ -1,0 +1,318 @@
+"""What the authority does with each request, in the order of effects. Knows no HTTP.
+
+A good quote: ledger on disk, result published, host state published, rights on the
+broker, answer. A notice: ledger on disk, published, rights taken away, answer. The
+ledger decides between requests that race; whoever reads it last sees every notice.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fabric.attest.appraise import enrol
+from fabric.attest.credential import make_credential
+from fabric.attest.ek import check_ek
+from fabric.attest.members import Notice, NoticeKind
+from fabric.attest.messages import (
+    ActivateRequest,
+    AttestAnswer,
+    AttestRequest,
+    Challenge,
+    ChallengeRequest,
+    EnrolChallenge,
+    EnrolRequest,
+)
+from fabric.authority.attest_machine import (
+    Case,
+    approved,
+    check_approved_ek,
+    judge,
+    svid_end,
+    tls_point,
+)
+from fabric.authority.keeper import Keeper
+from fabric.authority.ledger import LedgerThread
+from fabric.authority.machine import Challenges, Enrolments, check_same, forbid, stands
+from fabric.authority.pki import Ca, issue_svid
+from fabric.authority.publisher import Publisher
+from fabric.model.errors import (
+    DeniedError,
+    FabricError,
+    PeerError,
+    Reason,
+    UnavailableError,
+)
+from fabric.model.names import HostId
+from fabric.policy.decide import approval_of
+from fabric.policy.types import Policy
+from fabric.ports import AuditLog, Clock
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, as far as TLS knows.
+
+    Attributes:
+        name: certificate subject or network address, for quotas and audit.
+        host: the host its certificate names, if it has one.
+        is_admin: its certificate is the platform administrator's.
+        has_certificate: it showed a certificate of a trusted CA.
+    """
+
+    name: str
+    host: HostId | None = None
+    is_admin: bool = False
+    has_certificate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the service stands on.
+
+    Attributes:
+        policy: the policy in force.
+        ca: issues SVIDs.
+        lifetime_s: shortens the policy's lifetime of results, seconds.
+        noticed: called with the kind of every notice given out.
+    """
+
+    policy: Callable[[], Policy]
+    clock: Clock
+    ledger: LedgerThread
+    publisher: Publisher
+    keeper: Keeper
+    ca: Ca = field(repr=False)
+    audit: AuditLog
+    lifetime_s: int | None
+    noticed: Callable[[str], None]
+
+
+class Authority:
+    """The operations. All raise FabricError; whatever is raised means refused."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._challenges = Challenges()
+        self._enrolments = Enrolments()
+        self._locks: dict[HostId, asyncio.Lock] = {}  # of enrolled hosts only
+
+    async def enrol(self, body: bytes, caller: Caller) -> bytes:
+        """Check the TPM's certificate and ask for proof that it holds the AK."""
+        request = EnrolRequest.decode(body)
+        _check_own(caller, request.host)
+        now, policy = self._parts.clock.now(), self._parts.policy()
+        ek = check_ek(request.ek_certificate, policy.trust.ek_ca_pem, now)
+        check_approved_ek(policy, request.host, ek.sha256, now)
+        enrolment = enrol(request.host, ek, request.ak_public)
+        known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
+        try:
+            check_same(known.enrolment, enrolment)
+        except DeniedError:
+            self._audit("enrolment_conflict", caller, host=str(request.host))
+            raise
+        pending = self._enrolments.open(enrolment, caller.name, now)
+        credential, secret = make_credential(ek.public, enrolment.ak_name, pending.secret)
+        return EnrolChallenge(enrolment=pending.id, credential=credential, secret=secret).encode()
+
+    async def activate(self, body: bytes, caller: Caller) -> None:
+        """Keep the enrolment of a TPM that recovered the secret."""
+        request = ActivateRequest.decode(body)
+        now = self._parts.clock.now()
+        enrolment = self._enrolments.take(request.enrolment, request.secret, now)
+        _check_own(caller, enrolment.host)
+        await self._parts.ledger.do(lambda ledger: ledger.enrol(enrolment, now))
+        self._audit(
+            "enrolled",
+            caller,
+            host=str(enrolment.host),
+            ek_sha256=enrolment.ek_sha256.hex(),
+            ak_name=enrolment.ak_name.hex(),
+        )
+
+    async def challenge(self, body: bytes, caller: Caller) -> bytes:
+        """A nonce for one quote over the PCRs of the host's approval."""
+        request = ChallengeRequest.decode(body)
+        _check_own(caller, request.host)
+        known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
+        now, policy = self._parts.clock.now(), self._parts.policy()
+        approval = approved(policy, known, request.host, now)
+        challenge = self._challenges.open(request.host, caller.name, now)
+        return Challenge(
+            session=challenge.session,
+            nonce=challenge.nonce,
+            verifier=policy.trust.verifier_name,
+            pcrs=approval.pcrs,
+            expires_ms=int((challenge.expires - now).total_seconds() * 1000),
+        ).encode()
+
+    async def attest(self, body: bytes, caller: Caller) -> bytes:
+        """Judge a quote; an SVID and a result for a host that is right."""
+        request = AttestRequest.decode(body)
+        _check_own(caller, request.host)
+        challenge = self._challenges.take(request.session, request.host, self._parts.clock.now())
+        async with self._locks.setdefault(request.host, asyncio.Lock()):
+            known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
+            case = Case(
+                request=request,
+                challenge=challenge,
+                known=known,
+                policy=self._parts.policy(),
+                now=self._parts.clock.now(),
+                lifetime_s=self._parts.lifetime_s,
+            )
+            try:
+                answer = await self._attest(case)
+            except (PeerError, DeniedError) as exc:
+                host, reason = str(request.host), exc.reason.value
+                self._audit("attestation_refused", caller, host=host, reason=reason)
+                if exc.reason is Reason.STATE_REFUSED:
+                    await self._suspend_at_once(case)
+                raise
+        return answer.encode()
+
+    async def _attest(self, case: Case) -> AttestAnswer:
+        verdict = judge(case)
+        result, trust_domain = verdict.result, case.policy.trust.trust_domain
+        svid = issue_svid(
+            self._parts.ca, result.host, trust_domain, tls_point(result), svid_end(result)
+        )
+        state = await self._parts.ledger.do(lambda ledger: ledger.attest(verdict, case.now))
+        data = await self._parts.publisher.attested(result, state, trust_domain)
+        await self._parts.keeper.follow(result.host)
+        # A notice that came meanwhile stands above the state; its host gets no certificate.
+        known = await self._parts.ledger.do(lambda ledger: ledger.known(result.host))
+        forbid(stands(known.notices, result.approval), result.host)
+        self._parts.audit.write(
+            "attested",
+            {
+                "host": str(result.host),
+                "result": result.id.hex(),
+                "approval": result.approval,
+                "level": result.level,
+                "expires": result.expires.isoformat(),
+            },
+        )
+        return AttestAnswer(svid_pem=svid, result=data)
+
+    async def _suspend_at_once(self, case: Case) -> None:
+        """An authentic quote of a wrong state does not wait for the old result to end."""
+        host = case.request.host
+        approval = approval_of(case.policy, host, case.now).number
+        try:
+            await self._give_notice(
+                host, NoticeKind.SUSPENSION, approval=approval, why=Reason.STATE_REFUSED
+            )
+        except UnavailableError as exc:
+            # The notice is kept and goes out first; the refusal must be told all the same.
+            _log.error("suspension of %s: %s", host, exc)
+
+    async def decide(
+        self, host: HostId, kind: NoticeKind, *, why: str, caller: Caller
+    ) -> Mapping[str, str | int]:
+        """An administrator's suspension or revocation of a host under its latest approval.
+
+        Raises:
+            DeniedError: NOT_ENROLLED, nobody knows this host.
+            UnavailableError: GATEWAY_UNAVAILABLE; kept, and goes out when a gateway answers.
+        """
+        known = await self._parts.ledger.do(lambda ledger: ledger.known(host))
+        approval = self._parts.policy().approvals.get(host)
+        numbers = [known.approval_seen] + ([approval.number] if approval else [])
+        if known.enrolment is None and approval is None and not known.approval_seen:
+            raise DeniedError(Reason.NOT_ENROLLED, f"host {host} is neither enrolled nor approved")
+        reason = Reason.HOST_REVOKED if kind is NoticeKind.REVOCATION else Reason.HOST_SUSPENDED
+        self._audit("decided", caller, host=str(host), kind=kind.value, why=why)
+        number = await self._give_notice(host, kind, approval=max(numbers), why=reason)
+        return {"host": str(host), "kind": kind.value, "number": number, "approval": max(numbers)}
+
+    async def forget(self, host: HostId, *, why: str, caller: Caller) -> Mapping[str, str | int]:
+        """Delete a host's enrolment, so that another TPM may enrol under its name."""
+        self._audit("enrolment_forgotten", caller, host=str(host), why=why)
+        was_there = await self._parts.ledger.do(lambda ledger: ledger.forget(host))
+        if not was_there:
+            raise DeniedError(Reason.NOT_ENROLLED, f"host {host} is not enrolled")
+        return {"host": str(host)}
+
+    async def enrolments(self) -> list[dict[str, str | int]]:
+        """Every enrolment, for people."""
+        entries = await self._parts.ledger.do(lambda ledger: ledger.enrolments())
+        return [
+            {
+                "host": str(entry.enrolment.host),
+                "ek_sha256": entry.enrolment.ek_sha256.hex(),
+                "ak_name": entry.enrolment.ak_name.hex(),
+                "enrolled": entry.at.isoformat(timespec="seconds"),
+            }
+            for entry in entries
+        ]
+
+    async def hosts(self) -> list[dict[str, str | int]]:
+        """Every host with its state now, for people; `expired` when its result has ended."""
+        now = self._parts.clock.now()
+        return [
+            {
+                "host": str(entry.state.host),
+                "state": entry.shown(now),
+                "level": entry.standing.level if entry.standing else 0,
+                "clearance": str(entry.standing.clearance) if entry.standing else "",
+                "approval": entry.state.approval,
+                "number": entry.state.number,
+                "result": entry.state.result_id.hex(),
+                "since": entry.state.since.isoformat(timespec="seconds"),
+                "expires": entry.state.expires.isoformat(timespec="seconds"),
+            }
+            for entry in await self._parts.ledger.do(lambda ledger: ledger.hosts())
+        ]
+
+    async def _give_notice(
+        self, host: HostId, kind: NoticeKind, *, approval: int, why: Reason
+    ) -> int:
+        """Keep a notice, publish it and take the host's rights; its number, 0 if it stood."""
+        now = self._parts.clock.now()
+        notice = await self._parts.ledger.do(
+            lambda ledger: ledger.notice(host, kind, approval=approval, why=why, now=now)
+        )
+        if notice is None:
+            return 0
+        began = time.monotonic()
+        self._parts.noticed(kind.value)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._parts.keeper.follow(host))
+            published = group.create_task(self._published(notice))
+        failure = published.result()
+        self._parts.audit.write(
+            "notice",
+            {
+                "host": str(host),
+                "kind": kind.value,
+                "number": notice.number,
+                "approval": approval,
+                "why": why.value,
+                "published": int(failure is None),
+                "milliseconds": int((time.monotonic() - began) * 1000),
+            },
+        )
+        if failure is not None:
+            raise failure
+        return notice.number
+
+    async def _published(self, notice: Notice) -> FabricError | None:
+        """Wait for publication; a failure is returned, so that it cancels nothing else."""
+        try:
+            await self._parts.publisher.published(notice.number)
+        except UnavailableError as exc:
+            return exc
+        return None
+
+    def _audit(self, event: str, caller: Caller, **fields: str) -> None:
+        self._parts.audit.write(event, {"caller": caller.name, **fields})
+
+
+def _check_own(caller: Caller, host: HostId) -> None:
+    """Whoever shows a host's certificate speaks for that host alone."""
+    if caller.host is not None and caller.host != host:
+        raise PeerError(Reason.IDENTITY_MISMATCH, "certificate is another host's")

@@ -1,0 +1,134 @@
+"""The resume token of a PostgreSQL source: which cluster, which slot, how far, what is snapshot.
+
+`last_key` holds a row's key, so a token is as secret as the rows; it stays in the
+agent's state file on the same host.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fabric.database.postgresql_window import Key
+
+PENDING, BEGUN, DONE = "pending", "begun", "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the snapshot of one dataset came.
+
+    Attributes:
+        table: the table it reads; another table means another snapshot.
+        fingerprint: of the schema it reads with, hexadecimal.
+        state: `pending`, `begun` (the begin mark is out) or `done`.
+        last_key: physical values of the last key read; None before the first chunk.
+    """
+
+    table: str
+    fingerprint: str
+    state: str = PENDING
+    last_key: Key | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """Where to go on.
+
+    Attributes:
+        generation: life of the source.
+        system_id, timeline: the cluster and its history, which give log positions meaning.
+        position: every change at or before it is out.
+        snapshots: progress by topic.
+    """
+
+    generation: int
+    system_id: str
+    timeline: int
+    slot: str
+    position: int
+    snapshots: dict[str, Progress]
+
+    def at(self, position: int) -> "Token":
+        """The same at another position."""
+        return replace(self, position=position)
+
+    def with_progress(self, topic: str, progress: Progress) -> "Token":
+        """The same with one dataset's progress."""
+        return replace(self, snapshots={**self.snapshots, topic: progress})
+
+
+def encode(token: Token) -> str:
+    """As JSON text."""
+    return json.dumps(
+        {
+            "kind": "postgresql",
+            "version": 1,
+            "generation": token.generation,
+            "system_id": token.system_id,
+            "timeline": token.timeline,
+            "slot": token.slot,
+            "lsn": token.position,
+            "snapshot": {name: _progress_out(each) for name, each in token.snapshots.items()},
+        },
+        separators=(",", ":"),
+    )
+
+
+def decode(text: str | None) -> Token | None:
+    """Read a token, or None when it is not one of ours: then there is nothing to go on from."""
+    try:
+        data: Any = json.loads(text or "")
+        if data["kind"] != "postgresql" or data["version"] != 1:
+            return None
+        return Token(
+            generation=int(data["generation"]),
+            system_id=str(data["system_id"]),
+            timeline=int(data["timeline"]),
+            slot=str(data["slot"]),
+            position=int(data["lsn"]),
+            snapshots={name: _progress_in(each) for name, each in data["snapshot"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def generation_in(text: str | None) -> int:
+    """The generation of any source's token, 0 when it has none; new ones must be greater."""
+    try:
+        return int(json.loads(text or "")["generation"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+def _progress_out(progress: Progress) -> dict[str, Any]:
+    last = progress.last_key
+    return {
+        "table": progress.table,
+        "fingerprint": progress.fingerprint,
+        "state": progress.state,
+        "last_key": None if last is None else [_out(value) for value in last],
+    }
+
+
+def _progress_in(data: Any) -> Progress:
+    last = data["last_key"]
+    if data["state"] not in (PENDING, BEGUN, DONE):
+        raise ValueError
+    return Progress(
+        table=str(data["table"]),
+        fingerprint=str(data["fingerprint"]),
+        state=data["state"],
+        last_key=None if last is None else tuple(_in(value) for value in last),
+    )
+
+
+def _out(value: Any) -> Any:
+    return {"bytes": value.hex()} if isinstance(value, bytes) else value
+
+
+def _in(value: Any) -> Any:
+    if isinstance(value, dict):
+        return bytes.fromhex(value["bytes"])
+    if isinstance(value, int | str):
+        return value
+    raise ValueError

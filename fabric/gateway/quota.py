@@ -1,0 +1,63 @@
+"""Limits per identity: connections, unanswered requests and their bytes.
+
+Too many connections are refused; too many requests are not read, so that the
+client's own socket holds them back and nobody else's.
+"""
+
+import asyncio
+
+from fabric.model.errors import DeniedError, Reason
+from fabric.model.limits import (
+    BYTES_PER_IDENTITY_MAX,
+    CONNECTIONS_PER_IDENTITY_MAX,
+    REQUESTS_PER_IDENTITY_MAX,
+)
+
+
+class Quota:
+    """What one identity uses now."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self._requests = 0
+        self._bytes = 0
+        self._room = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        """Wait for room for one request of `size` bytes and take it."""
+        while (
+            self._requests >= REQUESTS_PER_IDENTITY_MAX
+            or self._bytes + size > BYTES_PER_IDENTITY_MAX
+        ):
+            self._room.clear()
+            await self._room.wait()
+        self._requests += 1
+        self._bytes += size
+
+    def give(self, size: int) -> None:
+        """Give a request's room back."""
+        self._requests -= 1
+        self._bytes -= size
+        self._room.set()
+
+
+class Quotas:
+    """The quotas of all identities that are connected."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Quota] = {}
+
+    def enter(self, name: str) -> Quota:
+        """One more connection; raises DeniedError OVERLOADED."""
+        quota = self._by_name.setdefault(name, Quota())
+        if quota.connections >= CONNECTIONS_PER_IDENTITY_MAX:
+            raise DeniedError(Reason.OVERLOADED, "identity has too many connections")
+        quota.connections += 1
+        return quota
+
+    def leave(self, name: str) -> None:
+        """One connection less."""
+        quota = self._by_name[name]
+        quota.connections -= 1
+        if not quota.connections:
+            del self._by_name[name]

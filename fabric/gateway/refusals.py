@@ -1,0 +1,123 @@
+"""Why the gateway refused a record: kept for a while, told to whoever was refused.
+
+Old clients cannot carry a reason in Kafka's own answer, so they ask here, over
+HTTPS with the certificate they produced with:
+`GET /refusals/{topic}/{partition}/{SHA-256 of the record's value, hex}`
+gives `{"reason": "..."}` or 404; nobody learns of another identity's refusals.
+"""
+
+import re
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+from aiohttp import web
+
+from fabric.config import Address
+from fabric.gateway.identity import identify
+from fabric.model.errors import ConfigInvalid, PeerError, Reason
+from fabric.model.limits import REFUSALS_REMEMBERED
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PARTITION = re.compile(r"[0-9]{1,10}")
+_STOP_S_MAX = 1.0
+_BODY_BYTES_MAX = 1_024
+
+_Key: TypeAlias = tuple[str, str, int, bytes]
+
+
+class RefusalLog:
+    """The newest refusals, by identity, topic, partition and SHA-256 of the record's value."""
+
+    def __init__(self, size: int = REFUSALS_REMEMBERED) -> None:
+        self._size = size
+        self._reasons: OrderedDict[_Key, Reason] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def note(
+        self, identity: str, topic: str, partition: int, *, digest: bytes, reason: Reason
+    ) -> None:
+        """Keep a refusal; the oldest is forgotten."""
+        key = (identity, topic, partition, digest)
+        self._reasons[key] = reason
+        self._reasons.move_to_end(key)
+        while len(self._reasons) > self._size:
+            self._reasons.popitem(last=False)
+
+    def reason_of(
+        self, identity: str, topic: str, partition: int, *, digest: bytes
+    ) -> Reason | None:
+        """Why this identity's record was refused, as far as it is remembered."""
+        return self._reasons.get((identity, topic, partition, digest))
+
+
+@asynccontextmanager
+async def serving(
+    log: RefusalLog,
+    listen: Address,
+    *,
+    context: ssl.SSLContext,
+    trust_domain: Callable[[], str | None],
+) -> AsyncIterator[int]:
+    """Serve the refusal log while the block runs; yields the bound port.
+
+    Args:
+        trust_domain: the policy's SPIFFE trust domain, None before there is a policy.
+
+    Raises:
+        ConfigInvalid: the address cannot be bound.
+    """
+    app = web.Application(client_max_size=_BODY_BYTES_MAX)
+    app.router.add_get("/refusals/{topic}/{partition}/{digest}", _Refusals(log, trust_domain).get)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        site = web.TCPSite(
+            runner, listen.host, listen.port, ssl_context=context, shutdown_timeout=_STOP_S_MAX
+        )
+        try:
+            await site.start()
+        except OSError as exc:
+            raise ConfigInvalid(
+                f"gateway.side_listen: {listen} cannot be bound ({exc.strerror});"
+                " choose a free address"
+            ) from exc
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+class _Refusals:
+    def __init__(self, log: RefusalLog, trust_domain: Callable[[], str | None]) -> None:
+        self._log = log
+        self._trust_domain = trust_domain
+
+    async def get(self, request: web.Request) -> web.Response:
+        """One reason, or 404 whatever is missing; 403 without an identity."""
+        identity = self._identity(request)
+        if identity is None:
+            raise web.HTTPForbidden
+        partition, digest = request.match_info["partition"], request.match_info["digest"]
+        if not _PARTITION.fullmatch(partition) or not _DIGEST.fullmatch(digest):
+            raise web.HTTPNotFound
+        reason = self._log.reason_of(
+            identity, request.match_info["topic"], int(partition), digest=bytes.fromhex(digest)
+        )
+        if reason is None:
+            raise web.HTTPNotFound
+        return web.json_response({"reason": str(reason)})
+
+    def _identity(self, request: web.Request) -> str | None:
+        trust_domain = self._trust_domain()
+        tls = request.transport.get_extra_info("ssl_object") if request.transport else None
+        certificate = tls.getpeercert(binary_form=True) if tls else None
+        if trust_domain is None or certificate is None:
+            return None
+        try:
+            return identify(certificate, trust_domain).name
+        except PeerError:
+            return None

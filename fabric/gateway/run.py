@@ -1,0 +1,157 @@
+"""The gateway as a process: parts put together, started, stopped."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+
+from fabric.config import Address, GatewayConfig
+from fabric.gateway import answers, refusals, requests
+from fabric.gateway.cluster import Directory
+from fabric.gateway.judge import Judge
+from fabric.gateway.refusals import RefusalLog
+from fabric.gateway.replay import Replays
+from fabric.gateway.server import Door, Parts
+from fabric.gateway.upstream import exchange
+from fabric.gateway.view import Keeper
+from fabric.kafka.log import KafkaLog
+from fabric.metrics import GatewayMetrics
+from fabric.model.errors import FabricError, Reason, UsageError
+from fabric.store.clock import SystemClock
+from fabric.store.policy_folder import PolicyFolder
+from fabric.tls import client_context, server_context
+from fabric.web import server as pages
+
+_log = logging.getLogger(__name__)
+_ASK_AGAIN_S = 30.0
+_ASK_SOON_S = 1.0
+_PROBE_S = 2.0
+_PROBE_S_MAX = 1.0
+
+
+class _Stopped(Exception):
+    """Somebody asked the gateway to stop."""
+
+
+async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> None:
+    """Serve producers until `stop` is set.
+
+    Raises:
+        UsageError: configuration or policy cannot be used; nothing was served.
+    """
+    policies = PolicyFolder(config.policy.folder)
+    policy = await asyncio.to_thread(policies.load)
+    metrics = GatewayMetrics(tuple(policy.rules.values()))
+    parts = _parts(config, metrics)
+    log = KafkaLog(
+        config.broker.bootstrap,
+        [str(address) for address in config.gateway.advertised],
+        parts.upstream,
+        client_id="fabric-gateway",
+    )
+    keeper = Keeper(parts.judge, policies, log, metrics=metrics, refresh_s=config.policy.refresh_s)
+    try:
+        await _serve(config, parts, keeper, stop or asyncio.Event())
+    finally:
+        await log.close()
+
+
+def _parts(config: GatewayConfig, metrics: GatewayMetrics) -> Parts:
+    tls = config.tls
+    upstream: ssl.SSLContext = client_context(tls.certificate, tls.key, tls.ca)
+    interval_s = config.gateway.heartbeat_interval_s
+    return Parts(
+        judge=Judge(Replays(), heartbeat_interval_s=interval_s),
+        directory=Directory(config.gateway.advertised),
+        refusals=RefusalLog(),
+        metrics=metrics,
+        clock=SystemClock(),
+        context=server_context(tls.certificate, tls.key, tls.ca),
+        upstream=lambda: upstream,
+        bootstrap=tuple(Address.parse(text) for text in config.broker.bootstrap),
+    )
+
+
+async def _serve(config: GatewayConfig, parts: Parts, keeper: Keeper, stop: asyncio.Event) -> None:
+    gateway = config.gateway
+    knows_broker = asyncio.Event()
+
+    def ready() -> Mapping[str, str | None]:
+        broker = None if knows_broker.is_set() else Reason.BROKER_UNAVAILABLE
+        return {
+            **keeper.readiness(parts.clock, gateway.heartbeat_interval_s),
+            "broker": broker,
+        }
+
+    side = refusals.serving(
+        parts.refusals,
+        gateway.side_listen,
+        context=server_context(config.tls.certificate, config.tls.key, config.tls.ca),
+        trust_domain=lambda: parts.trust_domain,
+    )
+    failures: list[BaseException] = []
+    try:
+        async with (
+            pages.serving(parts.metrics.registry, ready, config.web.listen) as web_port,
+            side as side_port,
+            asyncio.TaskGroup() as group,
+        ):
+            _log.info("refusal log on port %d, pages on port %d", side_port, web_port)
+            group.create_task(keeper.run())
+            group.create_task(_ask_broker(parts, knows_broker))
+            group.create_task(_probe(parts.directory))
+            group.create_task(Door(parts).serve(gateway.listen, _say))
+            group.create_task(_until(stop))
+    except* _Stopped:
+        _log.info("stopped")
+    except* UsageError as found:
+        failures.extend(found.exceptions)
+    for failure in failures:
+        raise failure
+
+
+def _say(port: int) -> None:
+    _log.info("serving producers on port %d", port)
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
+    raise _Stopped
+
+
+async def _ask_broker(parts: Parts, known: asyncio.Event) -> None:
+    """Keep nodes and served versions known, also before the first client comes."""
+    while True:
+        try:
+            context = parts.upstream()
+            frame = await exchange(parts.bootstrap, context, requests.ask_api_versions())
+            parts.directory.offered(answers.read_api_versions(frame))
+            frame = await exchange(parts.bootstrap, context, requests.ask_metadata(()))
+            parts.directory.learn(answers.read_metadata(requests.OWN_METADATA_VERSION, frame))
+            known.set()
+        except FabricError as exc:
+            _log.info("broker does not answer: %s", exc)
+            known.clear()
+        await asyncio.sleep(_ASK_AGAIN_S if known.is_set() else _ASK_SOON_S)
+
+
+async def _probe(directory: Directory) -> None:
+    """Find out which gateways accept connections, so that clients are not sent to dead ones."""
+    while len(directory.advertised) > 1:
+        async with asyncio.TaskGroup() as group:
+            probes = {
+                address: group.create_task(_accepts(Address(*address)))
+                for address in directory.advertised
+            }
+        directory.alive(address for address, probe in probes.items() if probe.result())
+        await asyncio.sleep(_PROBE_S)
+
+
+async def _accepts(address: Address) -> bool:
+    try:
+        async with asyncio.timeout(_PROBE_S_MAX):
+            _, writer = await asyncio.open_connection(address.host, address.port)
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -1,0 +1,175 @@
+"""Connections to brokers: one per client connection and node, with the gateway's own certificate.
+
+Frames go through raw but for their correlation ids. Answers come in the order of
+the requests; one that is late, foreign or missing ends the connection, and every
+ticket on it gets `Failed`. The next frame connects anew.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from fabric.gateway.cluster import Address
+from fabric.gateway.machine import Answered, Event, Failed, Forward
+from fabric.gateway.wire import readdress
+from fabric.model.errors import Malformed, PeerError, Reason, UnavailableError
+from fabric.model.limits import FRAME_BYTES_MAX, HANDSHAKE_S_MAX, REQUEST_S_MAX
+
+Addresses: TypeAlias = Callable[[], Sequence[Address]]
+Context: TypeAlias = Callable[[], ssl.SSLContext]
+
+_SIZE = struct.Struct(">i")
+_CORRELATION_MAX = 2**31 - 1
+_BUFFER_BYTES = 256 * 1024
+_CLOSE_S_MAX = 1.0
+
+
+class _Awaited(NamedTuple):
+    correlation: int
+    ticket: int
+    deadline: float
+
+
+class Link:
+    """One client connection's way to one node.
+
+    Args:
+        addresses: where the node is now, in order of preference.
+        deliver: takes what became of each ticket.
+    """
+
+    def __init__(
+        self, addresses: Addresses, context: Context, *, deliver: Callable[[Event], None]
+    ) -> None:
+        self._addresses = addresses
+        self._context = context
+        self._deliver = deliver
+        # The machine has a bounded number of requests in flight, and so has this queue.
+        self._queue: asyncio.Queue[tuple[Forward, float]] = asyncio.Queue()
+        self._correlation = 0
+        self._limit: asyncio.Timeout | None = None
+
+    def put(self, forward: Forward) -> None:
+        """Queue a frame; its time runs from now."""
+        deadline = asyncio.get_running_loop().time() + forward.timeout_s
+        self._queue.put_nowait((forward, deadline))
+
+    async def run(self) -> None:
+        """Connect when there is something to send, for ever."""
+        while True:
+            forward, deadline = await self._queue.get()
+            try:
+                reader, writer = await connect(self._addresses(), self._context(), deadline)
+            except UnavailableError:
+                self._deliver(Failed(forward.ticket))
+                continue
+            await self._converse(reader, writer, (forward, deadline))
+
+    async def _converse(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        first: tuple[Forward, float],
+    ) -> None:
+        awaited: deque[_Awaited] = deque()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._receive(reader, awaited))
+                group.create_task(self._send(writer, awaited, first))
+        except* (OSError, EOFError, TimeoutError, PeerError):
+            pass  # whatever ended it: the tickets below say so
+        finally:
+            writer.close()
+        while awaited:
+            self._deliver(Failed(awaited.popleft().ticket))
+
+    async def _send(
+        self, writer: asyncio.StreamWriter, awaited: deque[_Awaited], first: tuple[Forward, float]
+    ) -> None:
+        forward, deadline = first
+        while True:
+            self._correlation = self._correlation % _CORRELATION_MAX + 1
+            awaited.append(_Awaited(self._correlation, forward.ticket, deadline))
+            if len(awaited) == 1:
+                self._hurry(deadline)
+            writer.write(_SIZE.pack(len(forward.frame)))
+            writer.write(readdress(forward.frame, self._correlation))
+            await writer.drain()
+            forward, deadline = await self._queue.get()
+
+    def _hurry(self, deadline: float) -> None:
+        """Nothing was awaited and now something is: the reading gets a deadline."""
+        if self._limit is not None:
+            with contextlib.suppress(RuntimeError):  # the reading has just ended
+                self._limit.reschedule(deadline)
+
+    async def _receive(self, reader: asyncio.StreamReader, awaited: deque[_Awaited]) -> None:
+        while True:
+            deadline = awaited[0].deadline if awaited else None
+            async with asyncio.timeout_at(deadline) as self._limit:
+                frame = await read_frame(reader)
+            if not awaited or frame[:4] != awaited[0].correlation.to_bytes(4):
+                raise Malformed("answer is to no request of ours")
+            self._deliver(Answered(awaited.popleft().ticket, frame))
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """One frame without its length; raises Malformed or EOFError."""
+    (size,) = _SIZE.unpack(await reader.readexactly(_SIZE.size))
+    if not 4 <= size <= FRAME_BYTES_MAX:
+        raise Malformed("frame has an impossible length")
+    return await reader.readexactly(size)
+
+
+async def connect(
+    addresses: Sequence[Address], context: ssl.SSLContext, deadline: float
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the first address that answers; raises UnavailableError by `deadline`."""
+    for host, port in addresses:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.open_connection(
+                    host,
+                    port,
+                    ssl=context,
+                    limit=_BUFFER_BYTES,
+                    ssl_handshake_timeout=HANDSHAKE_S_MAX,
+                    ssl_shutdown_timeout=_CLOSE_S_MAX,
+                )
+        except (OSError, TimeoutError):
+            continue
+    raise UnavailableError(Reason.BROKER_UNAVAILABLE, "no broker answers")
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection within a second."""
+    writer.close()
+    try:
+        async with asyncio.timeout(_CLOSE_S_MAX):
+            await writer.wait_closed()
+    except OSError:  # TimeoutError among them
+        writer.transport.abort()
+
+
+async def exchange(addresses: Sequence[Address], context: ssl.SSLContext, frame: bytes) -> bytes:
+    """Ask one thing on a connection of its own.
+
+    Raises:
+        UnavailableError: BROKER_UNAVAILABLE.
+        PeerError: the answer is no frame.
+    """
+    deadline = asyncio.get_running_loop().time() + REQUEST_S_MAX
+    reader, writer = await connect(addresses, context, deadline)
+    try:
+        async with asyncio.timeout_at(deadline):
+            writer.write(_SIZE.pack(len(frame)) + frame)
+            await writer.drain()
+            return await read_frame(reader)
+    except (OSError, EOFError, TimeoutError) as exc:
+        raise UnavailableError(Reason.BROKER_UNAVAILABLE, "broker does not answer") from exc
+    finally:
+        await close(writer)

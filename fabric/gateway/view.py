@@ -1,0 +1,121 @@
+"""What the gateway judges by, kept fresh: the policy folder and the control topics.
+
+Until both control topics were read to their end the judge is not caught up and
+lets nothing pass but the authority's own records. New trust anchors mean a new
+view, fed from the log's start.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from fabric.admit.view import View
+from fabric.attest.members import Members
+from fabric.gateway.judge import Judge
+from fabric.kafka.follow import follow
+from fabric.metrics import GatewayMetrics
+from fabric.model.errors import DeniedError, PeerError, Reason, UsageError
+from fabric.model.names import MEMBERS, RESULTS
+from fabric.ports import Clock, Log, Record
+from fabric.store.policy_folder import PolicyFolder
+
+_log = logging.getLogger(__name__)
+
+
+class _Anew(Exception):
+    """The trust anchors have changed."""
+
+
+class Keeper:
+    """Keeps the judge's view.
+
+    Args:
+        policies: its `load` was called.
+        refresh_s: how often to look for a new policy, seconds.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        policies: PolicyFolder,
+        log: Log,
+        *,
+        metrics: GatewayMetrics,
+        refresh_s: float,
+    ) -> None:
+        self._judge = judge
+        self._policies = policies
+        self._log = log
+        self._metrics = metrics
+        self._refresh_s = refresh_s
+        self._members_read = asyncio.Event()
+        self._results_read = asyncio.Event()
+        judge.is_caught_up = self.is_caught_up
+
+    def is_caught_up(self) -> bool:
+        """Whether both control topics were read to their end and can still be read."""
+        return self._members_read.is_set() and self._results_read.is_set()
+
+    def readiness(self, clock: Clock, interval_s: float) -> Mapping[str, str | None]:
+        """Each part with the reason why it is not ready."""
+        view = self._judge.view
+        if view is None:
+            return {"policy": Reason.NOT_READY, "members": Reason.NOT_READY}
+        members: str | None = None if self.is_caught_up() else Reason.NOT_READY
+        expired: str | None = None
+        try:
+            now = clock.now()
+            expired = Reason.POLICY_EXPIRED if now >= view.policy.expires else None
+            if members is None:
+                view.members.check_fresh(now, interval_s)
+        except DeniedError as exc:
+            members = exc.reason
+        return {"policy": expired, "members": members}
+
+    async def run(self) -> None:
+        """Follow topics and folder, for ever."""
+        while True:
+            policy = self._policies.policy
+            members = Members(policy.trust)
+            self._use(View(policy, members))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._follow(MEMBERS, members, self._members_read))
+                    group.create_task(self._follow(RESULTS, members, self._results_read))
+                    group.create_task(self._refresh(members))
+            except* _Anew:
+                _log.info("trust anchors have changed: the control topics are read again")
+            self._members_read.clear()
+            self._results_read.clear()
+
+    async def _follow(self, topic: str, members: Members, read: asyncio.Event) -> None:
+        def feed(record: Record) -> None:
+            try:
+                members.feed(record.topic, record.key or b"", record.value or b"")
+            except PeerError as exc:
+                # Whoever wrote it went round the gateway, or it is older than our anchors.
+                self._metrics.denied("", exc.reason)
+                _log.warning("record %d of %s is not taken: %s", record.offset, topic, exc)
+            self._metrics.revocations(members.revocation_number, members.heartbeat)
+
+        await follow(self._log, topic, feed, read)
+
+    async def _refresh(self, members: Members) -> None:
+        trust = self._policies.policy.trust
+        while True:
+            await asyncio.sleep(self._refresh_s)
+            try:
+                policy = await asyncio.to_thread(self._policies.refresh)
+            except UsageError as exc:
+                self._metrics.policy_refused()
+                _log.warning("published policy cannot be used: %s", exc)
+                continue
+            if policy is None:
+                continue
+            if policy.trust != trust:
+                raise _Anew
+            self._use(View(policy, members))
+
+    def _use(self, view: View) -> None:
+        self._judge.view = view
+        self._metrics.policy(view.policy.version, view.policy.expires)

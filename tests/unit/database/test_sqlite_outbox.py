@@ -1,0 +1,152 @@
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fabric.database import sqlite_outbox
+from fabric.database.sqlite import SqliteOutbox
+from fabric.model.change import Op, Sequence
+from fabric.model.errors import Reason, UnavailableError, UsageError
+from fabric.model.names import Topic
+from fabric.ports import Captured, Event, Reached, SourceTable
+from tests.contract.worlds import NOTES, NOTES_SCHEMA, PEOPLE, PEOPLE_SCHEMA, note, person
+
+TABLES = [
+    SourceTable(table="", topic=PEOPLE, schema=PEOPLE_SCHEMA),
+    SourceTable(table="", topic=NOTES, schema=NOTES_SCHEMA),
+]
+
+
+def outbox(folder: Path) -> SqliteOutbox:
+    return SqliteOutbox(folder / "agent.db", TABLES)
+
+
+async def take(events: AsyncIterator[Event]) -> tuple[list[Captured], Reached]:
+    """Everything up to the next Reached."""
+    found: list[Captured] = []
+    async with asyncio.timeout(12):
+        async for event in events:
+            if isinstance(event, Reached):
+                return found, event
+            found.append(event)
+    raise AssertionError
+
+
+async def test_what_is_put_is_read_in_order_under_the_sequence_it_was_given(
+    tmp_path: Path,
+) -> None:
+    box = outbox(tmp_path)
+    opened = await box.open(None)
+    given = [
+        await box.put(PEOPLE, Op.UPSERT, person(1)),
+        await box.put(NOTES, Op.UPSERT, note("a", 1)),
+        await box.put(PEOPLE, Op.DELETE, {"id": 1}),
+    ]
+    found, reached = await take(box.read())
+    assert [
+        (e.topic, e.run.op, e.run.rows, Sequence(opened.generation, e.run.position, e.run.ordinal))
+        for e in found
+    ] == [
+        (PEOPLE, Op.UPSERT, [person(1)], given[0]),
+        (NOTES, Op.UPSERT, [note("a", 1)], given[1]),
+        (PEOPLE, Op.DELETE, [{"id": 1}], given[2]),
+    ]
+    assert reached.position == given[2].position
+    assert given == sorted(given)
+    await box.close()
+
+
+async def test_a_put_wakes_the_reader(tmp_path: Path) -> None:
+    box = outbox(tmp_path)
+    await box.open(None)
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(take(box.read()))
+        await asyncio.sleep(0)
+        await box.put(PEOPLE, Op.UPSERT, person(1))
+    assert len(reading.result()[0]) == 1
+    await box.close()
+
+
+async def test_what_was_not_released_comes_again_and_what_was_does_not(tmp_path: Path) -> None:
+    box = outbox(tmp_path)
+    opened = await box.open(None)
+    first = await box.put(PEOPLE, Op.UPSERT, person(1))
+    _, reached = await take(box.read())
+    await box.put(PEOPLE, Op.UPSERT, person(2))
+    await box.release(first.position)
+    await box.close()
+    box = outbox(tmp_path)
+    again = await box.open(reached.resume)
+    assert (again.generation, again.position) == (opened.generation, first.position)
+    found, _ = await take(box.read())
+    assert [event.run.rows[0]["id"] for event in found] == [2]
+    third = await box.put(PEOPLE, Op.UPSERT, person(3))
+    assert third.position == first.position + 2
+    await box.close()
+
+
+@pytest.mark.parametrize(
+    "resume", [None, "", "{}", '{"kind": "outbox", "database": "00", "position": 0}']
+)
+async def test_without_a_token_of_ours_what_waits_is_sent_in_a_new_generation(
+    tmp_path: Path, resume: str | None
+) -> None:
+    box = outbox(tmp_path)
+    old = await box.open(None)
+    await box.put(PEOPLE, Op.UPSERT, person(1))
+    await box.close()
+    box = outbox(tmp_path)
+    new = await box.open(resume)
+    assert new.generation > old.generation
+    found, _ = await take(box.read())
+    assert len(found) == 1
+    assert found[0].run.position > new.position
+    await box.close()
+
+
+async def test_wrong_use_is_refused_before_anything_is_stored(tmp_path: Path) -> None:
+    box = outbox(tmp_path)
+    with pytest.raises(UsageError):
+        await box.put(PEOPLE, Op.UPSERT, person(1))
+    await box.open(None)
+    for topic, op, row, reason in (
+        (Topic("secret", "G01", "other"), Op.UPSERT, person(1), Reason.TOPIC_UNKNOWN),
+        (PEOPLE, Op.TRUNCATE, {}, Reason.SCHEMA_MISMATCH),
+        (PEOPLE, Op.UPSERT, {"id": 1}, Reason.SCHEMA_MISMATCH),
+        (PEOPLE, Op.DELETE, {"id": "secret text"}, Reason.SCHEMA_MISMATCH),
+    ):
+        with pytest.raises(UsageError) as caught:
+            await box.put(topic, op, row)
+        assert caught.value.reason is reason
+        assert "secret text" not in str(caught.value)
+    assert (await box.status())["lag_bytes"] == 0
+    await box.close()
+
+
+async def test_a_full_outbox_is_overloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_outbox, "_ROWS_MAX", 2)
+    box = outbox(tmp_path)
+    await box.open(None)
+    for number in range(2):
+        await box.put(PEOPLE, Op.UPSERT, person(number))
+    last = 0
+    with pytest.raises(UnavailableError) as caught:
+        for number in range(5):
+            last = (await box.put(PEOPLE, Op.UPSERT, person(number))).position
+    assert caught.value.reason is Reason.OVERLOADED
+    await box.release(max(last, 2))
+    await box.put(PEOPLE, Op.UPSERT, person(9))
+    await box.close()
+
+
+async def test_an_idle_outbox_says_what_it_has_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_outbox, "_SILENCE_S", 0.05)
+    box = outbox(tmp_path)
+    opened = await box.open(None)
+    found, reached = await take(box.read())
+    assert (found, reached.position) == ([], opened.position)
+    assert (await box.status())["lag_seconds"] == 0
+    await box.close()

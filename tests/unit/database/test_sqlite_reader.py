@@ -1,0 +1,87 @@
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from fabric.database.sqlite_capture import install
+from fabric.database.sqlite_reader import TableReader
+from fabric.model.change import Op
+from fabric.model.errors import DeniedError, Reason
+from fabric.ports import SourceTable
+from tests.contract.worlds import NOTES, NOTES_SCHEMA, note
+
+TABLE = SourceTable(table="notes", topic=NOTES, schema=NOTES_SCHEMA)
+
+
+@pytest.fixture
+def database() -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute(
+        "CREATE TABLE notes (region TEXT, number INTEGER, body TEXT, PRIMARY KEY (region, number))"
+    )
+    install(connection, [TABLE], frozenset())
+    yield connection
+    connection.close()
+
+
+def test_a_page_holds_rows_as_they_are_now(database: sqlite3.Connection) -> None:
+    database.execute("INSERT INTO notes VALUES ('a', 1, 'old'), ('a', 2, 'x'), ('b', 1, NULL)")
+    database.execute("UPDATE notes SET body = 'new' WHERE number = 1 AND region = 'a'")
+    database.execute("DELETE FROM notes WHERE number = 2")
+    page = TableReader(TABLE, 1).page(database, after=0, position=100, ordinal=5, limit=10)
+    assert [(run.op, run.ordinal, run.rows) for run in page.runs] == [
+        (Op.UPSERT, 5, [note("a", 1, "new")]),
+        (Op.DELETE, 6, [{"region": "a", "number": 2}]),
+        (Op.UPSERT, 7, [note("b", 1, None), note("a", 1, "new")]),
+        (Op.DELETE, 9, [{"region": "a", "number": 2}]),
+    ]
+    assert (page.count, page.last) == (5, 5)
+    assert all(run.position == 100 and run.commit_us > 0 for run in page.runs)
+
+
+def test_pages_go_on_where_the_last_ended(database: sqlite3.Connection) -> None:
+    database.executemany("INSERT INTO notes VALUES ('a', ?, 'x')", [(n,) for n in range(10)])
+    reader = TableReader(TABLE, 1)
+    first = reader.page(database, after=0, position=9, ordinal=1, limit=5)
+    rest = reader.page(database, after=first.last, position=9, ordinal=6, limit=5)
+    assert (first.count, rest.count) == (5, 3)
+    assert rest.runs[0].ordinal == 6
+
+
+def test_chunks_follow_the_key(database: sqlite3.Connection) -> None:
+    rows = [(region, number, "x") for region in "ab" for number in range(3)]
+    database.executemany("INSERT INTO notes VALUES (?, ?, ?)", rows)
+    reader, cursor, seen = TableReader(TABLE, 1), None, []
+    while True:
+        chunk = reader.chunk(database, cursor, 4)
+        seen += chunk.rows
+        if chunk.cursor is None:
+            break
+        cursor = chunk.cursor
+    assert seen == [note(*row) for row in rows]
+    assert reader.total(database) == 6
+
+
+def test_a_value_of_another_type_names_its_column_only(database: sqlite3.Connection) -> None:
+    database.execute("INSERT INTO notes VALUES ('a', 1, x'736563726574')")
+    with pytest.raises(DeniedError, match="column body") as caught:
+        TableReader(TABLE, 1).chunk(database, None, 10)
+    assert caught.value.reason is Reason.SCHEMA_MISMATCH
+    assert "secret" not in str(caught.value)
+    with pytest.raises(DeniedError, match="column body"):
+        TableReader(TABLE, 1).page(database, after=0, position=9, ordinal=1, limit=9)
+
+
+def test_keys_that_differ_in_case_are_different_rows() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute(
+        "CREATE TABLE notes (region TEXT COLLATE NOCASE, number INTEGER, body TEXT,"
+        " PRIMARY KEY (region, number))"
+    )
+    install(connection, [TABLE], frozenset())
+    connection.execute("INSERT INTO notes VALUES ('a', 1, 'x')")
+    connection.execute("UPDATE notes SET region = 'A'")
+    page = TableReader(TABLE, 1).page(connection, after=0, position=9, ordinal=1, limit=9)
+    connection.close()
+    ops = [(run.op, row["region"]) for run in page.runs for row in run.rows]
+    assert ops == [(Op.DELETE, "a"), (Op.DELETE, "a"), (Op.UPSERT, "A")]
