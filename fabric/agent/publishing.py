@@ -82,6 +82,11 @@ class Publisher:
         self._moved = asyncio.Event()
         self._advance: Advance | None = None
         self._stopping = False
+        self._opened: asyncio.Event | None = None
+
+    def on_open(self, opened: asyncio.Event | None) -> None:
+        """Set `opened` once the source is open."""
+        self._opened = opened
 
     async def run(self) -> None:
         """Publish until `stop` is set; then finish what is in flight and return.
@@ -101,6 +106,8 @@ class Publisher:
             limits=self._plan.limits,
         )
         self._host.telemetry.board.show(self._plan.part, None)
+        if self._opened is not None:
+            self._opened.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(part) for part in self._parts()]

@@ -1,6 +1,7 @@
 """Keep the agent's parts running: each fails alone, is shown, and is started again."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -61,6 +62,11 @@ class Board:
         """Part to problem, for every part that has one."""
         return {part: str(problem) for part, problem in self._problems.items() if problem}
 
+    @property
+    def parts(self) -> Mapping[str, str | None]:
+        """Every part, with its problem or None."""
+        return {part: str(p) if p else None for part, p in self._problems.items()}
+
     def reasons(self) -> Mapping[str, Reason]:
         """Part to reason, for metrics."""
         return {part: problem.reason for part, problem in self._problems.items() if problem}
@@ -89,11 +95,20 @@ def _gravity(error: FabricError) -> int:
     return next((n for n, family in enumerate(_FAMILIES) if isinstance(error, family)), 0)
 
 
-async def supervise(name: str, run: Callable[[], Awaitable[None]], board: Board) -> None:
+async def supervise(
+    name: str,
+    run: Callable[[], Awaitable[None]],
+    board: Board,
+    *,
+    stop: asyncio.Event | None = None,
+) -> None:
     """Run a part again and again until it returns; its failures end nothing else.
 
     A part that is unavailable comes back with growing pauses; any other failure waits
     longer, because a person or a policy must change something.
+
+    Args:
+        stop: when set, a part that fails is not started again.
     """
     board.expect(name)
     delay = RETRY_S_MIN
@@ -114,5 +129,17 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], board: Board)
         if clock() - began > _HEALTHY_S:
             delay = RETRY_S_MIN
         is_passing = isinstance(cause, UnavailableError)
-        await asyncio.sleep(delay if is_passing else max(delay, _HOLD_S))
+        if await _pause(delay if is_passing else max(delay, _HOLD_S), stop):
+            return
         delay = min(delay * 2, RETRY_S_MAX)
+
+
+async def _pause(seconds: float, stop: asyncio.Event | None) -> bool:
+    """Wait; whether `stop` was set meanwhile."""
+    if stop is None:
+        await asyncio.sleep(seconds)
+        return False
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    return stop.is_set()

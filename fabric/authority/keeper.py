@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 _GATEWAY = "gateway"
 _CHECK_S = 60.0
 """Rights and topics are held against the broker at least so often."""
+_FOLLOW_S_MAX = 5.0
+"""What a request waits for rights; then it goes on and they are tried again."""
 
 
 class Admin(Protocol):
@@ -131,10 +133,10 @@ class Keeper:
     async def follow(self, host: HostId) -> None:
         """Make one host's rights what the ledger says now; a failure is tried again soon."""
         try:
-            async with self._lock:
+            async with asyncio.timeout(_FOLLOW_S_MAX), self._lock:
                 await self._set(host, await self._ledger.do(lambda ledger: ledger.host(host)))
-        except FabricError as exc:
-            _log.error("rights of %s could not be set: %s", host, exc)
+        except (FabricError, TimeoutError) as exc:
+            _log.error("rights of %s could not be set: %s", host, exc or "no answer in time")
             self.check_soon()
 
     async def _set(self, host: HostId, entry: HostEntry | None) -> None:

@@ -169,6 +169,15 @@ class Ledger:
         with self._transaction() as db:
             return rows.last_number(db)
 
+    def newest(self) -> datetime | None:
+        """The newest time that was ever written here, which no clock may fall below."""
+        with self._transaction() as db:
+            found = db.execute(
+                "SELECT max(at) FROM (SELECT max(since) AS at FROM hosts"
+                " UNION ALL SELECT max(at) FROM notices UNION ALL SELECT max(at) FROM enrolments)"
+            ).fetchone()[0]
+            return None if found is None else rows.instant(found)
+
     def enrolments(self) -> Sequence[rows.EnrolmentEntry]:
         """Every enrolment, by host."""
         with self._transaction() as db:

@@ -63,6 +63,8 @@ class Publisher:
         self._wake = asyncio.Event()
         self._sent = asyncio.Condition()
         self._sent_number = -1
+        self.last_beat: datetime | None = None
+        """When the last heartbeat was acknowledged."""
         self._failure: str | None = "has not reached the gateway yet"
 
     @property
@@ -187,9 +189,9 @@ class Publisher:
         async with self._sent:
             self._sent_number = last
             self._sent.notify_all()
-        beat = heartbeat_record(last, self._now(), self._signers)
-        await self._log.append(MEMBERS, 0, [beat])
-        self._failure = None
+        now = self._now()
+        await self._log.append(MEMBERS, 0, [heartbeat_record(last, now, self._signers)])
+        self._failure, self.last_beat = None, now
 
     def _notice_records(self, notices: Sequence[Notice]) -> Sequence[tuple[bytes, bytes]]:
         return [

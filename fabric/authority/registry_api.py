@@ -23,50 +23,53 @@ Json: TypeAlias = "str | int | Sequence[Json] | Mapping[str, Json]"
 
 
 @dataclass(frozen=True, slots=True)
-class NotFound(Exception):
-    """Confluent's error document: HTTP status and error code."""
+class Answer:
+    """HTTP status and JSON document."""
 
     status: int
-    code: int
-    message: str
-
-    def document(self) -> Json:
-        """The body."""
-        return {"error_code": self.code, "message": self.message}
+    document: Json
 
 
-def subjects(policy: Policy) -> Json:
+def subjects(policy: Policy) -> Answer:
     """GET /subjects"""
-    return [f"{dataset.topic}{_SUFFIX}" for dataset in _open(policy)]
+    return Answer(200, [f"{dataset.topic}{_SUFFIX}" for dataset in _open(policy)])
 
 
-def schema(policy: Policy, ident: str) -> Json:
-    """GET /schemas/ids/{id}; raises NotFound."""
+def schema(policy: Policy, ident: str) -> Answer:
+    """GET /schemas/ids/{id}"""
     for dataset in _open(policy):
         if str(dataset.schema_id) == ident:
-            return {"schema": _text(dataset)}
-    raise NotFound(404, _NO_SCHEMA, "Schema not found")
+            return Answer(200, {"schema": _text(dataset)})
+    return _error(404, _NO_SCHEMA, "Schema not found")
 
 
-def versions(policy: Policy, subject: str) -> Json:
-    """GET /subjects/{subject}/versions; raises NotFound."""
-    _dataset(policy, subject)
-    return [_VERSION]
+def versions(policy: Policy, subject: str) -> Answer:
+    """GET /subjects/{subject}/versions"""
+    if _dataset(policy, subject) is None:
+        return _error(404, _NO_SUBJECT, "Subject not found")
+    return Answer(200, [_VERSION])
 
 
-def version(policy: Policy, subject: str, number: str) -> Json:
-    """GET /subjects/{subject}/versions/{version}, a number or `latest`; raises NotFound."""
+def version(policy: Policy, subject: str, number: str) -> Answer:
+    """GET /subjects/{subject}/versions/{version}, a number or `latest`."""
     dataset = _dataset(policy, subject)
+    if dataset is None:
+        return _error(404, _NO_SUBJECT, "Subject not found")
     if number != "latest" and not (number.isascii() and number.isdigit()):
-        raise NotFound(422, _BAD_VERSION, "The specified version is not a valid version id")
+        return _error(422, _BAD_VERSION, "The specified version is not a valid version id")
     if number not in ("latest", str(_VERSION)):
-        raise NotFound(404, _NO_VERSION, "Version not found")
-    return {
+        return _error(404, _NO_VERSION, "Version not found")
+    document: Json = {
         "subject": subject,
         "id": dataset.schema_id,
         "version": _VERSION,
         "schema": _text(dataset),
     }
+    return Answer(200, document)
+
+
+def _error(status: int, code: int, message: str) -> Answer:
+    return Answer(status, {"error_code": code, "message": message})
 
 
 def _open(policy: Policy) -> Sequence[Dataset]:
@@ -82,11 +85,8 @@ def _open(policy: Policy) -> Sequence[Dataset]:
     return found
 
 
-def _dataset(policy: Policy, subject: str) -> Dataset:
-    for dataset in _open(policy):
-        if subject == f"{dataset.topic}{_SUFFIX}":
-            return dataset
-    raise NotFound(404, _NO_SUBJECT, "Subject not found")
+def _dataset(policy: Policy, subject: str) -> Dataset | None:
+    return next((d for d in _open(policy) if subject == f"{d.topic}{_SUFFIX}"), None)
 
 
 def _text(dataset: Dataset) -> str:

@@ -181,7 +181,7 @@ def written(field: Field, column: ServerColumn) -> Written:
     wire = _WIRE.get(field.kind, "text")
     plain = wire != "text" or column.base in _CASTLESS
     sql = "{}" if plain else f"{{}}::{column.sql_type}"
-    return Written(field=field, wire=wire, sql=sql, convert=_converter(field))
+    return Written(field=field, wire=wire, sql=sql, convert=converter_of(field))
 
 
 def _check_length(field: Field, column: ServerColumn) -> None:
@@ -198,7 +198,8 @@ def _check_length(field: Field, column: ServerColumn) -> None:
             raise Unfit(f"type {column.sql_type}({column.typmod}) would round {field.kind}")
 
 
-def _converter(field: Field) -> Callable[[Any], Any] | None:
+def converter_of(field: Field) -> Callable[[Any], Any] | None:
+    """Physical value of a kind to what asyncpg is given; None when they are the same."""
     if field.kind == "decimal":
         return numbers.numeric_writer(decimal_of(field)[1])
     if field.kind == "date":

@@ -67,41 +67,41 @@ async def connect(url: str, settings: Mapping[str, str] | None = None) -> "async
         ConfigInvalid: the URL does not parse, or the server does not take its credentials.
         UnavailableError: DATABASE_UNAVAILABLE.
     """
-    try:
-        with translated("connect"):
-            connection = await asyncpg.connect(
-                url,
-                timeout=CONNECT_S_MAX,
-                command_timeout=STATEMENT_S_MAX,
-                server_settings={**_SETTINGS, **(settings or {})},
-            )
-            async with asyncio.timeout(CONNECT_S_MAX):
-                for name in PASSED:
-                    await connection.set_type_codec(
-                        name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
-                    )
-            return connection
-    except (asyncpg.ClientConfigurationError, ValueError) as exc:
-        raise ConfigInvalid("url: not a PostgreSQL connection URL") from exc
+    with translated("connect"):
+        connection = await asyncpg.connect(
+            url,
+            timeout=CONNECT_S_MAX,
+            command_timeout=STATEMENT_S_MAX,
+            server_settings={**_SETTINGS, **(settings or {})},
+        )
+        async with asyncio.timeout(CONNECT_S_MAX):
+            for name in PASSED:
+                await connection.set_type_codec(
+                    name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
+                )
+        return connection
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn the driver's errors into ours; data errors pass, their caller knows the row.
+def translated(doing: str, *, data_passes: bool = False) -> Iterator[None]:
+    """Turn the driver's errors into ours.
 
     Args:
         doing: what was tried, for the message.
+        data_passes: let through what data may cause; the caller knows the row.
     """
     try:
         yield
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as exc:
         raise ConfigInvalid(f"url: the server refuses us: {class_of(exc)}") from None
+    except asyncpg.ClientConfigurationError as exc:
+        raise ConfigInvalid("url: not a PostgreSQL connection URL") from exc
     except asyncpg.PostgresError as exc:
-        if not is_trouble(exc):
+        if data_passes and not is_trouble(exc):
             raise
         raise _unavailable(doing, class_of(exc)) from None
     except (OSError, TimeoutError, asyncpg.InterfaceError) as exc:
-        if isinstance(exc, ValueError):  # asyncpg's DataError: one of our values
+        if data_passes and isinstance(exc, ValueError):  # asyncpg's DataError: a value
             raise
         raise _unavailable(doing, type(exc).__name__) from exc
 

@@ -22,12 +22,14 @@ class Progress:
         fingerprint: of the schema it reads with, hexadecimal.
         state: `pending`, `begun` (the begin mark is out) or `done`.
         last_key: physical values of the last key read; None before the first chunk.
+        rows: rows emitted so far.
     """
 
     table: str
     fingerprint: str
     state: str = PENDING
     last_key: Key | None = field(default=None, repr=False)
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,7 @@ def _progress_out(progress: Progress) -> dict[str, Any]:
         "table": progress.table,
         "fingerprint": progress.fingerprint,
         "state": progress.state,
+        "rows": progress.rows,
         "last_key": None if last is None else [_out(value) for value in last],
     }
 
@@ -119,6 +122,7 @@ def _progress_in(data: Any) -> Progress:
         fingerprint=str(data["fingerprint"]),
         state=data["state"],
         last_key=None if last is None else tuple(_in(value) for value in last),
+        rows=int(data["rows"]),
     )
 
 

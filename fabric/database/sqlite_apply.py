@@ -58,6 +58,7 @@ class Applier:
         self._is_first, self._is_shared = own == first, count > 1
         self._place = {"origin": own, "part": stream.partition}
         self._parked = quarantine.parked_keys(connection, stream)
+        self._room: int | None = None
         self.snapshot = snapshot_of(connection, stream)
         self.applied = 0
         self.quarantined = 0
@@ -134,6 +135,7 @@ class Applier:
     def _park(self, part: "_Part", place: int) -> None:
         row = part.rows[place]
         key = self._key(row)
+        self._take_room()
         change = part.change(place, self._stream)
         where = (self._stream, self._offset, key)
         quarantine.park(self._connection, change, self._table.target, where)
@@ -145,6 +147,15 @@ class Applier:
                 self._see([row])
             except _POISON:
                 return  # a key that cannot be bound is in no row either
+
+    def _take_room(self) -> None:
+        if self._room is None:
+            self._room = quarantine.room(self._connection)
+        if self._room <= 0:
+            raise DeniedError(
+                Reason.APPLY_FAILED, "quarantine is full; retry or drop some of its changes"
+            )
+        self._room -= 1
 
     def _upsert(self, run: Run, rows: Sequence[Row]) -> None:
         insert, update = self._table.upsert(run.absent)

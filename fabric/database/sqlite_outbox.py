@@ -218,7 +218,7 @@ def _last_id(connection: sqlite3.Connection) -> int:
 
 def _add(connection: sqlite3.Connection, topic: str, now_us: int, datum: bytes) -> int:
     first = connection.execute("SELECT min(id) FROM fabric_outbox").fetchone()[0]
-    if first is not None and _last_id(connection) - first >= _ROWS_MAX:
+    if first is not None and _last_id(connection) - first + 1 >= _ROWS_MAX:
         raise UnavailableError(Reason.OVERLOADED, "outbox is full; the platform must take it first")
     cursor = connection.execute(
         "INSERT INTO fabric_outbox (topic, commit_us, datum) VALUES (?, ?, ?)",

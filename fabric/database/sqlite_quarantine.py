@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from fabric.database.datum import decode_change, encode_change
 from fabric.model.change import Change
-from fabric.model.errors import DeniedError, Reason, UsageError
+from fabric.model.errors import Reason, UsageError
 from fabric.model.limits import PARKED_KEYS_MAX
 from fabric.model.names import Origin, Stream, Topic
 from fabric.ports import Parked, Target
@@ -23,6 +23,12 @@ def parked_keys(connection: sqlite3.Connection, stream: Stream) -> set[bytes]:
     return {row[0] for row in rows}
 
 
+def room(connection: sqlite3.Connection) -> int:
+    """How many changes the quarantine still takes."""
+    count = connection.execute("SELECT count(*) FROM fabric_quarantine").fetchone()[0]
+    return PARKED_KEYS_MAX - int(count)
+
+
 def park(
     connection: sqlite3.Connection, change: Change, target: Target, place: tuple[Stream, int, bytes]
 ) -> None:
@@ -30,17 +36,8 @@ def park(
 
     Args:
         place: the stream, the offset of its record, the key's bytes.
-
-    Raises:
-        DeniedError: APPLY_FAILED, the quarantine is full.
     """
     stream, offset, key = place
-    count = connection.execute("SELECT count(*) FROM fabric_quarantine").fetchone()[0]
-    if count >= PARKED_KEYS_MAX:
-        raise DeniedError(
-            Reason.APPLY_FAILED,
-            f"quarantine holds {count} changes and is full; retry or drop some",
-        )
     connection.execute(
         "INSERT INTO fabric_quarantine"
         ' (topic, origin, partition, "offset", reason, key, change) VALUES (?, ?, ?, ?, ?, ?, ?)',

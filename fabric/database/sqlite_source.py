@@ -87,7 +87,13 @@ class SqliteSource:
 
     def _take_lock(self) -> None:
         """Two captures would delete each other's changes; the kernel frees this with us."""
-        handle = os.open(f"{self._path}-fabric", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = f"{self._path}-fabric"
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise UnavailableError(
+                Reason.DATABASE_UNAVAILABLE, f"{path}: cannot be made: {exc.strerror}"
+            ) from exc
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:

@@ -66,6 +66,8 @@ REQUESTS_BURST_MAX = 200
 """Requests of one client identity or address to the authority."""
 PUBLISH_S_MAX = 10.0
 """How long a request to the authority waits for the gateway, seconds; below REQUEST_S_MAX."""
+CONNECTION_S_MAX = 60.0
+"""Life of one connection to the authority: handshake, one request, one answer; seconds."""
 BOUND_KEYS_MAX = 8
 """Keys that one quote binds and one result carries."""
 RESULT_HEADS_MAX = 1_000

@@ -74,7 +74,12 @@ class RowSchema:
                 raise Malformed("key field is missing, nullable or not of a simple type")
         if not key or len(set(key)) != len(key):
             raise Malformed("key must name at least one field, each once")
-        return cls(declared, key, tuple(types))
+        schema = cls(declared, key, tuple(types))
+        try:
+            _ = schema.block_codec, schema.key_codec, schema.change_codec
+        except Exception as exc:  # as above
+            raise Malformed("schema has a name that the fabric's own records use") from exc
+        return schema
 
     @cached_property
     def fingerprint(self) -> bytes:

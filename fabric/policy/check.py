@@ -163,7 +163,7 @@ def _check_tags(file: str, dataset: Dataset, levels: Levels, *, is_sealed: bool)
 
 
 def check_datasets(files: Mapping[str, Dataset]) -> None:
-    """No two datasets share a topic's name parts or a schema id."""
+    """No two datasets share a schema id."""
     ids: dict[int, str] = {}
     for file, dataset in files.items():
         other = ids.setdefault(dataset.schema_id, file)

@@ -80,9 +80,7 @@ def a_policy(verifier: Verifier, now: datetime, **changes: object) -> Policy:
             "public": a_rule("public", sealed=False, suites=(), host_level_min=1),
             "secret": a_rule("secret"),
         },
-        suites={
-            name: SuiteRule(id=name, status="approved") for name in ("classic", "hybrid")
-        },
+        suites={name: SuiteRule(id=name, status="approved") for name in ("classic", "hybrid")},
         agencies={"G01": "Registry", "G02": "Health"},
         approvals={},
         datasets={
@@ -133,9 +131,7 @@ class World:
 
     def records(self) -> list[tuple[str, bytes, bytes]]:
         """What the authority has written of both hosts: topic, key, value."""
-        return [
-            record for party in (self.a, self.b) for record in self.records_of(party.result)
-        ]
+        return [record for party in (self.a, self.b) for record in self.records_of(party.result)]
 
     def records_of(self, result: Result, **changes: object) -> list[tuple[str, bytes, bytes]]:
         """A result and the state that goes with it."""

@@ -133,6 +133,23 @@ def test_reset_is_taken_even_if_the_sender_lost_its_numbers() -> None:
     assert reader.said[-1] == "accept"
 
 
+def test_left_epoch_is_known_by_its_id_where_numbers_say_nothing() -> None:
+    """MUST-7.5: after lost numbers, and after another host took over."""
+    nine = A.verified_start(A.draft(9))
+    one = A.verified_start(A.draft(1, chain_reset=True))
+    reader = Reader()
+    last = reader.run(nine, 3)[-1]
+    reader.take(one, replace(header(one, 0, NO_PREVIOUS, (0, 1)), upto=Sequence(2, 1, 0)))
+    reader.take(nine, header(nine, 3, last.hash, (3, 4)))
+    assert reader.said[-1] == "superseded"
+    reader = Reader()
+    last = reader.run(nine, 3)[-1]
+    other = A2.verified_start(A2.draft(1, heads=(last,)))
+    reader.take(other, header(other, 0, last.hash, (3, 4)))
+    reader.take(nine, header(nine, 3, last.hash, (3, 4)))
+    assert reader.said[-1] == "superseded"
+
+
 def test_start_that_names_a_head_for_the_stream_is_no_reset_of_it() -> None:
     """MUST-7.6."""
     one = A.verified_start(A.draft(1))

@@ -1,0 +1,342 @@
+"""What an agent is made of: files, clients and parts, opened and started in order.
+
+First the policy and the metrics page; then attestation, until there is a
+certificate; then the log and the views; then captures and applies. Each part is
+supervised alone.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import ssl
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+from fabric import tls
+from fabric.agent.attesting import PART as ATTESTATION
+from fabric.agent.attesting import Attesting, Hooks
+from fabric.agent.host import Host
+from fabric.agent.identity import Identity
+from fabric.agent.parts import apply_partition, publisher, run_publisher, source_tables
+from fabric.agent.sinks import SinkHolder
+from fabric.agent.supervisor import Board, supervise
+from fabric.agent.telemetry import Telemetry
+from fabric.agent.view import WorldView
+from fabric.attest.result import Result
+from fabric.config import AgentConfig, Apply, Capture
+from fabric.database.registry import open_sink, open_source
+from fabric.database.sqlite_outbox import SqliteOutbox
+from fabric.kafka.log import KafkaLog, check_extension
+from fabric.metrics import AgentMetrics
+from fabric.model.errors import ConfigInvalid, FabricError, Reason, UsageError
+from fabric.model.names import Topic
+from fabric.ports import ChangeSource, Tpm
+from fabric.store.audit import FileAudit
+from fabric.store.clock import SystemClock
+from fabric.store.policy_folder import PolicyFolder
+from fabric.web.authority import AuthorityClient
+from fabric.web.refusals import RefusalsClient
+from fabric.web.server import serving
+
+Spawn = Callable[[Coroutine[object, object, None]], object]
+
+_HEADS_CARRIED_MAX = 64
+_OUTBOX_TABLE = "outbox"
+
+
+class Core:
+    """One agent's parts.
+
+    Attributes:
+        board: what every part says of itself.
+        started: set when captures and applies have begun.
+    """
+
+    def __init__(self, config: AgentConfig, *, tpm: Tpm | None) -> None:
+        check_extension()
+        self._config = config
+        self._folder = config.agent.folder
+        self._tpm = tpm
+        self._stop = asyncio.Event()
+        self._captures: list[asyncio.Event] = []
+        self._grants: set[Topic] = set()
+        self._host: Host | None = None
+        self._log: KafkaLog | None = None
+        self._outbox: SqliteOutbox | None = None
+        self._outbox_open = asyncio.Event()
+        self._has_log = asyncio.Event()
+        self.board = Board()
+        self.started = asyncio.Event()
+
+    # Opening
+
+    async def open(self, stack: contextlib.AsyncExitStack) -> None:
+        """Open files and clients; raises UsageError when one is unfit."""
+        config = self._config
+        self._folder.mkdir(parents=True, exist_ok=True)
+        stack.callback(os.close, _lock(self._folder / "agent.lock"))
+        self._policies = PolicyFolder(config.policy.folder, copy=self._folder / "policy.copy")
+        policy = await asyncio.to_thread(self._policies.load)
+        self._clock = SystemClock()
+        self._metrics = AgentMetrics([*policy.rules.values()])
+        self._metrics.policy(policy.version, policy.expires)
+        audit = FileAudit(
+            self._folder / "audit.jsonl", self._clock, failed=self._metrics.audit_failed
+        )
+        stack.callback(audit.close)
+        self._telemetry = Telemetry(self.board, self._metrics, audit)
+        self._view = WorldView(config.agent.host, policy, rejected=self._telemetry.control_rejected)
+        device = self._tpm or _device(config.tpm.tcti)
+        self.identity = Identity(self._folder, device, ca=config.tls.ca)
+        stack.callback(self.identity.close)
+        self._attesting = self._make_attesting(device)
+        stack.push_async_callback(self._close_log)
+        await stack.enter_async_context(
+            serving(self._metrics.registry, lambda: self.board.parts, config.web.listen)
+        )
+
+    def _make_attesting(self, device: Tpm) -> Attesting:
+        # Never the SVID: an expired one would keep this host from attesting again.
+        context = tls.client_context(None, None, self._config.tls.ca)
+        return Attesting(
+            self.identity,
+            self._view,
+            tpm=device,
+            authority=AuthorityClient(self._config.authority.url, lambda: context),
+            clock=self._clock,
+            board=self.board,
+            hooks=Hooks(
+                heads=self._heads,
+                attested=self._attested,
+                failed=self._telemetry.not_attested,
+            ),
+        )
+
+    def _heads(self) -> tuple[bytes, ...]:
+        topics = [topic for capture in self._config.capture for topic in capture.tables.values()]
+        found = [
+            item.head.hash
+            for topic in topics
+            for item in self.identity.state.heads(topic).values()
+            if item.head is not None
+        ]
+        return tuple(found[:_HEADS_CARRIED_MAX])
+
+    def _attested(self, result: Result) -> None:
+        self._telemetry.attested(result)
+
+    def _context(self) -> ssl.SSLContext:
+        return self.identity.context()
+
+    # Starting
+
+    def start(self, spawn: Spawn) -> None:
+        """Start every part; `spawn` runs a coroutine beside the others."""
+        self._spawn = spawn
+        self._supervise("policy", self._refresh)
+        self._supervise(ATTESTATION, self._attesting.run)
+        for capture in self._config.capture:
+            self.board.expect(f"capture {capture.source}")
+        spawn(self._begin())
+
+    def _supervise(self, part: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
+        self._spawn(supervise(part, run, self.board))
+
+    async def _begin(self) -> None:
+        """Once there is a certificate: the log, the views, then captures and applies."""
+        await self._attesting.ready.wait()
+        config = self._config
+        refusals = RefusalsClient(config.gateway.refusals, self._context)
+        self._log = KafkaLog(
+            config.broker.bootstrap,
+            config.gateway.bootstrap,
+            self._context,
+            client_id=f"fabric-{config.agent.host.principal}",
+            reason_of=refusals.reason_of,
+        )
+        host = self._host = Host(
+            identity=self.identity,
+            view=self._view,
+            log=self._log,
+            clock=self._clock,
+            telemetry=self._telemetry,
+        )
+        self._has_log.set()
+        show = self.board.show
+        self._supervise(
+            "view", lambda: self._view.follow(host.log, lambda *told: show("view", *told))
+        )
+        self._spawn(self._watch())
+        await self._view.wait_caught_up()
+        for capture in config.capture:
+            self._start_capture(host, capture)
+        if config.outbox.topics:
+            self._start_outbox(host)
+        for number, apply in enumerate(config.apply):
+            self._start_apply(host, number, apply)
+        self.started.set()
+
+    def _start_capture(self, host: Host, capture: Capture) -> None:
+        part = f"capture {capture.source}"
+
+        def make() -> ChangeSource:
+            return open_source(
+                capture.kind,
+                capture.url,
+                source_tables(host, capture.tables),
+                capture.source,
+                slot=capture.slot,
+                publication=capture.publication,
+            )
+
+        topics = [*capture.tables.values()]
+        self._run_capture(host, part, capture.source, topics=topics, make=make)
+
+    def _start_outbox(self, host: Host) -> None:
+        topics = [*self._config.outbox.topics]
+        tables = {f"{_OUTBOX_TABLE}-{topic}": topic for topic in topics}
+
+        def make() -> ChangeSource:
+            self._outbox = SqliteOutbox(self._folder / "outbox.db", source_tables(host, tables))
+            return self._outbox
+
+        name = self._config.outbox.source
+        part = f"capture {name}"
+        self._run_capture(host, part, name, topics=topics, make=make, opened=self._outbox_open)
+
+    def _run_capture(
+        self, host: Host, part: str, source: str, *, topics: list[Topic],
+        make: Callable[[], ChangeSource], opened: asyncio.Event | None = None,
+    ) -> None:  # fmt: skip
+        ended = asyncio.Event()
+        self._captures.append(ended)
+
+        async def run() -> None:
+            made = await publisher(
+                host, part, source, reads=make(), topics=topics, block=self._config.block,
+                stop=self._stop,
+            )  # fmt: skip
+            made.on_open(opened)
+            await run_publisher(host, made, topics)
+
+        async def whole() -> None:
+            try:
+                await supervise(part, run, self.board, stop=self._stop)
+            finally:
+                ended.set()
+
+        self._spawn(whole())
+
+    def _start_apply(self, host: Host, number: int, apply: Apply) -> None:
+        holder = SinkHolder(apply.tables, lambda: open_sink(apply.kind, apply.url), self._view)
+        for topic in apply.tables:
+            self.follow_grants(topic)
+            dataset = self._view.dataset(topic)
+            for partition in range(dataset.partitions if dataset else 1):
+                part = f"apply {topic}:{partition}"
+                if number:
+                    part += f" ({number})"
+                self._start_reader(host, part, holder, topic=topic, partition=partition)
+
+    def _start_reader(
+        self, host: Host, part: str, holder: SinkHolder, *, topic: Topic, partition: int
+    ) -> None:
+        self._supervise(part, lambda: apply_partition(host, part, holder, topic, partition))
+
+    def follow_grants(self, topic: Topic) -> None:
+        """Follow the grants of a topic, once; open levels have none."""
+        host = self._host
+        dataset = self._view.dataset(topic)
+        if host is None or topic in self._grants:
+            return
+        if dataset is None or not self._view.policy.rules[topic.level].sealed:
+            return
+        self._grants.add(topic)
+        part = f"grants {topic}"
+
+        async def run() -> None:
+            self.board.show(part, None)
+            await self._view.follow_grants(host.log, topic)
+
+        self._supervise(part, run)
+
+    # Running
+
+    async def host(self) -> Host:
+        """The host's tools, once there is a log."""
+        await self._has_log.wait()
+        assert self._host is not None
+        return self._host
+
+    async def outbox(self) -> SqliteOutbox:
+        """The open outbox.
+
+        Raises:
+            UsageError: CONFIG_INVALID, the configuration names no `outbox.topics`.
+        """
+        if not self._config.outbox.topics:
+            raise UsageError(
+                Reason.CONFIG_INVALID, "outbox.topics is empty; name the topics to publish"
+            )
+        await self._outbox_open.wait()
+        assert self._outbox is not None
+        return self._outbox
+
+    async def _refresh(self) -> None:
+        """Look for a newer policy, for ever; the last good one stays in force."""
+        while True:
+            try:
+                policy = await asyncio.to_thread(self._policies.refresh)
+                if policy is not None:
+                    self._view.take_policy(policy)
+                    self._metrics.policy(policy.version, policy.expires)
+                self.board.show("policy", self._policy_reason())
+            except FabricError as exc:
+                self._metrics.policy_refused()
+                self.board.show("policy", exc.reason, str(exc.args[0]))
+            await asyncio.sleep(self._config.policy.refresh_s)
+
+    def _policy_reason(self) -> Reason | None:
+        expired = self._clock.now() >= self._view.policy.expires
+        return Reason.POLICY_EXPIRED if expired else None
+
+    async def _watch(self) -> None:
+        """Carry what the view has seen into clock and metrics."""
+        while True:
+            members = self._view.members
+            if members.heartbeat is not None:
+                self._clock.observe(members.heartbeat)
+            self._metrics.revocations(members.revocation_number, members.heartbeat)
+            await asyncio.sleep(1.0)
+
+    # Stopping
+
+    async def stop(self) -> None:
+        """Ask captures to finish what is in flight, and wait for them."""
+        self._stop.set()
+        for ended in self._captures:
+            await ended.wait()
+
+    async def _close_log(self) -> None:
+        if self._log is not None:
+            await self._log.close()
+
+
+def _lock(path: Path) -> int:
+    """Take the folder for this process alone; raises ConfigInvalid when another has it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(handle)
+        raise ConfigInvalid(
+            f"agent.folder: another agent runs with {path.parent}; stop it, or use another folder"
+        ) from exc
+    return handle
+
+
+def _device(tcti: str) -> Tpm:
+    from fabric.tpm.device import TpmDevice
+
+    return TpmDevice(tcti)

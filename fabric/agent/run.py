@@ -1,0 +1,19 @@
+"""Run an agent until it is asked to stop: what `fabric agent run` does."""
+
+import asyncio
+
+from fabric.agent.api import Agent
+from fabric.config import AgentConfig
+
+
+async def run(config: AgentConfig, *, stop: asyncio.Event | None = None) -> None:
+    """Run every capture and apply of `config`.
+
+    Args:
+        stop: ends the agent when set: blocks in flight are finished, within STOP_S_MAX.
+
+    Raises:
+        UsageError: policy or settings are unfit; exit code 2.
+    """
+    async with Agent(config):
+        await (stop or asyncio.Event()).wait()

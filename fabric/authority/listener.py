@@ -1,0 +1,155 @@
+"""Accept TLS connections with limits, so that none can hold what others need.
+
+asyncio's own server neither counts handshakes nor ends a connection that says nothing:
+half-open and slow clients would pile up. Here every connection is counted before its
+handshake, each address has its share, and each ends at a deadline, answered or not.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from fabric.config import Address
+from fabric.model.errors import ConfigInvalid
+from fabric.model.limits import (
+    CONNECTION_S_MAX,
+    CONNECTIONS_MAX,
+    CONNECTIONS_PER_IDENTITY_MAX,
+    HANDSHAKE_S_MAX,
+)
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 256
+_PAUSE_S = 0.1
+"""Rest after accept() failed, for example for want of file descriptors."""
+
+
+class Listener:
+    """Serves one protocol on one address.
+
+    Args:
+        protocol: makes the application's protocol for a connection.
+        lifetime_s: deadline of every connection, from accept to close, seconds.
+    """
+
+    def __init__(
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext,
+        *,
+        handshake_s: float = HANDSHAKE_S_MAX,
+        lifetime_s: float = CONNECTION_S_MAX,
+    ) -> None:
+        self._protocol = protocol
+        self._context = context
+        self._handshake_s = handshake_s
+        self._lifetime_s = lifetime_s
+        self._open: Counter[str] = Counter()
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open or in their handshake."""
+        return self._open.total()
+
+    @contextlib.asynccontextmanager
+    async def listening(self, address: Address) -> AsyncIterator[int]:
+        """Listen while the block runs; yields the bound port. Raises ConfigInvalid."""
+        with _bound(address) as server:
+            async with asyncio.TaskGroup() as group:
+                accepting = group.create_task(self._accept(server))
+                try:
+                    yield int(server.getsockname()[1])
+                finally:
+                    accepting.cancel()
+
+    async def _accept(self, server: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    connection, address = await loop.sock_accept(server)
+                except OSError as exc:
+                    _log.warning("accept failed: %s", exc)
+                    await asyncio.sleep(_PAUSE_S)
+                    continue
+                peer = str(address[0])
+                if self._is_full(peer):
+                    connection.close()
+                    continue
+                self._open[peer] += 1
+                group.create_task(self._serve(connection, peer))
+
+    def _is_full(self, peer: str) -> bool:
+        is_greedy = self._open[peer] >= CONNECTIONS_PER_IDENTITY_MAX
+        return is_greedy or self.connections >= CONNECTIONS_MAX
+
+    async def _serve(self, connection: socket.socket, peer: str) -> None:
+        loop = asyncio.get_running_loop()
+        closed: asyncio.Future[None] = loop.create_future()
+        try:
+            async with asyncio.timeout(self._lifetime_s):
+                transport, _ = await loop.connect_accepted_socket(
+                    lambda: _Watched(self._protocol(), closed),
+                    connection,
+                    ssl=self._context,
+                    ssl_handshake_timeout=self._handshake_s,
+                    ssl_shutdown_timeout=self._handshake_s,
+                )
+                try:
+                    await closed
+                finally:
+                    transport.abort()
+        except (OSError, TimeoutError) as exc:  # the peer's fault, and its own loss
+            _log.debug("connection of %s ended: %s", peer, exc)
+        finally:
+            self._open[peer] -= 1
+            if not self._open[peer]:
+                del self._open[peer]
+
+
+class _Watched(asyncio.Protocol):
+    """Passes everything to the application's protocol, and tells when the connection is gone."""
+
+    def __init__(self, inner: asyncio.Protocol, closed: "asyncio.Future[None]") -> None:
+        self._inner = inner
+        self._closed = closed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self._inner.connection_lost(exc)
+
+
+@contextlib.contextmanager
+def _bound(address: Address) -> Iterator[socket.socket]:
+    try:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        server = socket.create_server(
+            (address.host, address.port), family=family, backlog=_BACKLOG, reuse_port=False
+        )
+    except OSError as exc:
+        raise ConfigInvalid(
+            f"authority.listen: {address} cannot be bound ({exc.strerror}); choose a free address"
+        ) from exc
+    with server:
+        server.setblocking(False)
+        yield server

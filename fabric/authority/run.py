@@ -1,0 +1,244 @@
+"""The authority's process: put the parts together, start and stop them."""
+
+import asyncio
+import contextlib
+import logging
+import stat
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from fabric.attest.keys import SigningKey
+from fabric.authority.keeper import Keeper
+from fabric.authority.ledger import Ledger, LedgerThread
+from fabric.authority.listener import Listener
+from fabric.authority.pki import Ca, decode_verifier_keys, load_ca
+from fabric.authority.publisher import Publisher
+from fabric.authority.routes import Routes
+from fabric.authority.service import Authority, Parts
+from fabric.config import AuthorityConfig
+from fabric.kafka.admin import AdminTls, KafkaAdmin
+from fabric.kafka.log import KafkaLog
+from fabric.metrics import AGENT_STATES, AuthorityMetrics
+from fabric.model.errors import ConfigInvalid, FabricError, UsageError
+from fabric.model.names import AUTHORITY
+from fabric.policy.types import Policy
+from fabric.ports import Clock
+from fabric.store.audit import FileAudit
+from fabric.store.clock import SystemClock
+from fabric.store.policy_folder import PolicyFolder
+from fabric.tls import client_context, server_context
+from fabric.web.server import serving
+
+_log = logging.getLogger(__name__)
+_LEDGER = "ledger.db"
+_AUDIT = "audit.jsonl"
+_POLICY_COPY = "policy.json"
+_COUNT_S = 2.0
+"""How often hosts are counted for metrics."""
+
+
+async def run(config: AuthorityConfig, *, stop: asyncio.Event | None = None) -> None:
+    """Serve until `stop` is set.
+
+    Raises:
+        UsageError: a setting, key or policy is wrong, with the remedy.
+    """
+    async with _opened(config) as process:
+        await process.run(stop or asyncio.Event())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Process:
+    """The parts of a running authority."""
+
+    config: AuthorityConfig
+    folder: PolicyFolder
+    clock: Clock
+    ledger: LedgerThread
+    keeper: Keeper
+    publisher: Publisher
+    routes: Routes
+    metrics: AuthorityMetrics
+    signers: tuple[SigningKey, ...]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run every part until `stop`; the first that fails ends all."""
+        runner = web.AppRunner(self.routes.application(), access_log=None, handle_signals=False)
+        await runner.setup()
+        tls = self.config.tls
+        context = server_context(tls.certificate, tls.key, tls.ca, demand=False)
+        assert runner.server is not None
+        listener = Listener(runner.server, context)
+        try:
+            async with (
+                serving(self.metrics.registry, self._ready, self.config.web.listen),
+                listener.listening(self.config.authority.listen),
+                asyncio.TaskGroup() as group,
+            ):
+                tasks = [
+                    group.create_task(part)
+                    for part in (self._refresh(), self.keeper.run(), self._publish(), self._count())
+                ]
+                await stop.wait()
+                for task in tasks:
+                    task.cancel()
+        except* FabricError as failures:
+            raise _first(failures) from failures
+        finally:
+            await runner.cleanup()
+
+    async def _publish(self) -> None:
+        await self.keeper.is_made.wait()
+        await self.publisher.run(self.folder.policy.trust)
+
+    async def _refresh(self) -> None:
+        """Take a newer policy into force; a broken one changes nothing and is said."""
+        while True:
+            await asyncio.sleep(self.config.policy.refresh_s)
+            try:
+                policy = await asyncio.to_thread(self.folder.refresh)
+            except UsageError as exc:
+                self.metrics.policy_refused()
+                _log.error("policy: %s", exc)
+                continue
+            if policy is not None:
+                check_keys(policy, self.signers)
+                self._took(policy)
+                self.keeper.check_soon()
+
+    def _took(self, policy: Policy) -> None:
+        self.metrics.policy(policy.version, policy.expires)
+        _log.info("policy version %d is in force", policy.version)
+
+    async def _count(self) -> None:
+        while True:
+            with contextlib.suppress(FabricError):
+                now = self.clock.now()
+                entries = await self.ledger.do(Ledger.hosts)
+                shown = [entry.shown(now) for entry in entries]
+                for state in AGENT_STATES:
+                    self.metrics.hosts(state, shown.count(state))
+                number = await self.ledger.do(Ledger.last_number)
+                self.metrics.revocations(number, self.publisher.last_beat)
+            await asyncio.sleep(_COUNT_S)
+
+    def _ready(self) -> Mapping[str, str | None]:
+        policy = self.folder.policy
+        is_expired = self.clock.now() >= policy.expires
+        return {
+            "policy": "policy has expired; publish a newer version" if is_expired else None,
+            "broker": self.keeper.why_not_ready,
+            "gateway": self.publisher.why_not_ready,
+        }
+
+
+@contextlib.asynccontextmanager
+async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
+    """Everything that must be right before the first byte is served."""
+    part = config.authority
+    part.folder.mkdir(parents=True, exist_ok=True)
+    signers = decode_verifier_keys(_secret(part.verifier_key, "authority.verifier_key"))
+    folder = PolicyFolder(config.policy.folder, copy=part.folder / _POLICY_COPY)
+    check_keys(folder.load(), signers)
+    async with contextlib.AsyncExitStack() as stack:
+        ledger = LedgerThread(Ledger(part.folder / _LEDGER))
+        stack.callback(ledger.close)
+        clock = SystemClock(await ledger.do(Ledger.newest))
+        metrics = AuthorityMetrics()
+        audit = FileAudit(part.folder / _AUDIT, clock, failed=metrics.audit_failed)
+        stack.callback(audit.close)
+        log = _log_of(config)
+        stack.push_async_callback(log.close)
+        publisher = Publisher(
+            log, ledger, signers, now=clock.now, interval_s=part.heartbeat_interval_s
+        )
+        keeper = Keeper(
+            _admin_of(config),
+            ledger,
+            lambda: folder.policy,
+            now=clock.now,
+            replication_factor=part.replication_factor,
+        )
+        parts = Parts(
+            policy=lambda: folder.policy,
+            clock=clock,
+            ledger=ledger,
+            publisher=publisher,
+            keeper=keeper,
+            ca=_issuing_ca(config),
+            audit=audit,
+            lifetime_s=part.result_lifetime_s,
+            noticed=metrics.notice,
+        )
+        routes = Routes(Authority(parts), parts.policy, clock=clock, metrics=metrics)
+        process = _Process(
+            config=config,
+            folder=folder,
+            clock=clock,
+            ledger=ledger,
+            keeper=keeper,
+            publisher=publisher,
+            routes=routes,
+            metrics=metrics,
+            signers=signers,
+        )
+        process._took(folder.policy)
+        yield process
+
+
+def check_keys(policy: Policy, signers: tuple[SigningKey, ...]) -> None:
+    """Nobody believes us unless the policy names our keys; raises ConfigInvalid."""
+    ours = tuple((int(key.public.alg), key.public.data) for key in signers)
+    if policy.trust.verifier_keys != ours:
+        raise ConfigInvalid(
+            "authority.verifier_key: its keys are not the policy's trust.verifier.keys;"
+            " publish a policy with these keys, or use the key file that belongs to it"
+        )
+
+
+def _log_of(config: AuthorityConfig) -> KafkaLog:
+    tls = config.tls
+    context = client_context(tls.certificate, tls.key, tls.ca)
+    return KafkaLog(
+        config.broker.bootstrap, config.gateway.bootstrap, lambda: context, client_id=AUTHORITY
+    )
+
+
+def _admin_of(config: AuthorityConfig) -> KafkaAdmin:
+    admin = config.admin
+    return KafkaAdmin(
+        config.broker.bootstrap,
+        AdminTls(certificate=admin.certificate, key=admin.key, ca=config.tls.ca),
+        replication_factor=config.authority.replication_factor,
+    )
+
+
+def _issuing_ca(config: AuthorityConfig) -> Ca:
+    part = config.authority
+    certificate = _file(part.issuing_certificate, "authority.issuing_certificate")
+    return load_ca(certificate, _secret(part.issuing_key, "authority.issuing_key"))
+
+
+def _file(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigInvalid(f"{key}: {path} cannot be read ({exc.strerror})") from exc
+
+
+def _secret(path: Path, key: str) -> bytes:
+    data = _file(path, key)
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigInvalid(f"{key}: {path} is open to others; run chmod 600 on it")
+    return data
+
+
+def _first(failures: "BaseExceptionGroup[FabricError]") -> FabricError:
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    assert isinstance(failure, FabricError)
+    return failure

@@ -1,0 +1,330 @@
+"""A PostgreSQL database as a source of changes: one slot, one publication, pgoutput.
+
+The position of a change is its transaction's commit LSN, its ordinal its place within
+dataset and transaction: both are the log's own, so what is read again is the same. The
+slot lets go of its log only as far as `release` says.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+
+from fabric.database import postgresql_slot as slots
+from fabric.database import postgresql_token as tokens
+from fabric.database import postgresql_wire as wire
+from fabric.database.postgresql_changes import Changes, Committed, Item, Mark, Moved
+from fabric.database.postgresql_columns import split_table
+from fabric.database.postgresql_connect import connect, shut, translated
+from fabric.database.postgresql_lag import Lag
+from fabric.database.postgresql_preflight import Fit, check
+from fabric.database.postgresql_snapshot import Snapshots
+from fabric.database.postgresql_stream import ReplicationStream
+from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Progress, Token
+from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
+from fabric.ports import Captured, Event, Opened, Reached, SourceTable
+
+_SILENCE_S = 5.0
+_DEAF_S = 60.0
+"""A server that sends nothing for so long, heartbeats included, is gone."""
+_REACHED_S = 0.02
+_REACHED_RUNS = 64
+_FRAMES_PER_TURN = 500
+"""Frames decoded between two turns of the event loop."""
+_RECENT = 4096
+_RETRY_S = 0.05
+
+
+class PostgresSource:
+    """Implements ports.ChangeSource on logical replication.
+
+    Args:
+        url: connection URL; the role needs REPLICATION and SELECT on the tables.
+        tables: what to capture, `schema.table` each.
+        slot: replication slot, made when absent; one capture a slot.
+        publication: made when absent and permitted.
+        chunk_rows: most rows of one snapshot chunk.
+        silence_s: after so much quiet a heartbeat is written into the log.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        tables: Sequence[SourceTable],
+        *,
+        slot: str,
+        publication: str,
+        chunk_rows: int = 5000,
+        silence_s: float = _SILENCE_S,
+    ) -> None:
+        self._url = url
+        self._tables = {split_table(table.table): table for table in tables}
+        if not tables or len(self._tables) != len(tables):
+            raise ConfigInvalid("capture.tables: name at least one table, each once")
+        self._names = (slot, publication)
+        self._chunk_rows = chunk_rows
+        self._silence_s = silence_s
+        self._lock = asyncio.Lock()
+        self._admin: asyncpg.Connection[Any] | None = None
+        self._stream: ReplicationStream | None = None
+        self._parts: tuple[Changes, Snapshots] | None = None
+        self._token: Token | None = None
+        self._lag = Lag()
+        self._recent: deque[int] = deque(maxlen=_RECENT)
+        self._said = 0.0
+        self._beat = 0.0
+        self._retry = 0.0
+        self._unsaid = False
+
+    async def open(self, resume: str | None) -> Opened:
+        """Check everything, make or find the slot, start the stream; see ports.ChangeSource."""
+        await self.close()
+        try:
+            return await self._open(resume)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self, resume: str | None) -> Opened:
+        slot, publication = self._names
+        self._admin = admin = await connect(self._url, {"row_security": "off"})
+        with translated("check the database"):
+            fit = await check(admin, list(self._tables.values()), publication)
+        self._stream = stream = await ReplicationStream.connect(self._url)
+        self._token = token = await self._place(fit, await stream.identify(), resume)
+        by_topic = {str(each.table.topic): each for each in fit.tables}
+        changes = Changes(self._tables, fit.types)
+        self._parts = changes, Snapshots(admin, self._lock, by_topic, self._chunk_rows)
+        self._parts[1].rows = sum(each.rows for each in token.snapshots.values())
+        await stream.start(
+            slot,
+            publication,
+            lsn=token.position + 1,
+            binary=fit.binary,
+            timeout_s=fit.sender_timeout_s,
+        )
+        self._lag = Lag()
+        self._recent.clear()
+        self._said = self._beat = time.monotonic()
+        self._unsaid = False
+        return Opened(generation=token.generation, position=token.position)
+
+    async def _place(self, fit: Fit, system: tuple[str, int], resume: str | None) -> Token:
+        """Where to start: at the token, or in a new life of the source."""
+        assert self._admin is not None
+        name = self._names[0]
+        old = tokens.decode(resume)
+        with translated("look up the replication slot"):
+            slot = await slots.find_free(self._admin, name)
+            why = slots.why_new_life(old, slot, name=name, system=system)
+            if old is not None and why is None and not fit.is_new:
+                return replace(old, snapshots=self._snapshots(old, fit.added))
+            lsn = await slots.renew(self._admin, name, slot)
+        return Token(
+            generation=max(int(time.time()), tokens.generation_in(resume) + 1),
+            system_id=system[0],
+            timeline=system[1],
+            slot=name,
+            position=lsn - 1,
+            snapshots=self._snapshots(None, frozenset()),
+        )
+
+    def _snapshots(self, old: Token | None, added: frozenset[str]) -> dict[str, Progress]:
+        """Progress of every dataset; one whose table or schema changed is read anew."""
+        result: dict[str, Progress] = {}
+        for table in self._tables.values():
+            name = str(table.topic)
+            fresh = Progress(table=table.table, fingerprint=table.schema.fingerprint.hex())
+            kept = old.snapshots.get(name, fresh) if old else fresh
+            same = (kept.table, kept.fingerprint) == (fresh.table, fresh.fingerprint)
+            result[name] = kept if same and table.table not in added else fresh
+        return result
+
+    async def read(self) -> AsyncIterator[Event]:
+        """Yield runs and positions, for ever; see ports.ChangeSource.read."""
+        stream, changes, _ = self._opened()
+        frames = 0
+        while True:
+            if not changes.in_transaction:
+                await self._advance_snapshot()
+            frame = stream.frame()
+            if frame is None:
+                if (reached := self._reached(idle=True)) is not None:
+                    yield reached
+                else:
+                    await self._wait(stream)
+                continue
+            frames += 1
+            if frames % _FRAMES_PER_TURN == 0:
+                await asyncio.sleep(0)
+            message = wire.parse_frame(frame)
+            if isinstance(message, wire.Keepalive):
+                self._alive(stream, changes, message)
+                continue
+            if isinstance(message, wire.Begin):
+                self._recent.append(message.xid)
+            changes.feed(message, len(frame))
+            if not changes.out:
+                continue
+            items, changes.out = changes.out, []
+            for item in items:
+                for event in await self._events(item):
+                    yield event
+
+    async def _events(self, item: Item) -> list[Event]:
+        """What an item is to the outside."""
+        match item:
+            case Captured():
+                return [item]
+            case Committed():
+                return self._committed(item)
+            case Mark():
+                return list(self._marked(item))
+            case Moved():
+                await self._moved(item)
+                return []
+
+    def _committed(self, item: Committed) -> list[Event]:
+        self._token = self._at().at(item.position)
+        self._unsaid = True
+        if item.has_rows:
+            self._lag.committed(item.position, item.commit_us)
+        reached = self._reached(idle=False)
+        return [reached] if reached else []
+
+    def _reached(self, *, idle: bool) -> Reached | None:
+        """Say how far we are, unless it was just said and more is waiting."""
+        changes = self._opened()[1]
+        if not self._unsaid or changes.in_transaction:
+            return None
+        now = time.monotonic()
+        if not idle and now - self._said < _REACHED_S and changes.runs < _REACHED_RUNS:
+            return None
+        self._said, self._unsaid, changes.runs = now, False, 0
+        token = self._at()
+        return Reached(position=token.position, resume=tokens.encode(token))
+
+    def _alive(self, stream: ReplicationStream, changes: Changes, message: wire.Keepalive) -> None:
+        """A keepalive says that nothing lies before its end; a server that stops needs to know.
+
+        The next commit may start exactly at the end, so the position is one before it.
+        """
+        stream.keepalive(message)
+        position = message.end_lsn - 1
+        due = message.wants_reply or time.monotonic() - self._said > self._silence_s
+        if due and not changes.in_transaction and position > self._at().position:
+            self._token = self._at().at(position)
+            self._unsaid = True
+
+    async def _wait(self, stream: ReplicationStream) -> None:
+        """Wait for the server; write a heartbeat into a log that is quiet."""
+        snapshots = self._opened()[2]
+        now = time.monotonic()
+        if now - stream.heard > _DEAF_S:
+            raise UnavailableError(
+                Reason.DATABASE_UNAVAILABLE, f"the server has sent nothing for {_DEAF_S:.0f} s"
+            )
+        due = max(self._said, self._beat) + self._silence_s
+        if now >= due:
+            self._beat = now
+            await snapshots.emit("heartbeat")
+            due = now + self._silence_s
+        if self._pending() is not None and not snapshots.is_waiting:
+            due = min(due, self._retry)
+        await stream.wait(max(0.001, due - now))
+
+    def _pending(self) -> str | None:
+        """The first dataset that is not snapshot yet."""
+        for name, progress in self._at().snapshots.items():
+            if progress.state != DONE:
+                return name
+        return None
+
+    async def _advance_snapshot(self) -> None:
+        """Begin the next snapshot or read its next chunk, unless a mark is on its way."""
+        _, changes, snapshots = self._opened()
+        if snapshots.is_waiting or (topic := self._pending()) is None:
+            return
+        if time.monotonic() < self._retry:
+            return
+        progress = self._at().snapshots[topic]
+        if progress.state == PENDING:
+            await snapshots.begin(topic)
+            return
+        changes.window = await snapshots.chunk(topic, progress, self._recent)
+        if changes.window is None:
+            self._retry = time.monotonic() + _RETRY_S
+
+    def _marked(self, mark: Mark) -> Sequence[Event]:
+        _, changes, snapshots = self._opened()
+        if not snapshots.is_mark(mark):
+            return ()
+        topic = self._pending()
+        assert topic is not None
+        progress = self._at().snapshots[topic]
+        if progress.state == BEGUN and changes.window is not None:
+            events, progress = snapshots.ended(changes.window, mark, progress)
+            changes.window = None
+        else:
+            event, progress = snapshots.begun(topic, mark, progress)
+            events = [event]
+        self._token = self._at().with_progress(topic, progress)
+        return events
+
+    async def _moved(self, item: Moved) -> None:
+        """The log lacks columns of a row with a new key: take the row as it is now."""
+        _, changes, snapshots = self._opened()
+        row = await snapshots.fetch(str(item.table.topic), item.row)
+        if row is None:
+            changes.skip(item.table)
+        else:
+            changes.put(item.table, row)
+
+    def _opened(self) -> tuple[ReplicationStream, Changes, Snapshots]:
+        if self._stream is None or self._parts is None:
+            raise UsageError(Reason.INTERNAL, "source is used before it is open")
+        return self._stream, *self._parts
+
+    def _at(self) -> Token:
+        if self._token is None:
+            raise UsageError(Reason.INTERNAL, "source is used before it is open")
+        return self._token
+
+    async def release(self, position: int) -> None:
+        """Move the slot's confirmed position; see ports.ChangeSource.release."""
+        self._opened()[0].release(position + 1)
+        self._lag.released(position)
+
+    async def status(self) -> Mapping[str, float]:
+        """Figures for metrics; see ports.ChangeSource.status."""
+        _, _, snapshots = self._opened()
+        assert self._admin is not None
+        async with self._lock:
+            with translated("ask how far the slot is"):
+                lag = await self._admin.fetchval(
+                    "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(),"
+                    " confirmed_flush_lsn)::float8"
+                    " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+                    self._names[0],
+                )
+        return {
+            "lag_seconds": self._lag.seconds(time.time_ns() // 1000),
+            "lag_bytes": max(0.0, float(lag or 0)),
+            "snapshot_rows": float(snapshots.rows),
+            "snapshot_total": float(max(snapshots.total, snapshots.rows)),
+        }
+
+    async def close(self) -> None:
+        """End the stream and close the connections; the slot stays where it is."""
+        stream, self._stream = self._stream, None
+        admin, self._admin = self._admin, None
+        self._parts = None
+        try:
+            if stream is not None:
+                await stream.close()
+        finally:
+            await shut(admin)

@@ -1,0 +1,114 @@
+"""When a new epoch is due, and who gets a grant."""
+
+from datetime import UTC, datetime, timedelta
+
+from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
+from fabric.model.errors import Reason
+from fabric.model.limits import EPOCH_AGE_S_MAX, EPOCH_BLOCKS_MAX
+from fabric.model.names import HostId
+
+NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+ME = HostId.parse("G01/registry/a1")
+B = HostId.parse("G02/health/b1")
+C = HostId.parse("G02/health/c1")
+KEY, NEW_KEY = b"k" * 32, b"n" * 32
+
+
+def served(*hosts: HostId, number: int = 1, started: datetime = NOW) -> Served:
+    return Served(number=number, started=started, served=frozenset((host, KEY) for host in hosts))
+
+
+def wanted(
+    *hosts: HostId,
+    refused: dict[HostId, Reason] | None = None,
+    retained: bool = True,
+    keys: dict[HostId, bytes] | None = None,
+) -> Wanted:
+    return Wanted(
+        hosts={host: (keys or {}).get(host, KEY) for host in hosts},
+        refused=refused or {},
+        retained=retained,
+        result_lifetime_s=600,
+    )
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def test_the_first_block_needs_an_epoch() -> None:
+    assert EpochMachine().due(None, 0, wanted(ME), NOW) is Why.START
+
+
+def test_nothing_is_due_while_nothing_changes() -> None:
+    assert EpochMachine().due(served(ME, B), 5, wanted(ME, B), at(60)) is None
+
+
+def test_age_and_blocks_end_an_epoch() -> None:
+    it = EpochMachine()
+    assert it.due(served(ME), 0, wanted(ME), at(EPOCH_AGE_S_MAX)) is Why.AGE
+    assert it.due(served(ME), EPOCH_BLOCKS_MAX - 1, wanted(ME), NOW) is Why.BLOCKS
+
+
+def test_a_lost_recipient_ends_an_epoch_at_once() -> None:
+    for reason in (
+        Reason.HOST_REVOKED,
+        Reason.HOST_SUSPENDED,
+        Reason.NOT_A_CONSUMER,
+        Reason.CLEARANCE_TOO_LOW,
+        Reason.LEVEL_TOO_LOW,
+    ):
+        assert (
+            EpochMachine().due(served(ME, B), 0, wanted(ME, refused={B: reason}), NOW) is Why.LOST
+        )
+
+
+def test_lapsed_recipients_wait_for_their_batch() -> None:
+    it = EpochMachine()
+    lapsed = wanted(ME, refused={B: Reason.RESULT_EXPIRED})
+    assert it.due(served(ME, B), 0, lapsed, NOW) is None
+    assert it.due(served(ME, B), 0, lapsed, at(599)) is None
+    assert it.due(served(ME, B), 0, lapsed, at(600)) is Why.LAPSED
+
+
+def test_a_recipient_that_came_back_in_time_costs_nothing() -> None:
+    it = EpochMachine()
+    it.due(served(ME, B), 0, wanted(ME, refused={B: Reason.RESULT_EXPIRED}), NOW)
+    it.due(served(ME, B), 0, wanted(ME, B), at(10))
+    again = wanted(ME, refused={B: Reason.RESULT_EXPIRED})
+    assert it.due(served(ME, B), 0, again, at(601)) is None
+
+
+def test_a_result_that_has_not_reached_us_is_no_loss() -> None:
+    lagging = wanted(ME, refused={B: Reason.RESULT_UNKNOWN})
+    it = EpochMachine()
+    assert it.due(served(ME, B), 0, lagging, NOW) is None
+    assert it.due(served(ME, B), 0, lagging, at(10_000)) is None
+
+
+def test_under_from_join_a_join_starts_an_epoch_after_the_batch() -> None:
+    it = EpochMachine()
+    joined = wanted(ME, B, retained=False)
+    assert it.due(served(ME), 0, joined, NOW) is None
+    assert it.due(served(ME), 0, joined, at(5)) is Why.JOINED
+
+
+def test_under_retained_a_join_needs_no_epoch() -> None:
+    it = EpochMachine()
+    assert it.due(served(ME), 0, wanted(ME, B), NOW) is None
+    assert it.due(served(ME), 0, wanted(ME, B), at(100)) is None
+
+
+def test_retained_gives_a_late_host_every_kept_epoch() -> None:
+    kept = [served(ME, number=1), served(ME, number=2), served(ME, B, number=3)]
+    assert late(kept, wanted(ME, B)) == {1: (B,), 2: (B,)}
+
+
+def test_from_join_gives_nothing_from_before_the_first_wrap() -> None:
+    kept = [served(ME, number=1), served(ME, B, number=2), served(ME, number=3)]
+    assert late(kept, wanted(ME, B, C, retained=False)) == {3: (B,)}
+
+
+def test_a_host_with_new_keys_is_granted_again() -> None:
+    kept = [served(ME, B, number=1)]
+    assert late(kept, wanted(ME, B, keys={B: NEW_KEY})) == {1: (B,)}

@@ -1,0 +1,192 @@
+"""Verdicts: what is allowed, and that everything else is not."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fabric.model.errors import DeniedError, Reason
+from fabric.model.label import Label
+from fabric.model.names import HostId, Origin
+from fabric.policy import decide
+from fabric.policy.decide import Standing
+from fabric.policy.types import Dataset, Policy
+from tests.fakes.clock import START
+from tests.fakes.policy_files import OPEN_TOPIC, READER, SENDER, TOPIC, documents, policy
+
+NOW = START
+SECRET = Label("secret", frozenset({"personal-data"}))
+
+
+@pytest.fixture(scope="module", name="good")
+def _good() -> Policy:
+    return policy()
+
+
+def standing(host: str = SENDER, **fields: Any) -> Standing:
+    given = {"level": 4, "clearance": SECRET, "evidence": "tpm2", **fields}
+    return Standing(host=HostId.parse(host), **given)
+
+
+def residents(given: Policy) -> Dataset:
+    return given.datasets[TOPIC]
+
+
+def test_producer_in_good_standing_may_publish(good: Policy) -> None:
+    verdict = decide.publish(good, residents(good), standing(), suite="hybrid", now=NOW)
+    assert verdict is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "suite", "reason"),
+    [
+        ({"host": READER}, "hybrid", Reason.NOT_A_PRODUCER),
+        ({"host": "G01/other/host-a"}, "hybrid", Reason.NOT_A_PRODUCER),
+        ({"host": "G02/registry/host-a"}, "hybrid", Reason.NOT_A_PRODUCER),
+        ({"level": 3}, "hybrid", Reason.LEVEL_TOO_LOW),
+        ({"evidence": "software"}, "hybrid", Reason.EVIDENCE_REFUSED),
+        ({"evidence": ""}, "hybrid", Reason.EVIDENCE_REFUSED),
+        ({"clearance": Label("secret")}, "hybrid", Reason.CLEARANCE_TOO_LOW),
+        (
+            {"clearance": Label("confidential", frozenset({"personal-data"}))},
+            "hybrid",
+            Reason.CLEARANCE_TOO_LOW,
+        ),
+        ({"clearance": Label("cosmic")}, "hybrid", Reason.CLEARANCE_TOO_LOW),
+        ({}, "classic", Reason.SUITE_REFUSED),
+        ({}, "", Reason.SUITE_REFUSED),
+        ({}, "hybrid ", Reason.SUITE_REFUSED),
+    ],
+    ids=str,
+)
+def test_whoever_lacks_one_thing_may_neither_publish_nor_have_published(
+    good: Policy, wrong: dict[str, Any], suite: str, reason: Reason
+) -> None:
+    who = standing(**wrong)
+    assert decide.publish(good, residents(good), who, suite=suite, now=NOW) is reason
+    assert decide.accept(good, residents(good), who, suite=suite, now=NOW) is reason
+
+
+def test_higher_standing_than_needed_is_enough(good: Policy) -> None:
+    who = standing(level=5, clearance=Label("top-secret", frozenset({"personal-data", "x"})))
+    assert decide.publish(good, residents(good), who, suite="hybrid", now=NOW) is None
+
+
+def test_open_dataset_takes_the_open_form_alone(good: Policy) -> None:
+    wards = good.datasets[OPEN_TOPIC]
+    who = standing(level=1, clearance=Label("public"))
+    assert decide.publish(good, wards, who, suite="", now=NOW) is None
+    assert decide.publish(good, wards, who, suite="hybrid", now=NOW) is Reason.SUITE_REFUSED
+    assert decide.accept(good, wards, who, suite="hybrid", now=NOW) is Reason.SUITE_REFUSED
+
+
+def test_history_of_another_suite_of_the_level_may_still_be_opened() -> None:
+    changed = documents()
+    changed["datasets/G01/wards.yaml"].update(
+        level="confidential", label="confidential", suite="hybrid"
+    )
+    changed["suites.yaml"][0]["status"] = "deprecated"
+    given = policy(changed)
+    wards = given.datasets["confidential.G01.wards"]
+    who = standing()
+    assert decide.accept(given, wards, who, suite="classic", now=NOW) is None
+    assert decide.publish(given, wards, who, suite="classic", now=NOW) is Reason.SUITE_REFUSED
+
+
+def test_expired_policy_allows_nothing(good: Policy) -> None:
+    late = good.expires
+    who, reader = standing(), standing(READER)
+    dataset = residents(good)
+    expired = Reason.POLICY_EXPIRED
+    assert decide.publish(good, dataset, who, suite="hybrid", now=late) is expired
+    assert decide.publish(good, dataset, who, suite="rot13", now=late) is expired
+    assert decide.accept(good, dataset, who, suite="hybrid", now=late) is expired
+    assert decide.read(good, dataset, reader, late) is expired
+    with pytest.raises(DeniedError) as caught:
+        decide.approval_of(good, HostId.parse(SENDER), late)
+    assert caught.value.reason is expired
+    assert decide.read(good, dataset, reader, late - timedelta(microseconds=1)) is None
+
+
+@pytest.mark.parametrize("host", [READER, "G02/health/any", "G03/statistics/host-c"])
+def test_named_host_or_host_of_a_named_system_may_read(good: Policy, host: str) -> None:
+    assert decide.is_named(residents(good), HostId.parse(host))
+    assert decide.read(good, residents(good), standing(host), NOW) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [SENDER, "G03/statistics/host-d", "G03/health/host-c", "G02/healt/h", "G02/statistics/a"],
+)
+def test_host_that_is_not_named_may_not_read(good: Policy, host: str) -> None:
+    assert not decide.is_named(residents(good), HostId.parse(host))
+    assert decide.read(good, residents(good), standing(host), NOW) is Reason.NOT_A_CONSUMER
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"level": 3}, Reason.LEVEL_TOO_LOW),
+        ({"clearance": Label("internal")}, Reason.CLEARANCE_TOO_LOW),
+        ({"evidence": "x"}, Reason.EVIDENCE_REFUSED),
+    ],
+    ids=str,
+)
+def test_named_reader_in_low_standing_may_not_read(
+    good: Policy, wrong: dict[str, Any], reason: Reason
+) -> None:
+    assert decide.read(good, residents(good), standing(READER, **wrong), NOW) is reason
+
+
+def test_dataset_of_another_policy_is_refused_and_never_an_exception(good: Policy) -> None:
+    alien = replace(residents(good), topic=replace(residents(good).topic, level="cosmic"))
+    who = standing()
+    assert decide.publish(good, alien, who, suite="hybrid", now=NOW) is Reason.SUITE_REFUSED
+    assert decide.read(good, alien, standing(READER), NOW) is Reason.TOPIC_UNKNOWN
+    with pytest.raises(DeniedError):
+        decide.rule_of(good, alien)
+
+
+def test_origins_are_those_of_the_hosts_system(good: Policy) -> None:
+    mine = decide.origins_of(residents(good), HostId.parse("G01/registry/any"))
+    assert mine == (Origin("G01", "registry", "registry"),)
+    assert decide.origins_of(residents(good), HostId.parse(READER)) == ()
+
+
+def test_topic_has_its_dataset_and_rule_or_is_unknown(good: Policy) -> None:
+    assert decide.rule_of(good, decide.dataset_of(good, TOPIC)).name == "secret"
+    for topic in ("secret.G01.other", "", "fabric.members", "SECRET.G01.residents"):
+        with pytest.raises(DeniedError) as caught:
+            decide.dataset_of(good, topic)
+        assert caught.value.reason is Reason.TOPIC_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("now", "reason"),
+    [
+        (datetime(2026, 7, 31, 23, 59, tzinfo=UTC), Reason.NOT_APPROVED),
+        (datetime(2026, 10, 1, tzinfo=UTC), Reason.APPROVAL_EXPIRED),
+    ],
+)
+def test_approval_holds_in_its_time_only(good: Policy, now: datetime, reason: Reason) -> None:
+    host = HostId.parse(SENDER)
+    assert decide.approval_of(good, host, datetime(2026, 8, 1, tzinfo=UTC)).host == host
+    with pytest.raises(DeniedError) as caught:
+        decide.approval_of(good, host, now)
+    assert caught.value.reason is reason
+
+
+def test_host_without_an_approval_is_not_approved(good: Policy) -> None:
+    with pytest.raises(DeniedError) as caught:
+        decide.approval_of(good, HostId.parse("G01/registry/other"), NOW)
+    assert caught.value.reason is Reason.NOT_APPROVED
+
+
+def test_only_the_datasets_own_schema_is_known(good: Policy) -> None:
+    dataset = residents(good)
+    decide.check_schema(dataset, dataset.schema.fingerprint)
+    for other in (b"", bytes(32), dataset.schema.fingerprint[:-1]):
+        with pytest.raises(DeniedError) as caught:
+            decide.check_schema(dataset, other)
+        assert caught.value.reason is Reason.SCHEMA_UNKNOWN
