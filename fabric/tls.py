@@ -59,6 +59,7 @@ def _restrict(context: ssl.SSLContext, ca: Path) -> None:
 
 def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
     try:
-        context.load_cert_chain(certfile=str(cert), keyfile=str(key) if key else None)
+        # An empty password, so that OpenSSL asks nobody for one on the terminal.
+        context.load_cert_chain(str(cert), str(key) if key else None, password="")
     except (OSError, ssl.SSLError) as exc:
         raise ConfigInvalid(f"{cert} and {key}: not a readable certificate with its key") from exc

@@ -134,7 +134,7 @@ class Telemetry:
 
     def attested(self, result: Result) -> None:
         """The host has a new result."""
-        self._metrics.attestation("attested")
+        self._metrics.attestation("ok")
         self._metrics.attested_until(result.expires)
 
     def not_attested(self, reason: Reason) -> None:

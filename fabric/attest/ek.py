@@ -73,11 +73,8 @@ def check_ek(der: bytes, ek_ca_pem: bytes, now: datetime) -> EndorsementKey:
         UsageError: POLICY_INVALID, the trusted certificates do not parse.
     """
     certificate = _parse(der)
-    public = certificate.public_key()
-    if not _is_supported(public):
-        raise DeniedError(Reason.EVIDENCE_REFUSED, "endorsement key is not RSA 2048 or P-384")
+    public = _supported(certificate)
     _check_chain(certificate, ek_ca_pem, now)
-    assert isinstance(public, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
     return EndorsementKey(sha256=hashlib.sha256(der).digest(), name=ek_name(public), public=public)
 
 
@@ -91,6 +88,16 @@ def check_key(certificate: bytes, public: EkKey) -> None:
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if _parse(certificate).public_key().public_bytes(*form) != public.public_bytes(*form):
         raise PeerError(Reason.IDENTITY_MISMATCH, "endorsement certificate is another key's")
+
+
+def certified_name(certificate: bytes) -> bytes:
+    """TPM name of the key in an endorsement certificate that nobody has checked.
+
+    Raises:
+        Malformed: the certificate is not clean DER.
+        DeniedError: EVIDENCE_REFUSED, the key is neither RSA 2048 nor P-384.
+    """
+    return ek_name(_supported(_parse(certificate)))
 
 
 def ek_name(public: EkKey) -> bytes:
@@ -133,10 +140,14 @@ def _parse(der: bytes) -> x509.Certificate:
     return certificate
 
 
-def _is_supported(public: object) -> bool:
+def _supported(certificate: x509.Certificate) -> EkKey:
+    public = certificate.public_key()
     if isinstance(public, rsa.RSAPublicKey):
-        return public.key_size == 2048 and public.public_numbers().e == _RSA_EXPONENT
-    return isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP384R1)
+        if public.key_size == 2048 and public.public_numbers().e == _RSA_EXPONENT:
+            return public
+    elif isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP384R1):
+        return public
+    raise DeniedError(Reason.EVIDENCE_REFUSED, "endorsement key is not RSA 2048 or P-384")
 
 
 def _check_chain(certificate: x509.Certificate, ek_ca_pem: bytes, now: datetime) -> None:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,9 +91,12 @@ class Ledger:
             DeniedError: a notice or another enrolment came in between; nothing is kept.
         """
         result = verdict.result
-        state = attested_state(result, now)
         with self._transaction() as db:
             known = self._known(db, result.host)
+            # Of two states readers take the later: a renewal never shares a millisecond.
+            entry = rows.find_host(db, result.host)
+            since = max(now, entry.state.since + timedelta(milliseconds=1)) if entry else now
+            state = attested_state(result, since)
             forbid(stands(known.notices, result.approval), result.host)
             if known.enrolment is None:
                 raise UnavailableError(Reason.NOT_READY, "enrolment was forgotten in between")

@@ -33,7 +33,6 @@ from fabric.policy.types import Policy
 from fabric.ports import Clock
 
 _log = logging.getLogger(__name__)
-_Operation = Callable[[bytes, Caller], Awaitable[bytes | None]]
 _STATUS: Mapping[Reason, int] = {
     Reason.OVERLOADED: 429,
     Reason.ENROLMENT_CONFLICT: 409,
@@ -64,24 +63,25 @@ class Routes:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = web.Application(
-            client_max_size=REQUEST_BYTES_MAX, middlewares=[self._last_word, self._admit]
-        )
-        app.add_routes(
-            [
-                web.post("/enrol", self._operation("enrol", self._authority.enrol)),
-                web.post("/enrol/activate", self._operation("activate", self._authority.activate)),
-                web.post("/challenge", self._operation("challenge", self._authority.challenge)),
-                web.post("/attest", self._operation("attest", self._authority.attest)),
-                web.get("/admin/enrolments", self._admin_list(self._authority.enrolments)),
-                web.get("/admin/hosts", self._admin_list(self._authority.hosts)),
-                web.post("/admin/{verb:suspend|revoke|forget}", self._admin_decide),
-                web.get("/subjects", self._subjects),
-                web.get("/schemas/ids/{id}", self._schema),
-                web.get("/subjects/{subject}/versions", self._versions),
-                web.get("/subjects/{subject}/versions/{version}", self._version),
-            ]
-        )
+        app = web.Application(client_max_size=REQUEST_BYTES_MAX, middlewares=[self._last_word])
+        authority, registry = self._authority, registry_api
+        for path, name, operation in (
+            ("/enrol", "enrol", authority.enrol),
+            ("/enrol/activate", "activate", authority.activate),
+            ("/challenge", "challenge", authority.challenge),
+            ("/attest", "attest", authority.attest),
+        ):
+            app.router.add_post(path, self._for(self._operation(name, operation)))
+        app.router.add_get("/admin/enrolments", self._for(_listing(authority.enrolments)))
+        app.router.add_get("/admin/hosts", self._for(_listing(authority.hosts)))
+        app.router.add_post("/admin/{verb:suspend|revoke|forget}", self._for(self._decide))
+        for path, look in (
+            ("/subjects", registry.subjects),
+            ("/schemas/ids/{ident}", registry.schema),
+            ("/subjects/{subject}/versions", registry.versions),
+            ("/subjects/{subject}/versions/{number}", registry.version),
+        ):
+            app.router.add_get(path, self._for(self._registry(look)))
         return app
 
     @web.middleware
@@ -105,22 +105,24 @@ class Routes:
         response.force_close()
         return response
 
-    @web.middleware
-    async def _admit(self, request: web.Request, handler: "_Handler") -> web.StreamResponse:
-        """Say who calls, and count it against the caller's share."""
-        tls = request.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-        trust_domain = self._policy().trust.trust_domain
-        caller = caller_of(certificate, request.remote or "unknown", trust_domain)
-        self._quota.spend(caller.name, self._clock.now())
-        request["caller"] = caller
-        return await handler(request)
+    def _for(self, handle: "_CallerHandler") -> "_Handler":
+        """Say who calls, and count it against the caller's share, before anything else."""
 
-    def _operation(self, name: str, operation: _Operation) -> "_Handler":
-        async def handle(request: web.Request) -> web.StreamResponse:
+        async def admit(request: web.Request) -> web.StreamResponse:
+            tls = request.get_extra_info("ssl_object")
+            certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+            trust_domain = self._policy().trust.trust_domain
+            caller = caller_of(certificate, request.remote or "unknown", trust_domain)
+            self._quota.spend(caller.name, self._clock.now())
+            return await handle(request, caller)
+
+        return admit
+
+    def _operation(self, name: str, operation: "_Operation") -> "_CallerHandler":
+        async def handle(request: web.Request, caller: Caller) -> web.StreamResponse:
             began, outcome = time.monotonic(), "unavailable"
             try:
-                answer = await operation(await _body(request), _caller(request))
+                answer = await operation(await _body(request), caller)
                 outcome = "ok"
             except (PeerError, DeniedError) as exc:
                 outcome = "refused"
@@ -135,17 +137,8 @@ class Routes:
 
         return handle
 
-    def _admin_list(
-        self, operation: Callable[[], Awaitable[list[dict[str, str | int]]]]
-    ) -> "_Handler":
-        async def handle(request: web.Request) -> web.StreamResponse:
-            _demand_admin(_caller(request))
-            return web.json_response(await operation())
-
-        return handle
-
-    async def _admin_decide(self, request: web.Request) -> web.StreamResponse:
-        caller = _demand_admin(_caller(request))
+    async def _decide(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        _demand_admin(caller)
         asked = admin_messages.Decision.decode(await _body(request))
         match request.match_info["verb"]:
             case "forget":
@@ -155,43 +148,36 @@ class Routes:
                 done = await self._authority.decide(asked.host, kind, why=asked.why, caller=caller)
         return web.json_response(done)
 
-    async def _subjects(self, request: web.Request) -> web.StreamResponse:
-        return self._registry(request, registry_api.subjects)
+    def _registry(self, look: Callable[..., registry_api.Answer]) -> "_CallerHandler":
+        async def handle(request: web.Request, caller: Caller) -> web.StreamResponse:
+            if not caller.has_certificate:
+                raise DeniedError(
+                    Reason.API_REFUSED, "schema registry asks for a client certificate"
+                )
+            answer = look(self._policy(), **request.match_info)
+            text = json.dumps(answer.document, ensure_ascii=False)
+            kind = registry_api.CONTENT_TYPE
+            return web.Response(text=text, status=answer.status, content_type=kind)
 
-    async def _schema(self, request: web.Request) -> web.StreamResponse:
-        ident = request.match_info["id"]
-        return self._registry(request, lambda policy: registry_api.schema(policy, ident))
-
-    async def _versions(self, request: web.Request) -> web.StreamResponse:
-        subject = request.match_info["subject"]
-        return self._registry(request, lambda policy: registry_api.versions(policy, subject))
-
-    async def _version(self, request: web.Request) -> web.StreamResponse:
-        subject, number = request.match_info["subject"], request.match_info["version"]
-        return self._registry(request, lambda policy: registry_api.version(policy, subject, number))
-
-    def _registry(
-        self, request: web.Request, look: Callable[[Policy], registry_api.Answer]
-    ) -> web.StreamResponse:
-        if not _caller(request).has_certificate:
-            raise DeniedError(Reason.API_REFUSED, "schema registry asks for a client certificate")
-        answer = look(self._policy())
-        text = json.dumps(answer.document, ensure_ascii=False)
-        return web.Response(text=text, status=answer.status, content_type=registry_api.CONTENT_TYPE)
+        return handle
 
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_CallerHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+_Operation = Callable[[bytes, Caller], Awaitable[bytes | None]]
 
 
-def _caller(request: web.Request) -> Caller:
-    caller: Caller = request["caller"]
-    return caller
+def _listing(operation: Callable[[], Awaitable[list[dict[str, str | int]]]]) -> _CallerHandler:
+    async def handle(_request: web.Request, caller: Caller) -> web.StreamResponse:
+        _demand_admin(caller)
+        return web.json_response(await operation())
+
+    return handle
 
 
-def _demand_admin(caller: Caller) -> Caller:
+def _demand_admin(caller: Caller) -> None:
     if not caller.is_admin:
         raise DeniedError(Reason.API_REFUSED, "only the platform's administrator may do this")
-    return caller
 
 
 async def _body(request: web.Request) -> bytes:

@@ -289,7 +289,7 @@ class Authority:
             {
                 "host": str(host),
                 "kind": kind.value,
-                "number": notice.number,
+                "notice": notice.number,
                 "approval": approval,
                 "why": why.value,
                 "published": int(failure is None),

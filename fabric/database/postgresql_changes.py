@@ -388,4 +388,3 @@ def _text_only(_raw: bytes) -> Value:
     raise UnavailableError(
         Reason.DATABASE_UNAVAILABLE, "a column has a new type; the source must open again"
     )
-

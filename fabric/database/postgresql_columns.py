@@ -235,8 +235,8 @@ def _written_array(field: Field, column: ServerColumn) -> Written:
     if inner not in (["string"], ["int"], ["long"], ["boolean"], ["float"], ["double"]):
         raise Unfit("an array of this element type needs a jsonb column")
     sql = (
-        "CASE WHEN {0} IS NOT NULL THEN ARRAY(SELECT e.v FROM"
+        "CASE WHEN {0} IS NOT NULL THEN ARRAY(SELECT e.v FROM"  # noqa: S608  # from the catalogue
         " pg_catalog.jsonb_array_elements_text({0}::pg_catalog.jsonb) WITH ORDINALITY AS e (v, o)"
-        f" ORDER BY e.o)::{column.sql_type} END"  # noqa: S608  # names come from the catalogue
+        f" ORDER BY e.o)::{column.sql_type} END"
     )
     return Written(field=field, wire="text", sql=sql, convert=json_writer(field))

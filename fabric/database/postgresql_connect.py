@@ -179,4 +179,3 @@ async def shut(connection: "asyncpg.Connection[Any] | None") -> None:
         await connection.close(timeout=2.0)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection.terminate()
-

@@ -257,4 +257,3 @@ def _select(fit: FitTable, key: Key | None, operator: str, limit: int) -> tuple[
 
 def _size(row: Row) -> int:
     return sum(len(v) if isinstance(v, str | bytes) else 8 for v in row.values())
-

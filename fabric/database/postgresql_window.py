@@ -14,7 +14,7 @@ from fabric.model.change import Row, Value
 from fabric.model.errors import Malformed
 from fabric.model.names import Topic
 
-Key: TypeAlias = "tuple[Value, ...]"
+Key: TypeAlias = tuple[Value, ...]
 _XID_MASK = 0xFFFFFFFF
 _XID_HALF = 0x80000000
 

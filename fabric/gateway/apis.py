@@ -1,8 +1,10 @@
 """The closed table of APIs: what the gateway offers and serves; absent means refused.
 
 Produce is advertised from 0, because librdkafka looks for 0..2 to know a broker's
-features, and capped at 12, because 13 names topics by id. Transactions, groups,
-reading and administration are not here and so do not exist.
+features, and capped at 12, because 13 names topics by id. Fetch is advertised and
+never served: without it librdkafka takes us for a broker of before 2017 and sends
+message sets of magic 0. Transactions, groups, reading and administration are not
+here and so do not exist.
 Spec: design section 9; notes on ApiVersions (KIP-511).
 """
 
@@ -16,9 +18,10 @@ from fabric.model.errors import PeerError, Reason
 
 @unique
 class Api(IntEnum):
-    """Kafka's API keys that the gateway serves."""
+    """Kafka's API keys that the gateway names in ApiVersions answers."""
 
     PRODUCE = 0
+    FETCH = 1
     METADATA = 3
     API_VERSIONS = 18
     INIT_PRODUCER_ID = 22
@@ -30,18 +33,19 @@ class Span:
 
     Attributes:
         offered: lowest and highest version in ApiVersions answers.
-        lowest: least version that is really served.
+        lowest: least version that is really served; None: not one is.
         flexible: first version with tagged fields (KIP-482).
     """
 
     offered: tuple[int, int]
-    lowest: int
+    lowest: int | None
     flexible: int
 
 
 TABLE: Mapping[Api, Span] = MappingProxyType(
     {
         Api.PRODUCE: Span(offered=(0, 12), lowest=3, flexible=9),
+        Api.FETCH: Span(offered=(4, 10), lowest=None, flexible=12),
         Api.METADATA: Span(offered=(0, 12), lowest=0, flexible=9),
         Api.API_VERSIONS: Span(offered=(0, 4), lowest=0, flexible=3),
         Api.INIT_PRODUCER_ID: Span(offered=(0, 5), lowest=0, flexible=2),
@@ -63,7 +67,9 @@ def served(api: int, version: int) -> Api:
     except ValueError as exc:
         raise PeerError(Reason.API_REFUSED, f"API {api} is not served here") from exc
     span = TABLE[known]
-    if known is not Api.API_VERSIONS and not span.lowest <= version <= span.offered[1]:
+    if known is Api.API_VERSIONS:
+        return known
+    if span.lowest is None or not span.lowest <= version <= span.offered[1]:
         raise PeerError(Reason.API_REFUSED, f"version {version} of {known.name} is not served here")
     return known
 

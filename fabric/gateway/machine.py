@@ -209,6 +209,8 @@ class Connection:
                     self._forward(pending, None, frame, REQUEST_S_MAX)
             case Api.PRODUCE:
                 self._begin_produce(pending, requests.read_produce(frame, head), frame, now=now)
+            case Api.FETCH:
+                raise PeerError(Reason.API_REFUSED, "reading is not served here")
             case _:
                 assert_never(api)
 

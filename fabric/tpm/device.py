@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from fabric.attest import evidence
-from fabric.attest.ek import check_key
+from fabric.attest.ek import certified_name, check_key, qualified_name
 from fabric.model import canonical
 from fabric.model.errors import (
     ConfigInvalid,
@@ -33,10 +33,14 @@ AK_HANDLE = 0x8101_8000
 """Persistent handle of the attestation key, in the owner's range."""
 _EK = "EK-RSA2048"  # NV 0x01C00002, template L-1 of the TCG EK Credential Profile
 _SEALED_BYTES_MAX = 128
+_QUALIFYING_BYTES_MAX = 64
 _PCRS_PER_READ = 8
 _READ_TRIES_MAX = 5
 _TCTIS = ("swtpm:", "device:", "tabrmd:")
 _RC_HANDLE_1 = 0x18B  # TPM_RC_HANDLE, first handle: nothing is there
+_RC_LAYER = 0xFF_0000
+_RC_TPM = 0
+_RC_OURS = (0x07_0000, 0x08_0000, 0x09_0000)  # ESAPI, SAPI, marshalling: never sent
 
 
 class TpmDevice:
@@ -71,12 +75,19 @@ class TpmDevice:
         """Marshalled TPM2B_PUBLIC of the attestation key; made and persisted on first use.
 
         Raises:
-            ConfigInvalid: the handle holds a key that is not ours.
-            PeerError: IDENTITY_MISMATCH, the EK's certificate is another key's.
+            ConfigInvalid: the handle holds a key that is not ours, or no child of the
+                endorsement key.
+            PeerError: IDENTITY_MISMATCH, the EK's certificate is another key's; MALFORMED.
+            DeniedError: EVIDENCE_REFUSED, the EK is of a kind that is not supported.
             UnavailableError: TPM_UNAVAILABLE.
         """
         with self._open() as esapi:
-            return self._ak(esapi)[1]
+            ak, public = self._ak(esapi)
+            certificate, _ = self._certificate_and_template(esapi)
+            _, name, qualified = esapi.read_public(ak)
+            if bytes(qualified) != qualified_name(certified_name(certificate), bytes(name)):
+                raise _foreign("a key that is not the endorsement key's child")
+            return public
 
     def activate(self, credential: bytes, secret: bytes) -> bytes:
         """TPM2_ActivateCredential of marshalled TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET.
@@ -99,7 +110,7 @@ class TpmDevice:
             try:
                 return bytes(esapi.activate_credential(ak, ek, blob, encrypted, session2=session))
             except tss.TSS2_Exception as exc:
-                if exc.parameter == 0:
+                if exc.parameter == 0 and not self._is_well_after(exc, esapi):
                     raise
                 raise DeniedError(
                     Reason.ACTIVATION_FAILED, "credential is not for this TPM's keys"
@@ -107,6 +118,8 @@ class TpmDevice:
 
     def quote(self, pcrs: Sequence[int], qualifying: bytes) -> Quote:
         """Quote the SHA-256 bank over exactly `pcrs` with at most 64 bytes of `qualifying`."""
+        if len(qualifying) > _QUALIFYING_BYTES_MAX:
+            raise UsageError(Reason.INTERNAL, "qualifying data must be at most 64 bytes")
         with self._open() as esapi:
             ak, _ = self._ak(esapi)
             attest, signature = esapi.quote(ak, _selection(pcrs), qualifying)
@@ -163,18 +176,17 @@ class TpmDevice:
         """
         tss = self._tss
         with self._open() as esapi, ExitStack() as made:
+            pcrs, private, public = self._read_blob(blob)
+            self._clear(esapi)
+            primary = self._make_storage(esapi, made)
+            session = self._session(esapi, made, tss.TPM2_SE.POLICY, primary)
             try:
-                pcrs, private, public = self._read_blob(blob)
-                self._clear(esapi)
-                primary = self._make_storage(esapi, made)
                 item = esapi.load(primary, private, public)
                 made.callback(esapi.flush_context, item)
-                session = self._session(esapi, made, tss.TPM2_SE.POLICY, primary)
                 esapi.policy_pcr(session, b"", _selection(pcrs))
                 return bytes(esapi.unseal(item, session1=session))
             except tss.TSS2_Exception as exc:
-                # Only what the TPM itself says of our parameters is final.
-                if exc.rc > 0xFFF or not exc.fmt1:
+                if not _is_final(exc):
                     raise
                 raise _lost() from exc
 
@@ -194,6 +206,13 @@ class TpmDevice:
                     yield esapi
             except self._tss.TSS2_Exception as exc:
                 raise UnavailableError(Reason.TPM_UNAVAILABLE, f"TPM failed: {exc}") from exc
+
+    def _is_well_after(self, exc: Any, esapi: Any) -> bool:
+        """Whether a TPM that said FAILURE still serves, so that it meant the credential.
+
+        libtpms says FAILURE, not VALUE, of a secret that is encrypted to another RSA key.
+        """
+        return exc.rc == self._tss.TPM2_RC.FAILURE and len(esapi.get_random(1)) == 1
 
     def _clear(self, esapi: Any) -> None:
         """Flush objects and sessions that a process left behind when it died."""
@@ -217,10 +236,7 @@ class TpmDevice:
         except Malformed:
             attributes = 0
         if attributes != evidence.AK_ATTRIBUTES:
-            raise ConfigInvalid(
-                f"persistent handle 0x{AK_HANDLE:08x} holds another key: move it away "
-                "(tpm2_evictcontrol) and start again"
-            )
+            raise _foreign("another key")
         return ak, public
 
     def _make_ak(self, esapi: Any) -> Any:
@@ -343,6 +359,19 @@ def _cut_der(data: bytes) -> bytes:
     if len(data) < 4 or data[0] != 0x30 or data[1] != 0x82:
         return data
     return data[: 4 + int.from_bytes(data[2:4])]
+
+
+def _foreign(what: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"persistent handle 0x{AK_HANDLE:08x} holds {what}: move it away (tpm2_evictcontrol) "
+        "and start again"
+    )
+
+
+def _is_final(exc: Any) -> bool:
+    """Whether an error is about what we gave, so that the same again fails the same."""
+    layer = exc.rc & _RC_LAYER
+    return layer in _RC_OURS or (layer == _RC_TPM and bool(exc.fmt1))
 
 
 def _lost() -> DeniedError:

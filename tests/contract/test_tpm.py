@@ -14,12 +14,12 @@ from fabric.attest.credential import make_credential
 from fabric.attest.ek import EndorsementKey, check_ek
 from fabric.attest.evidence import parse_attest
 from fabric.demo.swtpm import SoftTpm, TpmCa
-from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
 from fabric.model.label import Label
 from fabric.policy.types import Approval
 from fabric.ports import Tpm
 from fabric.tpm.device import TpmDevice
-from tests.fakes.tpm import FakeTpm, FakeTpmCa
+from tests.fakes.tpm import FakeTpm, FakeTpmCa, await_tpm
 from tests.fakes.verifier import HOST
 
 PCRS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 14)
@@ -86,12 +86,14 @@ def _fake(ca: FakeTpmCa) -> World:
 
 
 def _real(soft: SoftTpm, ca: TpmCa) -> World:
-    return World(
-        tpm=TpmDevice(soft.tcti),
-        ca_pem=ca.pem,
-        power_off=lambda: soft.stop(kill=True),
-        power_on=lambda: (soft.start(), None)[1],
-    )
+    tpm = TpmDevice(soft.tcti)
+
+    def power_on() -> None:
+        soft.start()
+        await_tpm(tpm)
+
+    await_tpm(tpm)
+    return World(tpm=tpm, ca_pem=ca.pem, power_off=lambda: soft.stop(kill=True), power_on=power_on)
 
 
 @pytest.fixture(params=["fake", pytest.param("swtpm", marks=pytest.mark.integration)])
@@ -170,6 +172,17 @@ def test_quote_is_over_exactly_the_selection_in_any_order(world: World) -> None:
 
 def test_quote_carries_up_to_64_bytes_of_qualifying_data(world: World) -> None:
     assert parse_attest(world.tpm.quote((0,), bytes(64)).attest).extra == bytes(64)
+
+
+def test_too_much_qualifying_or_sealed_data_is_the_callers_mistake(world: World) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: world.tpm.quote((0,), bytes(65)),
+        lambda: world.tpm.seal(b"", PCRS),
+        lambda: world.tpm.seal(bytes(129), PCRS),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError):
+            call()
 
 
 def test_extending_a_pcr_changes_the_digest_as_specified(world: World) -> None:

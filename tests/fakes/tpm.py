@@ -8,6 +8,7 @@ from the code it tests. What a real TPM would never sign, `sign` signs.
 import hashlib
 import hmac
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -28,11 +29,12 @@ from fabric.attest.ek import ek_name, qualified_name
 from fabric.attest.evidence import sized
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, Malformed, Reason, UnavailableError, UsageError
-from fabric.ports import Quote
+from fabric.ports import Quote, Tpm
 
 EKU_EK = ObjectIdentifier("2.23.133.8.1")
 _PCRS = range(24)
 _SEALED_BYTES_MAX = 128
+_QUALIFYING_BYTES_MAX = 64
 
 
 class FakeTpmCa:
@@ -154,6 +156,8 @@ class FakeTpm:
     def quote(self, pcrs: Sequence[int], qualifying: bytes) -> Quote:
         """An honest quote."""
         self._check()
+        if len(qualifying) > _QUALIFYING_BYTES_MAX:
+            raise UsageError(Reason.INTERNAL, "qualifying data must be at most 64 bytes")
         attest = self.words(pcrs, qualifying).marshal()
         return Quote(attest=attest, signature=self.sign(attest))
 
@@ -168,8 +172,7 @@ class FakeTpm:
         if not 1 <= len(data) <= _SEALED_BYTES_MAX:
             raise UsageError(Reason.INTERNAL, "sealed data must be 1 to 128 bytes")
         nonce = secrets.token_bytes(12)
-        state = self.pcr_digest(pcrs)
-        sealed = AESGCM(self._storage).encrypt(nonce, data, state)
+        sealed = AESGCM(self._storage).encrypt(nonce, data, self._state(sorted(pcrs)))
         return canonical.encode([sorted(pcrs), nonce, sealed])
 
     def unseal(self, blob: bytes) -> bytes:
@@ -178,7 +181,7 @@ class FakeTpm:
         try:
             match canonical.decode(blob):
                 case [list() as pcrs, bytes() as nonce, bytes() as sealed]:
-                    state = self.pcr_digest([int(str(pcr)) for pcr in pcrs])
+                    state = self._state([int(str(pcr)) for pcr in pcrs])
                     return AESGCM(self._storage).decrypt(nonce, sealed, state)
         except (InvalidTag, ValueError, KeyError, Malformed) as exc:
             raise DeniedError(Reason.SEALED_STATE_LOST, "blob does not open") from exc
@@ -229,6 +232,10 @@ class FakeTpm:
         """TPMT_SIGNATURE by the attestation key over anything."""
         return signature(self.ak, data)
 
+    def _state(self, pcrs: Sequence[int]) -> bytes:
+        """Selection and values, as PolicyPCR covers both."""
+        return bytes(pcrs) + self.pcr_digest(pcrs)
+
     def _renew(self) -> None:
         self.ak = ec.generate_private_key(ec.SECP256R1())
         self._storage = secrets.token_bytes(32)
@@ -251,6 +258,20 @@ class FakeTpm:
         own = self.ek.public_key().public_numbers().x.to_bytes(48)
         kdfe = (1).to_bytes(4) + shared + b"IDENTITY\0" + x + own
         return hashlib.sha384(kdfe).digest(), "sha384", 32
+
+
+def await_tpm(tpm: Tpm, wait_s: float = 10) -> None:
+    """Wait until a TPM that was just started answers: its socket exists before it listens."""
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            tpm.pcr_digest((0,))
+        except UnavailableError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def public_area(

@@ -174,7 +174,7 @@ def test_kcat_writes_and_is_refused(site: Site, gateway: Gateway, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert ends(site, OPEN)[0] == before + 1
     refused = kcat(site.a, gateway.address, *arguments, text=b"plain text")
-    assert b"record" in refused.stderr.lower()
+    assert b"Policy violation" in refused.stderr  # kcat's librdkafka speaks Produce 7
     assert ends(site, OPEN)[0] == before + 1
 
 
@@ -197,12 +197,13 @@ async def test_one_bad_partition_does_not_hold_back_the_others(
     assert [y - x for x, y in zip(before, after, strict=True)] == [1, 0, 1, 0]
 
 
-def test_one_bad_record_refuses_its_batch_and_is_named(site: Site, gateway: Gateway) -> None:
+def test_bad_records_refuse_their_batch_and_are_named(site: Site, gateway: Gateway) -> None:
     before = ends(site, OPEN)[1]
     producer = rdkafka(site, site.a, gateway.address, **{"linger.ms": 200})
     good = site.world.open_record()
-    outcomes = send(producer, (OPEN, 1, good), (OPEN, 1, b"bad"), (OPEN, 1, good))
-    assert outcomes == ["_INVALID_DIFFERENT_RECORD", "INVALID_RECORD", "_INVALID_DIFFERENT_RECORD"]
+    items = [(OPEN, 1, value) for value in (good, b"bad", good, b"bad too")]
+    other = "_INVALID_DIFFERENT_RECORD"
+    assert send(producer, *items) == [other, "INVALID_RECORD", other, "INVALID_RECORD"]
     assert ends(site, OPEN)[1] == before
 
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from fabric.attest.ek import check_ek, check_key, ek_name, qualified_name
+from fabric.attest.ek import certified_name, check_ek, check_key, ek_name, qualified_name
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason, UsageError
 from tests.fakes.tpm import EKU_EK, FakeTpm, FakeTpmCa
 
@@ -156,6 +156,12 @@ def test_key_that_is_not_the_certificates_is_refused() -> None:
     with pytest.raises(PeerError) as refused:
         check_key(TPM.ek_certificate(), FakeTpm(CA).ek.public_key())
     assert refused.value.reason is Reason.IDENTITY_MISMATCH
+
+
+def test_name_of_a_certified_key_needs_no_chain() -> None:
+    assert certified_name(TPM.ek_certificate()) == ek_name(TPM.ek.public_key())
+    with pytest.raises(DeniedError):
+        certified_name(CA.certify(ec.generate_private_key(ec.SECP256R1()).public_key()))
 
 
 def test_qualified_name_depends_on_both_keys() -> None:

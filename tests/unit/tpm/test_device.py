@@ -11,9 +11,22 @@ from fabric.attest import evidence
 from fabric.demo.swtpm import SoftTpm
 from fabric.model.errors import ConfigInvalid, DeniedError, UnavailableError, UsageError
 from fabric.tpm.device import AK_HANDLE, TpmDevice
+from tests.fakes.tpm import await_tpm
 
 PCRS = (0, 7)
-Make = Callable[[str], SoftTpm]
+Make = Callable[[], TpmDevice]
+
+
+@pytest.fixture
+def make(soft_tpm: Callable[[str], SoftTpm]) -> Make:
+    """Make devices, each on a software TPM of its own."""
+
+    def made() -> TpmDevice:
+        device = TpmDevice(soft_tpm("device").tcti)
+        await_tpm(device)
+        return device
+
+    return made
 
 
 @pytest.mark.parametrize("tcti", ["", "/dev/tpm0", "mssim:port=2321", "cmd:sh"])
@@ -64,8 +77,8 @@ TRANSIENT, SESSIONS, PERSISTENT = 0x8000_0000, 0x0200_0000, 0x8100_0000
 
 
 @pytest.mark.integration
-def test_no_call_leaves_anything_behind_not_even_one_that_fails(soft_tpm: Make) -> None:
-    device = TpmDevice(soft_tpm("clean").tcti)
+def test_no_call_leaves_anything_behind_not_even_one_that_fails(make: Make) -> None:
+    device = make()
     blob = device.seal(b"secret", PCRS)
     device.unsafe_extend(7, bytes(32))
     calls: list[Callable[[], object]] = [
@@ -89,10 +102,10 @@ def test_no_call_leaves_anything_behind_not_even_one_that_fails(soft_tpm: Make) 
 
 
 @pytest.mark.integration
-def test_slots_that_a_dead_process_left_full_are_cleared(soft_tpm: Make) -> None:
+def test_slots_that_a_dead_process_left_full_are_cleared(make: Make) -> None:
     from tpm2_pytss import ESAPI, ESYS_TR, TPM2_ALG, TPM2_SE, TPMT_SYM_DEF
 
-    device = TpmDevice(soft_tpm("full").tcti)
+    device = make()
     with ESAPI(device._tcti) as esapi:
         for _ in range(3):
             esapi.create_primary(None, "ecc256:aes128cfb")
@@ -107,8 +120,8 @@ def test_slots_that_a_dead_process_left_full_are_cleared(soft_tpm: Make) -> None
 
 
 @pytest.mark.integration
-def test_calls_of_many_threads_do_not_disturb_each_other(soft_tpm: Make) -> None:
-    device = TpmDevice(soft_tpm("threads").tcti)
+def test_calls_of_many_threads_do_not_disturb_each_other(make: Make) -> None:
+    device = make()
     blob = device.seal(b"secret", PCRS)
     failed: list[BaseException] = []
 
@@ -129,10 +142,10 @@ def test_calls_of_many_threads_do_not_disturb_each_other(soft_tpm: Make) -> None
 
 
 @pytest.mark.integration
-def test_foreign_key_at_the_handle_is_refused_with_a_remedy(soft_tpm: Make) -> None:
+def test_foreign_key_at_the_handle_is_refused_with_a_remedy(make: Make) -> None:
     from tpm2_pytss import ESAPI, ESYS_TR
 
-    device = TpmDevice(soft_tpm("foreign").tcti)
+    device = make()
     with ESAPI(device._tcti) as esapi:
         primary, *_ = esapi.create_primary(None, "ecc256:aes128cfb")
         esapi.evict_control(ESYS_TR.OWNER, primary, AK_HANDLE)
@@ -142,11 +155,11 @@ def test_foreign_key_at_the_handle_is_refused_with_a_remedy(soft_tpm: Make) -> N
 
 
 @pytest.mark.integration
-def test_key_of_the_owner_hierarchy_is_not_taken_for_an_attestation_key(soft_tpm: Make) -> None:
+def test_key_of_the_owner_hierarchy_is_not_taken_for_an_attestation_key(make: Make) -> None:
     """Its attributes are right; only its qualified name tells, which the verifier checks."""
     from tpm2_pytss import ESAPI, ESYS_TR, TPM2B_PUBLIC
 
-    device = TpmDevice(soft_tpm("owner").tcti)
+    device = make()
     with ESAPI(device._tcti) as esapi:
         template = TPM2B_PUBLIC.parse(
             "ecc256:ecdsa-sha256:null", objectAttributes=evidence.AK_ATTRIBUTES
@@ -159,10 +172,10 @@ def test_key_of_the_owner_hierarchy_is_not_taken_for_an_attestation_key(soft_tpm
 
 
 @pytest.mark.integration
-def test_cleared_tpm_makes_a_new_attestation_key(soft_tpm: Make) -> None:
+def test_cleared_tpm_makes_a_new_attestation_key(make: Make) -> None:
     from tpm2_pytss import ESAPI, ESYS_TR
 
-    device = TpmDevice(soft_tpm("cleared").tcti)
+    device = make()
     before = device.ak_public()
     blob = device.seal(b"secret", PCRS)
     with ESAPI(device._tcti) as esapi:
@@ -172,7 +185,5 @@ def test_cleared_tpm_makes_a_new_attestation_key(soft_tpm: Make) -> None:
         device.unseal(blob)
 
 
-@pytest.mark.integration
-def test_device_shows_where_it_is_and_nothing_else(soft_tpm: Make) -> None:
-    soft = soft_tpm("repr")
-    assert repr(TpmDevice(soft.tcti)) == f"TpmDevice({soft.tcti})"
+def test_device_shows_where_it_is_and_nothing_else() -> None:
+    assert repr(TpmDevice("device:/dev/tpmrm0")) == "TpmDevice(device:/dev/tpmrm0)"

@@ -1,0 +1,70 @@
+"""What a reader takes from the log."""
+
+from datetime import timedelta
+
+import pytest
+
+from fabric.admit.reader import admit_read
+from fabric.admit.view import Place
+from fabric.attest.members import notice_record
+from fabric.model.errors import FabricError, Reason
+from fabric.model.names import MEMBERS
+from tests.fakes.gateway import OPEN, SEALED, World
+from tests.fakes.verifier import a_notice
+
+HERE = Place(SEALED, 0)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def why(world: World, value: bytes, place: Place = HERE, *, late_s: float = 0) -> Reason:
+    appended = world.now + timedelta(seconds=late_s)
+    with pytest.raises(FabricError) as refused:
+        admit_read(value, place, world.view, appended=appended)
+    return refused.value.reason
+
+
+def test_an_honest_record_is_taken_also_after_its_result_has_ended(world: World) -> None:
+    value = world.seal()
+    found = admit_read(value, HERE, world.view, appended=world.now + timedelta(seconds=60))
+    assert found.envelope.header.counter == 0
+
+
+def test_the_gateways_questions_are_asked_again(world: World) -> None:
+    assert why(world, world.open_record()) is Reason.NOT_SEALED
+    assert why(world, world.seal()[:-1]) is Reason.MALFORMED
+    assert why(world, world.seal(), Place(OPEN, 0)) is Reason.TOPIC_MISMATCH
+    assert why(world, world.seal(), Place(SEALED, 1)) is Reason.PARTITION_MISMATCH
+    assert why(world, world.seal(result_id=bytes(16))) is Reason.RESULT_UNKNOWN
+    assert why(world, world.seal(policy_version=8)) is Reason.POLICY_NEWER
+    value = world.seal()
+    assert why(world, value[:-1] + bytes([value[-1] ^ 1])) is Reason.BAD_SIGNATURE
+
+
+def test_an_envelope_of_a_host_that_may_not_publish_is_refused(world: World) -> None:
+    assert why(world, world.seal_as(world.b)) is Reason.NOT_A_PRODUCER
+
+
+def test_sealing_before_the_result_or_after_it_is_refused(world: World) -> None:
+    early = world.a.result.issued - timedelta(seconds=31)
+    assert why(world, world.seal(now=early)) is Reason.NOT_ATTESTED
+    assert why(world, world.seal(now=world.a.result.expires)) is Reason.RESULT_EXPIRED
+
+
+def test_what_was_sealed_before_a_suspension_stays_and_what_came_after_does_not(
+    world: World,
+) -> None:
+    before = world.seal()
+    notice = a_notice(1, host=world.a.host, at=world.now + timedelta(seconds=1))
+    world.members.feed(MEMBERS, *notice_record(notice, world.verifier.signers))
+    admit_read(before, HERE, world.view, appended=world.now)
+    after = world.seal(now=world.now + timedelta(seconds=2))
+    assert why(world, after, late_s=2) is Reason.HOST_SUSPENDED
+
+
+def test_append_time_and_time_of_sealing_lie_together(world: World) -> None:
+    assert why(world, world.seal(), late_s=91) is Reason.TOO_OLD
+    assert why(world, world.seal(), late_s=-31) is Reason.FROM_THE_FUTURE

@@ -1,0 +1,438 @@
+"""The service: effects in their order, and what must not happen."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from fabric.attest.members import MemberState, NoticeKind
+from fabric.attest.messages import ActivateRequest, Challenge, EnrolChallenge
+from fabric.attest.result import decode
+from fabric.authority.ledger import Ledger
+from fabric.authority.service import Caller
+from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
+from fabric.model.limits import CHALLENGE_LIFETIME_S, ENROLMENT_LIFETIME_S
+from fabric.model.names import MEMBERS, RESULTS
+from tests.fakes.authority_site import (
+    ADMIN,
+    CALLER,
+    READER,
+    SENDER,
+    AuthoritySite,
+    Machine,
+)
+from tests.fakes.policy_files import OPEN_TOPIC, TOPIC
+from tests.fakes.tpm import FakeTpm, FakeTpmCa
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[AuthoritySite]:
+    site = AuthoritySite(tmp_path)
+    async with site.running():
+        yield site
+    site.close()
+
+
+@pytest.fixture
+async def enrolled(site: AuthoritySite) -> Machine:
+    machine = site.machines[SENDER]
+    await site.enrol(machine)
+    return machine
+
+
+def refused(error: pytest.ExceptionInfo[FabricError], reason: Reason) -> None:
+    assert error.value.reason is reason
+
+
+async def test_an_attested_host_gets_a_certificate_a_result_and_its_rights(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    answer = await site.attest(enrolled)
+    result = decode(answer.result, site.policy.trust)
+    assert result.host == SENDER
+    assert result.keys == enrolled.keys.public
+    assert (result.level, result.approval) == (4, 1)
+    certificate = x509.load_pem_x509_certificate(answer.svid_pem)
+    assert certificate.subject.rfc4514_string() == "CN=host-a,OU=registry,O=G01"
+    assert site.members().current(SENDER, site.clock.now()) == result
+    grants = f"fabric.grants.{TOPIC}"
+    assert site.admin.rights[SENDER.principal] == {MEMBERS, RESULTS, TOPIC, grants, OPEN_TOPIC}
+
+
+async def test_effects_come_in_the_order_ledger_results_members_answer(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    seen: list[str] = []
+
+    def judge(topic: str, _partition: int, key: bytes | None, _value: bytes) -> None:
+        if key != b"verifier/heartbeat":
+            seen.append(topic)
+            assert site.ledger._ledger.host(SENDER) is not None
+
+    site.log.judge = judge
+    await site.attest(enrolled)
+    assert seen == [RESULTS, MEMBERS]
+
+
+async def test_a_host_without_enrolment_gets_no_challenge(site: AuthoritySite) -> None:
+    with pytest.raises(DeniedError) as error:
+        await site.challenge(site.machines[SENDER])
+    refused(error, Reason.NOT_ENROLLED)
+
+
+async def test_an_approval_without_attestation_key_names_the_remedy(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    site.approve(enrolled, ak_name=None)
+    site.publish()
+    with pytest.raises(DeniedError, match=f"add ak_name {enrolled.ak_name.hex()}") as error:
+        await site.challenge(enrolled)
+    refused(error, Reason.NOT_APPROVED)
+
+
+async def test_a_tpm_that_the_approval_does_not_name_cannot_enrol(site: AuthoritySite) -> None:
+    other = Machine(SENDER, FakeTpm(site.maker, elliptic=True))
+    with pytest.raises(DeniedError) as error:
+        await site.service.enrol(other.enrol_request(), CALLER)
+    refused(error, Reason.NOT_APPROVED)
+
+
+async def test_a_tpm_of_an_unknown_manufacturer_cannot_enrol(site: AuthoritySite) -> None:
+    other = Machine(SENDER, FakeTpm(FakeTpmCa("rogue"), elliptic=True))
+    site.approve(other)
+    site.publish()
+    with pytest.raises(DeniedError) as error:
+        await site.service.enrol(other.enrol_request(), CALLER)
+    refused(error, Reason.EVIDENCE_REFUSED)
+
+
+async def test_enrolling_the_same_again_changes_nothing(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    before = await site.service.enrolments()
+    site.clock.advance(5)
+    await site.enrol(enrolled)
+    assert await site.service.enrolments() == before
+
+
+async def test_another_attestation_key_of_the_same_tpm_is_a_conflict(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    before = await site.service.enrolments()
+    enrolled.tpm.clear()
+    with pytest.raises(DeniedError) as error:
+        await site.enrol(enrolled)
+    refused(error, Reason.ENROLMENT_CONFLICT)
+    assert await site.service.enrolments() == before
+    assert "enrolment_conflict" in site.audit.names()
+
+
+async def test_two_pending_enrolments_of_one_host_end_in_a_conflict_for_the_later(
+    site: AuthoritySite,
+) -> None:
+    machine = site.machines[SENDER]
+    first = await site.service.enrol(machine.enrol_request(), CALLER)
+    body = machine.activate_request(first)
+    machine.tpm.clear()
+    second = await site.service.enrol(machine.enrol_request(), CALLER)
+    await site.service.activate(body, CALLER)
+    with pytest.raises(DeniedError) as error:
+        await site.service.activate(machine.activate_request(second), CALLER)
+    refused(error, Reason.ENROLMENT_CONFLICT)
+
+
+async def test_a_forgotten_host_may_enrol_with_another_key(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.service.forget(SENDER, why="TPM was cleared", caller=ADMIN)
+    enrolled.tpm.clear()
+    site.approve(enrolled)
+    site.publish()
+    await site.enrol(enrolled)
+    await site.attest(enrolled)
+
+
+async def test_a_wrong_secret_ends_the_enrolment(site: AuthoritySite) -> None:
+    machine = site.machines[SENDER]
+    answer = await site.service.enrol(machine.enrol_request(), CALLER)
+    ident = EnrolChallenge.decode(answer).enrolment
+    wrong = ActivateRequest(enrolment=ident, secret=bytes(32)).encode()
+    with pytest.raises(DeniedError) as error:
+        await site.service.activate(wrong, CALLER)
+    refused(error, Reason.ACTIVATION_FAILED)
+    with pytest.raises(DeniedError) as error:
+        await site.service.activate(machine.activate_request(answer), CALLER)
+    refused(error, Reason.ACTIVATION_FAILED)
+    assert await site.service.enrolments() == []
+
+
+async def test_an_activation_that_comes_too_late_fails(site: AuthoritySite) -> None:
+    machine = site.machines[SENDER]
+    answer = await site.service.enrol(machine.enrol_request(), CALLER)
+    site.clock.advance(ENROLMENT_LIFETIME_S + 1)
+    with pytest.raises(DeniedError) as error:
+        await site.service.activate(machine.activate_request(answer), CALLER)
+    refused(error, Reason.ACTIVATION_FAILED)
+
+
+async def test_a_challenge_is_used_once(site: AuthoritySite, enrolled: Machine) -> None:
+    body = enrolled.attest_request(await site.challenge(enrolled))
+    await site.service.attest(body, CALLER)
+    with pytest.raises(PeerError) as error:
+        await site.service.attest(body, CALLER)
+    refused(error, Reason.NONCE_REFUSED)
+
+
+async def test_a_challenge_lives_for_seconds(site: AuthoritySite, enrolled: Machine) -> None:
+    body = enrolled.attest_request(await site.challenge(enrolled))
+    site.clock.advance(CHALLENGE_LIFETIME_S + 1)
+    with pytest.raises(PeerError) as error:
+        await site.service.attest(body, CALLER)
+    refused(error, Reason.NONCE_REFUSED)
+
+
+async def test_a_challenge_of_one_host_serves_no_other(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    other = site.machines[READER]
+    await site.enrol(other)
+    body = other.attest_request(await site.challenge(enrolled))
+    with pytest.raises(PeerError) as error:
+        await site.service.attest(body, CALLER)
+    refused(error, Reason.NONCE_REFUSED)
+
+
+async def test_a_quote_for_another_session_is_refused(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    first = Challenge.decode(await site.challenge(enrolled))
+    quote = enrolled.tpm.quote(first.pcrs, enrolled.extra(first))
+    body = enrolled.attest_request(await site.challenge(enrolled), quote)
+    with pytest.raises(PeerError) as error:
+        await site.service.attest(body, CALLER)
+    refused(error, Reason.BINDING_MISMATCH)
+    assert site.noticed == []
+
+
+async def test_a_changed_host_is_suspended_at_once_and_loses_its_rights(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    enrolled.tpm.extend(1, bytes(range(32)))
+    with pytest.raises(DeniedError) as error:
+        await site.attest(enrolled)
+    refused(error, Reason.STATE_REFUSED)
+    assert site.noticed == ["suspension"]
+    assert SENDER.principal not in site.admin.rights
+    members = site.members()
+    assert members.revocation_number == 1
+    with pytest.raises(DeniedError) as error:
+        members.current(SENDER, site.clock.now())
+    refused(error, Reason.HOST_SUSPENDED)
+    assert members.hosts[SENDER].state is MemberState.SUSPENDED
+
+
+async def test_a_suspended_host_is_refused_without_a_second_notice(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    enrolled.tpm.extend(1, bytes(range(32)))
+    for reason in (Reason.STATE_REFUSED, Reason.HOST_SUSPENDED, Reason.HOST_SUSPENDED):
+        with pytest.raises(DeniedError) as error:
+            await site.attest(enrolled)
+        refused(error, reason)
+    assert site.noticed == ["suspension"]
+
+
+async def test_a_suspended_host_that_is_put_right_still_needs_a_greater_approval(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    enrolled.tpm.extend(1, bytes(range(32)))
+    with pytest.raises(DeniedError):
+        await site.attest(enrolled)
+    enrolled.tpm.reboot()
+    with pytest.raises(DeniedError) as error:
+        await site.attest(enrolled)
+    refused(error, Reason.HOST_SUSPENDED)
+    site.approve(enrolled, number=2)
+    site.publish()
+    answer = await site.attest(enrolled)
+    assert decode(answer.result, site.policy.trust).approval == 2
+    assert site.members().current(SENDER, site.clock.now()).approval == 2
+    assert TOPIC in site.admin.rights[SENDER.principal]
+
+
+async def test_an_approval_number_never_goes_back(site: AuthoritySite, enrolled: Machine) -> None:
+    site.approve(enrolled, number=3)
+    site.publish()
+    await site.attest(enrolled)
+    site.approve(enrolled, number=2)
+    site.publish()
+    with pytest.raises(DeniedError) as error:
+        await site.attest(enrolled)
+    refused(error, Reason.NOT_APPROVED)
+
+
+async def test_a_tpm_whose_time_went_back_is_refused(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    enrolled.tpm.reboot()
+    await site.attest(enrolled)
+    enrolled.tpm.resets -= 1
+    with pytest.raises(DeniedError) as error:
+        await site.attest(enrolled)
+    refused(error, Reason.COUNTERS_WENT_BACK)
+
+
+async def test_an_honest_power_cut_passes(site: AuthoritySite, enrolled: Machine) -> None:
+    await site.attest(enrolled)
+    enrolled.tpm.reboot(clean=False)
+    await site.attest(enrolled)
+
+
+async def test_while_the_gateway_is_away_the_answer_is_unavailable_and_a_retry_works(
+    site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.authority.publisher.PUBLISH_S_MAX", 0.3)
+    site.log.fail(UnavailableError(Reason.GATEWAY_UNAVAILABLE, "no gateway"))
+    with pytest.raises(UnavailableError) as error:
+        await site.attest(enrolled)
+    refused(error, Reason.GATEWAY_UNAVAILABLE)
+    site.log.fail(None)
+    await site.attest(enrolled)
+    assert site.members().current(SENDER, site.clock.now())
+
+
+async def test_a_suspension_is_told_and_kept_even_while_the_gateway_is_away(
+    site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.authority.publisher.PUBLISH_S_MAX", 0.2)
+    await site.attest(enrolled)
+    site.log.fail(UnavailableError(Reason.GATEWAY_UNAVAILABLE, "no gateway"))
+    enrolled.tpm.extend(1, bytes(range(32)))
+    with pytest.raises(DeniedError) as error:
+        await site.attest(enrolled)
+    refused(error, Reason.STATE_REFUSED)
+    assert SENDER.principal not in site.admin.rights
+    assert site.members().revocation_number == 0
+    site.log.fail(None)
+    await site.publisher.published(1)
+    assert site.members().revocation_number == 1
+
+
+async def test_revocation_wins_over_a_renewal_in_every_interleaving(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    for hold in (RESULTS, MEMBERS):
+        site.approve(enrolled, number=site.policy.approvals[SENDER].number + 1)
+        site.publish()
+        body = enrolled.attest_request(await site.challenge(enrolled))
+        await _revoke_while_appending(site, body, hold)
+        with pytest.raises(DeniedError) as error:
+            site.members().current(SENDER, site.clock.now())
+        refused(error, Reason.HOST_REVOKED)
+        assert SENDER.principal not in site.admin.rights
+
+
+async def _revoke_while_appending(site: AuthoritySite, body: bytes, topic: str) -> None:
+    """Let a renewal reach its append to `topic`, revoke, then let the append go on."""
+    reached, go_on, append = asyncio.Event(), asyncio.Event(), site.log.append
+
+    async def held(name: str, partition: int, records: object) -> int:
+        key = records[0][0]
+        if name == topic and not key.startswith((b"verifier/heartbeat", b"verifier/revocation")):
+            reached.set()
+            await go_on.wait()
+        return await append(name, partition, records)
+
+    site.log.append = held
+    async with asyncio.TaskGroup() as group:
+        renewal = group.create_task(_outcome(site, body))
+        await reached.wait()
+        await site.service.decide(SENDER, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
+        go_on.set()
+    site.log.append = append
+    assert renewal.result() is Reason.HOST_REVOKED
+
+
+async def _outcome(site: AuthoritySite, body: bytes) -> Reason | None:
+    try:
+        await site.service.attest(body, CALLER)
+    except FabricError as exc:
+        return exc.reason
+    return None
+
+
+async def test_a_revocation_stands_above_a_suspension_and_is_given_once(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    decide = site.service.decide
+    first = await decide(SENDER, NoticeKind.SUSPENSION, why="odd traffic", caller=ADMIN)
+    second = await decide(SENDER, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
+    third = await decide(SENDER, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
+    assert [first["number"], second["number"], third["number"]] == [1, 2, 0]
+    (host,) = await site.service.hosts()
+    assert (host["state"], host["number"]) == ("revoked", 2)
+
+
+async def test_nobody_can_revoke_a_host_that_nobody_knows(site: AuthoritySite) -> None:
+    from fabric.model.names import HostId
+
+    stranger = HostId.parse("G09/other/host-x")
+    with pytest.raises(DeniedError) as error:
+        await site.service.decide(stranger, NoticeKind.REVOCATION, why="why", caller=ADMIN)
+    refused(error, Reason.NOT_ENROLLED)
+
+
+async def test_a_certificate_speaks_for_its_own_host_alone(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    other = Caller(name=str(READER), host=READER, has_certificate=True)
+    own = replace(other, name=str(SENDER), host=SENDER)
+    challenge = await site.service.challenge(enrolled.challenge_request(), own)
+    for operation, body in (
+        (site.service.enrol, enrolled.enrol_request()),
+        (site.service.challenge, enrolled.challenge_request()),
+        (site.service.attest, enrolled.attest_request(challenge)),
+    ):
+        with pytest.raises(PeerError) as error:
+            await operation(body, other)
+        refused(error, Reason.IDENTITY_MISMATCH)
+
+
+async def test_one_peer_cannot_take_all_challenges(
+    site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.authority.machine.PENDING_PER_PEER_MAX", 3)
+    for _ in range(3):
+        await site.challenge(enrolled)
+    with pytest.raises(UnavailableError) as error:
+        await site.challenge(enrolled)
+    refused(error, Reason.OVERLOADED)
+    await site.service.challenge(enrolled.challenge_request(), Caller(name="10.0.0.9"))
+
+
+async def test_an_expired_policy_attests_nobody_and_leaves_rights_alone(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    site.policy = replace(site.policy, expires=site.clock.now())
+    with pytest.raises(DeniedError) as error:
+        await site.challenge(enrolled)
+    refused(error, Reason.POLICY_EXPIRED)
+    await site.keeper.check()
+    assert TOPIC in site.admin.rights[SENDER.principal]
+
+
+async def test_counters_are_kept_over_a_restart(
+    site: AuthoritySite, enrolled: Machine, tmp_path: Path
+) -> None:
+    await site.attest(enrolled)
+    known = await site.ledger.do(lambda ledger: ledger.known(SENDER))
+    assert known.counters is not None
+    assert known.counters.resets == enrolled.tpm.resets
+    assert await site.ledger.do(Ledger.last_number) == 0

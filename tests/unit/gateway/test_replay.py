@@ -1,0 +1,90 @@
+import pytest
+
+from fabric.gateway.replay import Mark, Replays, Stored
+from fabric.model.errors import PeerError, Reason
+
+KEY = ("spiffe://d/G01/s/a", b"epoch", 0)
+OTHER = ("spiffe://d/G01/s/a", b"epoch", 1)
+
+
+def marks(*counters: int, key: tuple[str, bytes, int] = KEY, salt: bytes = b"") -> list[Mark]:
+    return [Mark(key, counter, bytes([counter]) + salt) for counter in counters]
+
+
+def sent(*batches: list[Mark]) -> Replays:
+    replays = Replays()
+    for batch in batches:
+        assert replays.check(batch) is None
+        replays.sent(batch)
+    return replays
+
+
+def is_replayed(replays: Replays, batch: list[Mark]) -> bool:
+    try:
+        replays.check(batch)
+    except PeerError as exc:
+        assert exc.reason is Reason.REPLAYED
+        return True
+    return False
+
+
+def test_rising_counters_pass_also_with_gaps() -> None:
+    sent(marks(0), marks(1), marks(5), marks(6, 7))
+
+
+def test_a_lower_counter_is_replayed() -> None:
+    replays = sent(marks(0), marks(1))
+    assert is_replayed(replays, marks(0))
+    assert not is_replayed(replays, marks(0, key=OTHER))
+
+
+def test_another_hash_for_the_last_counter_is_replayed() -> None:
+    assert is_replayed(sent(marks(1)), marks(1, salt=b"x"))
+
+
+def test_counters_rise_within_a_batch() -> None:
+    assert is_replayed(Replays(), marks(2, 1))
+    assert is_replayed(Replays(), marks(1, 1))
+
+
+def test_the_same_batch_is_forwarded_again_while_its_outcome_is_unknown() -> None:
+    replays = sent(marks(3))
+    assert replays.check(marks(3)) is None
+
+
+def test_the_same_batch_gets_its_outcome_once_it_is_stored() -> None:
+    replays = sent(marks(3, 4))
+    replays.stored(marks(3, 4), 77)
+    assert replays.check(marks(3, 4)) == Stored(offset=77)
+    assert is_replayed(replays, marks(4))
+
+
+def test_an_outcome_that_comes_late_does_not_hide_a_later_batch() -> None:
+    replays = sent(marks(3), marks(4))
+    replays.stored(marks(3), 77)
+    assert is_replayed(replays, marks(3))
+    assert replays.check(marks(4)) is None
+
+
+def test_an_epoch_change_inside_a_batch_is_forwarded_again() -> None:
+    batch = marks(3) + marks(0, key=OTHER)
+    replays = sent(batch)
+    replays.stored(batch, 5)
+    assert replays.check(batch) is None
+
+
+def test_the_least_used_is_forgotten() -> None:
+    replays = Replays(size=2)
+    keys = [("s", b"e", partition) for partition in range(3)]
+    for key in keys:
+        replays.sent(marks(1, key=key))
+    assert len(replays) == 2
+    assert not is_replayed(replays, marks(0, key=keys[0]))
+    assert is_replayed(replays, marks(0, key=keys[2]))
+
+
+@pytest.mark.parametrize("batch", [[], marks(1)])
+def test_what_was_never_sent_is_not_remembered(batch: list[Mark]) -> None:
+    replays = Replays()
+    replays.stored(batch, 1)
+    assert replays.check(batch) is None

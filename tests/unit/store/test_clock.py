@@ -1,0 +1,63 @@
+"""The clock is held up by signed times and stops when it lies far behind them."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fabric.model.errors import DeniedError, Reason
+from fabric.model.limits import CLOCK_SKEW_S_MAX
+from fabric.ports import Clock
+from fabric.store.clock import SystemClock
+from tests.fakes.clock import START, ManualClock
+
+SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
+
+
+def clock_at(wall: datetime, high: datetime | None = None) -> SystemClock:
+    return SystemClock(high, wall=lambda: wall, monotonic=lambda: 5.0)
+
+
+def test_clock_tells_the_system_time_when_nothing_signed_is_newer() -> None:
+    clock = clock_at(START)
+    assert clock.now() == START
+    clock.observe(START - timedelta(days=1))
+    assert clock.now() == START
+
+
+def test_clock_never_reads_below_the_newest_signed_time() -> None:
+    clock = clock_at(START)
+    clock.observe(START + SKEW)
+    clock.observe(START + timedelta(seconds=1))
+    assert clock.now() == START + SKEW
+    assert clock.high == START + SKEW
+
+
+def test_clock_that_lies_further_back_than_the_skew_stops() -> None:
+    clock = clock_at(START)
+    clock.observe(START + SKEW + timedelta(microseconds=1))
+    with pytest.raises(DeniedError) as caught:
+        clock.now()
+    assert caught.value.reason is Reason.CLOCK_WENT_BACK
+
+
+def test_high_water_mark_holds_over_a_restart() -> None:
+    before = clock_at(START)
+    before.observe(START)
+    with pytest.raises(DeniedError):
+        clock_at(START - timedelta(hours=1), before.high).now()
+
+
+def test_clock_goes_on_when_it_is_corrected() -> None:
+    wall = ManualClock(START - timedelta(hours=1))
+    clock = SystemClock(START, wall=wall.now)
+    with pytest.raises(DeniedError):
+        clock.now()
+    wall.set_wall(START + timedelta(seconds=1))
+    assert clock.now() == START + timedelta(seconds=1)
+
+
+def test_defaults_are_the_systems_clocks() -> None:
+    clock: Clock = SystemClock()
+    assert abs(datetime.now(UTC) - clock.now()) < timedelta(seconds=5)
+    assert clock.now().tzinfo is UTC
+    assert clock.monotonic() <= clock.monotonic()

@@ -1,0 +1,194 @@
+"""Metrics: names and labels as the catalogue has them, zeros from the start, no surprises."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from fabric.metrics import (
+    GATEWAY_APIS,
+    OPERATIONS,
+    OUTCOMES,
+    RECORD_REASONS,
+    AgentMetrics,
+    AuthorityMetrics,
+    GatewayMetrics,
+)
+from fabric.model.errors import Reason, UsageError
+from fabric.model.names import Topic
+from tests.fakes.policy_files import policy
+
+TOPIC = Topic.parse("secret.G01.residents")
+NOW = datetime(2026, 9, 1, tzinfo=UTC)
+RULES = tuple(policy().rules.values())
+FORBIDDEN = {"user", "key", "host", "agency", "instance", "role"}
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(f"fabric_{name}", labels)
+
+
+def test_zero_is_there_before_anything_happened() -> None:
+    agent = AgentMetrics(RULES).registry
+    assert value(agent, "sealed_records_total", level="secret", suite="hybrid") == 0
+    assert value(agent, "sealed_records_total", level="public", suite="") == 0
+    assert value(agent, "sealed_records_total", level="public", suite="hybrid") is None
+    for reason in RECORD_REASONS:
+        assert value(agent, "rejected_records_total", level="secret", reason=reason) == 0
+    for outcome in OUTCOMES:
+        assert value(agent, "applied_records_total", level="secret", outcome=outcome) == 0
+    gateway = GatewayMetrics(RULES).registry
+    for reason in RECORD_REASONS:
+        assert value(gateway, "gateway_denied_total", level="secret", reason=reason) == 0
+    for api in GATEWAY_APIS:
+        assert value(gateway, "gateway_requests_total", api=api, outcome="ok") == 0
+    authority = AuthorityMetrics().registry
+    for reason in Reason:
+        assert value(authority, "authority_attestation_failures_total", reason=reason) == 0
+    for operation in OPERATIONS:
+        assert value(authority, "authority_requests_total", operation=operation, result="ok") == 0
+
+
+def test_agent_counts_what_it_seals_opens_applies_and_refuses() -> None:
+    metrics = AgentMetrics(RULES)
+    metrics.sealed("secret", "hybrid", changes=5, plaintext_bytes=100, sealed_bytes=150)
+    metrics.seal_took("secret", "hybrid", 0.001)
+    metrics.opened("secret", "hybrid", changes=3, sealed_bytes=70, seconds=0.002)
+    metrics.rejected("secret", Reason.REPLAYED)
+    metrics.rejected("secret", Reason.INTERNAL)
+    metrics.refused("secret", Reason.TOO_OLD)
+    metrics.applied("secret", "applied", 7)
+    metrics.applied("secret", "duplicate")
+    metrics.captured("registry", "secret", 9)
+    found = metrics.registry
+    pair = {"level": "secret", "suite": "hybrid"}
+    assert value(found, "sealed_records_total", **pair) == 5
+    assert value(found, "sealed_blocks_total", **pair) == 1
+    assert value(found, "sealed_plaintext_bytes_total", **pair) == 100
+    assert value(found, "sealed_bytes_total", **pair) == 150
+    assert value(found, "seal_duration_seconds_count", **pair) == 1
+    assert value(found, "opened_records_total", **pair) == 3
+    assert value(found, "opened_bytes_total", **pair) == 70
+    assert value(found, "open_duration_seconds_count", **pair) == 1
+    assert value(found, "rejected_records_total", level="secret", reason="replayed") == 1
+    assert value(found, "refused_blocks_total", level="secret", reason="too_old") == 1
+    assert value(found, "applied_records_total", level="secret", outcome="applied") == 7
+    assert value(found, "applied_records_total", level="secret", outcome="duplicate") == 1
+    assert value(found, "capture_changes_total", source="registry", level="secret") == 9
+
+
+def test_agent_shows_lag_never_below_zero() -> None:
+    metrics = AgentMetrics(RULES)
+    metrics.lag(TOPIC, 0, records=-3, seconds=-1.0)
+    metrics.capture_lag("registry", seconds=-2, log_bytes=-1, rows_left=-1)
+    metrics.end_to_end("secret", -5)
+    place = {"topic": str(TOPIC), "partition": "0", "level": "secret"}
+    assert value(metrics.registry, "consumer_lag_records", **place) == 0
+    assert value(metrics.registry, "consumer_lag_seconds", **place) == 0
+    assert value(metrics.registry, "capture_lag_seconds", source="registry") == 0
+    metrics.lag(TOPIC, 0, records=12, seconds=3.5)
+    metrics.capture_lag("registry", seconds=2, log_bytes=10, rows_left=4)
+    assert value(metrics.registry, "consumer_lag_records", **place) == 12
+    assert value(metrics.registry, "consumer_lag_seconds", **place) == 3.5
+    assert value(metrics.registry, "snapshot_rows_remaining", source="registry") == 4
+    assert value(metrics.registry, "end_to_end_latency_seconds_sum", level="secret") == 0
+
+
+def test_agent_shows_trust_and_datasets() -> None:
+    metrics = AgentMetrics(RULES)
+    metrics.attested_until(NOW)
+    metrics.attestation("ok")
+    metrics.epoch(TOPIC, 4, NOW)
+    metrics.quarantine(TOPIC, 2)
+    metrics.incomplete(TOPIC, True)
+    metrics.silent(TOPIC, 0, True)
+    metrics.capture_alive("registry", NOW)
+    found, dataset = metrics.registry, {"topic": str(TOPIC), "level": "secret"}
+    assert value(found, "attestation_expiry_timestamp_seconds") == NOW.timestamp()
+    assert value(found, "attestation_attempts_total", result="ok") == 1
+    assert value(found, "key_epoch", **dataset) == 4
+    assert value(found, "key_epoch_start_timestamp_seconds", **dataset) == NOW.timestamp()
+    assert value(found, "quarantine_records", **dataset) == 2
+    assert value(found, "dataset_incomplete", **dataset) == 1
+    assert value(found, "stream_silent", partition="0", **dataset) == 1
+    assert value(found, "capture_heartbeat_timestamp_seconds", source="registry") == NOW.timestamp()
+
+
+def test_every_role_shows_policy_revocations_and_audit() -> None:
+    for metrics in (AgentMetrics(RULES), GatewayMetrics(RULES), AuthorityMetrics()):
+        metrics.policy(7, NOW)
+        metrics.policy_refused()
+        metrics.revocations(3, NOW)
+        metrics.revocations(4, None)
+        metrics.audit_failed()
+        found = metrics.registry
+        assert value(found, "policy_version") == 7
+        assert value(found, "policy_expiry_timestamp_seconds") == NOW.timestamp()
+        assert value(found, "policy_refresh_failures_total") == 1
+        assert value(found, "revocation_list_number") == 4
+        assert value(found, "revocation_list_timestamp_seconds") == NOW.timestamp()
+        assert value(found, "audit_write_failures_total") == 1
+
+
+def test_gateway_counts_requests_and_verdicts() -> None:
+    metrics = GatewayMetrics(RULES)
+    metrics.request("produce", is_ok=True, seconds=0.01)
+    metrics.request("fetch", is_ok=False, seconds=0.01)
+    metrics.admitted("secret", 3)
+    metrics.denied("secret", Reason.NOT_SEALED)
+    metrics.denied("", Reason.TOPIC_UNKNOWN)
+    metrics.connections(5)
+    metrics.cut("handshake")
+    found = metrics.registry
+    assert value(found, "gateway_requests_total", api="produce", outcome="ok") == 1
+    assert value(found, "gateway_requests_total", api="other", outcome="refused") == 1
+    assert value(found, "gateway_admitted_records_total", level="secret") == 3
+    assert value(found, "gateway_denied_total", level="secret", reason="not_sealed") == 1
+    assert value(found, "gateway_denied_total", level="", reason="topic_unknown") == 1
+    assert value(found, "gateway_connections") == 5
+    assert value(found, "gateway_cut_connections_total", limit="handshake") == 1
+
+
+def test_authority_counts_requests_refusals_and_hosts() -> None:
+    metrics = AuthorityMetrics()
+    metrics.request("attest", "refused", 0.1)
+    metrics.attestation_refused(Reason.STATE_REFUSED)
+    metrics.hosts("attested", 3)
+    metrics.notice("suspension")
+    found = metrics.registry
+    assert value(found, "authority_requests_total", operation="attest", result="refused") == 1
+    assert value(found, "authority_attestation_failures_total", reason="state_refused") == 1
+    assert value(found, "authority_agents", state="attested") == 3
+    assert value(found, "authority_notices_total", kind="suspension") == 1
+
+
+def test_word_outside_its_closed_set_is_our_bug() -> None:
+    agent, authority = AgentMetrics(RULES), AuthorityMetrics()
+    with pytest.raises(UsageError):
+        agent.applied("secret", "lost")
+    with pytest.raises(UsageError):
+        agent.attestation("perhaps")
+    with pytest.raises(UsageError):
+        authority.request("delete", "ok", 0.1)
+    with pytest.raises(UsageError):
+        authority.hosts("asleep", 1)
+
+
+@pytest.mark.parametrize("role", ["agent", "gateway", "authority"])
+def test_names_help_and_labels_follow_the_rules(role: str) -> None:
+    made = {
+        "agent": lambda: AgentMetrics(RULES).registry,
+        "gateway": lambda: GatewayMetrics(RULES).registry,
+        "authority": lambda: AuthorityMetrics().registry,
+    }
+    registry = made[role]()
+    text = generate_latest(registry).decode()
+    assert "_created" not in text
+    for family in registry.collect():
+        if not family.name.startswith("fabric_"):
+            assert family.name.startswith(("process_", "python_"))
+            continue
+        assert re.fullmatch(r"fabric_[a-z0-9_]+", family.name)
+        assert family.documentation.endswith(".")
+        assert not {label for sample in family.samples for label in sample.labels} & FORBIDDEN
