@@ -1,20 +1,6 @@
-"""The fabric's public Python API; everything loads on first use."""
+"""The fabric's public Python API. Everything loads on first use; types are in __init__.pyi."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fabric.agent.api import Agent
-    from fabric.agent.subscription import Position
-    from fabric.model.change import Change, Op, Sequence
-    from fabric.model.errors import (
-        DeniedError,
-        FabricError,
-        PeerError,
-        Reason,
-        UnavailableError,
-        UsageError,
-    )
 
 _HOMES = {
     "Agent": "fabric.agent.api",
@@ -30,22 +16,12 @@ _HOMES = {
     "UsageError": "fabric.model.errors",
 }
 
-__all__ = [
-    "Agent",
-    "Change",
-    "DeniedError",
-    "FabricError",
-    "Op",
-    "PeerError",
-    "Position",
-    "Reason",
-    "Sequence",
-    "UnavailableError",
-    "UsageError",
-]
-
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'fabric' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -31,6 +31,7 @@ OUTCOMES = ("applied", "duplicate", "quarantined")
 """What applying did with changes; `duplicate` counts whole blocks a reader dropped."""
 OPERATIONS = ("enrol", "activate", "challenge", "attest")
 RESULTS = ("ok", "refused", "unavailable")
+ATTESTATIONS = ("attested", "refused", "unavailable")
 NOTICES = ("suspension", "revocation", "reinstatement")
 AGENT_STATES = ("attested", "suspended", "revoked", "expired")
 GATEWAY_APIS = ("api_versions", "metadata", "produce", "init_producer_id", "other")
@@ -127,7 +128,7 @@ class AgentMetrics(_Role):
         _start(self._rejected, product(levels, RECORD_REASONS))
         _start(self._refused, product(levels, RECORD_REASONS))
         _start(self._end_to_end, ((level,) for level in levels))
-        _start(self._attestations, ((result,) for result in RESULTS))
+        _start(self._attestations, ((result,) for result in ATTESTATIONS))
 
     def _make_seal_and_open(self) -> None:
         labels = ("level", "suite")
@@ -276,8 +277,8 @@ class AgentMetrics(_Role):
         self._expiry.set(expires.timestamp())
 
     def attestation(self, result: str) -> None:
-        """An attestation was tried; `result` is one of RESULTS."""
-        self._attestations.labels(_one_of(result, RESULTS)).inc()
+        """An attestation was tried; `result` is one of ATTESTATIONS."""
+        self._attestations.labels(_one_of(result, ATTESTATIONS)).inc()
 
     def epoch(self, topic: Topic, number: int, started: datetime) -> None:
         """Our current epoch of a topic."""

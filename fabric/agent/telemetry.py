@@ -11,7 +11,7 @@ from datetime import datetime
 from fabric.agent.epoch_machine import Why
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
-from fabric.metrics import AgentMetrics
+from fabric.metrics import ATTESTATIONS, AgentMetrics
 from fabric.model.block import Block
 from fabric.model.errors import Reason, ReasonClass, class_of
 from fabric.model.limits import SILENCE_INTERVAL_S, SILENCES_MISSED_MAX
@@ -134,13 +134,13 @@ class Telemetry:
 
     def attested(self, result: Result) -> None:
         """The host has a new result."""
-        self._metrics.attestation("ok")
+        self._metrics.attestation(ATTESTATIONS[0])
         self._metrics.attested_until(result.expires)
 
     def not_attested(self, reason: Reason) -> None:
         """Enrolment or attestation failed."""
         waits = class_of(reason) is ReasonClass.WAIT
-        self._metrics.attestation("unavailable" if waits else "refused")
+        self._metrics.attestation(ATTESTATIONS[2 if waits else 1])
         if not waits:
             self._audit.write("attestation_refused", {"reason": reason.value})
 

@@ -198,5 +198,5 @@ def _check_digest(attest: evidence.Attest, approval: Approval) -> None:
 def _check_approval(enrolment: Enrolment, approval: Approval) -> None:
     if approval.host != enrolment.host or approval.ek_sha256 != enrolment.ek_sha256:
         raise DeniedError(Reason.NOT_APPROVED, "approval is for another host or TPM")
-    if approval.ak_name is None or approval.ak_name != enrolment.ak_name:
+    if approval.ak_name != enrolment.ak_name:
         raise DeniedError(Reason.NOT_APPROVED, "attestation key is not in the host's approval")

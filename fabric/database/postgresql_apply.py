@@ -28,8 +28,8 @@ _STRUCTURE = ("42", "0A", "3F", "26")
 """SQLSTATE classes of statements that no row can make right."""
 
 
-class Waiting(Exception):  # noqa: N818  # not an error: another stream will bring the row
-    """A foreign key is not satisfied yet."""
+class Waiting(Exception):
+    """A foreign key is not satisfied yet; another stream may bring the row."""
 
 
 class Applier:

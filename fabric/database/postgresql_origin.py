@@ -4,6 +4,7 @@ An origin serves one session at a time and belongs to the whole server, so every
 takes the first of `fabric_0`, `fabric_1`, … that nobody uses.
 """
 
+import contextlib
 import logging
 from typing import Any
 
@@ -35,14 +36,13 @@ async def take(connection: "asyncpg.Connection[Any]") -> str | None:
 
 
 async def _setup(connection: "asyncpg.Connection[Any]", name: str) -> bool:
-    try:
+    # Another sink may make it in this very moment.
+    with contextlib.suppress(asyncpg.UniqueViolationError):
         await connection.execute(
             "SELECT pg_catalog.pg_replication_origin_create($1)"
             " WHERE pg_catalog.pg_replication_origin_oid($1) IS NULL",
             name,
         )
-    except asyncpg.UniqueViolationError:
-        pass  # another sink made it in this very moment
     try:
         await connection.execute("SELECT pg_catalog.pg_replication_origin_session_setup($1)", name)
     except asyncpg.ObjectInUseError:

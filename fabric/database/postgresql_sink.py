@@ -68,6 +68,12 @@ class PostgresSink:
                             await self._connect()
                         assert self._connection is not None
                         yield self._connection
+            except asyncio.CancelledError:
+                # A statement may still run; only a new connection is surely clean.
+                connection, self._connection = self._connection, None
+                if connection is not None:
+                    connection.terminate()
+                raise
             except UnavailableError as exc:
                 if exc.reason is Reason.DATABASE_UNAVAILABLE:
                     await self._disconnect()
@@ -114,6 +120,7 @@ class PostgresSink:
                 except POISON:
                     done = await self._apply(connection, table, block, (expected, new), True)
         except Waiting:
+            self._waiting.setdefault(block.stream, time.monotonic())
             raise UnavailableError(
                 Reason.DATABASE_UNAVAILABLE,
                 f"table {table.target.table}: a foreign key waits for rows of another stream",
@@ -155,8 +162,8 @@ class PostgresSink:
         )
 
     def _may_wait(self, stream: Stream) -> bool:
-        since = self._waiting.setdefault(stream, time.monotonic())
-        return time.monotonic() - since < _WAIT_S_MAX
+        now = time.monotonic()
+        return now - self._waiting.get(stream, now) < _WAIT_S_MAX
 
     def _table(self, topic: Topic) -> TargetTable:
         table = self._tables.get(str(topic))
@@ -187,14 +194,13 @@ class PostgresSink:
         Raises:
             UsageError: CONFIG_INVALID, no such change.
         """
-        async with self._using("retry a parked change") as connection:
-            async with connection.transaction():
-                await self._found(connection, ident)
-                done = 0
-                for each in await quarantine.siblings(connection, ident):
-                    if not await self._retry_one(connection, each):
-                        break
-                    done += 1
+        done = 0
+        async with self._using("retry a parked change") as connection, connection.transaction():
+            await self._found(connection, ident)
+            for each in await quarantine.siblings(connection, ident):
+                if not await self._retry_one(connection, each):
+                    break
+                done += 1
         return done
 
     async def _retry_one(self, connection: "asyncpg.Connection[Any]", ident: int) -> bool:
@@ -224,12 +230,11 @@ class PostgresSink:
 
     async def drop(self, ident: int) -> None:
         """Forget a parked change; its stream becomes incomplete. Raises UsageError as `retry`."""
-        async with self._using("drop a parked change") as connection:
-            async with connection.transaction():
-                _, _, stream = await self._found(connection, ident)
-                place = await states.lock(connection, stream)
-                await quarantine.forget(connection, ident)
-                await states.mark(connection, place.id, incomplete=True, snapshot=place.snapshot)
+        async with self._using("drop a parked change") as connection, connection.transaction():
+            _, _, stream = await self._found(connection, ident)
+            place = await states.lock(connection, stream)
+            await quarantine.forget(connection, ident)
+            await states.mark(connection, place.id, incomplete=True, snapshot=place.snapshot)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -55,6 +55,12 @@ WHERE origin = $1 AND topic = $2 AND partition = $3
     AND generation = $12 AND position = $13 AND ordinal = $14 AND chain = $15"""
     + _PLACE
 )
+_TOUCH = (
+    """
+UPDATE fabric.streams SET position = position
+WHERE origin = $1 AND topic = $2 AND partition = $3"""
+    + _PLACE
+)
 _FIELDS = """origin, topic, partition, generation, position, ordinal, chain, "offset", cluster,
     topic_id, incomplete"""
 
@@ -134,11 +140,7 @@ async def move(
 
 async def lock(connection: "asyncpg.Connection[Any]", stream: Stream) -> Place:
     """Take a stream's row without moving it."""
-    record = await connection.fetchrow(
-        "UPDATE fabric.streams SET position = position"
-        " WHERE origin = $1 AND topic = $2 AND partition = $3" + _PLACE,
-        *_where(stream),
-    )
+    record = await connection.fetchrow(_TOUCH, *_where(stream))
     if record is None:
         raise UsageError(Reason.INTERNAL, f"{stream} has changes in quarantine and no state")
     return Place(**dict(record))

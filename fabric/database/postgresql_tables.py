@@ -130,7 +130,7 @@ class TargetTable:
 
     def mine(self, *, is_first: bool, is_shared: bool) -> str:
         """The condition on `t` for rows of the origin $1; $1 is always used."""
-        owned = f"EXISTS (SELECT FROM {self.owned} AS o WHERE {self.match('o')}"  # noqa: S608  # quoted
+        owned = f"EXISTS (SELECT FROM {self.owned} AS o WHERE {self.match('o')}"
         if not is_first:
             return f"{owned} AND o.fabric_origin = $1::text)"
         return f"$1::text IS NOT NULL AND NOT {owned})" if is_shared else "$1::text IS NOT NULL"
@@ -138,7 +138,7 @@ class TargetTable:
     def unseen(self, stream: int) -> str:
         """The condition on `t` for rows that the running snapshot has not met."""
         return (
-            f"NOT EXISTS (SELECT FROM {self.seen} AS s WHERE s.fabric_stream = {stream}"  # noqa: S608  # quoted
+            f"NOT EXISTS (SELECT FROM {self.seen} AS s WHERE s.fabric_stream = {stream}"
             f" AND {self.match('s')})"
         )
 

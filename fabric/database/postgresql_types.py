@@ -253,7 +253,7 @@ def _nested_reader(field: Field) -> Text:
     def convert(text: str) -> Value:
         try:
             return read(text)
-        except TypeError as exc:
+        except (TypeError, ValueError) as exc:
             raise ValueError("JSON does not have the shape of the schema") from exc
 
     return convert

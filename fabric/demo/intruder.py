@@ -24,7 +24,7 @@ from confluent_kafka import (
 )
 
 _DELIVERY_S = 10
-_QUIET_S = 1.0
+_QUIET_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

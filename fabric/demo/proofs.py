@@ -110,22 +110,39 @@ def broker_refuses(world: World, step: Step, papers: Papers) -> None:
     demand("AUTHORIZATION" in outcome, "the broker did not deny it")
 
 
+def granted_hosts(values: list[bytes]) -> set[str]:
+    """Every host that an epoch start or a grant holds a wrap for."""
+    from fabric.seal.epoch import parse_start
+    from fabric.seal.grant import KIND, parse_grant
+    from fabric.seal.record import kind_of
+
+    named: set[str] = set()
+    for value in values:
+        if kind_of(value) == KIND:
+            recipients = parse_grant(value).grant.recipients
+        else:
+            recipients = parse_start(value).start.recipients
+        named.update(str(item.host) for item in recipients)
+    return named
+
+
 def not_for_c(world: World, step: Step) -> None:
     """C is attested and named, but not cleared: no wrap is for it, and nothing arrived."""
-    from fabric.seal.epoch import parse_start
-
-    grants = intruder.read(world.broker.address, world.platform("admin"), f"fabric.grants.{SECRET}")
-    starts = [parse_start(value) for value in grants if value]
-    named = {str(item.host) for start in starts for item in start.start.recipients}
+    topic = f"fabric.grants.{SECRET}"
+    named = granted_hosts(intruder.read(world.broker.address, world.platform("admin"), topic))
     host = world.host("C")
-    demand(bool(starts) and str(world.host("B").id) in named, "B has no grant either")
-    demand(str(host.id) not in named, "an epoch start names C")
+    demand(str(world.host("B").id) in named, "B has no grant either")
+    demand(str(host.id) not in named, "an epoch's secret was wrapped for C")
     kind, url = world.kind("C"), world.urls["C"]
     demand(count_rows(kind, url, tables(kind)[str(PUBLIC)]) > 0, "C did not get the public rows")
     demand(count_rows(kind, url, tables(kind)[str(SECRET)]) == 0, "C has secret rows")
     ready, body = world.parts["C"].health()
-    demand(not ready, "C's agent does not say that a stream is denied")
-    step.seen = json.dumps(body, ensure_ascii=False)[:160]
+    reasons = json.dumps(body)
+    demand(
+        not ready and Reason.NOT_A_CONSUMER.value in reasons,
+        f"C's agent does not say that it is no consumer: {reasons}",
+    )
+    step.seen = f"granted to {', '.join(sorted(named))}; C's agent says not_a_consumer"
 
 
 def replay_inside_the_log(world: World, step: Step, metric: Callable[[], float]) -> None:

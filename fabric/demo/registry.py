@@ -92,6 +92,11 @@ class SqlRegistry:
         return tuple(values)
 
     def _insert(self, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
+        if self._kind == "postgresql":
+            with self._connection.cursor().copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+            return
         marks = ", ".join([self._mark] * (columns.count(",") + 1))
         statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
         cursor = self._connection.cursor()

@@ -231,10 +231,10 @@ class Connection:
         for part, refused in production.refusals():
             for digest in refused.notes or (None,):
                 self._out.append(Note(part.topic, part.partition, digest, refused.reason))
-        for part, count in production.admissions():
-            self._out.append(Pass(part.topic, count))
         if request.acks == 0 and production.must_not_be_silent(self._judge):
             raise PeerError(Reason.API_REFUSED, "acks=0 leaves no way to say what was refused")
+        for part, count in production.admissions():
+            self._out.append(Pass(part.topic, count))
         pending.production = production
         self._enqueue(pending)
         self._go_on(now)

@@ -11,7 +11,7 @@ from typing import Any
 
 import fastavro
 
-from fabric.model.change import MARKS, Op, Row, Run, Sequence, after
+from fabric.model.change import MARKS, ORDINAL_MAX, Op, Row, Run, Sequence, after
 from fabric.model.errors import Malformed
 from fabric.model.limits import BLOCK_CHANGES_MAX
 from fabric.model.names import Stream
@@ -157,6 +157,8 @@ def _check_order(runs: tuple[Run, ...], after: Sequence, upto: Sequence) -> None
         if first <= last:
             raise Malformed("changes are not in rising order after the block's start")
         last = Sequence(upto.generation, run.position, run.last_ordinal)
+        if run.last_ordinal >= ORDINAL_MAX:  # would stand after the end of its own position
+            raise Malformed("ordinal is out of range")
     if last > upto:
         raise Malformed("a change lies after the block's end")
 

@@ -63,11 +63,11 @@ class RowSchema:
             if not isinstance(declared, dict) or declared.get("type") != "record":
                 raise Malformed("schema is not an Avro record")
             weigh(fastavro.parse_schema(json.loads(text), named_schemas={}))
+            types = {f["name"]: f["type"] for f in declared["fields"]}
         except Malformed:
             raise
         except Exception as exc:  # fastavro raises whatever the wrong shape makes it raise
             raise Malformed("schema does not parse as Avro") from exc
-        types = {f["name"]: f["type"] for f in declared["fields"]}
         for name in key:
             physical = _physical(types[name]) if name in types else None
             if not isinstance(physical, str) or physical not in _KEY_TYPES:

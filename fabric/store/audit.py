@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from fabric.model.errors import ConfigInvalid, Malformed, Reason, UsageError
+from fabric.model.errors import ConfigInvalid, FabricError, Malformed, Reason, UsageError
 from fabric.ports import Clock
 
 _FIELDS_MAX = 32
@@ -76,13 +76,19 @@ class FileAudit:
 
     def _line(self, event: str, fields: Mapping[str, str | int]) -> bytes:
         record = {
-            "at": self._clock.now().isoformat(timespec="milliseconds"),
+            "at": self._time(),
             "event": event,
             "number": self._number + 1,
             "previous": self._previous,
             **fields,
         }
         return json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode()
+
+    def _time(self) -> str:
+        try:
+            return self._clock.now().isoformat(timespec="milliseconds")
+        except FabricError:  # the clock went back: what happens then must be on record too
+            return "unknown"
 
     def _last_line(self) -> bytes:
         size = os.fstat(self._file).st_size

@@ -98,7 +98,7 @@ def test_agent_shows_lag_never_below_zero() -> None:
 def test_agent_shows_trust_and_datasets() -> None:
     metrics = AgentMetrics(RULES)
     metrics.attested_until(NOW)
-    metrics.attestation("ok")
+    metrics.attestation("attested")
     metrics.epoch(TOPIC, 4, NOW)
     metrics.quarantine(TOPIC, 2)
     metrics.incomplete(TOPIC, True)
@@ -106,7 +106,7 @@ def test_agent_shows_trust_and_datasets() -> None:
     metrics.capture_alive("registry", NOW)
     found, dataset = metrics.registry, {"topic": str(TOPIC), "level": "secret"}
     assert value(found, "attestation_expiry_timestamp_seconds") == NOW.timestamp()
-    assert value(found, "attestation_attempts_total", result="ok") == 1
+    assert value(found, "attestation_attempts_total", result="attested") == 1
     assert value(found, "key_epoch", **dataset) == 4
     assert value(found, "key_epoch_start_timestamp_seconds", **dataset) == NOW.timestamp()
     assert value(found, "quarantine_records", **dataset) == 2

@@ -15,7 +15,7 @@ from fabric.attest.appraise import (
     enrol,
 )
 from fabric.attest.binding import qualifying
-from fabric.attest.ek import check_ek
+from fabric.attest.ek import check_ek, qualified_name
 from fabric.model.errors import DeniedError, FabricError, Malformed, PeerError, Reason
 from fabric.model.label import Label
 from fabric.policy.types import Approval
@@ -119,8 +119,16 @@ def test_key_with_other_attributes_is_refused_at_enrolment_and_after(attributes:
         enrol(HOST, check_ek(TPM.ek_certificate(), TPM.ca.pem, NOW), area)
     assert denied.value.reason is Reason.EVIDENCE_REFUSED
     name = evidence.parse_ak(area).name
-    question = replace(QUESTION, enrolment=replace(ENROLMENT, ak_public=area, ak_name=name))
-    assert _refused(TPM.quote(PCRS, EXTRA), question).reason is Reason.EVIDENCE_REFUSED
+    question = replace(
+        QUESTION,
+        enrolment=replace(ENROLMENT, ak_public=area, ak_name=name),
+        approval=replace(APPROVAL, ak_name=name),
+    )
+    # Everything else fits: such a key can sign whatever its owner writes.
+    forged = _lie(signer=qualified_name(ENROLMENT.ek_name, name))
+    error = _refused(forged, question)
+    assert error.reason is Reason.EVIDENCE_REFUSED
+    assert "restricted" in str(error)
 
 
 def test_quote_of_another_tpms_key_is_refused() -> None:
@@ -147,6 +155,13 @@ def test_sha1_signature_that_claims_sha256_is_refused() -> None:
     data = signature(TPM.ak, attest, SHA1)
     quote = Quote(attest=attest, signature=data[:2] + b"\x00\x0b" + data[4:])
     assert _refused(quote).reason is Reason.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize("head", [b"\x00\x18\x00\x04", b"\x00\x14\x00\x0b", b"\x00\x10\x00\x10"])
+def test_good_signature_that_claims_another_algorithm_is_refused(head: bytes) -> None:
+    quote = TPM.quote(PCRS, EXTRA)
+    error = _refused(Quote(attest=quote.attest, signature=head + quote.signature[4:]))
+    assert error.reason is Reason.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,21 @@ def test_signatures_must_be_exactly_the_expected_keys(keys: tuple[object, ...]) 
     assert refused.value.reason is Reason.BAD_SIGNATURE
 
 
+@pytest.mark.parametrize(
+    "head",
+    [{1: -19, 4: bytes(32)}, {1: -49, 4: PUBLIC[0].thumbprint}, {4: PUBLIC[0].thumbprint}, {}],
+    ids=["another kid", "another algorithm", "no algorithm", "nothing"],
+)
+def test_good_signature_under_another_header_is_refused(head: dict[int, canonical.Value]) -> None:
+    bucket = canonical.encode(head)
+    structure = canonical.encode(["Signature", PROTECTED, bucket, b"fabric-test-v1", b"payload"])
+    signature = KEYS[0].sign(structure)
+    data = TAG + canonical.encode([PROTECTED, {}, b"payload", [[bucket, {}, signature]]])
+    with pytest.raises(PeerError) as refused:
+        cose.check(cose.parse(data), "test", PUBLIC[:1])
+    assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
 def test_every_changed_byte_is_refused() -> None:
     data = cose.sign("test", PROTECTED, b"payload", KEYS[:1])
     for at in range(len(data)):

@@ -158,6 +158,11 @@ def test_suspension_is_not_lifted_by_a_reinstatement_of_an_earlier_approval() ->
     )
 
 
+def test_reinstatement_under_an_earlier_approval_does_not_lift_a_later_ones_suspension() -> None:
+    suspended, lifted = a_notice(1, approval=2), a_notice(2, REINSTATEMENT, approval=1)
+    _in_every_order([RESULT, STATE, suspended, lifted], Reason.HOST_SUSPENDED)
+
+
 def test_suspension_of_a_later_approval_covers_the_earlier_one() -> None:
     assert _why(_members(RESULT, STATE, a_notice(1, approval=2))) is Reason.HOST_SUSPENDED
 

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from fabric.attest import cose
 from fabric.attest.keys import Alg, SigningKey, Use
 from fabric.attest.messages import (
     ActivateRequest,
@@ -67,8 +70,13 @@ def test_message_with_any_field_of_another_type_is_malformed(message: EnrolReque
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_long_message_is_malformed_before_it_is_parsed(message: EnrolRequest) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="too long"):
         type(message).decode(bytes(REQUEST_BYTES_MAX + 1))
+
+
+def test_long_attest_request_is_malformed_before_it_is_parsed() -> None:
+    with pytest.raises(Malformed, match="too long"):
+        AttestRequest.decode(bytes(REQUEST_BYTES_MAX + 1))
 
 
 def test_attest_request_survives_its_signed_body() -> None:
@@ -96,20 +104,27 @@ def test_request_must_be_signed_by_every_bound_key_that_can(
 @pytest.mark.parametrize("missing", range(4), ids=["sign", "sign", "hpke", "tls"])
 def test_request_without_a_key_of_some_use_is_malformed_or_keeps_one(missing: int) -> None:
     keys = tuple(key for at, key in enumerate(KEYS.public) if at != missing)
-    request = AttestRequest(
-        session=bytes(16),
-        host=HOST,
-        quote_attest=b"attest",
-        quote_signature=b"signature",
-        keys=keys,
-        heads=(),
-    )
+    request = replace(REQUEST, keys=keys)
     signers = tuple(signer for signer in KEYS.signers if signer.public in keys)
     if missing < 2:
         assert AttestRequest.decode(request.encode(signers)) == request
         return
     with pytest.raises(Malformed):
         AttestRequest.decode(request.encode(signers))
+
+
+def test_request_that_binds_no_signing_key_is_malformed() -> None:
+    request = replace(REQUEST, keys=KEYS.public[2:])
+    with pytest.raises(Malformed):
+        AttestRequest.decode(request.encode([KEYS.tls]))
+
+
+def test_request_with_headers_is_malformed() -> None:
+    payload = cose.parse(REQUEST.encode(KEYS.signers)).payload
+    with pytest.raises(Malformed):
+        AttestRequest.decode(
+            cose.sign("attest", canonical.encode({16: "x"}), payload, KEYS.signers)
+        )
 
 
 def test_changed_byte_of_a_request_is_refused() -> None:

@@ -129,7 +129,7 @@ def test_other_protected_headers_are_malformed() -> None:
 
 
 def test_long_result_is_malformed_before_it_is_parsed() -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed, match="too long"):
         decode(bytes(RESULT_BYTES_MAX + 1), VERIFIER.trust)
 
 

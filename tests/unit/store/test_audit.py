@@ -1,6 +1,7 @@
 """The audit log: whole lines, one chain, and a failure that is counted."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from fabric.model.errors import ConfigInvalid, Malformed, UsageError
 from fabric.ports import AuditLog
 from fabric.store.audit import FileAudit, check_chain
-from tests.fakes.clock import ManualClock
+from fabric.store.clock import SystemClock
+from tests.fakes.clock import START, ManualClock
 
 
 def lines_of(path: Path) -> list[bytes]:
@@ -111,3 +113,10 @@ def test_failure_to_write_is_counted_and_raises_nothing(tmp_path: Path) -> None:
 def test_file_that_cannot_be_opened_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="nowhere"):
         FileAudit(tmp_path / "nowhere" / "audit.jsonl", ManualClock(), failed=Failures())
+
+
+def test_event_is_written_even_when_the_clock_went_back(tmp_path: Path) -> None:
+    clock = SystemClock(START, wall=lambda: START - timedelta(days=1))
+    path = tmp_path / "audit.jsonl"
+    FileAudit(path, clock, failed=Failures()).write("stopped", {})
+    assert json.loads(path.read_text())["at"] == "unknown"

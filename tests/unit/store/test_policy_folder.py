@@ -69,6 +69,17 @@ def test_version_that_goes_back_is_refused_and_the_newer_stays(folder: Path) -> 
     assert source.refresh() is not None
 
 
+def test_head_that_changes_under_one_version_is_read_again(folder: Path) -> None:
+    source = PolicyFolder(folder)
+    source.load()
+    changed = documents()
+    changed["policy.yaml"]["expires"] = "2028-01-01T00:00:00Z"
+    write(folder, {"policy.yaml": files(changed)["policy.yaml"]})
+    fresh = source.refresh()
+    assert fresh is not None
+    assert fresh.expires.year == 2028
+
+
 def test_broken_folder_is_told_each_time_and_the_last_good_policy_stays(folder: Path) -> None:
     source = PolicyFolder(folder)
     source.load()

@@ -1,0 +1,205 @@
+"""The judgement of one request: every premise changed alone must refuse it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fabric.attest.appraise import Counters, enrol
+from fabric.attest.ek import check_ek
+from fabric.attest.members import MemberState, NoticeKind
+from fabric.attest.messages import AttestRequest, Challenge
+from fabric.authority.attest_machine import (
+    Case,
+    Known,
+    attested_state,
+    judge,
+    noticed_state,
+    svid_end,
+    tls_point,
+)
+from fabric.authority.machine import Challenges
+from fabric.model.errors import FabricError, Reason
+from fabric.model.label import Label
+from fabric.model.limits import CLOCK_SKEW_S_MAX
+from fabric.policy.load import load
+from fabric.policy.types import Policy
+from tests.fakes import policy_files
+from tests.fakes.authority_site import SENDER, Machine
+from tests.fakes.tpm import FakeTpm, FakeTpmCa
+from tests.fakes.verifier import TRUST_DOMAIN, a_notice
+
+NOW = datetime.now(UTC)
+MAKER = FakeTpmCa()
+
+
+def policy_for(machine: Machine, **approval: object) -> Policy:
+    documents = policy_files.documents()
+    documents[f"approvals/{machine.host}.yaml"] = machine.approval(**approval)
+    return load({**policy_files.files(documents), "trust/ek-ca.pem": MAKER.pem})
+
+
+def known_of(machine: Machine, **changes: object) -> Known:
+    ek = check_ek(machine.tpm.ek_certificate(), MAKER.pem, NOW)
+    known = Known(
+        enrolment=enrol(machine.host, ek, machine.tpm.ak_public()),
+        counters=None,
+        approval_seen=0,
+        notices=[],
+        last_number=0,
+    )
+    return replace(known, **changes)
+
+
+def case_of(machine: Machine, policy: Policy, **changes: object) -> Case:
+    challenge = Challenges().open(machine.host, "a", NOW)
+    answer = Challenge(
+        session=challenge.session,
+        nonce=challenge.nonce,
+        verifier=policy.trust.verifier_name,
+        pcrs=policy.approvals[machine.host].pcrs,
+        expires_ms=1,
+    )
+    case = Case(
+        request=AttestRequest.decode(machine.attest_request(answer.encode())),
+        challenge=challenge,
+        known=known_of(machine),
+        policy=policy,
+        now=NOW,
+        lifetime_s=None,
+    )
+    return replace(case, **changes)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return Machine(SENDER, FakeTpm(MAKER, elliptic=True))
+
+
+def reason_of(call: Callable[[], object]) -> Reason:
+    with pytest.raises(FabricError) as error:
+        call()
+    return error.value.reason
+
+
+def test_a_right_host_gets_what_its_approval_says(machine: Machine) -> None:
+    policy = policy_for(machine, security_level=3, clearance="confidential")
+    verdict = judge(case_of(machine, policy))
+    result = verdict.result
+    assert (result.level, result.clearance) == (3, Label.parse("confidential"))
+    assert result.expires - result.issued == timedelta(seconds=600)
+    assert result.policy_version == policy.version
+    assert verdict.counters.resets == machine.tpm.resets
+
+
+def test_a_setting_shortens_a_result_and_never_lengthens_it(machine: Machine) -> None:
+    for setting, expected in ((5, 5), (10_000, 600)):
+        case = case_of(machine, policy_for(machine), lifetime_s=setting)
+        result = judge(case).result
+        assert result.expires - result.issued == timedelta(seconds=expected)
+
+
+def test_the_shortest_lifetime_among_a_hosts_levels_counts(machine: Machine) -> None:
+    policy = policy_for(machine)
+    for level, expected in (("internal", 60), ("secret", 60), ("top-secret", 600)):
+        rules = {**policy.rules, level: replace(policy.rules[level], result_lifetime_s=60)}
+        result = judge(case_of(machine, replace(policy, rules=rules))).result
+        assert result.expires - result.issued == timedelta(seconds=expected)
+
+
+def test_a_result_never_outlives_the_approval(machine: Machine) -> None:
+    end = NOW.replace(microsecond=0) + timedelta(seconds=7)
+    result = judge(case_of(machine, policy_for(machine, not_after=end.isoformat()))).result
+    assert result.expires == end
+
+
+def test_an_approval_that_ends_this_second_gives_no_result(machine: Machine) -> None:
+    policy = policy_for(machine)
+    ending = replace(policy.approvals[SENDER], not_after=NOW + timedelta(microseconds=1))
+    case = case_of(machine, replace(policy, approvals={SENDER: ending}))
+    assert reason_of(lambda: judge(case)) is Reason.APPROVAL_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"enrolment": None}, Reason.NOT_ENROLLED),
+        ({"approval_seen": 2}, Reason.NOT_APPROVED),
+        ({"notices": [a_notice(1)]}, Reason.HOST_SUSPENDED),
+        ({"notices": [a_notice(1, NoticeKind.REVOCATION)]}, Reason.HOST_REVOKED),
+        (
+            {"counters": Counters(clock=2**40, resets=2**31, restarts=0, safe=True)},
+            Reason.COUNTERS_WENT_BACK,
+        ),
+    ],
+)
+def test_what_the_ledger_holds_against_a_host_refuses_it(
+    machine: Machine, changes: dict[str, object], reason: Reason
+) -> None:
+    case = case_of(machine, policy_for(machine), known=known_of(machine, **changes))
+    assert reason_of(lambda: judge(case)) is reason
+
+
+@pytest.mark.parametrize(
+    ("approval", "reason"),
+    [
+        ({"ak_name": None}, Reason.NOT_APPROVED),
+        ({"ak_name": "000b" + "11" * 32}, Reason.NOT_APPROVED),
+        ({"ek_sha256": "11" * 32}, Reason.NOT_APPROVED),
+        ({"digests": ["11" * 32]}, Reason.STATE_REFUSED),
+        ({"not_before": (NOW + timedelta(hours=1)).isoformat()}, Reason.NOT_APPROVED),
+        ({"not_after": (NOW - timedelta(seconds=1)).isoformat()}, Reason.APPROVAL_EXPIRED),
+    ],
+)
+def test_what_the_approval_does_not_say_refuses_a_host(
+    machine: Machine, approval: dict[str, object], reason: Reason
+) -> None:
+    case = case_of(machine, policy_for(machine, **approval))
+    assert reason_of(lambda: judge(case)) is reason
+
+
+def test_a_quote_over_other_pcrs_than_the_approvals_is_refused(machine: Machine) -> None:
+    asked = policy_for(machine)
+    case = case_of(machine, asked)
+    narrowed = replace(asked.approvals[SENDER], pcrs=(0,))
+    case = replace(case, policy=replace(asked, approvals={SENDER: narrowed}))
+    assert reason_of(lambda: judge(case)) is Reason.EVIDENCE_REFUSED
+
+
+def test_a_quote_for_another_verifier_is_refused(machine: Machine) -> None:
+    case = case_of(machine, policy_for(machine))
+    trust = replace(case.policy.trust, verifier_name="another")
+    case = replace(case, policy=replace(case.policy, trust=trust))
+    assert reason_of(lambda: judge(case)) is Reason.BINDING_MISMATCH
+
+
+def test_keys_that_the_quote_does_not_bind_are_refused(machine: Machine) -> None:
+    case = case_of(machine, policy_for(machine))
+    other = Machine(SENDER, machine.tpm)
+    request = replace(case.request, keys=other.keys.public)
+    assert reason_of(lambda: judge(replace(case, request=request))) is Reason.BINDING_MISMATCH
+
+
+def test_an_expired_policy_attests_nobody(machine: Machine) -> None:
+    case = case_of(machine, policy_for(machine))
+    case = replace(case, policy=replace(case.policy, expires=NOW))
+    assert reason_of(lambda: judge(case)) is Reason.POLICY_EXPIRED
+
+
+def test_states_follow_from_results_and_notices(machine: Machine) -> None:
+    known = known_of(machine, last_number=4)
+    result = judge(case_of(machine, policy_for(machine), known=known)).result
+    state = attested_state(result, NOW)
+    assert (state.number, state.result_id, state.expires) == (4, result.id, result.expires)
+    assert noticed_state(a_notice(5)).state is MemberState.SUSPENDED
+    assert noticed_state(a_notice(5, NoticeKind.REVOCATION)).state is MemberState.REVOKED
+
+
+def test_the_certificate_is_for_the_bound_tls_key_and_ends_with_the_result(
+    machine: Machine,
+) -> None:
+    result = judge(case_of(machine, policy_for(machine))).result
+    assert tls_point(result) == machine.keys.tls.public.data
+    assert svid_end(result) == result.expires + timedelta(seconds=CLOCK_SKEW_S_MAX)
+    assert result.host.spiffe(TRUST_DOMAIN).endswith(str(SENDER))

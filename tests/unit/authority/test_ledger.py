@@ -1,0 +1,222 @@
+"""The ledger: what is kept survives, numbers are contiguous, and races end right."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fabric.attest.appraise import Counters, Enrolment
+from fabric.attest.members import MemberState, NoticeKind
+from fabric.authority.attest_machine import Verdict
+from fabric.authority.ledger import Ledger, LedgerThread
+from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
+from tests.fakes.verifier import HOST, NOW, OTHER, a_notice, a_result
+
+ENROLMENT = Enrolment(host=HOST, ek_sha256=b"e", ek_name=b"n", ak_public=b"p", ak_name=b"a")
+COUNTERS = Counters(clock=7, resets=2, restarts=1, safe=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(path)
+    yield ledger
+    ledger.close()
+
+
+def suspend(ledger: Ledger, approval: int = 1, host: object = HOST) -> object:
+    return ledger.notice(
+        host, NoticeKind.SUSPENSION, approval=approval, why=Reason.STATE_REFUSED, now=NOW
+    )
+
+
+def attest(ledger: Ledger, **changes: object) -> object:
+    ledger.enrol(ENROLMENT, NOW)
+    return ledger.attest(Verdict(result=a_result(**changes), counters=COUNTERS), NOW)
+
+
+def test_nobody_but_the_owner_may_read_the_file(ledger: Ledger, path: Path) -> None:
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_everything_survives_a_restart(path: Path) -> None:
+    first = Ledger(path)
+    attest(first)
+    suspend(first, approval=2)
+    before = (first.known(HOST), first.hosts(), first.enrolments(), first.unpublished_and_last())
+    first.close()
+    second = Ledger(path)
+    after = (second.known(HOST), second.hosts(), second.enrolments(), second.unpublished_and_last())
+    assert after == before
+    assert after[0].counters == COUNTERS
+    second.close()
+
+
+def test_a_second_process_is_refused(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.authority.ledger._BUSY_S_MAX", 0.1)
+    with pytest.raises(UnavailableError) as error:
+        Ledger(path)
+    assert error.value.reason is Reason.DATABASE_UNAVAILABLE
+
+
+def test_a_file_of_another_version_is_refused(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(UsageError, match="another version"):
+        Ledger(path)
+
+
+def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError):
+        Ledger(tmp_path / "file" / "ledger.db")
+
+
+def test_an_enrolment_never_changes(ledger: Ledger) -> None:
+    ledger.enrol(ENROLMENT, NOW)
+    ledger.enrol(ENROLMENT, NOW + timedelta(days=1))
+    with pytest.raises(DeniedError) as error:
+        ledger.enrol(replace(ENROLMENT, ak_name=b"other"), NOW)
+    assert error.value.reason is Reason.ENROLMENT_CONFLICT
+    (entry,) = ledger.enrolments()
+    assert (entry.enrolment, entry.at) == (ENROLMENT, NOW)
+
+
+def test_a_forgotten_enrolment_is_gone(ledger: Ledger) -> None:
+    ledger.enrol(ENROLMENT, NOW)
+    assert ledger.forget(HOST)
+    assert not ledger.forget(HOST)
+    assert ledger.known(HOST).enrolment is None
+
+
+def test_numbers_are_contiguous_over_all_hosts(ledger: Ledger) -> None:
+    given = [suspend(ledger), suspend(ledger, host=OTHER), suspend(ledger, approval=2)]
+    assert [notice.number for notice in given] == [1, 2, 3]
+    assert ledger.last_number() == 3
+
+
+def test_a_notice_that_stands_is_not_given_again(ledger: Ledger) -> None:
+    assert suspend(ledger) is not None
+    assert suspend(ledger) is None
+    assert ledger.last_number() == 1
+
+
+def test_a_notice_that_came_in_between_stops_an_attestation(ledger: Ledger) -> None:
+    suspend(ledger)
+    with pytest.raises(DeniedError) as error:
+        attest(ledger)
+    assert error.value.reason is Reason.HOST_SUSPENDED
+    assert ledger.known(HOST).counters is None
+
+
+def test_an_enrolment_that_was_forgotten_in_between_stops_an_attestation(ledger: Ledger) -> None:
+    with pytest.raises(UnavailableError):
+        ledger.attest(Verdict(result=a_result(), counters=COUNTERS), NOW)
+
+
+def test_a_later_state_never_shares_a_moment_with_the_earlier(ledger: Ledger) -> None:
+    states = [attest(ledger), attest(ledger), attest(ledger)]
+    assert len({state.since for state in states}) == 3
+    assert states == sorted(states, key=lambda state: state.since)
+
+
+def test_a_suspension_keeps_what_the_result_said(ledger: Ledger) -> None:
+    attest(ledger)
+    suspend(ledger)
+    entry = ledger.host(HOST)
+    assert entry.state.state is MemberState.SUSPENDED
+    assert entry.standing.level == 4
+
+
+def test_the_highest_approval_seen_counts_notices_too(ledger: Ledger) -> None:
+    assert ledger.known(HOST).approval_seen == 0
+    suspend(ledger, approval=5)
+    assert ledger.known(HOST).approval_seen == 5
+
+
+def test_published_notices_are_not_sent_again_until_the_log_lacks_them(ledger: Ledger) -> None:
+    suspend(ledger)
+    suspend(ledger, host=OTHER)
+    ledger.published([1])
+    waiting, last = ledger.unpublished_and_last()
+    assert ([notice.number for notice in waiting], last) == ([2], 2)
+    ledger.unpublish(but=[2])
+    assert [notice.number for notice in ledger.unpublished_and_last()[0]] == [1]
+
+
+def test_a_notice_that_only_the_log_has_is_taken_in(ledger: Ledger) -> None:
+    attest(ledger)
+    ledger.adopt(a_notice(1))
+    assert ledger.last_number() == 1
+    assert ledger.unpublished_and_last()[0] == []
+    assert ledger.host(HOST).state.state is MemberState.SUSPENDED
+    ledger.adopt(a_notice(1))
+    assert suspend(ledger, approval=2).number == 2
+
+
+def test_an_adopted_notice_leaves_a_later_approval_alone(ledger: Ledger) -> None:
+    attest(ledger, approval=2)
+    ledger.adopt(a_notice(1))
+    assert ledger.host(HOST).state.state is MemberState.ATTESTED
+
+
+def test_two_notices_of_one_number_stop_the_authority(ledger: Ledger) -> None:
+    suspend(ledger)
+    with pytest.raises(UsageError) as error:
+        ledger.adopt(a_notice(1, host=OTHER))
+    assert error.value.reason is Reason.FORK
+
+
+def test_the_newest_time_is_known(ledger: Ledger) -> None:
+    assert ledger.newest() is None
+    ledger.enrol(ENROLMENT, NOW)
+    assert ledger.newest() == NOW
+    ledger.adopt(a_notice(3))
+    assert ledger.newest() == NOW + timedelta(seconds=3)
+
+
+async def test_calls_run_in_one_thread_in_order(ledger: Ledger) -> None:
+    thread = LedgerThread(ledger)
+    seen: list[int] = []
+
+    def call(number: int) -> int:
+        seen.append(number)
+        return threading.get_ident()
+
+    idents = await asyncio.gather(
+        *(thread.do(lambda _ledger, number=number: call(number)) for number in range(20))
+    )
+    assert seen == list(range(20))
+    assert len(set(idents)) == 1
+    assert threading.get_ident() not in idents
+
+
+async def test_a_call_that_was_begun_is_finished(path: Path) -> None:
+    thread = LedgerThread(Ledger(path))
+    began = threading.Event()
+
+    def call(ledger: Ledger) -> None:
+        began.set()
+        ledger.enrol(ENROLMENT, NOW)
+
+    task = asyncio.get_running_loop().create_task(thread.do(call))
+    await asyncio.to_thread(began.wait, 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    thread.close()
+    again = Ledger(path)
+    assert again.known(HOST).enrolment == ENROLMENT
+    again.close()

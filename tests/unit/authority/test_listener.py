@@ -1,0 +1,143 @@
+"""The listener: every connection is counted, has its share, and ends."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fabric import tls
+from fabric.authority import listener as module
+from fabric.authority.listener import Listener
+from fabric.authority.pki import issue_platform, make_ca
+from fabric.config import Address
+from fabric.model.errors import ConfigInvalid
+from tests.fakes.authority_site import until
+
+LOCAL = Address("127.0.0.1", 0)
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    folder: Path = tmp_path_factory.mktemp("pki")
+    ca = make_ca("test")
+    certificate, key = issue_platform(ca, "verifier", hosts=["localhost", "127.0.0.1"], days=1)
+    for name, data in (("ca", ca.cert_pem), ("cert", certificate), ("key", key)):
+        (folder / name).write_bytes(data)
+    server = tls.server_context(folder / "cert", folder / "key", folder / "ca", demand=False)
+    return server, tls.client_context(None, None, folder / "ca")
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    port: int, context: ssl.SSLContext
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def echoes(port: int, context: ssl.SSLContext) -> bool:
+    async with asyncio.timeout(5), connected(port, context) as (reader, writer):
+        writer.write(b"hello")
+        return await reader.readexactly(5) == b"hello"
+
+
+async def test_a_connection_is_served_and_uncounted_when_it_ends(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, client = contexts
+    listener = Listener(Echo, server)
+    async with listener.listening(LOCAL) as port:
+        assert await echoes(port, client)
+        await until(lambda: listener.connections == 0)
+
+
+async def test_half_open_handshakes_are_counted_and_cut(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, client = contexts
+    listener = Listener(Echo, server, handshake_s=0.3)
+    async with listener.listening(LOCAL) as port:
+        sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+        await until(lambda: listener.connections == 5)
+        assert await echoes(port, client)
+        await until(lambda: listener.connections == 0)
+        for half_open in sockets:
+            half_open.close()
+
+
+async def test_a_silent_connection_ends_at_its_deadline(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, client = contexts
+    listener = Listener(Echo, server, lifetime_s=0.5)
+    async with listener.listening(LOCAL) as port, connected(port, client) as (reader, _):
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                assert await reader.read() == b""
+        await until(lambda: listener.connections == 0)
+
+
+async def test_one_address_has_its_share(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONNECTIONS_PER_IDENTITY_MAX", 2)
+    server, client = contexts
+    listener = Listener(Echo, server)
+    async with (
+        listener.listening(LOCAL) as port,
+        connected(port, client),
+        connected(port, client),
+    ):
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await echoes(port, client)
+        other = socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.2", 0))
+        await until(lambda: listener.connections == 3)
+        other.close()
+
+
+async def test_garbage_harms_nobody(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server, client = contexts
+    listener = Listener(Echo, server)
+    async with listener.listening(LOCAL) as port:
+        for data in (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(5_000), b"\x16\x03\x01" + bytes(50)):
+            with socket.create_connection(("127.0.0.1", port)) as garbage:
+                garbage.sendall(data)
+        assert await echoes(port, client)
+        await until(lambda: listener.connections == 0)
+
+
+async def test_stopping_ends_every_connection(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, client = contexts
+    listener = Listener(Echo, server)
+    async with contextlib.AsyncExitStack() as stack:
+        async with asyncio.timeout(5), listener.listening(LOCAL) as port:
+            await stack.enter_async_context(connected(port, client))
+            assert listener.connections == 1
+        assert listener.connections == 0
+
+
+async def test_an_address_that_is_taken_is_a_configuration_error(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = Address("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(ConfigInvalid, match="authority.listen"):
+            async with Listener(Echo, contexts[0]).listening(address):
+                pass

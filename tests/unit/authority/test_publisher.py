@@ -1,0 +1,179 @@
+"""The publisher: order, repetition after loss, and heartbeats that name what was sent."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from fabric.attest.members import Heartbeat, Notice, NoticeKind, heartbeat_record, notice_record
+from fabric.attest.notices import read_member
+from fabric.authority.attest_machine import attested_state
+from fabric.authority.ledger import Ledger
+from fabric.model.errors import PeerError, Reason, UnavailableError, UsageError
+from fabric.model.names import MEMBERS, RESULTS
+from tests.fakes.authority_site import SENDER, AuthoritySite, until
+from tests.fakes.verifier import Verifier, a_notice, a_result
+
+AWAY = UnavailableError(Reason.GATEWAY_UNAVAILABLE, "no gateway")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[AuthoritySite]:
+    site = AuthoritySite(tmp_path)
+    yield site
+    site.close()
+
+
+@contextlib.asynccontextmanager
+async def publishing(site: AuthoritySite) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(site.publisher.run(site.policy.trust))
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+async def give(site: AuthoritySite, count: int = 1) -> None:
+    """Notices of rising approvals, kept and not sent."""
+    now = site.clock.now()
+    for _ in range(count):
+        last = await site.ledger.do(Ledger.last_number)
+        await site.ledger.do(
+            lambda ledger, approval=last + 1: ledger.notice(
+                SENDER, NoticeKind.SUSPENSION, approval=approval, why=Reason.STATE_REFUSED, now=now
+            )
+        )
+
+
+def statements(site: AuthoritySite) -> list[object]:
+    return [
+        read_member(record.key or b"", record.value or b"", site.policy.trust)
+        for record in site.log.records.get((MEMBERS, 0), [])
+    ]
+
+
+def numbers(site: AuthoritySite) -> list[int]:
+    return [s.number for s in statements(site) if isinstance(s, Notice)]
+
+
+async def test_heartbeats_are_sent_again_and_again(site: AuthoritySite) -> None:
+    assert site.publisher.why_not_ready is not None
+    async with publishing(site):
+        await until(lambda: len(statements(site)) >= 3)
+    assert site.publisher.why_not_ready is None
+    assert all(s == Heartbeat(number=0, at=s.at) for s in statements(site))
+
+
+async def test_no_heartbeat_names_a_notice_that_was_not_sent_before(site: AuthoritySite) -> None:
+    await give(site, 3)
+    async with publishing(site):
+        await site.publisher.published(3)
+        await give(site, 2)
+        await site.publisher.published(5)
+    sent = 0
+    for statement in statements(site):
+        if isinstance(statement, Notice):
+            assert statement.number == sent + 1
+            sent = statement.number
+        elif isinstance(statement, Heartbeat):
+            assert statement.number <= sent
+    assert sent == 5
+
+
+async def test_many_notices_go_out_in_bounded_batches(site: AuthoritySite) -> None:
+    await give(site, 120)
+    async with publishing(site):
+        await site.publisher.published(120)
+    assert numbers(site) == list(range(1, 121))
+
+
+async def test_a_notice_waits_for_a_gateway_and_is_not_lost(
+    site: AuthoritySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.authority.publisher.PUBLISH_S_MAX", 0.2)
+    site.log.fail(AWAY)
+    await give(site)
+    async with publishing(site):
+        with pytest.raises(UnavailableError) as error:
+            await site.publisher.published(1)
+        assert error.value.reason is Reason.GATEWAY_UNAVAILABLE
+        assert site.publisher.why_not_ready is not None
+        site.log.fail(None)
+        await until(lambda: numbers(site) == [1])
+
+
+async def test_a_log_that_lost_notices_gets_them_again(site: AuthoritySite) -> None:
+    await give(site, 3)
+    async with publishing(site):
+        await site.publisher.published(3)
+    site.log.records.clear()
+    async with publishing(site):
+        await until(lambda: numbers(site) == [1, 2, 3])
+
+
+async def test_a_log_that_has_all_notices_gets_none_again(site: AuthoritySite) -> None:
+    await give(site, 2)
+    for _ in range(2):
+        async with publishing(site):
+            await site.publisher.published(2)
+    assert numbers(site) == [1, 2]
+
+
+async def test_notices_that_only_the_log_has_are_taken_in_before_new_numbers(
+    site: AuthoritySite,
+) -> None:
+    for number in (1, 2):
+        site.log.put(MEMBERS, 0, *notice_record(a_notice(number), site.verifier.signers))
+    async with publishing(site):
+        await until(lambda: site.publisher.why_not_ready is None)
+        await give(site)
+        await site.publisher.published(3)
+    assert numbers(site) == [1, 2, 3]
+
+
+async def test_a_ledger_that_contradicts_the_log_stops_the_process(site: AuthoritySite) -> None:
+    await give(site)
+    site.log.put(MEMBERS, 0, *notice_record(a_notice(1), site.verifier.signers))
+    with pytest.raises(UsageError) as error:
+        await site.publisher.run(site.policy.trust)
+    assert error.value.reason is Reason.FORK
+
+
+async def test_a_heartbeat_beyond_all_notices_stops_the_process(site: AuthoritySite) -> None:
+    beat = heartbeat_record(9, site.clock.now(), site.verifier.signers)
+    site.log.put(MEMBERS, 0, *beat)
+    with pytest.raises(UsageError, match="names notice 9"):
+        await site.publisher.run(site.policy.trust)
+
+
+async def test_records_that_others_put_into_the_log_are_passed_over(site: AuthoritySite) -> None:
+    site.log.put(MEMBERS, 0, b"verifier/revocation/1", b"garbage")
+    site.log.put(MEMBERS, 0, None, None)
+    site.log.put(MEMBERS, 0, *notice_record(a_notice(1), Verifier().signers))
+    async with publishing(site):
+        await until(lambda: site.publisher.why_not_ready is None)
+    assert await site.ledger.do(Ledger.last_number) == 0
+
+
+async def test_a_result_is_published_before_its_state(site: AuthoritySite) -> None:
+    result = a_result()
+    state = attested_state(result, result.issued)
+    data = await site.publisher.attested(result, state, "fabric.example")
+    assert site.log.values(RESULTS) == [data]
+    assert statements(site) == [state]
+
+
+async def test_a_refusal_of_our_own_record_is_retried_until_the_deadline(
+    site: AuthoritySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.authority.publisher.PUBLISH_S_MAX", 5.0)
+    refusals = [PeerError(Reason.BAD_SIGNATURE, "the gateway's policy is older")]
+    site.log.judge = lambda *_: refusals.pop() if refusals else None
+    result = a_result()
+    await site.publisher.attested(
+        result, attested_state(result, site.clock.now()), "fabric.example"
+    )
+    assert len(site.log.values(RESULTS)) == 1

@@ -1,0 +1,123 @@
+"""fabric.database.postgresql_columns"""
+
+import json
+from typing import Any
+
+import pytest
+
+from fabric.database.postgresql_columns import (
+    quoted,
+    rows_of,
+    selected,
+    split_table,
+    table_sql,
+    written,
+)
+from fabric.database.postgresql_types import (
+    Field,
+    ServerColumn,
+    TypeInfo,
+    Unfit,
+    fields_of,
+    reader_of,
+    server_column,
+)
+from fabric.model.schema import RowSchema
+
+DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}
+STAMP = {"type": "long", "logicalType": "timestamp-micros"}
+
+
+def field(avro: Any) -> Field:
+    fields = [{"name": "id", "type": "long"}, {"name": "x", "type": avro}]
+    text = json.dumps({"type": "record", "name": "R", "fields": fields})
+    return fields_of(RowSchema.parse(text, ("id",)))[1]
+
+
+def column(base: str, sql_type: str = "", *, typmod: int = -1, element: str = "") -> ServerColumn:
+    info = TypeInfo(base=base, element=element, sql_type=sql_type or base, typmod=-1)
+    return server_column("x", 1, typmod, {1: info})
+
+
+def numeric(precision: int, scale: int) -> ServerColumn:
+    return column("numeric", typmod=(precision << 16 | scale & 0x7FF) + 4)
+
+
+def test_names_are_quoted_whatever_they_hold() -> None:
+    assert quoted('a"b') == '"a""b"'
+    assert split_table("people") == ("public", "people")
+    assert table_sql('reg.My "table".x') == '"reg"."My ""table"".x"'
+
+
+def test_numbers_and_text_are_sent_as_they_are() -> None:
+    for avro, base in (
+        ("int", "int8"),
+        ("long", "int8"),
+        ("string", "varchar"),
+        ("bytes", "bytea"),
+    ):
+        sent = written(field(avro), column(base))
+        assert (sent.sql, sent.convert) == ("{}", None)
+
+
+def test_what_is_not_text_is_cast_by_the_server() -> None:
+    assert written(field("string"), column("inet")).sql == "{}::inet"
+    uuid = {"type": "string", "logicalType": "uuid"}
+    assert written(field(uuid), column("uuid")).sql == "{}::uuid"
+    nested = written(field({"type": "map", "values": "int"}), column("jsonb"))
+    assert nested.convert is not None
+    assert (nested.sql, nested.convert({"a": 1})) == ("{}::jsonb", '{"a":1}')
+
+
+@pytest.mark.parametrize(
+    ("avro", "target"),
+    [
+        ("long", column("int4")),
+        ("double", column("float4")),
+        (DECIMAL, numeric(9, 1)),
+        (DECIMAL, numeric(8, 2)),
+        (STAMP, column("timestamptz", typmod=3)),
+        (STAMP, column("timestamp")),
+        ("boolean", column("int4")),
+        ({"type": "map", "values": "int"}, column("_int4", element="int4")),
+        ({"type": "array", "items": "bytes"}, column("_bytea", element="bytea")),
+        ({"type": "array", "items": ["null", "int", "string"]}, column("jsonb")),
+    ],
+)
+def test_a_column_that_would_round_or_overflow_is_unfit(avro: Any, target: ServerColumn) -> None:
+    with pytest.raises(Unfit):
+        written(field(avro), target)
+
+
+def test_a_wider_decimal_column_fits() -> None:
+    for target in (numeric(9, 2), numeric(12, 4), column("numeric")):
+        assert written(field(DECIMAL), target).wire == "numeric"
+
+
+def test_an_array_column_is_made_from_json() -> None:
+    sent = written(
+        field({"type": "array", "items": "string"}), column("_text", "text[]", element="text")
+    )
+    assert "jsonb_array_elements_text" in sent.sql.format("v.c1")
+    assert sent.sql.format("v.c1").endswith("::text[] END")
+
+
+def test_a_selected_value_is_converted_and_a_bad_one_names_its_field() -> None:
+    target = column("numeric")
+    chosen = selected(field(DECIMAL), target, reader_of(field(DECIMAL), target))
+    raw = bytes.fromhex("0001000000000000") + b"\x00\x03"
+    assert chosen.sql == 't."x"::pg_catalog.numeric'
+    assert rows_of([chosen], [(raw,), (None,)]) == [{"x": b"\x01\x2c"}, {"x": None}]
+    with pytest.raises(ValueError, match="x"):
+        rows_of([chosen], [(bytes.fromhex("00000000c0000000"),)])
+
+
+def test_types_without_a_form_of_ours_are_selected_as_text() -> None:
+    target = column("inet")
+    assert selected(field("string"), target, reader_of(field("string"), target)).sql == (
+        't."x"::pg_catalog.text'
+    )
+    enum = field({"type": "enum", "name": "E", "symbols": ["a"]})
+    plain = selected(enum, column("text"), reader_of(enum, column("text")))
+    with pytest.raises(ValueError, match="x"):
+        rows_of([plain], [("b",)])

@@ -1,0 +1,96 @@
+"""What the judge says beyond the scenarios: whole verdicts, and what it remembers."""
+
+import hashlib
+from datetime import timedelta
+
+import pytest
+
+from fabric.gateway.judge import Admitted, Judge, Refused, Repeated
+from fabric.gateway.replay import Replays
+from fabric.gateway.requests import Part
+from fabric.model.errors import Reason
+from fabric.model.names import MEMBERS
+from tests.fakes.gateway import OPEN, SEALED, World, batch
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_an_admitted_envelope_says_where_it_stands_in_its_chain(world: World) -> None:
+    part = Part(SEALED, 0, batch(world.seal()))
+    verdict = world.judge().judge(part, world.identity(), world.now)
+    assert isinstance(verdict, Admitted)
+    (mark,) = verdict.marks
+    assert (mark.counter, mark.hash) == (0, world.sealed[0].hash)
+
+
+def test_refused_records_are_named_with_their_digests(world: World) -> None:
+    part = Part(OPEN, 0, batch(world.open_record(), b"bad", b"worse"))
+    verdict = world.judge().judge(part, world.identity(), world.now)
+    assert isinstance(verdict, Refused)
+    assert verdict.bad == (1, 2)
+    assert verdict.notes == tuple(hashlib.sha256(v).digest() for v in (b"bad", b"worse"))
+    assert verdict.message == "gateway: malformed: record is not in Confluent's wire format"
+
+
+def test_a_judge_that_waits_names_the_records_too(world: World) -> None:
+    judge = Judge(Replays(), heartbeat_interval_s=1)
+    verdict = judge.judge(Part(OPEN, 0, batch(b"x")), world.identity(), world.now)
+    assert isinstance(verdict, Refused)
+    assert verdict.reason is Reason.NOT_READY
+    assert verdict.notes == (hashlib.sha256(b"x").digest(),)
+
+
+def test_two_missed_heartbeats_stop_everything_but_the_authority(world: World) -> None:
+    judge, now = world.judge(), world.now + timedelta(seconds=2)
+    part = Part(OPEN, 0, batch(world.open_record()))
+    assert isinstance(judge.judge(part, world.identity(), now), Admitted)
+    now += timedelta(milliseconds=1)
+    verdict = judge.judge(part, world.identity(), now)
+    assert isinstance(verdict, Refused)
+    assert verdict.reason is Reason.MEMBERS_STALE
+    _, key, value = world.heartbeat()
+    beat = Part(MEMBERS, 0, batch(value, key=key))
+    assert isinstance(judge.judge(beat, world.platform("verifier"), now), Admitted)
+
+
+def test_what_is_stored_is_repeated_even_when_its_result_has_ended(world: World) -> None:
+    judge, part = world.judge(), Part(SEALED, 0, batch(world.seal()))
+    verdict = judge.judge(part, world.identity(), world.now)
+    assert isinstance(verdict, Admitted)
+    judge.replays.stored(verdict.marks, 12)
+    later = world.now + timedelta(seconds=120)
+    world.members.feed(*world.heartbeat(at=later))
+    assert judge.judge(part, world.identity(), later) == Repeated(offset=12)
+
+
+def test_a_refused_envelope_leaves_no_trace_in_the_replay_memory(world: World) -> None:
+    judge = world.judge()
+    old = batch(world.seal(now=world.now - timedelta(seconds=100)))
+    verdict = judge.judge(Part(SEALED, 0, old), world.identity(), world.now)
+    assert isinstance(verdict, Refused)
+    assert len(judge.replays) == 0
+
+
+def test_one_bad_envelope_keeps_its_whole_batch_out_of_the_memory(world: World) -> None:
+    judge = world.judge()
+    both = batch(world.seal(), world.seal()[:-1])
+    verdict = judge.judge(Part(SEALED, 0, both), world.identity(), world.now)
+    assert isinstance(verdict, Refused)
+    assert verdict.bad == (1,)
+    assert len(judge.replays) == 0
+
+
+def test_a_fault_of_ours_is_never_an_admission(world: World) -> None:
+    judge = world.judge()
+    judge.view = object()  # type: ignore[assignment]  # a broken view
+    with pytest.raises(AttributeError):
+        judge.judge(Part(OPEN, 0, batch(world.open_record())), world.identity(), world.now)
+
+
+def test_hybrid_envelopes_are_judged_alike() -> None:
+    world = World(suite="hybrid")
+    part = Part(SEALED, 0, batch(world.seal()))
+    assert isinstance(world.judge().judge(part, world.identity(), world.now), Admitted)

@@ -1,0 +1,161 @@
+"""Blocks: pack and unpack are inverses, trim cuts, and a lie in the bytes is refused."""
+
+import json
+from io import BytesIO
+from typing import Any
+
+import fastavro
+import pytest
+
+from fabric.model.block import Block, pack, trim, unpack
+from fabric.model.change import ZERO, Op, Run, Sequence, end_of
+from fabric.model.errors import Malformed
+from fabric.model.limits import BLOCK_CHANGES_MAX
+from fabric.model.names import Origin, Stream, Topic
+from fabric.model.schema import RowSchema
+
+STREAM = Stream(Origin.parse("G01/registry/db"), Topic.parse("secret.G01.residents"), 0)
+SCHEMA = RowSchema.parse(
+    json.dumps(
+        {
+            "type": "record",
+            "name": "Resident",
+            "fields": [
+                {"name": "id", "type": "long"},
+                {"name": "name", "type": ["null", "string"]},
+            ],
+        }
+    ),
+    ("id",),
+)
+
+
+END = end_of(1, 9)
+
+
+def upsert(position: int, ordinal: int, *ids: int) -> Run:
+    rows: list[Any] = [{"id": n, "name": f"name {n}"} for n in ids]
+    return Run(op=Op.UPSERT, position=position, ordinal=ordinal, commit_us=7, rows=rows)
+
+
+RUNS = (
+    Run(op=Op.SNAPSHOT_BEGIN, position=5, ordinal=1, commit_us=1, rows=[]),
+    upsert(5, 2, 1, 2, 3),
+    Run(op=Op.DELETE, position=6, ordinal=1, commit_us=2, rows=[{"id": 1}, {"id": 2}]),
+    Run(
+        op=Op.UPSERT,
+        position=6,
+        ordinal=3,
+        commit_us=2,
+        rows=[{"id": 9, "name": None}],
+        absent=("name",),
+    ),
+    Run(op=Op.TRUNCATE, position=7, ordinal=1, commit_us=3, rows=[]),
+)
+
+
+def block(*runs: Run, after: Sequence = ZERO, upto: Sequence = END) -> Block:
+    return Block(stream=STREAM, after=after, upto=upto, runs=runs)
+
+
+def opened(data: bytes, given: Block) -> Block:
+    return unpack(data, SCHEMA, stream=given.stream, after=given.after, upto=given.upto)
+
+
+def datum(**changed: Any) -> bytes:
+    """Plaintext of one run of two upserts, with parts of it changed."""
+    run = {"op": 0, "position": 5, "ordinal": 1, "commit_us": 7, "count": 2, "absent": []}
+    run.update({k: v for k, v in changed.items() if k in run})
+    rows = [{"id": n, "name": None} for n in range(changed.get("rows", 2))]
+    keys = [{"id": n} for n in range(changed.get("keys", 0))]
+    runs = [run] * changed.get("runs", 1)
+    out = BytesIO()
+    fastavro.schemaless_writer(out, SCHEMA.block_codec, {"runs": runs, "rows": rows, "keys": keys})
+    return out.getvalue()
+
+
+def test_block_comes_back_as_it_was() -> None:
+    given = block(*RUNS)
+    assert (given.count, given.generation) == (8, 1)
+    assert opened(pack(given, SCHEMA), given) == given
+
+
+def test_empty_block_comes_back_too() -> None:
+    given = block()
+    assert given.count == 0
+    assert opened(pack(given, SCHEMA), given) == given
+
+
+@pytest.mark.parametrize(
+    ("high", "count", "after"),
+    [
+        (ZERO, 8, ZERO),
+        (Sequence(1, 5, 1), 7, Sequence(1, 5, 1)),
+        (Sequence(1, 5, 3), 5, Sequence(1, 5, 3)),
+        (end_of(1, 5), 4, end_of(1, 5)),
+        (Sequence(1, 6, 1), 3, Sequence(1, 6, 1)),
+        (Sequence(1, 7, 1), 0, Sequence(1, 7, 1)),
+        (end_of(1, 9), 0, end_of(1, 9)),
+        (end_of(2, 1), 0, end_of(1, 9)),
+    ],
+)
+def test_trim_drops_what_a_reader_has(high: Sequence, count: int, after: Sequence) -> None:
+    rest = trim(block(*RUNS), high)
+    assert (rest.count, rest.after, rest.upto) == (count, after, end_of(1, 9))
+    assert trim(rest, high) == rest
+
+
+def test_row_that_does_not_fit_is_malformed_and_shows_no_value() -> None:
+    wrong = Run(op=Op.UPSERT, position=5, ordinal=1, commit_us=0, rows=[{"id": "Nguyen"}])
+    with pytest.raises(Malformed) as caught:
+        pack(block(wrong), SCHEMA)
+    assert "Nguyen" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"op": 9}, "unknown operation"),
+        ({"op": -1}, "unknown operation"),
+        ({"op": 1}, "do not add up"),
+        ({"op": 2}, "do not add up"),
+        ({"count": 1}, "do not add up"),
+        ({"count": 3}, "do not add up"),
+        ({"count": 0}, "no changes"),
+        ({"count": -1}, "no changes"),
+        ({"count": BLOCK_CHANGES_MAX + 1}, "too many"),
+        ({"ordinal": 0}, "no ordinal"),
+        ({"ordinal": -5}, "no ordinal"),
+        ({"rows": 3}, "do not add up"),
+        ({"keys": 1}, "do not add up"),
+        ({"runs": 2, "rows": 4}, "rising order"),
+        ({"position": 10}, "after the block's end"),
+        ({"position": -1}, "rising order"),
+        ({"ordinal": 2**63 - 2}, "ordinal is out of range"),
+        ({"ordinal": 2**63 - 1}, "ordinal is out of range"),
+    ],
+    ids=str,
+)
+def test_lie_in_the_plaintext_is_malformed(changed: dict[str, Any], why: str) -> None:
+    given = block(after=ZERO, upto=Sequence(0, 9, 5))
+    assert opened(datum(), given).count == 2
+    with pytest.raises(Malformed, match=why):
+        opened(datum(**changed), given)
+
+
+def test_change_at_the_blocks_bounds_is_inside_after_and_upto() -> None:
+    data = pack(block(upsert(5, 2, 1, 2)), SCHEMA)
+    good = block(after=Sequence(1, 5, 1), upto=Sequence(1, 5, 3))
+    assert opened(data, good).count == 2
+    with pytest.raises(Malformed):
+        opened(data, block(after=Sequence(1, 5, 2), upto=Sequence(1, 5, 3)))
+    with pytest.raises(Malformed):
+        opened(data, block(after=Sequence(1, 5, 1), upto=Sequence(1, 5, 2)))
+
+
+def test_bytes_left_over_or_missing_are_malformed() -> None:
+    given = block(*RUNS)
+    data = pack(given, SCHEMA)
+    for wrong in (data + b"\x00", data[:-1], b"", data[1:]):
+        with pytest.raises(Malformed):
+            opened(wrong, given)
