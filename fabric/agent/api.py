@@ -28,6 +28,8 @@ from fabric.model.names import Topic
 from fabric.policy import decide
 from fabric.ports import Tpm
 
+_PATIENCE_S = 2.0
+
 
 class Agent:
     """One host's agent; make it with `from_config`, use it with `async with`."""
@@ -83,9 +85,14 @@ class Agent:
         except TimeoutError:
             pass  # what was not acknowledged is sent again at the next start
         finally:
-            for task in [*self._running]:
-                task.cancel()
+            await self._end_parts()
             await self._stack.aclose()
+
+    async def _end_parts(self) -> None:
+        while self._running:
+            for task in self._running:
+                task.cancel()
+            await asyncio.wait([*self._running], timeout=_PATIENCE_S)
 
     @property
     def problems(self) -> Mapping[str, str]:

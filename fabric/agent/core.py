@@ -43,6 +43,7 @@ Spawn = Callable[[Coroutine[object, object, None]], object]
 
 _HEADS_CARRIED_MAX = 64
 _OUTBOX_TABLE = "outbox"
+_COUNT_S = 10.0
 
 
 class Core:
@@ -230,6 +231,7 @@ class Core:
 
     def _start_apply(self, host: Host, number: int, apply: Apply) -> None:
         holder = SinkHolder(apply.tables, lambda: open_sink(apply.kind, apply.url), self._view)
+        self._spawn(self._count_quarantine(holder))
         for topic in apply.tables:
             self.follow_grants(topic)
             dataset = self._view.dataset(topic)
@@ -238,6 +240,14 @@ class Core:
                 if number:
                     part += f" ({number})"
                 self._start_reader(host, part, holder, topic=topic, partition=partition)
+
+    async def _count_quarantine(self, holder: SinkHolder) -> None:
+        """Carry the quarantine's size into metrics, for ever."""
+        while True:
+            with contextlib.suppress(FabricError):
+                for topic, records in (await holder.count_quarantine()).items():
+                    self._telemetry.quarantine(topic, records)
+            await asyncio.sleep(_COUNT_S)
 
     def _start_reader(
         self, host: Host, part: str, holder: SinkHolder, *, topic: Topic, partition: int

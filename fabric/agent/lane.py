@@ -136,6 +136,7 @@ class SealedLane:
         rule = decide.rule_of(self._host.view.policy, dataset)
         epoch = await self._epochs.ready(dataset, result)
         head = self._heads.get(block.stream)
+        began = self._host.clock.monotonic()
         sealed = await asyncio.to_thread(
             seal,
             block,
@@ -153,6 +154,9 @@ class SealedLane:
                 padding=rule.padding,
             ),
             signers=self._host.identity.keyring.signers(result, epoch.sealing.suite),
+        )
+        self._host.telemetry.sealing_took(
+            self._topic, dataset.suite, self._host.clock.monotonic() - began
         )
         return _Shot(block=block, sealed=sealed, result=result, epoch=epoch)
 

@@ -1,7 +1,7 @@
 """Read one partition of an open dataset into a target: decode, drop duplicates, apply."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fabric.agent.host import BlockTarget, Host
@@ -46,16 +46,18 @@ class OpenReader:
         partition: int,
         *,
         sink: BlockTarget,
-        well: Callable[[], None],
+        part: str,
     ) -> None:
         self._host = host
+        self._part = part
         self._dataset = dataset
         self._topic = dataset.topic
         self._partition = partition
         self._sink = sink
-        self._well = well
         self._position = 0
         self._heard_at = host.clock.monotonic()
+        self._decode_s = 0.0
+        self._bytes = 0
 
     async def run(self) -> None:
         """Read for ever; raises as SealedReader.run, and APPLY_FAILED when the dataset stops."""
@@ -67,7 +69,7 @@ class OpenReader:
         self._machine = ReadMachine(self._host.view.me, self._log, states)
         first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
-        self._well()
+        self._host.telemetry.board.show(self._part, None)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read())
             tasks.create_task(self._measure())
@@ -81,7 +83,10 @@ class OpenReader:
 
     async def _take(self, records: Sequence[Record]) -> None:
         pairs = [(record.offset, record.value) for record in records]
+        began = self._host.clock.monotonic()
         good, bad = await asyncio.to_thread(try_decode, pairs, self._dataset)
+        self._decode_s = self._host.clock.monotonic() - began
+        self._bytes = sum(len(record.value or b"") for record in records)
         for offset, reason in bad:
             self._host.telemetry.dropped(self._topic, offset, reason, "")
         for gathered in gather(good, self._topic, self._partition):
@@ -96,7 +101,8 @@ class OpenReader:
                 self._host.telemetry.dropped(self._topic, gathered.offset, None, _DUPLICATE)
                 return
             block, new = step
-            self._host.telemetry.opened(block, "", sealed_bytes=0, seconds=0.0)
+            self._host.telemetry.opened(block, "", sealed_bytes=self._bytes, seconds=self._decode_s)
+            self._bytes = 0
             try:
                 applied = await self._sink.apply(block, state, new)
             except FabricError as exc:

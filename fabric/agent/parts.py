@@ -108,13 +108,7 @@ async def read_partition(
 ) -> None:
     """Read one partition into `target`, for ever; raises as the readers do."""
     kind = SealedReader if is_sealed(host, dataset) else OpenReader
-    reader = kind(
-        host,
-        dataset,
-        partition,
-        sink=target,
-        well=lambda: host.telemetry.board.show(part, None),
-    )
+    reader = kind(host, dataset, partition, sink=target, part=part)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(host.view.until_changed(dataset.topic))
         tasks.create_task(reader.run())

@@ -5,7 +5,7 @@ applied; judging and applying go strictly in order, as the read machine says.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fabric.admit.reader import admit_read
@@ -38,7 +38,7 @@ class SealedReader:
 
     Args:
         sink: open, and serving the dataset's topic.
-        well: called once reading has begun.
+        part: name on the status board.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class SealedReader:
         partition: int,
         *,
         sink: BlockTarget,
-        well: Callable[[], None],
+        part: str,
     ) -> None:
         self._host = host
+        self._part = part
         self._dataset = dataset
         self._topic = dataset.topic
         self._partition = partition
         self._sink = sink
-        self._well = well
         self._book = host.view.book(dataset.topic)
         self._position = 0
         self._heard_at = host.clock.monotonic()
@@ -74,7 +74,7 @@ class SealedReader:
         )
         first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
-        self._well()
+        self._host.telemetry.board.show(self._part, None)
         async with asyncio.TaskGroup() as tasks:
             queue: asyncio.Queue[tuple[Record, asyncio.Task[_Looked]]] = asyncio.Queue(_AHEAD_MAX)
             tasks.create_task(self._fetch(queue, tasks))
@@ -165,7 +165,7 @@ class SealedReader:
                     command = self._machine.step(looked.first)
         self._settle(record, command)
         if paused is not None:
-            self._host.telemetry.paused(self._topic, self._partition, None)
+            self._host.telemetry.paused(self._part, None)
 
     def _settle(self, record: Record, command: m.Drop | m.Stop | m.Done) -> None:
         telemetry = self._host.telemetry
@@ -186,7 +186,7 @@ class SealedReader:
 
     async def _pause(self, record: Record, reason: Reason) -> _Looked:
         """Wait until the world has changed, then look at the same record again."""
-        self._host.telemetry.paused(self._topic, self._partition, reason)
+        self._host.telemetry.paused(self._part, reason)
         await self._host.view.changed.wait(_PAUSE_S)
         return await self._look(record)
 

@@ -58,6 +58,13 @@ class SinkHolder:
         self._sink = sink
         self._opened = frozenset(target.topic for target in targets)
 
+    async def count_quarantine(self) -> Mapping[Topic, int]:
+        """Parked changes by topic; empty while the sink is not open."""
+        sink = self._sink
+        if sink is None:
+            return {}
+        return {topic: len(await sink.quarantined(topic)) for topic in self._opened}
+
     async def broken(self) -> None:
         """Throw the sink away; the next `use` opens another."""
         async with self._lock:

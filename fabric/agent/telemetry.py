@@ -1,6 +1,6 @@
 """Tell people how the agent fares: status board, metrics and audit log, from one place.
 
-Implements the watchers of lanes and readers. What is audited is what was refused
+What is audited is what was refused
 and what stopped; values are names, numbers and reasons, never row data.
 """
 
@@ -33,17 +33,21 @@ class Telemetry:
     # Lanes
 
     def held(self, topic: Topic, reason: Reason | None, detail: str) -> None:
-        """Implements lane.Watcher."""
+        """A lane cannot go on for `reason`; None: it goes on."""
         self.board.show(f"publish {topic}", reason, detail)
 
     def refused(self, topic: Topic, reason: Reason, *, loud: bool) -> None:
-        """Implements lane.Watcher."""
+        """A block was refused; `loud` ones are audited."""
         self._metrics.refused(topic.level, reason)
         if loud:
             self._audit.write("block_refused", {"topic": str(topic), "reason": reason.value})
 
+    def sealing_took(self, topic: Topic, suite: str, seconds: float) -> None:
+        """One block was sealed."""
+        self._metrics.seal_took(topic.level, suite, seconds)
+
     def stored(self, block: Block, suite: str, plaintext_bytes: int, sent_bytes: int) -> None:
-        """Implements lane.Watcher."""
+        """A block was acknowledged; `suite` is empty for the open form."""
         topic = block.stream.topic
         self._metrics.sealed(
             topic.level,
@@ -74,18 +78,18 @@ class Telemetry:
 
     # Readers
 
-    def paused(self, topic: Topic, partition: int, reason: Reason | None) -> None:
-        """Implements reading.ReadWatcher."""
-        self.board.show(f"apply {topic}:{partition}", reason, "waiting" if reason else "")
+    def paused(self, part: str, reason: Reason | None) -> None:
+        """A reader waits for `reason`; None: it goes on."""
+        self.board.show(part, reason, "waiting" if reason else "")
 
     def stopped(self, stream: Stream, reason: Reason) -> None:
-        """Implements reading.ReadWatcher."""
+        """A stream ended, until a person looks."""
         self.board.show(f"stream {stream}", reason, "stopped; nothing more of it is applied")
         self._metrics.rejected(stream.topic.level, reason)
         self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
 
     def dropped(self, topic: Topic, offset: int, reason: Reason | None, outcome: str) -> None:
-        """Implements reading.ReadWatcher."""
+        """A record was passed over; one with a reason is audited."""
         if reason is not None:
             self._metrics.rejected(topic.level, reason)
             self._audit.write(
@@ -96,14 +100,14 @@ class Telemetry:
             self._metrics.applied(topic.level, "duplicate")
 
     def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
-        """Implements reading.ReadWatcher."""
+        """A block was verified and opened; `suite` is empty for the open form."""
         level = block.stream.topic.level
         self._metrics.opened(
             level, suite, changes=block.count, sealed_bytes=sealed_bytes, seconds=seconds
         )
 
     def applied(self, block: Block, applied: Applied) -> None:
-        """Implements reading.ReadWatcher."""
+        """A block's changes are in the target."""
         topic = block.stream.topic
         self._metrics.applied(topic.level, "applied", applied.applied)
         if applied.quarantined:
@@ -122,8 +126,12 @@ class Telemetry:
             self._commit_us[topic, block.stream.partition] = commit_us
             self._metrics.end_to_end(topic.level, time.time() - commit_us / 1e6)
 
+    def quarantine(self, topic: Topic, records: int) -> None:
+        """How many changes wait for a person."""
+        self._metrics.quarantine(topic, records)
+
     def lag(self, topic: Topic, partition: int, *, records: int, heard_s: float) -> None:
-        """Implements reading.ReadWatcher."""
+        """How many records the log is ahead of the target; seconds since one came."""
         commit_us = self._commit_us.get((topic, partition))
         seconds = time.time() - commit_us / 1e6 if records and commit_us else 0.0
         self._metrics.lag(topic, partition, records=records, seconds=seconds)

@@ -149,7 +149,8 @@ def decode_verifier_keys(data: bytes) -> tuple[SigningKey, ...]:
         keys = tuple(SigningKey.from_private_bytes(alg, private) for alg, private in parts)
     except (Malformed, ValueError) as exc:
         raise ConfigInvalid(
-            "authority.verifier_key is not a key file; make one with `fabric authority keys`"
+            "authority.verifier_key is not the verifier's key file; restore the one whose"
+            " public keys the policy names"
         ) from exc
     if tuple(key.public.alg for key in keys) != VERIFIER_ALGS:
         raise ConfigInvalid("authority.verifier_key holds keys of other algorithms or order")

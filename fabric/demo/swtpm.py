@@ -1,5 +1,6 @@
 """Software TPMs (swtpm): a manufacturer's CA and one TPM per host, on Unix sockets."""
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -87,8 +88,13 @@ class SoftTpm:
         command += ["--ctrl", f"type=unixio,path={self._socket}.ctrl"]
         command += ["--flags", "not-need-init,startup-clear"]
         self._child = spawn(command, self.folder / "swtpm.log", keep=self._keep)
-        await_that(self._socket.exists, "swtpm", wait_s=10, child=self._child)
+        await_that(self._answers, "swtpm", wait_s=10, child=self._child)
         return self
+
+    def _answers(self) -> bool:
+        """Whether it accepts connections: the socket's file is there a moment earlier."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._socket)) == 0
 
     def stop(self, *, kill: bool = False) -> None:
         """Power off."""

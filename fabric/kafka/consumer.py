@@ -6,7 +6,6 @@ because aiokafka's fetcher can stop without an error.
 """
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from fabric.kafka.closing import close_within
 from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
 from fabric.ports import Record
@@ -71,6 +71,9 @@ class PartitionConsumer:
         except (FabricError, KafkaError, OSError, TimeoutError) as exc:
             await self.close()
             raise self._mapped(exc) from exc
+        except BaseException:  # cancelled: sockets must not stay behind
+            await self.close()
+            raise
         self._moved_at = asyncio.get_running_loop().time()
 
     async def _check_topic(self) -> None:
@@ -139,9 +142,7 @@ class PartitionConsumer:
 
     async def close(self) -> None:
         """Disconnect within a few seconds, whatever state the library is in."""
-        with contextlib.suppress(TimeoutError, KafkaError, OSError):
-            async with asyncio.timeout(_CLOSE_S_MAX):
-                await self._consumer.stop()
+        await close_within(_CLOSE_S_MAX, self._consumer.stop)
 
 
 def _record(item: Any) -> Record:

@@ -7,7 +7,6 @@ same bytes again through a new one. Nothing here decides when to try again.
 """
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
@@ -24,6 +23,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from fabric.kafka.closing import close_within
 from fabric.model.errors import (
     DeniedError,
     FabricError,
@@ -91,6 +91,9 @@ class TopicProducer:
             raise UnavailableError(
                 Reason.GATEWAY_UNAVAILABLE, f"no gateway answers ({type(exc).__name__})"
             ) from exc
+        except BaseException:  # cancelled: sockets must not stay behind
+            await self.abandon()
+            raise
 
     def is_alive(self) -> bool:
         """Whether the library's sending task still runs."""
@@ -131,20 +134,15 @@ class TopicProducer:
 
     async def close(self) -> None:
         """Wait shortly for what is in flight, then disconnect."""
-        with contextlib.suppress(TimeoutError, KafkaError, OSError):
-            async with asyncio.timeout(_CLOSE_S_MAX):
-                await self._producer.stop()
-                return
-        await self.abandon()
+        if not await close_within(_CLOSE_S_MAX, self._producer.stop):
+            await self.abandon()
 
     async def abandon(self) -> None:
         """Disconnect without waiting for acknowledgements: their outcome is unknown."""
         self._producer._closed = True
-        with contextlib.suppress(TimeoutError, KafkaError, OSError):
-            async with asyncio.timeout(_CLOSE_S_MAX):
-                # Connections first: the sending task ends by itself only once they are gone.
-                await self._producer.client.close()
-                await self._producer._sender.close()
+        # Connections first: the sending task ends by itself only once they are gone.
+        producer = self._producer
+        await close_within(_CLOSE_S_MAX, producer.client.close, producer._sender.close)
 
 
 def _retrieve(future: "asyncio.Future[Any]") -> None:

@@ -1,0 +1,92 @@
+"""fabric.database.postgresql_stream"""
+
+import asyncio
+
+import pytest
+
+from fabric.database.postgresql_stream import ReplicationStream
+from fabric.demo.postgresql import Postgres
+from fabric.model.errors import ConfigInvalid, UnavailableError
+from tests.contract import postgresql_world
+from tests.contract.postgresql_cases import ITEMS_DDL, item, new_source, reading
+from tests.contract.postgresql_world import Application
+
+database = postgresql_world.database
+pytestmark = pytest.mark.integration
+
+
+async def test_a_server_says_who_it_is(database: str) -> None:
+    stream = await ReplicationStream.connect(database)
+    system, timeline = await stream.identify()
+    assert int(system) > 0
+    assert timeline == 1
+    with pytest.raises(UnavailableError, match="42704"):
+        await stream.start("no_such_slot", "p", lsn=1, binary=True, timeout_s=0)
+    await stream.close()
+
+
+async def test_a_server_that_is_away_is_unavailable_and_a_bad_url_is_not() -> None:
+    with pytest.raises(UnavailableError):
+        await ReplicationStream.connect("postgresql://postgres@127.0.0.1:1/x")
+    with pytest.raises(ConfigInvalid):
+        await ReplicationStream.connect("postgresql://h/x?no_such_option=1")
+
+
+async def test_a_consumer_that_does_nothing_keeps_its_connection(
+    database: str, postgres: Postgres
+) -> None:
+    """The feedback has a timer of its own: the server's patience is 2 s here."""
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run(
+        f"ALTER ROLE postgres IN DATABASE {database.rpartition('/')[2]}"
+        " SET wal_sender_timeout = '2s'"
+    )
+    async with reading(new_source(database)) as read:
+        await read.until_ended()
+        await application.run(
+            "INSERT INTO items SELECT i, repeat('x', 500), null FROM generate_series(1, 20000) i"
+        )
+        await asyncio.sleep(5)
+        await read.until(lambda: len(read.rows()) == 20_000)
+    assert postgres.pid
+
+
+async def test_a_killed_walsender_is_unavailable_and_the_source_goes_on_after_it(
+    database: str,
+) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        resume = read.reached.resume
+        await application.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE pid IN"
+            " (SELECT active_pid FROM pg_replication_slots WHERE database = current_database())"
+        )
+        with pytest.raises(UnavailableError):
+            await read.forever()
+    await application.run("INSERT INTO items VALUES (1, 'n')")
+    async with reading(source, resume) as read:
+        await read.until(lambda: read.rows() == {1: item(1)})
+
+
+async def test_the_server_stops_at_once_when_everything_is_released(server_folder: object) -> None:
+    from pathlib import Path
+
+    assert isinstance(server_folder, Path)
+    server = Postgres(server_folder / "stopping").create().start()
+    url = server.create_database("d")
+    await Application(url).run(ITEMS_DDL)
+    source = new_source(url, silence_s=5.0)
+    async with reading(source) as read:
+        await read.until_ended()
+        await source.release(read.reached.position)
+        stopping = asyncio.get_running_loop().run_in_executor(None, server.stop)
+        with pytest.raises(UnavailableError):
+            async with asyncio.timeout(15):
+                async for event in read._read:
+                    if hasattr(event, "position"):
+                        await source.release(event.position)
+        await stopping

@@ -1,0 +1,117 @@
+"""Links to brokers: order, deadlines, reconnection."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fabric.gateway import requests
+from fabric.gateway.machine import Answered, Event, Failed, Forward
+from fabric.gateway.upstream import Link, exchange
+from fabric.model.errors import PeerError, UnavailableError
+from tests.fakes.gateway_doors import Pki, TlsBroker, until
+from tests.fakes.kafka_frames import Broker
+
+QUESTION = requests.ask_metadata(())
+
+
+class Bench:
+    """One link to one broker."""
+
+    def __init__(self, pki: Pki, broker: TlsBroker) -> None:
+        self.broker = broker
+        self.context = pki.client(pki.platform("gateway"))
+        self.events: list[Event] = []
+        self.link = Link(self.addresses, lambda: self.context, deliver=self.events.append)
+
+    def addresses(self) -> list[tuple[str, int]]:
+        return [("localhost", self.broker.port)]
+
+    async def got(self, count: int) -> list[tuple[str, int]]:
+        await until(lambda: len(self.events) == count, f"{count} events")
+        return [
+            (type(event).__name__, event.ticket)
+            for event in self.events
+            if isinstance(event, Answered | Failed)
+        ]
+
+    def put(self, ticket: int, timeout_s: float = 5) -> None:
+        self.link.put(Forward(ticket, None, QUESTION, timeout_s))
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    pki = Pki(tmp_path)
+    broker = TlsBroker(Broker(), pki.server(pki.platform("broker")))
+    await broker.start()
+    found = Bench(pki, broker)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(found.link.run())
+        yield found
+        task.cancel()
+    await broker.stop()
+
+
+async def test_answers_come_in_order_on_one_connection(bench: Bench) -> None:
+    for ticket in range(20):
+        bench.put(ticket)
+    assert await bench.got(20) == [("Answered", ticket) for ticket in range(20)]
+    assert bench.broker.connections == 1
+
+
+async def test_a_late_answer_fails_everything_on_the_connection_and_the_next_connects_anew(
+    bench: Bench,
+) -> None:
+    bench.broker.is_mute = True
+    bench.put(1, 0.2)
+    bench.put(2, 5)
+    assert await bench.got(2) == [("Failed", 1), ("Failed", 2)]
+    bench.broker.is_mute = False
+    bench.put(3)
+    assert (await bench.got(3))[-1] == ("Answered", 3)
+    assert bench.broker.connections == 2
+
+
+async def test_a_later_request_has_its_own_deadline(bench: Bench) -> None:
+    bench.put(1)
+    await bench.got(1)
+    bench.broker.is_mute = True
+    bench.put(2, 0.2)
+    assert (await bench.got(2))[-1] == ("Failed", 2)
+
+
+async def test_a_cut_connection_fails_what_was_asked(bench: Bench) -> None:
+    bench.broker.is_mute = True
+    bench.put(1)
+    await until(lambda: bench.broker.connections == 1, "the link to connect")
+    await bench.broker.stop()
+    bench.put(2, 1)
+    assert await bench.got(2) == [("Failed", 1), ("Failed", 2)]
+    bench.broker.is_mute = False
+    await bench.broker.start()
+    bench.put(3)
+    assert (await bench.got(3))[-1] == ("Answered", 3)
+
+
+async def test_exchange_asks_one_thing(bench: Bench) -> None:
+    answer = await exchange(bench.addresses(), bench.context, QUESTION)
+    assert len(answer) > 4
+    with pytest.raises(UnavailableError):
+        await exchange([("localhost", 1)], bench.context, QUESTION)
+    with pytest.raises(UnavailableError):
+        await exchange([], bench.context, QUESTION)
+
+
+async def test_the_second_address_is_tried(bench: Bench) -> None:
+    addresses = [("localhost", 1), *bench.addresses()]
+    assert await exchange(addresses, bench.context, QUESTION)
+
+
+async def test_a_foreign_answer_is_no_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.broker.broker, "answer", lambda frame: b"\0\0\0\x63 foreign")
+    bench.put(1)
+    assert await bench.got(1) == [("Failed", 1)]
+    monkeypatch.setattr(bench.broker.broker, "answer", lambda frame: b"")
+    with pytest.raises(PeerError):
+        await exchange(bench.addresses(), bench.context, QUESTION)

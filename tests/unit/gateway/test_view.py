@@ -1,0 +1,146 @@
+"""The judge's view: read to the end, kept fresh, begun anew with new anchors."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fabric.gateway.judge import Judge
+from fabric.gateway.replay import Replays
+from fabric.gateway.view import Keeper
+from fabric.metrics import GatewayMetrics
+from fabric.model.errors import Reason, UnavailableError, UsageError
+from fabric.model.names import MEMBERS
+from fabric.policy.types import Policy
+from fabric.store.clock import SystemClock
+from tests.fakes.gateway import World
+from tests.fakes.gateway_doors import until
+from tests.fakes.log import MemoryLog
+from tests.fakes.verifier import Verifier
+
+
+class Policies:
+    """A policy folder whose content the test sets."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.next: Policy | UsageError | None = None
+
+    def refresh(self) -> Policy | None:
+        found, self.next = self.next, None
+        if isinstance(found, UsageError):
+            raise found
+        if found is not None:
+            self.policy = found
+        return found
+
+
+class Desk:
+    """A keeper at work."""
+
+    def __init__(self) -> None:
+        self.world = World(datetime.now(UTC))
+        self.log = MemoryLog()
+        for topic, key, value in (*self.world.records(), self.world.heartbeat()):
+            self.log.put(topic, 0, key, value)
+        self.policies = Policies(self.world.policy)
+        self.judge = Judge(Replays(), heartbeat_interval_s=60)
+        self.metrics = GatewayMetrics(tuple(self.world.policy.rules.values()))
+        policies: Any = self.policies
+        self.keeper = Keeper(self.judge, policies, self.log, metrics=self.metrics, refresh_s=0.01)
+
+    def readiness(self) -> dict[str, str | None]:
+        return dict(self.keeper.readiness(SystemClock(), 60))
+
+    def sample(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"fabric_{name}")
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    found = Desk()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(found.keeper.run())
+        yield found
+        task.cancel()
+
+
+def test_before_it_runs_nothing_is_ready() -> None:
+    assert Desk().readiness() == {"policy": Reason.NOT_READY, "members": Reason.NOT_READY}
+
+
+async def test_the_view_is_ready_once_both_topics_were_read(desk: Desk) -> None:
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    assert desk.judge.view is not None
+    assert desk.judge.view.members.current(desk.world.a.host, desk.world.now)
+    assert desk.readiness() == {"policy": None, "members": None}
+    assert desk.sample("policy_version") == 7
+
+
+async def test_a_log_that_cannot_be_read_means_not_ready(desk: Desk) -> None:
+    await until(desk.judge.is_caught_up, "the topics to be read")
+    desk.log.fail(UnavailableError(Reason.BROKER_UNAVAILABLE, "away"))
+    await until(lambda: not desk.judge.is_caught_up(), "the loss to be noticed")
+    assert desk.readiness()["members"] == Reason.NOT_READY
+    desk.log.fail(None)
+    await until(desk.judge.is_caught_up, "the topics to be read again")
+
+
+async def test_a_bad_record_is_counted_and_passed_over(desk: Desk) -> None:
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    desk.log.put(MEMBERS, 0, b"verifier/heartbeat", b"garbage")
+    desk.log.put(MEMBERS, 0, None, None)
+    beat = desk.world.heartbeat(at=desk.world.now + timedelta(seconds=5))
+    desk.log.put(MEMBERS, 0, *beat[1:])
+    view = desk.judge.view
+    assert view is not None
+    before = view.members.heartbeat
+    await until(lambda: view.members.heartbeat != before, "the next heartbeat")
+
+
+async def test_a_missing_notice_is_stale(desk: Desk) -> None:
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    beat = desk.world.heartbeat(1, at=desk.world.now + timedelta(seconds=5))
+    desk.log.put(MEMBERS, 0, *beat[1:])
+    await until(
+        lambda: desk.readiness()["members"] == Reason.MEMBERS_STALE, "the gap to be noticed"
+    )
+
+
+async def test_a_new_policy_is_used_with_the_same_members(desk: Desk) -> None:
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    members = desk.judge.view.members if desk.judge.view else None
+    desk.policies.next = replace(desk.world.policy, version=8)
+    await until(lambda: desk.sample("policy_version") == 8, "the new policy")
+    assert desk.judge.view is not None
+    assert desk.judge.view.members is members
+
+
+async def test_a_broken_policy_changes_nothing_and_is_counted(desk: Desk) -> None:
+    desk.policies.next = UsageError(Reason.POLICY_INVALID, "broken")
+    await until(lambda: desk.sample("policy_refresh_failures_total") == 1, "the failure")
+    assert desk.sample("policy_version") == 7
+
+
+async def test_an_expired_policy_is_not_ready(desk: Desk) -> None:
+    desk.policies.next = replace(desk.world.policy, version=8, expires=datetime.now(UTC))
+    await until(
+        lambda: desk.readiness()["policy"] == Reason.POLICY_EXPIRED, "the end of the policy"
+    )
+
+
+async def test_new_anchors_begin_anew(desk: Desk) -> None:
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    first = desk.judge.view
+    assert first is not None
+    desk.policies.next = replace(desk.world.policy, version=8, trust=Verifier().trust)
+    await until(
+        lambda: desk.judge.view is not None and desk.judge.view.members is not first.members,
+        "another view",
+    )
+    await until(desk.keeper.is_caught_up, "the topics to be read again")
+    assert desk.judge.view is not None
+    assert not desk.judge.view.members.hosts
