@@ -4,15 +4,20 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from fabric.cli import output
+from fabric.model.names import HostId
 
 agent = typer.Typer(help="The agent beside an agency's database.", no_args_is_help=True)
 gateway = typer.Typer(help="The produce gateway.", no_args_is_help=True)
 authority = typer.Typer(help="The authority: verifier and its register.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Argument(help="TOML file", exists=True, dir_okay=False)]
+HostName = Annotated[str, typer.Argument(help="agency/system/host")]
+Why = Annotated[str, typer.Option("--why", help="for the audit log")]
 
 
 def until_signalled(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
@@ -22,13 +27,13 @@ def until_signalled(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _ask, stop, loop, number)
+            loop.add_signal_handler(number, _stop, stop, loop, number)
         await start(stop)
 
     asyncio.run(body())
 
 
-def _ask(stop: asyncio.Event, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
+def _stop(stop: asyncio.Event, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
     stop.set()
     loop.remove_signal_handler(number)
 
@@ -51,6 +56,45 @@ def gateway_run(config: Config) -> None:
 
     loaded = GatewayConfig.load(config)
     until_signalled(lambda stop: run(loaded, stop=stop))
+
+
+def _ask(config: Path, verb: str, *arguments: object) -> Any:
+    """One question to a running authority, with the admin certificate of its file."""
+    from fabric.authority import admin
+    from fabric.config import AuthorityConfig
+
+    ask = getattr(admin, verb)
+    return asyncio.run(ask(AuthorityConfig.load(config), *arguments))
+
+
+@authority.command("enrolments")
+def authority_enrolments(config: Config, form: output.Output = output.Form.TABLE) -> None:
+    """List enrolled hosts with the key names that their approvals need."""
+    output.rows(form, _ask(config, "list_enrolments"), empty="no host has enrolled")
+
+
+@authority.command("hosts")
+def authority_hosts(config: Config, form: output.Output = output.Form.TABLE) -> None:
+    """List hosts with their state now."""
+    output.rows(form, _ask(config, "list_hosts"), empty="no host has attested")
+
+
+@authority.command("suspend")
+def authority_suspend(config: Config, host: HostName, why: Why) -> None:
+    """Suspend a host until an approval with a greater number."""
+    output.record(output.Form.TABLE, _ask(config, "suspend", HostId.parse(host), why))
+
+
+@authority.command("revoke")
+def authority_revoke(config: Config, host: HostName, why: Why) -> None:
+    """Revoke a host's approval for good."""
+    output.record(output.Form.TABLE, _ask(config, "revoke", HostId.parse(host), why))
+
+
+@authority.command("forget")
+def authority_forget(config: Config, host: HostName, why: Why) -> None:
+    """Delete a host's enrolment, so that another TPM may enrol under its name."""
+    output.record(output.Form.TABLE, _ask(config, "forget", HostId.parse(host), why))
 
 
 @authority.command("run")
