@@ -139,7 +139,7 @@ class Core:
         self._supervise(ATTESTATION, self._attesting.run)
         for capture in self._config.capture:
             self.board.expect(f"capture {capture.source}")
-        spawn(self._begin())
+        self._supervise("start", self._begin)
 
     def _supervise(self, part: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
         self._spawn(supervise(part, run, self.board))
@@ -168,7 +168,7 @@ class Core:
         self._supervise(
             "view", lambda: self._view.follow(host.log, lambda *told: show("view", *told))
         )
-        self._spawn(self._watch())
+        self._supervise("figures", self._watch)
         await self._view.wait_caught_up()
         for capture in config.capture:
             self._start_capture(host, capture)
@@ -231,7 +231,7 @@ class Core:
 
     def _start_apply(self, host: Host, number: int, apply: Apply) -> None:
         holder = SinkHolder(apply.tables, lambda: open_sink(apply.kind, apply.url), self._view)
-        self._spawn(self._count_quarantine(holder))
+        self._supervise(f"quarantine {number}", lambda: self._count_quarantine(holder, number))
         for topic in apply.tables:
             self.follow_grants(topic)
             dataset = self._view.dataset(topic)
@@ -241,8 +241,9 @@ class Core:
                     part += f" ({number})"
                 self._start_reader(host, part, holder, topic=topic, partition=partition)
 
-    async def _count_quarantine(self, holder: SinkHolder) -> None:
+    async def _count_quarantine(self, holder: SinkHolder, number: int) -> None:
         """Carry the quarantine's size into metrics, for ever."""
+        self.board.show(f"quarantine {number}", None)
         while True:
             with contextlib.suppress(FabricError):
                 for topic, records in (await holder.count_quarantine()).items():
@@ -312,7 +313,8 @@ class Core:
         return Reason.POLICY_EXPIRED if expired else None
 
     async def _watch(self) -> None:
-        """Carry what the view has seen into clock and metrics."""
+        """Carry what the view has seen into clock and metrics, for ever."""
+        self.board.show("figures", None)
         while True:
             members = self._view.members
             if members.heartbeat is not None:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import TypeAlias
 
 from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
 from fabric.agent.host import Host
@@ -35,6 +36,7 @@ from fabric.seal.suites import suite_of
 from fabric.store.state import StoredEpoch
 
 _APPEND_TRIES_MAX = 30
+_Chosen: TypeAlias = tuple[tuple[int, int], tuple[Wanted, Mapping[HostId, PublicKey]]]
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class Epochs:
         self._lock = asyncio.Lock()
         self._current: Epoch | None = None
         self._asked: Why | None = None
+        self._chosen: _Chosen | None = None
 
     @property
     def current(self) -> Epoch | None:
@@ -102,8 +105,13 @@ class Epochs:
             return await self._open(dataset, result, keys, why or Why.START)
 
     def _choose(self, dataset: Dataset) -> tuple[Wanted, Mapping[HostId, PublicKey]]:
+        """As `choose`; asked anew when the view changed, and every second, as results end."""
         view, now = self._host.view, self._host.clock.now()
-        return choose(view.policy, dataset, view.members, me=view.me, now=now)
+        stamp = (view.version, int(now.timestamp()))
+        if self._chosen is None or self._chosen[0] != stamp:
+            found = choose(view.policy, dataset, view.members, me=view.me, now=now)
+            self._chosen = (stamp, found)
+        return self._chosen[1]
 
     # Opening
 
@@ -178,7 +186,8 @@ class Epochs:
             try:
                 await self._host.log.append(grants_topic(self._topic), 0, [(key, value)])
                 return
-            except UnavailableError:
+            except UnavailableError as exc:
+                self._host.telemetry.held(self._topic, exc.reason, str(exc.args[0]))
                 await self._host.view.changed.wait(pause_s(attempt))
         raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, "epoch start is not acknowledged")
 

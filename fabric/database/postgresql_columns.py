@@ -122,7 +122,9 @@ def selected(field: Field, column: ServerColumn, reader: Reader) -> Selected:
     elif column.base in PASSED and reader.binary is not None:
         convert = _not_null(reader.binary)
     else:
-        return Selected(field=field, sql=f"{name}::pg_catalog.text", convert=_not_null(reader.text))
+        # A cast to text is not the output function: inet and bpchar would look different.
+        sql = f"CASE WHEN {name} IS NOT NULL THEN pg_catalog.format('%s', {name}) END"
+        return Selected(field=field, sql=sql, convert=_not_null(reader.text))
     return Selected(field=field, sql=f"{name}::pg_catalog.{column.base}", convert=convert)
 
 

@@ -67,19 +67,23 @@ async def connect(url: str, settings: Mapping[str, str] | None = None) -> "async
         ConfigInvalid: the URL does not parse, or the server does not take its credentials.
         UnavailableError: DATABASE_UNAVAILABLE.
     """
-    with translated("connect"):
-        connection = await asyncpg.connect(
-            url,
-            timeout=CONNECT_S_MAX,
-            command_timeout=STATEMENT_S_MAX,
-            server_settings={**_SETTINGS, **(settings or {})},
-        )
-        async with asyncio.timeout(CONNECT_S_MAX):
-            for name in PASSED:
-                await connection.set_type_codec(
-                    name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
-                )
-        return connection
+    try:
+        with translated("connect"):
+            return await _connect(url, {**_SETTINGS, **(settings or {})})
+    except ValueError as exc:  # asyncpg lets a port that is no number through as it is
+        raise ConfigInvalid("url: not a PostgreSQL connection URL") from exc
+
+
+async def _connect(url: str, settings: dict[str, str]) -> "asyncpg.Connection[Any]":
+    connection = await asyncpg.connect(
+        url, timeout=CONNECT_S_MAX, command_timeout=STATEMENT_S_MAX, server_settings=settings
+    )
+    async with asyncio.timeout(CONNECT_S_MAX):
+        for name in PASSED:
+            await connection.set_type_codec(
+                name, schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
+            )
+    return connection
 
 
 @contextlib.contextmanager
@@ -100,7 +104,7 @@ def translated(doing: str, *, data_passes: bool = False) -> Iterator[None]:
         if data_passes and not is_trouble(exc):
             raise
         raise _unavailable(doing, class_of(exc)) from None
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as exc:
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as exc:
         if data_passes and isinstance(exc, ValueError):  # asyncpg's DataError: a value
             raise
         raise _unavailable(doing, type(exc).__name__) from exc

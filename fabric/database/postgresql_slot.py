@@ -1,6 +1,7 @@
 """The replication slot: its health, and whether a source may go on from where it was."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ _BUSY_S_MAX = 3.0
 """How long to wait for a walsender of a dead connection to let go."""
 _POLL_S = 0.1
 _CREATE_S_MAX = 60.0
+_NAME = re.compile(r"[a-z0-9_]{1,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +89,16 @@ async def renew(connection: "asyncpg.Connection[Any]", name: str, slot: Slot | N
         UnavailableError: DATABASE_UNAVAILABLE, the slot cannot be made now.
         UsageError: SOURCE_UNFIT, the server has no slot left or refuses us.
     """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            Reason.SOURCE_UNFIT, f"slot {name!r}: use a-z, 0-9 and _, at most 63 characters"
+        )
     if slot is not None:
         await connection.execute("SELECT pg_catalog.pg_drop_replication_slot($1)", name)
     try:
-        with translated("make a replication slot (does an old transaction keep it waiting?)"):
+        with translated(
+            "make a replication slot (does an old transaction keep it waiting?)", data_passes=True
+        ):
             lsn: str = await connection.fetchval(
                 "SELECT lsn::text FROM"
                 " pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')",
@@ -100,10 +108,6 @@ async def renew(connection: "asyncpg.Connection[Any]", name: str, slot: Slot | N
     except asyncpg.InsufficientPrivilegeError as exc:
         raise UsageError(
             Reason.SOURCE_UNFIT, "role may not make a slot; ALTER ROLE ... REPLICATION"
-        ) from exc
-    except asyncpg.InvalidNameError as exc:
-        raise UsageError(
-            Reason.SOURCE_UNFIT, f"slot {name!r}: use a-z, 0-9 and _, at most 63 characters"
         ) from exc
     return parse_lsn(lsn)
 

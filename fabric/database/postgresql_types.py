@@ -133,9 +133,12 @@ _MADE: dict[str, str] = {
     "local-timestamp-micros": "timestamp",
     "uuid": "uuid",
     "enum": "text",
-    "nested": "jsonb",
+    "nested": "json",
 }
-"""Column types that a sink makes; decimals get theirs from precision and scale."""
+"""Column types that a sink makes; decimals get theirs from precision and scale.
+
+Nested values are json and not jsonb, which refuses zero characters.
+"""
 _LOGICAL = frozenset(_MADE) - {"boolean", "int", "long", "float", "double", "bytes", "string"}
 
 

@@ -73,12 +73,10 @@ async def serving(
     """
     app = web.Application(client_max_size=_BODY_BYTES_MAX)
     app.router.add_get("/refusals/{topic}/{partition}/{digest}", _Refusals(log, trust_domain).get)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_STOP_S_MAX)
     await runner.setup()
     try:
-        site = web.TCPSite(
-            runner, listen.host, listen.port, ssl_context=context, shutdown_timeout=_STOP_S_MAX
-        )
+        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=context)
         try:
             await site.start()
         except OSError as exc:

@@ -42,7 +42,8 @@ async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> No
     policies = PolicyFolder(config.policy.folder)
     policy = await asyncio.to_thread(policies.load)
     metrics = GatewayMetrics(tuple(policy.rules.values()))
-    parts = _parts(config, metrics)
+    clock = SystemClock()
+    parts = _parts(config, metrics, clock)
     log = KafkaLog(
         config.broker.bootstrap,
         [str(address) for address in config.gateway.advertised],
@@ -56,7 +57,7 @@ async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> No
         await log.close()
 
 
-def _parts(config: GatewayConfig, metrics: GatewayMetrics) -> Parts:
+def _parts(config: GatewayConfig, metrics: GatewayMetrics, clock: SystemClock) -> Parts:
     tls = config.tls
     upstream: ssl.SSLContext = client_context(tls.certificate, tls.key, tls.ca)
     interval_s = config.gateway.heartbeat_interval_s
@@ -65,7 +66,7 @@ def _parts(config: GatewayConfig, metrics: GatewayMetrics) -> Parts:
         directory=Directory(config.gateway.advertised),
         refusals=RefusalLog(),
         metrics=metrics,
-        clock=SystemClock(),
+        clock=clock,
         context=server_context(tls.certificate, tls.key, tls.ca),
         upstream=lambda: upstream,
         bootstrap=tuple(Address.parse(text) for text in config.broker.bootstrap),
@@ -100,7 +101,7 @@ async def _serve(config: GatewayConfig, parts: Parts, keeper: Keeper, stop: asyn
             group.create_task(keeper.run())
             group.create_task(_ask_broker(parts, knows_broker))
             group.create_task(_probe(parts.directory))
-            group.create_task(Door(parts).serve(gateway.listen, _say))
+            group.create_task(Door(parts, hurry=keeper.hurry).serve(gateway.listen, _say))
             group.create_task(_until(stop))
     except* _Stopped:
         _log.info("stopped")

@@ -87,10 +87,15 @@ class _Over(Exception):
 
 
 class Door:
-    """The listening side."""
+    """The listening side.
 
-    def __init__(self, parts: Parts) -> None:
+    Args:
+        hurry: called when a client knows a newer policy than we.
+    """
+
+    def __init__(self, parts: Parts, *, hurry: Callable[[], None] = lambda: None) -> None:
         self._parts = parts
+        self._hurry = hurry
         self._quotas = Quotas()
         self._open = 0
 
@@ -182,13 +187,19 @@ class Door:
         identity = identify(certificate, trust_domain)
         quota = self._quotas.enter(identity.name)
         try:
-            await Session(self._parts, identity, quota, streams=(reader, writer)).run()
+            session = Session(self._parts, identity, quota, streams=(reader, writer))
+            session.hurry = self._hurry
+            await session.run()
         finally:
             self._quotas.leave(identity.name)
 
 
 class Session:
-    """One client connection: its machine, its quota, its links to brokers."""
+    """One client connection: its machine, its quota, its links to brokers.
+
+    Attributes:
+        hurry: called when the client knows a newer policy than we.
+    """
 
     def __init__(
         self,
@@ -206,6 +217,7 @@ class Session:
         self._slots = asyncio.Semaphore(REQUESTS_IN_FLIGHT_MAX)
         self._begun: deque[tuple[float, int]] = deque()
         self._links: dict[int | None, Link] = {}
+        self.hurry: Callable[[], None] = lambda: None
         self._group = asyncio.TaskGroup()
         self._ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -316,6 +328,8 @@ class Session:
 
     def _note(self, note: Note) -> None:
         self._parts.metrics.denied(self._level(note.topic), note.reason)
+        if note.reason is Reason.POLICY_NEWER:
+            self.hurry()
         _log.info(
             "refused: %s, identity %s, topic %r, partition %d",
             note.reason,

@@ -10,7 +10,7 @@ import contextlib
 import ssl
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import NamedTuple, TypeAlias
 
 from fabric.gateway.cluster import Address
@@ -76,12 +76,18 @@ class Link:
         first: tuple[Forward, float],
     ) -> None:
         awaited: deque[_Awaited] = deque()
+        ended = asyncio.Event()
         try:
+            # The two tell their end by an event: a TaskGroup that is cancelled while one
+            # of its tasks fails hides the cancellation, and `run` would go on for ever.
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(reader, awaited))
-                group.create_task(self._send(writer, awaited, first))
-        except* (OSError, EOFError, TimeoutError, PeerError):
-            pass  # whatever ended it: the tickets below say so
+                tasks = (
+                    group.create_task(_until_broken(self._receive(reader, awaited), ended)),
+                    group.create_task(_until_broken(self._send(writer, awaited, first), ended)),
+                )
+                await ended.wait()
+                for task in tasks:
+                    task.cancel()
         finally:
             writer.close()
         while awaited:
@@ -115,6 +121,13 @@ class Link:
             if not awaited or frame[:4] != awaited[0].correlation.to_bytes(4):
                 raise Malformed("answer is to no request of ours")
             self._deliver(Answered(awaited.popleft().ticket, frame))
+
+
+async def _until_broken(work: Coroutine[None, None, None], ended: asyncio.Event) -> None:
+    try:
+        await work
+    except (OSError, EOFError, PeerError):  # TimeoutError among them: whatever ended it
+        ended.set()
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes:

@@ -6,8 +6,10 @@ view, fed from the log's start.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from fabric.admit.view import View
 from fabric.attest.members import Members
@@ -20,10 +22,8 @@ from fabric.ports import Clock, Log, Record
 from fabric.store.policy_folder import PolicyFolder
 
 _log = logging.getLogger(__name__)
-
-
-class _Anew(Exception):
-    """The trust anchors have changed."""
+_AGAIN_S = 2.0
+_HURRY_S = 0.5
 
 
 class Keeper:
@@ -32,6 +32,7 @@ class Keeper:
     Args:
         policies: its `load` was called.
         refresh_s: how often to look for a new policy, seconds.
+        observe: told every signed time, so that the clock never reads below it.
     """
 
     def __init__(
@@ -42,12 +43,15 @@ class Keeper:
         *,
         metrics: GatewayMetrics,
         refresh_s: float,
+        observe: Callable[[datetime], None] = lambda _: None,
     ) -> None:
         self._judge = judge
         self._policies = policies
         self._log = log
         self._metrics = metrics
         self._refresh_s = refresh_s
+        self._observe = observe
+        self._hurried = asyncio.Event()
         self._members_read = asyncio.Event()
         self._results_read = asyncio.Event()
         judge.is_caught_up = self.is_caught_up
@@ -78,13 +82,15 @@ class Keeper:
             policy = self._policies.policy
             members = Members(policy.trust)
             self._use(View(policy, members))
-            try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._follow(MEMBERS, members, self._members_read))
-                    group.create_task(self._follow(RESULTS, members, self._results_read))
-                    group.create_task(self._refresh(members))
-            except* _Anew:
-                _log.info("trust anchors have changed: the control topics are read again")
+            async with asyncio.TaskGroup() as group:
+                following = (
+                    group.create_task(self._follow(MEMBERS, members, self._members_read)),
+                    group.create_task(self._follow(RESULTS, members, self._results_read)),
+                )
+                await self._refresh(members)
+                for task in following:
+                    task.cancel()
+            _log.info("trust anchors have changed: the control topics are read again")
             self._members_read.clear()
             self._results_read.clear()
 
@@ -96,14 +102,27 @@ class Keeper:
                 # Whoever wrote it went round the gateway, or it is older than our anchors.
                 self._metrics.denied("", exc.reason)
                 _log.warning("record %d of %s is not taken: %s", record.offset, topic, exc)
+            if members.heartbeat is not None:
+                self._observe(members.heartbeat)
             self._metrics.revocations(members.revocation_number, members.heartbeat)
 
-        await follow(self._log, topic, feed, read)
+        while True:
+            try:
+                await follow(self._log, topic, feed, read)
+            except DeniedError as exc:  # nothing is admitted meanwhile; a person must see to it
+                read.clear()
+                _log.warning("topic %s cannot be read: %s", topic, exc)
+            await asyncio.sleep(_AGAIN_S)
+
+    def hurry(self) -> None:
+        """Somebody knows a newer policy: look soon."""
+        self._hurried.set()
 
     async def _refresh(self, members: Members) -> None:
+        """Take new policies in until one has other trust anchors."""
         trust = self._policies.policy.trust
         while True:
-            await asyncio.sleep(self._refresh_s)
+            await self._pause()
             try:
                 policy = await asyncio.to_thread(self._policies.refresh)
             except UsageError as exc:
@@ -113,8 +132,16 @@ class Keeper:
             if policy is None:
                 continue
             if policy.trust != trust:
-                raise _Anew
+                return
             self._use(View(policy, members))
+
+    async def _pause(self) -> None:
+        """Until the next look at the folder: not too soon, also when somebody hurries us."""
+        await asyncio.sleep(min(_HURRY_S, self._refresh_s))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._refresh_s - _HURRY_S)):
+                await self._hurried.wait()
+        self._hurried.clear()
 
     def _use(self, view: View) -> None:
         self._judge.view = view

@@ -29,6 +29,7 @@ async def follow(
 
     A missing right to read is waited for too: a host's ACL follows its attestation.
     """
+    caught_up.clear()
     offset = 0
     delay = RETRY_S_MIN
     while True:

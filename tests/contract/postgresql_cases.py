@@ -75,12 +75,14 @@ class Reading:
                 }
         return held
 
-    async def until(self, done: Callable[[], bool]) -> None:
+    async def until(self, done: Callable[[], bool], *, releasing: bool = False) -> None:
         """Read on until a Reached after which `done` holds."""
         async with asyncio.timeout(WAIT_S):
             while True:
                 event = await anext(self._read)
                 self.events.append(event)
+                if releasing and isinstance(event, Reached):
+                    await self.source.release(event.position)
                 if isinstance(event, Reached) and done():
                     return
 
@@ -88,9 +90,9 @@ class Reading:
         """Read on until a snapshot has ended."""
         await self.until(lambda: any(run.op is Op.SNAPSHOT_END for run in self.runs))
 
-    async def forever(self) -> None:
+    async def forever(self, *, releasing: bool = False) -> None:
         """Read on until the source fails; the deadline is 20 s."""
-        await self.until(lambda: False)
+        await self.until(lambda: False, releasing=releasing)
 
     async def close(self) -> None:
         """Stop reading and close."""

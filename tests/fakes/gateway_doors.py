@@ -130,8 +130,8 @@ class House:
         self.pki = pki
         self.broker = broker
         self.world = World(datetime.now(UTC))
-        self.world.policy = self.world.policy
         self.port = 0
+        self.hurries: list[int] = []
         gateway = pki.client(pki.platform("gateway"))
         self.parts = Parts(
             judge=self.world.judge(),
@@ -198,7 +198,9 @@ async def open_house(folder: Path) -> AsyncIterator[House]:
     house = House(pki, broker)
     bound = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:
-        door = Door(house.parts).serve(Address("127.0.0.1", 0), bound.set_result)
+        door = Door(house.parts, hurry=lambda: house.hurries.append(1)).serve(
+            Address("127.0.0.1", 0), bound.set_result
+        )
         task = group.create_task(door)
         house.port = await bound
         try:

@@ -1,16 +1,26 @@
-"""A capture from its source to the log and to another host's table, all in memory."""
+"""A capture from its source to the log and into another host's table, all in memory."""
 
-from tests.fakes.platform import SECRET, Platform, TestHost
+import asyncio
+import time
+
+from fabric.model.errors import Reason, UnavailableError
+from fabric.model.names import grants_topic
+from fabric.seal import envelope
+from tests.fakes.platform import OPEN, SECRET, A, Platform, TestHost
+from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
 from tests.fakes.table import MemoryStore
-from tests.unit.agent.conftest import running, table, until
+
+
+def notes(first: int, count: int) -> list[dict[str, object]]:
+    return [{"id": i, "text": f"note number {i}"} for i in range(first, first + count)]
 
 
 async def test_rows_arrive_sealed_and_in_order(
     platform: Platform, a: TestHost, b: TestHost
 ) -> None:
     database, store = MemoryDatabase([table()]), MemoryStore()
-    database.upsert(table(), [{"id": i, "text": f"note {i}"} for i in range(50)])
+    database.upsert(table(), notes(0, 50))
     a.attest()
     b.attest()
     async with running() as parts:
@@ -22,6 +32,155 @@ async def test_rows_arrive_sealed_and_in_order(
         database.upsert(table(), [{"id": 3, "text": "changed"}])
         database.delete(table(), [{"id": 4}])
         await until(lambda: store.rows(SECRET) == database.held(table()))
-    assert not any(b"note 1" in value for value in platform.log.values(str(SECRET)))
+        await until(lambda: database.released == database.position)
+    assert not any(b"note number" in value for value in platform.log.values(str(SECRET)))
     assert a.board.is_ready, a.board.problems
     assert b.board.is_ready, b.board.problems
+
+
+async def test_open_levels_travel_in_the_open(platform: Platform, a: TestHost, b: TestHost) -> None:
+    database, store = MemoryDatabase([table(OPEN)]), MemoryStore()
+    database.upsert(table(OPEN), notes(0, 30))
+    a.attest()
+    async with running() as parts:
+        await parts.view(a)
+        await parts.view(b)
+        parts.capture(a, database, OPEN)
+        parts.apply(b, store, OPEN)
+        await until(lambda: store.rows(OPEN) == database.held(table(OPEN)))
+    assert any(b"note number 7" in value for value in platform.log.values(str(OPEN)))
+    assert grants_topic(OPEN) not in {topic for topic, _ in platform.log.records}
+
+
+async def test_a_killed_agent_goes_on_where_the_platform_is(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    a.attest()
+    b.attest()
+    async with running() as reading:
+        await reading.view(b, SECRET)
+        reading.apply(b, store)
+        for life in range(5):
+            database.upsert(table(), notes(life * 40, 40))
+            async with running() as parts:
+                a.open()
+                await parts.view(a)
+                parts.capture(a, database)
+                await until(lambda: bool(store.rows(SECRET)))
+                if life < 4:  # cut off in the middle, nothing flushed or closed
+                    await asyncio.sleep(0.01 * life)
+                    continue
+                await until(lambda: store.rows(SECRET) == database.held(table()))
+    assert b.board.is_ready, b.board.problems
+    epochs = {envelope.parse(v).header.epoch_number for v in platform.log.values(str(SECRET))}
+    assert len(epochs) >= 2
+
+
+async def test_a_lost_state_file_costs_a_reread_and_no_data(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 30))
+    a.attest()
+    b.attest()
+    async with running() as reading:
+        await reading.view(b, SECRET)
+        reading.apply(b, store)
+        async with running() as parts:
+            await parts.view(a)
+            parts.capture(a, database)
+            await until(lambda: store.rows(SECRET) == database.held(table()))
+        first = max(s.high.generation for s in store.held.states.values())
+        for file in a.folder.iterdir():
+            file.unlink()
+        await until(lambda: int(time.time()) > first)  # generations are counted in seconds
+        a.open()
+        a.attest()
+        database.life += 1
+        database.delete(table(), [{"id": 5}])
+        async with running() as parts:
+            await parts.view(a)
+            parts.capture(a, database)
+            await until(lambda: store.rows(SECRET) == database.held(table()))
+        again = max(s.high.generation for s in store.held.states.values())
+    assert again > first
+
+
+async def test_a_gateway_that_is_away_loses_nothing(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    a.attest()
+    b.attest()
+    async with running() as parts:
+        await parts.view(a)
+        await parts.view(b, SECRET)
+        parts.capture(a, database)
+        parts.apply(b, store)
+        away = UnavailableError(Reason.GATEWAY_UNAVAILABLE, "no gateway answers")
+        judge, platform.log.judge = platform.log.judge, lambda *_: away
+        database.upsert(table(), notes(0, 25))
+        await until(lambda: "publish secret.G01.notes" in a.board.problems)
+        assert database.released < database.position
+        platform.log.judge = judge
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        await until(lambda: a.board.is_ready)
+
+
+async def test_a_suspended_host_holds_and_comes_back_after_a_new_approval(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    a.attest()
+    b.attest()
+    async with running() as parts:
+        await parts.view(a)
+        await parts.view(b, SECRET)
+        parts.capture(a, database)
+        parts.apply(b, store)
+        database.upsert(table(), notes(0, 5))
+        await until(lambda: len(store.rows(SECRET)) == 5)
+        platform.suspend(A)
+        database.upsert(table(), notes(5, 5))
+        part = "publish secret.G01.notes"
+        await until(lambda: Reason.HOST_SUSPENDED.value in a.board.problems.get(part, ""))
+        assert len(store.rows(SECRET)) == 5
+        a.attest(approval=2)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    assert [e for e, f in a.audit.events if e == "block_refused"]
+
+
+async def test_a_result_that_ended_stops_publishing_and_says_so(
+    platform: Platform, a: TestHost
+) -> None:
+    database = MemoryDatabase([table()])
+    a.attest(life_s=1)
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        part = "publish secret.G01.notes"
+        await until(lambda: Reason.RESULT_EXPIRED.value in a.board.problems.get(part, ""))
+        before = len(platform.log.values(str(SECRET)))
+        database.upsert(table(), notes(0, 5))
+        await asyncio.sleep(0.2)
+        assert len(platform.log.values(str(SECRET))) == before
+        assert database.released < database.position
+
+
+async def test_stop_finishes_what_is_in_flight(platform: Platform, a: TestHost) -> None:
+    database, stop = MemoryDatabase([table()]), asyncio.Event()
+    database.upsert(table(), notes(0, 100))
+    a.attest()
+    async with running() as parts:
+        await parts.view(a)
+        task = parts.capture(a, database, stop=stop)
+        await until(lambda: len(platform.log.values(str(SECRET))) > 1)
+        stop.set()
+        async with asyncio.timeout(5):
+            await task
+    last = envelope.parse(platform.log.values(str(SECRET))[-1])
+    (head,) = a.host.identity.state.heads(SECRET).values()
+    assert head.head is not None
+    assert head.head.hash == last.hash
+    assert "capture main" not in a.board.parts

@@ -115,7 +115,7 @@ def test_a_selected_value_is_converted_and_a_bad_one_names_its_field() -> None:
 def test_types_without_a_form_of_ours_are_selected_as_text() -> None:
     target = column("inet")
     assert selected(field("string"), target, reader_of(field("string"), target)).sql == (
-        't."x"::pg_catalog.text'
+        """CASE WHEN t."x" IS NOT NULL THEN pg_catalog.format('%s', t."x") END"""
     )
     enum = field({"type": "enum", "name": "E", "symbols": ["a"]})
     plain = selected(enum, column("text"), reader_of(enum, column("text")))

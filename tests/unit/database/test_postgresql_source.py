@@ -207,7 +207,7 @@ async def test_types_without_a_binary_form_of_ours_make_the_stream_textual(datab
         assert {**first, "id": 2} == second
         assert first == {
             "id": 1,
-            "address": "10.1.2.3/32" if first["address"] == "10.1.2.3/32" else "10.1.2.3",
+            "address": "10.1.2.3",
             "tags": ["a", None, "b c"],
             "mood": "good",
             "price": (-1250).to_bytes(2, "big", signed=True),

@@ -85,8 +85,5 @@ async def test_the_server_stops_at_once_when_everything_is_released(server_folde
         await source.release(read.reached.position)
         stopping = asyncio.get_running_loop().run_in_executor(None, server.stop)
         with pytest.raises(UnavailableError):
-            async with asyncio.timeout(15):
-                async for event in read._read:
-                    if hasattr(event, "position"):
-                        await source.release(event.position)
+            await read.forever(releasing=True)
         await stopping

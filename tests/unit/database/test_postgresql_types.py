@@ -138,7 +138,7 @@ def test_values_outside_the_schema_are_refused() -> None:
         (DECIMAL, "numeric(9, 2)"),
         (logical("string", "uuid"), "uuid"),
         (logical("long", "timestamp-micros"), "timestamptz"),
-        ({"type": "array", "items": "int"}, "jsonb"),
+        ({"type": "array", "items": "int"}, "json"),
         (logical("string", "made-up"), "text"),
     ],
 )

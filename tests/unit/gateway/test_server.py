@@ -75,6 +75,13 @@ async def test_a_refusal_is_kept_for_whoever_was_refused(house: House) -> None:
     assert house.parts.metrics.registry.get_sample_value(name, labels) == 1
 
 
+async def test_a_newer_policy_hurries_the_view(house: House) -> None:
+    envelope = house.world.seal(policy_version=8)
+    frame = kafka_frames.produce(9, 1, [(SEALED, 0, batch(envelope))])
+    assert outcome(9, await house.ask(frame))[0] == 7
+    assert house.hurries == [1]
+
+
 @pytest.mark.parametrize("size", [-1, 0, 3, FRAME_BYTES_MAX + 1])
 async def test_an_impossible_length_cuts(house: House, size: int) -> None:
     reader, writer = await house.connect()

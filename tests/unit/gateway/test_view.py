@@ -12,7 +12,7 @@ from fabric.gateway.judge import Judge
 from fabric.gateway.replay import Replays
 from fabric.gateway.view import Keeper
 from fabric.metrics import GatewayMetrics
-from fabric.model.errors import Reason, UnavailableError, UsageError
+from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS
 from fabric.policy.types import Policy
 from fabric.store.clock import SystemClock
@@ -123,6 +123,39 @@ async def test_a_broken_policy_changes_nothing_and_is_counted(desk: Desk) -> Non
     desk.policies.next = UsageError(Reason.POLICY_INVALID, "broken")
     await until(lambda: desk.sample("policy_refresh_failures_total") == 1, "the failure")
     assert desk.sample("policy_version") == 7
+
+
+async def test_somebody_who_hurries_is_heard_before_the_refresh_is_due() -> None:
+    desk = Desk()
+    desk.keeper._refresh_s = 600
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(desk.keeper.run())
+        desk.policies.next = replace(desk.world.policy, version=8)
+        desk.keeper.hurry()
+        await until(lambda: desk.sample("policy_version") == 8, "the new policy")
+        task.cancel()
+
+
+async def test_signed_times_hold_the_clock_up() -> None:
+    desk = Desk()
+    seen: list[datetime] = []
+    desk.keeper._observe = seen.append
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(desk.keeper.run())
+        await until(lambda: bool(seen), "a heartbeat")
+        task.cancel()
+    assert abs(seen[-1] - desk.world.now) < timedelta(milliseconds=1)
+
+
+async def test_a_denied_topic_is_tried_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fabric.gateway import view
+
+    monkeypatch.setattr(view, "_AGAIN_S", 0.01)
+    await until(desk.judge.is_caught_up, "the topics to be read")
+    desk.log.fail(DeniedError(Reason.TOPIC_DRIFT, "no partition"))
+    await until(lambda: not desk.judge.is_caught_up(), "the loss to be noticed")
+    desk.log.fail(None)
+    await until(desk.judge.is_caught_up, "the topics to be read again")
 
 
 async def test_an_expired_policy_is_not_ready(desk: Desk) -> None:

@@ -1,0 +1,95 @@
+"""A whole fabric for tests: real servers and processes in a folder of their own, small tables."""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from fabric.demo import proofs
+from fabric.demo.enrol import admit_hosts
+from fabric.demo.fleet import Part, await_that
+from fabric.demo.say import Teller
+from fabric.demo.world import Wish, World, build, fill, start_platform
+
+
+@contextmanager
+def running_world(
+    *, source: str = "sqlite", target: str = "postgresql", rows: int = 200
+) -> Iterator[World]:
+    """Hosts A and B in step, without C; ended and removed afterwards.
+
+    The default gives A no server, so that the PostgreSQL server is B's alone.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fabric-world-"))
+    folder.chmod(0o755)
+    world = build(Wish(folder=folder / "w", rows=rows, source=source, target=target), Teller())
+    try:
+        del world.layout.hosts["C"], world.parts["C"]
+        fill(world)
+        start_platform(world)
+        admit_hosts(world)
+        await_equal(world)
+        yield world
+    finally:
+        world.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def await_equal(world: World, *, wait_s: float = 60) -> None:
+    """Wait until A's and B's tables hold the same."""
+    await_that(proofs.in_step(world), "A's and B's tables to be equal", wait_s=wait_s)
+
+
+def reasons(part: Part) -> Mapping[str, str]:
+    """What /readyz says of each part that is not well."""
+    _, body = part.health()
+    parts = body.get("parts", {})
+    assert isinstance(parts, dict)
+    return {name: str(why) for name, why in parts.items() if why is not None}
+
+
+def await_reason(part: Part, where: str, what: str, *, wait_s: float = 20) -> str:
+    """Wait until /readyz names `what` for a part whose name has `where` in it; its words."""
+    found: list[str] = []
+
+    def said() -> bool:
+        found[:] = [w for name, w in reasons(part).items() if where in name and what in w]
+        return bool(found)
+
+    await_that(said, f"{part.name} to say {what} of {where}", wait_s=wait_s, part=part)
+    return found[0]
+
+
+def await_value(ask: Callable[[], bool], what: str, *, wait_s: float = 20) -> None:
+    """Wait until a condition of a test's own holds."""
+    await_that(ask, what, wait_s=wait_s)
+
+
+def stays(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition holds all the time for `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not holds():
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def ask(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Run one statement in a PostgreSQL database; its rows, if it gives any."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+        cursor = connection.execute(statement.encode(), values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def audited(world: World, letter: str, event: str) -> list[dict[str, Any]]:
+    """Entries of one kind in a host's audit log."""
+    path = world.host(letter).folder / "state" / "audit.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    return [entry for entry in entries if event in entry.values()]

@@ -1,0 +1,204 @@
+"""Attesting against an authority that answers as told."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fabric.agent import attest_machine
+from fabric.agent.attesting import PART, Attesting, Hooks
+from fabric.agent.identity import Identity
+from fabric.agent.supervisor import Board
+from fabric.agent.view import WorldView
+from fabric.attest.binding import qualifying
+from fabric.attest.messages import (
+    AttestAnswer,
+    AttestRequest,
+    Challenge,
+    EnrolChallenge,
+    EnrolRequest,
+)
+from fabric.attest.result import Result, encode
+from fabric.authority.pki import issue_svid, make_ca
+from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
+from fabric.model.names import HostId
+from fabric.store.clock import SystemClock
+from tests.fakes.platform import A, DrawerTpm, Platform
+from tests.fakes.running import until
+from tests.fakes.verifier import TRUST_DOMAIN, a_result
+
+CA = make_ca("a test")
+
+
+class Authority:
+    """Answers, or refuses what `refuses` names."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.refuses: dict[str, FabricError] = {}
+        self.calls: list[str] = []
+        self.requests: list[AttestRequest] = []
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.refuses:
+            raise self.refuses[name]
+
+    async def enrol(self, body: EnrolRequest) -> EnrolChallenge:
+        self._called("enrol")
+        return EnrolChallenge(enrolment=bytes(16), credential=b"credential", secret=b"secret")
+
+    async def activate(self, enrolment: bytes, secret: bytes) -> None:
+        self._called("activate")
+        assert secret == b"credentialsecret"
+
+    async def challenge(self, host: HostId) -> Challenge:
+        self._called("challenge")
+        return Challenge(
+            session=bytes(16), nonce=bytes(32), verifier="verifier", pcrs=(0, 7), expires_ms=30_000
+        )
+
+    async def attest(self, body: bytes) -> AttestAnswer:
+        self._called("attest")
+        request = AttestRequest.decode(body)
+        self.requests.append(request)
+        now = self.platform.clock.now().replace(microsecond=0)
+        result = a_result(
+            host=A, keys=request.keys, issued=now, expires=now + timedelta(minutes=10)
+        )
+        tls = next(key for key in request.keys if key.use == "tls")
+        return AttestAnswer(
+            svid_pem=issue_svid(CA, A, TRUST_DOMAIN, tls.data, result.expires),
+            result=encode(result, TRUST_DOMAIN, self.platform.verifier.signers),
+        )
+
+
+class Bench:
+    """One attesting host."""
+
+    def __init__(self, folder: Path, platform: Platform) -> None:
+        (folder / "ca.pem").write_bytes(CA.cert_pem)
+        self.tpm = DrawerTpm()
+        self.folder = folder
+        self.platform = platform
+        self.authority = Authority(platform)
+        self.results: list[Result] = []
+        self.failures: list[Reason] = []
+        self.board = Board()
+        self.begin()
+
+    def begin(self) -> None:
+        """A new life."""
+        self.identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem")
+        self.view = WorldView(A, self.platform.policy, rejected=lambda *_: None)
+        self.attesting = Attesting(
+            self.identity,
+            self.view,
+            tpm=self.tpm,
+            authority=self.authority,  # type: ignore[arg-type]
+            clock=SystemClock(),
+            board=self.board,
+            hooks=Hooks(
+                heads=lambda: (bytes(32),),
+                attested=self.results.append,
+                failed=self.failures.append,
+            ),
+        )
+
+    async def run(self, done: Callable[[], bool]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(self.attesting.run())
+            await until(done)
+            task.cancel()
+        self.identity.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, platform: Platform) -> Bench:
+    return Bench(tmp_path, platform)
+
+
+async def test_a_new_host_enrols_attests_and_has_papers(bench: Bench) -> None:
+    await bench.run(lambda: bool(bench.results))
+    assert bench.authority.calls == ["enrol", "activate", "challenge", "attest"]
+    assert bench.attesting.ready.is_set()
+    assert (bench.folder / "svid.pem").exists()
+    assert bench.board.parts[PART] is None
+
+
+async def test_the_quote_is_over_the_challenge_and_every_key(bench: Bench) -> None:
+    await bench.run(lambda: bool(bench.results))
+    (request,) = bench.authority.requests
+    bound = qualifying(
+        bytes(32), bytes(16), verifier="verifier", spiffe=A.spiffe(TRUST_DOMAIN), keys=request.keys
+    )
+    assert request.quote_attest == bound  # the drawer quotes by giving back
+    assert request.heads == (bytes(32),)
+
+
+async def test_the_next_life_does_not_enrol_again(bench: Bench) -> None:
+    await bench.run(lambda: bool(bench.results))
+    bench.begin()
+    bench.authority.calls.clear()
+    await bench.run(lambda: len(bench.authority.requests) == 2)
+    assert bench.authority.calls == ["challenge", "attest"]
+
+
+async def test_a_living_result_serves_while_the_authority_is_away(bench: Bench) -> None:
+    await bench.run(lambda: bool(bench.results))
+    bench.begin()
+    away = UnavailableError(Reason.AUTHORITY_UNAVAILABLE, "authority does not answer")
+    bench.authority.refuses["challenge"] = away
+    await bench.run(lambda: bool(bench.failures))
+    assert bench.attesting.ready.is_set()
+    assert Reason.AUTHORITY_UNAVAILABLE.value in bench.board.problems[PART]
+    assert bench.results[0] == bench.results[1]
+
+
+async def test_a_refusal_shows_and_is_asked_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attest_machine, "_HOLD_S_MIN", 0.01)
+    monkeypatch.setattr(attest_machine, "_HOLD_S_MAX", 0.02)
+    refused = DeniedError(Reason.STATE_REFUSED, "host is not in an approved state")
+    bench.authority.refuses["attest"] = refused
+
+    def put_right() -> bool:
+        if len(bench.failures) >= 2:
+            assert Reason.STATE_REFUSED.value in bench.board.problems[PART]
+            bench.authority.refuses.clear()
+            return True
+        return False
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(bench.attesting.run())
+        await until(put_right)
+        await until(lambda: bool(bench.results))
+        task.cancel()
+    assert bench.board.parts[PART] is None
+
+
+async def test_a_changed_policy_wakes_a_host_that_waits(bench: Bench) -> None:
+    bench.authority.refuses["challenge"] = DeniedError(Reason.NOT_APPROVED, "no approval")
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(bench.attesting.run())
+        await until(lambda: bool(bench.failures))
+        bench.authority.refuses.clear()
+        await asyncio.sleep(0.05)
+        bench.view.take_policy(replace(bench.view.policy, version=8))
+        await until(lambda: bool(bench.results), seconds=2)
+        task.cancel()
+
+
+async def test_a_state_file_that_does_not_open_is_held_and_never_replaced(bench: Bench) -> None:
+    await bench.run(lambda: bool(bench.results))
+    bench.begin()
+    bench.tpm.state = b"changed"
+    bench.authority.calls.clear()
+    with pytest.raises(DeniedError) as caught:
+        await bench.attesting.run()
+    assert caught.value.reason is Reason.SEALED_STATE_LOST
+    assert bench.authority.calls == []

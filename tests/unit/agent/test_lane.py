@@ -1,0 +1,208 @@
+"""The sealed lane: what is sent, what is sent again, and what is sealed anew."""
+
+import asyncio
+
+import pytest
+
+from fabric.agent import refusal_machine
+from fabric.agent.lane import Kept, SealedLane, allowed
+from fabric.agent.view import WorldView
+from fabric.model.block import Block
+from fabric.model.change import ZERO, Op, Run, Sequence
+from fabric.model.errors import (
+    DeniedError,
+    FabricError,
+    Malformed,
+    PeerError,
+    Reason,
+    UnavailableError,
+    UsageError,
+)
+from fabric.model.names import Stream
+from fabric.seal import envelope
+from tests.fakes.platform import NOTES, ORIGIN, SECRET, A, B, Platform, TestHost
+from tests.fakes.running import running
+
+STREAM = Stream(ORIGIN, SECRET, 0)
+
+
+def block(position: int, count: int = 2, *, after: Sequence = ZERO, text: str = "x") -> Block:
+    rows = [{"id": i, "text": text} for i in range(count)]
+    run = Run(op=Op.UPSERT, position=position, ordinal=1, commit_us=1, rows=rows)
+    return Block(stream=STREAM, after=after, upto=Sequence(1, position, count), runs=(run,))
+
+
+def lane(host: TestHost) -> SealedLane:
+    heads = host.host.identity.state.heads(SECRET)
+    return SealedLane(host.host, SECRET, NOTES, heads=heads, streams=1)
+
+
+def sent(platform: Platform) -> list[envelope.Envelope]:
+    return [envelope.parse(value) for value in platform.log.values(str(SECRET))]
+
+
+async def stored(host: TestHost, it: SealedLane, *blocks: Block) -> list[Kept]:
+    async with running() as parts:
+        await parts.view(host)
+        async with asyncio.timeout(10):
+            return [await it.store(each) for each in blocks]
+
+
+class Refusals:
+    """Refuses the first appends of data, each for its error, then admits."""
+
+    def __init__(self, platform: Platform, *errors: FabricError) -> None:
+        self.seen: list[bytes] = []
+        self._errors = [*errors]
+        self._admit = platform.log.judge
+        platform.log.judge = self
+
+    def __call__(
+        self, topic: str, partition: int, key: bytes | None, value: bytes
+    ) -> FabricError | None:
+        assert self._admit is not None
+        if topic == str(SECRET):
+            self.seen.append(value)
+            if self._errors:
+                return self._errors.pop(0)
+        return self._admit(topic, partition, key, value)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds and reseals are counted in seconds; tests need not be."""
+    monkeypatch.setattr(refusal_machine, "HOLD_S", 0.01)
+    monkeypatch.setattr(refusal_machine, "RESEAL_INTERVAL_S", 0.01)
+
+
+async def test_blocks_form_a_chain(platform: Platform, a: TestHost) -> None:
+    a.attest()
+    first, second = block(10), block(20, after=Sequence(1, 10, 2))
+    kept = await stored(a, lane(a), first, second)
+    one, two = sent(platform)
+    assert (one.header.counter, two.header.counter) == (0, 1)
+    assert one.header.previous == envelope.NO_PREVIOUS
+    assert two.header.previous == one.hash
+    assert [k.head.upto for k in kept] == [first.upto, second.upto]
+    assert kept[1].head.head is not None
+    assert kept[1].head.head.hash == two.hash
+
+
+async def test_a_later_life_starts_an_epoch_from_the_known_head(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    (kept,) = await stored(a, lane(a), block(10))
+    a.host.identity.state.save_heads([kept.head])
+    await stored(a, lane(a), block(20, after=kept.head.upto))
+    one, two = sent(platform)
+    assert two.header.epoch_number == one.header.epoch_number + 1
+    assert (two.header.counter, two.header.previous) == (0, one.hash)
+
+
+async def test_wait_sends_the_same_bytes_again(platform: Platform, a: TestHost) -> None:
+    a.attest()
+    again = UnavailableError(Reason.RESULT_UNKNOWN, "result is not known here")
+    refusals = Refusals(platform, again, again)
+    await stored(a, lane(a), block(10))
+    assert len(refusals.seen) == 3
+    assert len(set(refusals.seen)) == 1
+    assert a.metric("fabric_refused_blocks_total", level="secret", reason="result_unknown") == 2
+
+
+@pytest.mark.usefixtures("quick")
+async def test_hold_says_so_and_sends_the_same_bytes_while_the_result_lives(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    refusals = Refusals(platform, DeniedError(Reason.LEVEL_TOO_LOW, "host level is too low"))
+    await stored(a, lane(a), block(10))
+    assert len(set(refusals.seen)) == 1
+    assert [e for e, _ in a.audit.events].count("block_refused") == 1
+    assert a.board.parts["publish secret.G01.notes"] is None
+
+
+@pytest.mark.usefixtures("quick")
+async def test_reseal_means_a_new_epoch_with_the_same_sequences(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    refusals = Refusals(platform, DeniedError(Reason.RESULT_EXPIRED, "result has ended"))
+    await stored(a, lane(a), block(10))
+    old, new = (envelope.parse(value).header for value in refusals.seen)
+    assert new.epoch_number == old.epoch_number + 1
+    assert (new.after, new.upto, new.counter) == (old.after, old.upto, 0)
+
+
+async def test_never_stops_the_stream(platform: Platform, a: TestHost) -> None:
+    a.attest()
+    Refusals(platform, PeerError(Reason.REPLAYED, "counter was seen with another hash"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await stored(a, lane(a), block(10))
+    assert caught.group_contains(PeerError, match="replayed")
+    assert [e for e, _ in a.audit.events].count("block_refused") == 1
+
+
+async def test_a_block_that_is_too_large_goes_in_halves(platform: Platform, a: TestHost) -> None:
+    a.attest()
+    whole = block(10, 4)
+    refusals = Refusals(platform, DeniedError(Reason.TOO_LARGE, "record is too large"))
+    (kept,) = await stored(a, lane(a), whole)
+    headers = [item.header for item in sent(platform)]
+    assert [header.count for header in headers] == [2, 2]
+    assert headers[0].upto == headers[1].after
+    assert kept.head.upto == whole.upto
+    assert len(refusals.seen) == 3
+
+
+async def test_a_block_over_the_limit_is_cut_before_anyone_sees_it(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    refusals = Refusals(platform)
+    await stored(a, lane(a), block(10, 4, text="0123456789abcdef" * 20_000))
+    assert [item.header.count for item in sent(platform)] == [2, 2]
+    assert len(refusals.seen) == 2
+
+
+async def test_one_change_that_is_too_large_is_our_users_error(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    Refusals(platform, DeniedError(Reason.TOO_LARGE, "record is too large"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await stored(a, lane(a), block(10, 1))
+    assert caught.group_contains(UsageError)
+
+
+async def test_a_row_that_does_not_fit_its_schema_is_not_tried_again(a: TestHost) -> None:
+    a.attest()
+    run = Run(op=Op.UPSERT, position=10, ordinal=1, commit_us=1, rows=[{"id": "no number"}])
+    bad = Block(stream=STREAM, after=ZERO, upto=Sequence(1, 10, 1), runs=(run,))
+    with pytest.raises(ExceptionGroup) as caught:
+        await stored(a, lane(a), bad)
+    assert caught.group_contains(Malformed)
+
+
+async def test_the_sender_asks_itself_what_the_gateway_will_ask(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    for host in (a, b):
+        host.attest()
+    async with running() as parts:
+        await parts.view(a)
+        await parts.view(b)
+    now = platform.clock.now()
+    assert allowed(a.host.view, SECRET, NOTES, now)[1].host == A
+
+    def why(view: WorldView) -> Reason:
+        with pytest.raises(DeniedError) as caught:
+            allowed(view, SECRET, NOTES, now)
+        return caught.value.reason
+
+    assert why(b.host.view) is Reason.NOT_A_PRODUCER
+    platform.suspend(A)
+    async with running() as parts:
+        await parts.view(a)
+    assert why(a.host.view) is Reason.HOST_SUSPENDED
+    assert B in a.host.view.members.hosts

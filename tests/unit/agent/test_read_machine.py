@@ -1,0 +1,175 @@
+"""What a reader does with records, one event at a time."""
+
+from dataclasses import replace
+
+import pytest
+
+from fabric.agent import read_machine as m
+from fabric.model.block import Block
+from fabric.model.change import ZERO, Op, Run, Sequence
+from fabric.model.errors import Reason, ReasonClass, class_of
+from fabric.model.names import HostId
+from fabric.ports import StreamState
+from fabric.seal.epoch import parse_start, verify_start
+from fabric.seal.sealing import Link, Sealed
+from tests.fakes.sealing import STREAM, TRUST_DOMAIN, Party, block
+
+ME = HostId.parse("G02/health/b1")
+LOG = m.Log(cluster="cluster", topic_id="topic")
+SENDER = Party.make()
+
+
+def machine(states: dict[object, StreamState] | None = None) -> m.ReadMachine:
+    return m.ReadMachine(ME, LOG, states or {})  # type: ignore[arg-type]
+
+
+class Chain:
+    """Envelopes of one epoch, sealed for real."""
+
+    def __init__(self, **draft: object) -> None:
+        self.started = SENDER.start(SENDER.draft(**draft))  # type: ignore[arg-type]
+        opened = parse_start(self.started.value)
+        self.verified = verify_start(opened, SENDER.result, TRUST_DOMAIN)
+        self.counter = 0
+        self.last: Sealed | None = None
+
+    def came(self, content: Block, offset: int) -> m.Came:
+        previous = bytes(32) if self.last is None else self.last.hash
+        link = Link(counter=self.counter, previous=previous)
+        self.last = SENDER.seal(content, self.started, link=link)
+        self.counter += 1
+        header = SENDER.verify(self.last.data).envelope.header
+        return m.Came(offset=offset, header=header, digest=self.last.hash, start=self.verified)
+
+
+def apply(it: m.ReadMachine, came: m.Came, content: Block) -> m.Apply:
+    assert it.step(came) == m.Open()
+    command = it.step(m.Opened(block=content))
+    assert isinstance(command, m.Apply)
+    return command
+
+
+def test_a_first_block_is_opened_applied_and_remembered() -> None:
+    it, chain, content = machine(), Chain(), block()
+    command = apply(it, chain.came(content, 4), content)
+    assert command.expected is None
+    assert command.new.high == content.upto
+    assert command.new.offset == 5
+    assert (command.new.cluster, command.new.topic_id) == ("cluster", "topic")
+    assert it.step(m.Applied(state=command.new)) == m.Done()
+    assert it.state(STREAM) == command.new
+
+
+def test_a_repeated_envelope_is_dropped_and_counted() -> None:
+    it, chain, content = machine(), Chain(), block()
+    came = chain.came(content, 0)
+    it.step(m.Applied(state=apply(it, came, content).new))
+    assert it.step(replace(came, offset=9)) == m.Drop(reason=None, outcome="duplicate")
+
+
+def test_a_missing_envelope_stops_the_stream_and_only_that() -> None:
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    chain.came(block(after=first.upto, position=200), 1)
+    lost = chain.came(block(after=Sequence(1, 200, 3), position=300), 2)
+    assert it.step(lost) == m.Stop(stream=STREAM, reason=Reason.GAP)
+    assert it.stopped == {STREAM: Reason.GAP}
+    assert it.step(lost) == m.Drop(reason=None, outcome="stopped")
+
+
+def test_what_admission_refuses_is_dropped_unless_it_may_pass_later() -> None:
+    for reason in Reason:
+        command = machine().step(m.Refused(offset=0, reason=reason))
+        if class_of(reason) is ReasonClass.WAIT:
+            assert command == m.Pause(reason=reason)
+        else:
+            assert command == m.Drop(reason=reason, outcome="")
+
+
+def test_an_unknown_epoch_start_pauses() -> None:
+    came = replace(Chain().came(block(), 0), start=None)
+    assert machine().step(came) == m.Pause(reason=Reason.EPOCH_START_MISSING)
+
+
+def test_a_missing_grant_pauses_and_a_block_that_does_not_open_stops() -> None:
+    for reason, expected in (
+        (Reason.GRANT_MISSING, m.Pause(reason=Reason.GRANT_MISSING)),
+        (Reason.OPEN_FAILED, m.Stop(stream=STREAM, reason=Reason.OPEN_FAILED)),
+    ):
+        it = machine()
+        it.step(Chain().came(block(), 0))
+        assert it.step(m.NotOpened(reason=reason)) == expected
+
+
+def test_under_from_join_what_was_sealed_before_us_is_passed_over() -> None:
+    it = machine()
+    it.step(Chain(history="from_join").came(block(), 0))
+    command = it.step(m.NotOpened(reason=Reason.GRANT_MISSING))
+    assert command == m.Drop(reason=None, outcome="before_join")
+
+
+def test_a_log_without_the_streams_beginning_is_said_and_passed_over() -> None:
+    chain = Chain()
+    chain.came(block(), 0)
+    second = chain.came(block(after=Sequence(1, 100, 3), position=200), 1)
+    assert machine().step(second) == m.Drop(reason=Reason.HISTORY_LOST, outcome="")
+
+
+def test_changes_that_are_in_the_table_already_are_trimmed() -> None:
+    it, first = machine(), block()
+    chain = Chain()
+    state = apply(it, chain.came(first, 0), first).new
+    it.step(m.Applied(state=state))
+    again = Chain(number=2)  # the sender never saw its acknowledgement: it starts from the root
+    longer = replace(
+        block(position=100),
+        upto=Sequence(1, 150, 1),
+        runs=(*first.runs, *block(1, position=150).runs),
+    )
+    command = apply(it, again.came(longer, 1), longer)
+    assert [run.position for run in command.block.runs] == [150]
+    assert command.expected == state
+    assert command.new.high == Sequence(1, 150, 1)
+
+
+def test_the_loser_of_a_race_reads_the_state_again() -> None:
+    it, chain, content = machine(), Chain(), block()
+    came = chain.came(content, 0)
+    winner = apply(it, came, content).new
+    assert it.step(m.NotApplied(reason=Reason.OVERLOADED)) == m.Reload(stream=STREAM)
+    it.load(STREAM, winner)
+    assert it.step(came) == m.Drop(reason=None, outcome="duplicate")
+
+
+def test_a_change_that_cannot_be_applied_stops_the_stream() -> None:
+    it, chain, content = machine(), Chain(), block()
+    apply(it, chain.came(content, 0), content)
+    command = it.step(m.NotApplied(reason=Reason.APPLY_FAILED))
+    assert command == m.Stop(stream=STREAM, reason=Reason.APPLY_FAILED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        ({}, 40),
+        ({"cluster": "another"}, 10),
+        ({"topic_id": "made anew"}, 10),
+        ({"offset": 5}, 10),
+        ({"offset": 99}, 10),
+    ],
+)
+def test_a_hint_counts_only_for_its_own_log(changes: dict[str, object], start: int) -> None:
+    state = StreamState(
+        high=ZERO, chain=b"", offset=40, cluster="cluster", topic_id="topic", incomplete=False
+    )
+    it = machine({STREAM: replace(state, **changes)})  # type: ignore[arg-type]
+    assert it.start_offset(10, 50) == start
+
+
+def test_a_snapshot_makes_the_target_incomplete_until_it_ends() -> None:
+    def run(op: Op) -> Run:
+        return Run(op=op, position=1, ordinal=1, commit_us=0, rows=[])
+
+    assert m.incomplete(False, [run(Op.SNAPSHOT_BEGIN)])
+    assert m.incomplete(True, [])
+    assert not m.incomplete(True, [run(Op.SNAPSHOT_END)])

@@ -1,0 +1,171 @@
+"""A reader against a log that someone else may write."""
+
+import asyncio
+
+from fabric.model.errors import Reason
+from fabric.model.names import grants_topic
+from tests.fakes.platform import SECRET, Platform, TestHost
+from tests.fakes.running import running, table, until
+from tests.fakes.source import MemoryDatabase
+from tests.fakes.table import MemoryStore
+
+
+def notes(first: int, count: int) -> list[dict[str, object]]:
+    return [{"id": i, "text": f"note number {i}"} for i in range(first, first + count)]
+
+
+async def publish(platform: Platform, a: TestHost, database: MemoryDatabase) -> None:
+    """Publish everything the database holds, then end."""
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await until(lambda: database.released == database.position)
+
+
+async def test_garbage_in_the_log_is_dropped_counted_and_audited(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    topic = str(SECRET)
+    platform.log.put(topic, 0, None, b"\x00\x00\x00\x00\x05 a plain record")
+    platform.log.put(topic, 0, None, None)
+    await publish(platform, a, database)
+    forged = bytearray(platform.log.values(topic)[-1])
+    forged[-10] ^= 1
+    platform.log.put(topic, 0, None, bytes(forged))
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        await until(lambda: b.metric("fabric_rejected_records_total", level="secret",
+                                     reason="bad_signature") == 1)  # fmt: skip
+    assert b.metric("fabric_rejected_records_total", level="secret", reason="not_sealed") == 2
+    assert [e for e, _ in b.audit.events] == ["record_dropped"] * 3
+    assert b.board.parts["apply secret.G01.notes:0"] is None
+
+
+async def test_an_envelope_replayed_inside_the_log_is_counted_and_harmless(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    for value in platform.log.values(str(SECRET)):
+        platform.log.put(str(SECRET), 0, None, value)
+    count = len(platform.log.values(str(SECRET))) // 2
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(
+            lambda: (
+                b.metric("fabric_applied_records_total", level="secret", outcome="duplicate")
+                == count
+            )
+        )
+    assert store.rows(SECRET) == database.held(table())
+
+
+async def test_a_lost_envelope_stops_its_stream_by_name(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 60))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    records = platform.log.records[str(SECRET), 0]
+    kept = [record for record in records if record.offset != 1]
+    platform.log.records[str(SECRET), 0] = kept
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        stream = "stream G01/registry/main@secret.G01.notes:0"
+        await until(lambda: Reason.GAP.value in b.board.problems.get(stream, ""))
+    assert [e for e, _ in b.audit.events] == ["stream_stopped"]
+    assert len(store.rows(SECRET)) < 60
+
+
+async def test_a_missing_grant_pauses_and_its_coming_resumes(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await until(lambda: database.released == database.position)
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        part = "apply secret.G01.notes:0"
+        await until(lambda: Reason.GRANT_MISSING.value in b.board.problems.get(part, ""))
+        assert not store.rows(SECRET)
+        b.attest()
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        await until(lambda: b.board.parts[part] is None)
+
+
+async def test_a_missing_epoch_start_pauses(platform: Platform, a: TestHost, b: TestHost) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    grants = platform.log.records.pop((grants_topic(SECRET), 0))
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        part = "apply secret.G01.notes:0"
+        await until(lambda: Reason.EPOCH_START_MISSING.value in b.board.problems.get(part, ""))
+        for record in grants:
+            platform.log.put(grants_topic(SECRET), 0, record.key, record.value)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+
+
+async def test_a_row_the_table_refuses_goes_to_quarantine_and_is_said(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    store.refuses = lambda row: row["id"] == 3
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: len(store.rows(SECRET)) == 9)
+    assert b.metric("fabric_applied_records_total", level="secret", outcome="quarantined") == 1
+    assert [e for e, _ in b.audit.events] == ["change_quarantined"]
+
+
+async def test_a_reader_goes_on_from_its_hint_and_not_from_the_start(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 40))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    for _ in range(2):
+        async with running() as parts:
+            await parts.view(b, SECRET)
+            parts.apply(b, store)
+            await until(lambda: store.rows(SECRET) == database.held(table()))
+            await asyncio.sleep(0.05)
+    assert b.metric("fabric_applied_records_total", level="secret", outcome="duplicate") == 0
+    platform.log.cluster = "restored from a backup"
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(
+            lambda: (
+                b.metric("fabric_applied_records_total", level="secret", outcome="duplicate") > 0
+            )
+        )
+    assert store.rows(SECRET) == database.held(table())

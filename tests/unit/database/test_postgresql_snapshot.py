@@ -1,0 +1,166 @@
+"""fabric.database.postgresql_snapshot"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fabric.database.postgresql_columns import selected
+from fabric.database.postgresql_preflight import FitTable
+from fabric.database.postgresql_snapshot import chunk_query
+from fabric.database.postgresql_types import TypeInfo, fields_of, reader_of, server_column
+from fabric.model.change import Op
+from fabric.ports import SourceTable
+from tests.contract import postgresql_world
+from tests.contract.postgresql_cases import (
+    ITEMS_DDL,
+    TOPIC,
+    Reading,
+    item,
+    new_source,
+    reading,
+    schema,
+)
+from tests.contract.postgresql_world import Application
+
+database = postgresql_world.database
+
+
+def fit() -> FitTable:
+    of = schema(
+        {"name": "region", "type": "string"},
+        {"name": "day", "type": {"type": "int", "logicalType": "date"}},
+        key=("region", "day"),
+    )
+    types = {1: TypeInfo(base="enum", element="", sql_type="region", typmod=-1),
+             2: TypeInfo(base="date", element="", sql_type="date", typmod=-1)}  # fmt: skip
+    key = server_column("region", 1, -1, types), server_column("day", 2, -1, types)
+    columns = tuple(
+        selected(field, column, reader_of(field, column))
+        for field, column in zip(fields_of(of), key, strict=True)
+    )
+    table = SourceTable(table="s.t", topic=TOPIC, schema=of)
+    return FitTable(table=table, columns=columns, key=key)
+
+
+def test_a_chunk_starts_after_the_last_key() -> None:
+    sql, arguments = chunk_query(fit(), None, 7)
+    assert (arguments, "WHERE" in sql) == ([], False)
+    assert sql.endswith('FROM "s"."t" AS t ORDER BY t."region", t."day" LIMIT 7')
+    sql, arguments = chunk_query(fit(), ("north", 10_957), 7)
+    assert '(t."region", t."day") > ($1::text::region, $2::pg_catalog.date)' in sql
+    assert arguments == ["north", bytes(4)]
+
+
+async def insert(application: Application, first: int, count: int, note: str = "") -> None:
+    rows: list[Any] = [(n, note) for n in range(first, first + count)]
+    await application.run("INSERT INTO items VALUES (%s, 'n', %s)", rows)
+
+
+@pytest.mark.integration
+async def test_a_snapshot_under_many_writers_equals_the_table(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run("INSERT INTO items SELECT i, 'n' FROM generate_series(1, 3000) i")
+    async with reading(new_source(database, chunk_rows=50)) as read:
+        async with asyncio.TaskGroup() as group:
+            for worker in range(3):
+                group.create_task(write(database, worker))
+            await read.until_ended()
+        rows = {row["id"]: row for row in await application.rows("items")}
+        await read.until(lambda: read.rows() == rows)
+        begun = [run for run in read.runs if run.op is Op.SNAPSHOT_BEGIN]
+        assert len(begun) == 1
+
+
+async def write(url: str, worker: int) -> None:
+    import psycopg
+
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for number in range(150):
+            key = 1 + (number * 37 + worker * 1000) % 3000
+            await connection.execute(
+                "UPDATE items SET name = %s WHERE id = %s", (f"u{number}", key)
+            )
+            await connection.execute("DELETE FROM items WHERE id = %s", (key + 1,))
+            await connection.execute(
+                "UPDATE items SET id = %s WHERE id = %s",
+                (10_000 + worker * 1000 + number, key + 2),
+            )
+
+
+@pytest.mark.integration
+async def test_a_row_that_changes_in_part_is_read_again(database: str) -> None:
+    """Its unchanged TOAST value is in no message; only a chunk can bring it."""
+    big = "".join(f"{n:x}" for n in range(9000))
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await insert(application, 1, 40, big)
+    async with reading(new_source(database, chunk_rows=4)) as read, asyncio.TaskGroup() as group:
+        group.create_task(touch(database))
+        await read.until_ended()
+        await read.until(lambda: [row["name"] for row in read.rows().values()] == ["end"] * 40)
+        assert {row["note"] for row in read.rows().values()} == {big}
+
+
+async def touch(url: str) -> None:
+    import psycopg
+
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for number in range(200):
+            await connection.execute(
+                "UPDATE items SET name = %s WHERE id = %s", (f"u{number}", 1 + number % 40)
+            )
+        await connection.execute("UPDATE items SET name = 'end'")
+
+
+@pytest.mark.integration
+async def test_a_truncate_in_the_middle_of_a_snapshot_holds(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await insert(application, 1, 100)
+    async with reading(new_source(database, chunk_rows=10)) as read:
+        await read.until(lambda: bool(read.rows()))
+        await application.run("TRUNCATE items")
+        await insert(application, 50, 2)
+        await read.until_ended()
+        await read.until(lambda: set(read.rows()) == {50, 51})
+
+
+@pytest.mark.integration
+async def test_progress_is_shown_and_kept_over_a_restart(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await insert(application, 1, 60)
+    source = new_source(database, chunk_rows=10)
+    async with reading(source) as read:
+        await read.until(lambda: len(read.rows()) >= 20)
+        status = await source.status()
+        assert status["snapshot_total"] == 60
+        resume, seen = read.reached.resume, status["snapshot_rows"]
+        assert 20 <= seen <= 60
+    async with reading(source, resume) as read:
+        await read.until_ended()
+        status = await source.status()
+        assert status["snapshot_rows"] == 60
+        assert len(read.rows()) == 60 - seen
+
+
+@pytest.mark.integration
+async def test_wide_rows_leave_in_short_runs(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await insert(application, 1, 40, "w" * 60_000)
+    async with reading(new_source(database)) as read:
+        await read.until_ended()
+        assert max(run.count for run in read.runs) <= 3
+        assert read.rows()[7] == item(7, "n", "w" * 60_000)
+
+
+@pytest.mark.integration
+async def test_a_table_without_rows_has_both_marks(database: str) -> None:
+    await Application(database).run(ITEMS_DDL)
+    async with reading(new_source(database)) as read:
+        await read.until_ended()
+        assert [run.op for run in read.runs] == [Op.SNAPSHOT_BEGIN, Op.SNAPSHOT_END]
+        assert isinstance(read, Reading)
