@@ -102,9 +102,12 @@ class Listener:
                 try:
                     await closed
                 finally:
-                    transport.abort()
+                    if not closed.done():  # what is closed already, Python 3.11.2 cannot abort
+                        transport.abort()
         except (OSError, TimeoutError) as exc:  # the peer's fault, and its own loss
             _log.debug("connection of %s ended: %s", peer, exc)
+        except Exception:  # noqa: BLE001  # one connection must never end the others'
+            _log.exception("connection cut by a fault of ours")
         finally:
             self._open[peer] -= 1
             if not self._open[peer]:

@@ -14,27 +14,11 @@ from cryptography import x509
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of, sinks_of, svid
 from fabric.cli.attest import standing
+from fabric.cli.remedies import remedy_of
 from fabric.config import Address, AgentConfig
 from fabric.model.errors import ConfigInvalid, DeniedError, FabricError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
 
-_REMEDIES = {
-    Reason.CONFIG_INVALID: "correct the file and run doctor again",
-    Reason.POLICY_INVALID: "correct the named document in the policy folder",
-    Reason.POLICY_EXPIRED: "ask the competent authority for a policy that is still valid",
-    Reason.TPM_UNAVAILABLE: "check [tpm] tcti and that this user may open the TPM device",
-    Reason.STATE_REFUSED: "boot the approved state, or have the authority approve this one",
-    Reason.NOT_APPROVED: "have the authority write or complete this host's approval",
-    Reason.NOT_ATTESTED: "start the agent; its log says why it is refused",
-    Reason.HOST_SUSPENDED: "put the host right, then have it approved again",
-    Reason.HOST_REVOKED: "this approval is over; the authority must give a new one",
-    Reason.AUTHORITY_UNAVAILABLE: "check [authority] url, the network and the authority's /readyz",
-    Reason.GATEWAY_UNAVAILABLE: "check [gateway] bootstrap, the network and the gateway's /readyz",
-    Reason.BROKER_UNAVAILABLE: "check [broker] bootstrap, the network and the broker's log",
-    Reason.DATABASE_UNAVAILABLE: "check the database's url, that it runs, and its log",
-    Reason.NOT_A_CONSUMER: "the policy does not name this host, or its clearance is too low",
-    Reason.TARGET_UNFIT: "change the named column, or let the agent make the table",
-}
 Check = tuple[str, Callable[[], Awaitable[str]]]
 
 
@@ -53,7 +37,7 @@ async def _examine(config: AgentConfig, path: Path) -> list[dict[str, object]]:
             seen, ok, remedy = await check(), True, ""
         except FabricError as error:
             seen, ok = str(error), False
-            remedy = _REMEDIES.get(error.reason, "see the agent's log and docs/operations.md")
+            remedy = remedy_of(error.reason)
         found.append({"check": name, "ok": ok, "seen": seen, "remedy": remedy})
     return found
 

@@ -255,7 +255,7 @@ class Connection:
                 pending.is_ok = not production.has_failed
                 if production.must_close:
                     self._closing = self._closing or Close(Reason.BROKER_UNAVAILABLE)
-            if False:
+            if production.is_asking:
                 return
 
     def _forward(self, pending: _Pending, node: int | None, frame: bytes, timeout_s: float) -> None:

@@ -165,7 +165,8 @@ async def close(writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_CLOSE_S_MAX):
             await writer.wait_closed()
     except OSError:  # TimeoutError among them
-        writer.transport.abort()
+        with contextlib.suppress(AttributeError):  # closed already: Python 3.11.2 cannot abort it
+            writer.transport.abort()
 
 
 async def exchange(addresses: Sequence[Address], context: ssl.SSLContext, frame: bytes) -> bytes:

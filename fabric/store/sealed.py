@@ -59,19 +59,21 @@ def read_sealed_key(path: Path) -> SealedKey | None:
     if not path.exists():
         return None
     try:
-        with _closing(connect(path)) as db:
+        # Read-only, so that a file that is not ours stays as it is.
+        opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        with _closing(opened) as db:
             row = db.execute("SELECT value FROM meta WHERE name = 'sealed'").fetchone()
-            found = json.loads(row[0])
-    except (sqlite3.DatabaseError, TypeError, ValueError) as exc:
+        found = json.loads(row[0])
+        return SealedKey(
+            blob=bytes.fromhex(found["blob"]),
+            pcrs=tuple(found["pcrs"]),
+            digest=bytes.fromhex(found["digest"]),
+        )
+    except (sqlite3.Error, TypeError, ValueError, KeyError) as exc:
         raise DeniedError(
             Reason.SEALED_STATE_LOST,
             f"{path} cannot be read; restore it, or move it away to begin a new generation",
         ) from exc
-    return SealedKey(
-        blob=bytes.fromhex(found["blob"]),
-        pcrs=tuple(found["pcrs"]),
-        digest=bytes.fromhex(found["digest"]),
-    )
 
 
 def create_state(path: Path, sealed: SealedKey) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -93,3 +95,9 @@ def audited(world: World, letter: str, event: str) -> list[dict[str, Any]]:
     path = world.host(letter).folder / "state" / "audit.jsonl"
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     return [entry for entry in entries if event in entry.values()]
+
+
+def fabric(*arguments: str | Path, wait_s: float = 40) -> subprocess.CompletedProcess[str]:
+    """Run one command line of the fabric to its end."""
+    command = [sys.executable, "-m", "fabric.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=wait_s, check=False)

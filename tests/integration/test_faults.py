@@ -1,0 +1,335 @@
+"""Night shift: each part of a running fabric fails once, says so, and comes back with nothing lost.
+
+Host A keeps its tables in SQLite and host B in PostgreSQL, so that B's database can be
+taken away alone. Each test leaves the world well for the next one; the last one does not.
+"""
+
+import itertools
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from fabric.demo import intruder, proofs
+from fabric.demo.layout import PUBLIC, SECRET
+from fabric.demo.policy import RESULT_LIFETIME_S
+from fabric.demo.world import World
+from tests.support.world import (
+    ask,
+    audited,
+    await_equal,
+    await_reason,
+    await_value,
+    fabric,
+    reasons,
+    running_world,
+    stays,
+)
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+_fresh = itertools.count(100_000, 1_000)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with running_world() as running:
+        yield running
+
+
+def commit_rows(world: World) -> None:
+    """A's application inserts, updates and deletes a few rows."""
+    assert world.registry is not None
+    world.registry.change(next(_fresh), 8)
+
+
+def run_at_a(world: World, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(world.urls["A"], timeout=30)) as connection, connection:
+        assert connection.execute(statement, values).rowcount > 0
+
+
+def source_position(world: World) -> int:
+    """What A's agent has let its source go up to."""
+    path = world.host("A").folder / "state" / "agent.state"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as state:
+        row = state.execute("SELECT position FROM source WHERE name = 'registry'").fetchone()
+    return int(row[0])
+
+
+def kept_changes(world: World) -> int:
+    """Rows in A's change table that were not let go."""
+    with closing(sqlite3.connect(world.urls["A"], timeout=30)) as connection:
+        count = "SELECT count(*) FROM fabric_changes WHERE source IS NOT NULL"
+        return int(connection.execute(count).fetchone()[0])
+
+
+def secret_rows(world: World) -> tuple[int, str]:
+    return proofs.digests(world, "B")[str(SECRET)]
+
+
+def settle(world: World) -> None:
+    """Everything equal, everybody ready."""
+    await_equal(world)
+    for part in world.parts.values():
+        part.await_ready(wait_s=40)
+
+
+# A part of the platform is away
+
+
+def test_rows_wait_at_the_source_while_the_gateway_is_away(world: World) -> None:
+    gateway, agent = world.parts["gateway"], world.parts["A"]
+    before = source_position(world)
+    gateway.stop(kill=True)
+    commit_rows(world)
+    assert "gateway" in await_reason(agent, f"publish {SECRET}", "gateway_unavailable")
+    assert kept_changes(world) >= 8
+    # The open rows and the position wait too: a change after `before` is not acknowledged.
+    assert source_position(world) - before <= 1
+    gateway.start()
+    settle(world)
+    await_value(lambda: kept_changes(world) == 0, "the source to let go")
+
+
+def test_rows_wait_while_the_broker_is_away_and_everybody_says_so(world: World) -> None:
+    world.broker.stop(kill=True)
+    commit_rows(world)
+    await_reason(world.parts["gateway"], "broker", "broker_unavailable")
+    await_reason(world.parts["A"], "view", "broker_unavailable")
+    await_reason(world.parts["B"], f"apply {SECRET}", "broker_unavailable")
+    assert kept_changes(world) >= 8
+    world.broker.start()
+    world.remember()
+    settle(world)
+
+
+def test_b_names_its_database_while_that_is_away_and_goes_on_when_it_is_back(
+    world: World,
+) -> None:
+    assert world.postgres is not None
+    world.postgres.stop()
+    commit_rows(world)
+    await_reason(world.parts["B"], f"apply {SECRET}", "database_unavailable")
+    assert reasons(world.parts["A"]) == {}
+    world.postgres.start()
+    world.remember()
+    settle(world)
+
+
+def test_results_outlive_the_authority_and_then_publishing_stops_until_it_is_back(
+    world: World,
+) -> None:
+    authority, gateway, agent = world.parts["authority"], world.parts["gateway"], world.parts["A"]
+    authority.stop(kill=True)
+    ended = time.monotonic()
+    # Nobody can tell a dead authority from a broker that hides revocations: the gateway waits.
+    await_reason(gateway, "members", "members_stale", wait_s=10)
+    commit_rows(world)
+    await_reason(agent, f"publish {SECRET}", "members_stale", wait_s=10)
+    # How long it may be silent is the operator's choice.
+    text = gateway.config.read_text()
+    gateway.config.write_text(text.replace("[gateway]", "[gateway]\nheartbeat_interval_s = 60"))
+    gateway.stop()
+    gateway.start()
+    await_equal(world, wait_s=RESULT_LIFETIME_S - (time.monotonic() - ended) - 2)
+    commit_rows(world)
+    await_equal(world, wait_s=RESULT_LIFETIME_S - (time.monotonic() - ended))
+    await_reason(agent, "attestation", "authority_unavailable")
+    time_left = ended + RESULT_LIFETIME_S + 2 - time.monotonic()
+    await_value(lambda: time.monotonic() > ended + RESULT_LIFETIME_S, "results to end",
+                wait_s=max(1.0, time_left))  # fmt: skip
+    rows = secret_rows(world)
+    commit_rows(world)
+    await_reason(agent, f"publish {SECRET}", "result_expired")
+    assert stays(lambda: secret_rows(world) == rows, 1)
+    authority.start()
+    gateway.config.write_text(text)
+    gateway.stop()
+    gateway.start()
+    settle(world)
+
+
+# A row that does not fit
+
+
+def test_a_row_that_cannot_be_applied_is_parked_with_its_key_and_retried_by_hand(
+    world: World,
+) -> None:
+    config = world.host("B").config
+    settle(world)
+    ask(
+        world.urls["B"],
+        "ALTER TABLE residents ADD CONSTRAINT no_moon CHECK (address NOT LIKE '%moon%')",
+    )
+    for address, ident in (("the moon", 5), ("back on earth", 5), ("next door", 6)):
+        run_at_a(world, "UPDATE residents SET address = ? WHERE id = ?", address, ident)
+
+    def address_of(ident: int) -> str:
+        rows = ask(world.urls["B"], "SELECT address FROM residents WHERE id = %s", ident)
+        return str(rows[0][0])
+
+    await_value(lambda: address_of(6) == "next door", "another row to flow")
+    assert address_of(5) not in ("the moon", "back on earth")
+    listed = fabric("quarantine", "list", "--config", config, "-o", "json")
+    assert listed.returncode == 0, listed.stderr
+    parked = json.loads(listed.stdout)
+    assert len(parked) == 2
+    assert {item["topic"] for item in parked} == {str(SECRET)}
+    assert "no_moon" in parked[0]["reason"]
+    assert "moon" not in parked[0]["reason"].replace("no_moon", "")
+    assert "earlier change of this key" in parked[1]["reason"]
+    assert 0 < parked[0]["offset"] <= parked[1]["offset"]
+    failed = fabric("quarantine", "retry", str(parked[0]["id"]), "--config", config)
+    assert "Traceback" not in failed.stderr
+    assert address_of(5) not in ("the moon", "back on earth")
+    ask(world.urls["B"], "ALTER TABLE residents DROP CONSTRAINT no_moon")
+    retried = fabric("quarantine", "retry", str(parked[0]["id"]), "--config", config)
+    assert retried.returncode == 0, retried.stderr
+    assert "2 changes applied" in retried.stderr
+    assert address_of(5) == "back on earth"
+    emptied = fabric("quarantine", "list", "--config", config, "-o", "json")
+    assert json.loads(emptied.stdout) == []
+    run_at_a(world, "UPDATE residents SET address = ? WHERE id = ?", "again", 5)
+    settle(world)
+
+
+# Wrong settings
+
+
+def bad_files(world: World, folder: Path) -> dict[str, tuple[str, Path, str]]:
+    """By name: which process, its file, and what the message must name."""
+    layout = world.layout
+    texts = {
+        "agent": layout.hosts["A"].config.read_text().replace('"state"', f'"{folder / "state"}"'),
+        "gateway": world.parts["gateway"].config.read_text(),
+        "authority": world.parts["authority"]
+        .config.read_text()
+        .replace('"state"', f'"{folder / "authority"}"'),
+    }
+    bad = {
+        "not_toml": ("", "= nonsense", "toml"),
+        "unknown_key": ("[policy]", "[policy]\ncolour = 1", "policy.colour"),
+        "wrong_value": ("refresh_s = 1", 'refresh_s = "often"', "policy.refresh_s"),
+        "no_port": ("[web]\nlisten = ", '[web]\nlisten = "nowhere" #', "web.listen"),
+        "no_policy": (str(layout.policy), str(folder / "no-policy"), "policy"),
+        "no_ca": (f'ca = "{layout.ca}"', f'ca = "{folder / "no-ca.pem"}"', "ca"),
+        "no_section": ("[broker]", "[brokers]", "broker"),
+    }
+    found = {}
+    for kind, text in texts.items():
+        for name, (old, new, key) in bad.items():
+            path = folder / f"{kind}-{name}.toml"
+            changed = text.replace(old, new) if old else new
+            assert changed != text, (kind, name)
+            path.write_text(changed)
+            found[f"{kind} {name}"] = (kind, path, key)
+        taken = folder / f"{kind}-taken.toml"
+        taken.write_text(text)
+        found[f"{kind} taken"] = (kind, taken, "listen")
+    found["agent locked"] = ("agent", layout.hosts["A"].config, "agent.folder")
+    return found
+
+
+def test_wrong_settings_end_each_process_with_code_2_key_and_remedy(
+    world: World, tmp_path: Path
+) -> None:
+    cases = bad_files(world, tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        runs = {
+            name: pool.submit(fabric, kind, "run", path) for name, (kind, path, _) in cases.items()
+        }
+    wrong = {}
+    for name, run in runs.items():
+        done, key = run.result(), cases[name][2]
+        said = done.stderr.strip()
+        is_clear = key in said and said.count("\n") <= 2 and "Traceback" not in said
+        if done.returncode != 2 or not is_clear:
+            wrong[name] = (done.returncode, said[-400:])
+    assert not wrong
+    settle(world)
+
+
+# The broker's operator is an enemy
+
+
+def flipped(value: bytes) -> list[bytes]:
+    """An envelope with one changed bit, at places from its first byte to its last."""
+    places = {0, 1, 2, 40, 200, len(value) // 2, len(value) - 100, len(value) - 1}
+    return [value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :] for at in sorted(places)]
+
+
+def test_what_the_brokers_operator_appends_is_dropped_and_counted_and_rows_flow_on(
+    world: World,
+) -> None:
+    settle(world)
+    broker, admin, agent = world.broker.address, world.platform("admin"), world.parts["B"]
+    stored = intruder.read(broker, admin, str(SECRET))
+    opened = intruder.read(broker, admin, str(PUBLIC))
+    secrets = [b"", b"garbage", b"\xff" * 5_000, b"\x00\x00\x00\x00\x02plain", opened[0]]
+    secrets += flipped(stored[-1])
+    publics = [b"", b"garbage", b"\x00\x00\x00\x00\x01\xff\xff\xff\xff", stored[0]]
+    rows = proofs.digests(world, "B")
+    before = {
+        level: agent.metric("fabric_rejected_records_total", level=level)
+        for level in ("secret", "public")
+    }
+    for topic, values in ((SECRET, secrets), (PUBLIC, publics)):
+        for value in values:
+            assert intruder.produce(broker, admin, str(topic), value) == "stored"
+    for topic in ("fabric.members", "fabric.results", f"fabric.grants.{SECRET}"):
+        for key in (None, b"verifier/revocation/1", f"verifier/host/{world.host('A').id}".encode()):
+            for value in (b"", b"garbage", stored[0]):
+                assert intruder.produce(broker, admin, topic, value, key=key) == "stored"
+    for level, values in (("secret", secrets), ("public", publics)):
+        await_value(
+            lambda level=level, values=values: (
+                agent.metric("fabric_rejected_records_total", level=level)
+                >= before[level] + len(values)
+            ),
+            f"B to count what is wrong in {level}",
+        )
+    assert proofs.digests(world, "B") == rows
+    dropped = {entry["reason"] for entry in audited(world, "B", "record_dropped")}
+    assert {"malformed", "not_sealed", "bad_signature"} <= dropped
+    commit_rows(world)
+    settle(world)
+    world.parts["B"].stop()
+    world.parts["B"].start()  # a new view reads all that garbage again
+    commit_rows(world)
+    settle(world)
+
+
+def test_a_stream_whose_next_envelopes_were_deleted_stops_by_name_and_changes_no_row(
+    world: World,
+) -> None:
+    settle(world)
+    agent = world.parts["B"]
+    agent.stop()
+    admin = world.platform("admin")
+    for _ in range(3):
+        seen = len(intruder.read(world.broker.address, admin, str(SECRET)))
+        commit_rows(world)
+        await_value(
+            lambda seen=seen: len(intruder.read(world.broker.address, admin, str(SECRET))) > seen,
+            "A to publish",
+        )
+    before = secret_rows(world)
+    client = AdminClient(admin.settings(world.broker.address))
+    place = TopicPartition(str(SECRET), 0)
+    asked = client.list_offsets({place: OffsetSpec.latest()})
+    place.offset = asked[place].result(15).offset - 1  # everything before the last one goes
+    client.delete_records([place])[place].result(15)
+    agent.start()
+    said = await_reason(agent, f"{SECRET}", "stopped", wait_s=30)
+    assert "gap" in said or "history_lost" in said
+    commit_rows(world)
+    assert stays(lambda: secret_rows(world) == before, 3)
+    stopped = audited(world, "B", "stream_stopped")
+    assert stopped[-1]["reason"] in ("gap", "history_lost")

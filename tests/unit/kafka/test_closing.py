@@ -1,0 +1,62 @@
+"""Closing must not lose a cancellation, whatever the library swallows."""
+
+import asyncio
+import contextlib
+
+import pytest
+from aiokafka.errors import KafkaError
+
+from fabric.kafka.closing import close_within
+
+
+async def swallow() -> None:
+    """What aiokafka does in several close methods."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
+
+
+async def test_a_cancellation_that_a_step_swallowed_is_raised_again() -> None:
+    task = asyncio.get_running_loop().create_task(close_within(60, swallow))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_closing_while_cancelled_still_closes() -> None:
+    closed = []
+
+    async def step() -> None:
+        await asyncio.sleep(0)
+        closed.append(1)
+
+    async def cancelled() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await close_within(1, step)
+
+    task = asyncio.get_running_loop().create_task(cancelled())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == [1]
+
+
+async def test_a_step_that_hangs_is_left() -> None:
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    assert not await close_within(0.01, hang)
+
+
+async def test_failures_do_not_matter() -> None:
+    async def fail() -> None:
+        raise KafkaError("already closed")
+
+    async def well() -> None:
+        await asyncio.sleep(0)
+
+    assert not await close_within(1, fail)
+    assert await close_within(1, well, well)

@@ -1,0 +1,87 @@
+"""What a failed append means, by what aiokafka raised and the gateway says."""
+
+import pytest
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RequestTimedOutError,
+    TopicAuthorizationFailedError,
+    UnknownError,
+    UnknownTopicOrPartitionError,
+)
+
+from fabric.kafka.producer import ReasonOf, reason_of_failure, refusal
+from fabric.model.errors import (
+    DeniedError,
+    FabricError,
+    PeerError,
+    Reason,
+    ReasonClass,
+    UnavailableError,
+    class_of,
+)
+
+ITEMS = [(None, b"value"), (None, b"another")]
+FAMILY: dict[ReasonClass, type[FabricError]] = {
+    ReasonClass.WAIT: UnavailableError,
+    ReasonClass.HOLD: DeniedError,
+    ReasonClass.RESEAL: DeniedError,
+    ReasonClass.NEVER: PeerError,
+}
+
+
+async def why(error: Exception, ask: ReasonOf | None = None) -> FabricError:
+    return await reason_of_failure(error, "secret.G01.notes", 0, items=ITEMS, ask=ask)
+
+
+def telling(reason: Reason | None) -> ReasonOf:
+    async def ask(topic: str, partition: int, digest: bytes) -> Reason | None:
+        assert (topic, partition, len(digest)) == ("secret.G01.notes", 0, 32)
+        return reason
+
+    return ask
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_the_reasons_class_chooses_the_family(reason: Reason) -> None:
+    assert type(refusal(reason, "why")) is FAMILY[class_of(reason)]
+
+
+@pytest.mark.parametrize("error", [PolicyViolationError(), UnknownError()])
+async def test_a_refusal_has_the_gateways_reason(error: Exception) -> None:
+    found = await why(error, telling(Reason.BAD_SIGNATURE))
+    assert (type(found), found.reason) == (PeerError, Reason.BAD_SIGNATURE)
+
+
+@pytest.mark.parametrize("error", [PolicyViolationError(), UnknownError()])
+async def test_a_refusal_without_a_reason_is_tried_again(error: Exception) -> None:
+    for ask in (None, telling(None)):
+        found = await why(error, ask)
+        assert (type(found), found.reason) == (UnavailableError, Reason.GATEWAY_UNAVAILABLE)
+
+
+async def test_a_refusal_log_that_fails_is_no_reason() -> None:
+    async def ask(topic: str, partition: int, digest: bytes) -> Reason | None:
+        raise UnavailableError(Reason.AUTHORITY_UNAVAILABLE, "does not answer")
+
+    assert (await why(PolicyViolationError(), ask)).reason is Reason.GATEWAY_UNAVAILABLE
+
+
+async def test_waiting_gateways_are_asked_what_they_wait_for() -> None:
+    found = await why(RequestTimedOutError(), telling(Reason.MEMBERS_STALE))
+    assert (type(found), found.reason) == (UnavailableError, Reason.MEMBERS_STALE)
+
+
+@pytest.mark.parametrize("error", [KafkaConnectionError(), KafkaTimeoutError(), TimeoutError()])
+async def test_an_outage_leaves_the_outcome_unknown(error: Exception) -> None:
+    found = await why(error, telling(Reason.BAD_SIGNATURE))
+    assert (type(found), found.reason) == (UnavailableError, Reason.GATEWAY_UNAVAILABLE)
+
+
+async def test_codes_that_say_enough_need_no_question() -> None:
+    assert (await why(MessageSizeTooLargeError())).reason is Reason.TOO_LARGE
+    assert (await why(TopicAuthorizationFailedError())).reason is Reason.NOT_A_PRODUCER
+    missing = await why(UnknownTopicOrPartitionError())
+    assert (type(missing), missing.reason) == (UnavailableError, Reason.NOT_READY)

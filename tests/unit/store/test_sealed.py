@@ -1,0 +1,48 @@
+"""The birth of a state file."""
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from fabric.model.errors import DeniedError, Reason
+from fabric.store.sealed import SealedKey, create_state, read_sealed_key
+
+SEALED = SealedKey(blob=b"blob", pcrs=(0, 7), digest=bytes(32))
+
+
+def test_a_new_file_holds_the_sealed_key_and_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "agent.state"
+    assert read_sealed_key(path) is None
+    create_state(path, SEALED)
+    assert read_sealed_key(path) == SEALED
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_birth_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "agent.state"
+    path.with_suffix(".part").write_bytes(b"half")
+    assert read_sealed_key(path) is None
+    create_state(path, SEALED)
+    assert read_sealed_key(path) == SEALED
+
+
+@pytest.mark.parametrize("spoil", ["garbage", "foreign", "key"])
+def test_a_file_that_is_not_ours_is_said_and_left(tmp_path: Path, spoil: str) -> None:
+    path = tmp_path / "agent.state"
+    if spoil == "garbage":
+        path.write_bytes(b"no database at all, and longer than a header of one would be")
+    elif spoil == "foreign":
+        sqlite3.connect(path).execute("CREATE TABLE t (x)").connection.close()
+    else:
+        create_state(path, SEALED)
+        db = sqlite3.connect(path)
+        db.execute("UPDATE meta SET value = '{}' WHERE name = 'sealed'")
+        db.commit()
+        db.close()
+    before = path.read_bytes()
+    with pytest.raises(DeniedError) as caught:
+        read_sealed_key(path)
+    assert caught.value.reason is Reason.SEALED_STATE_LOST
+    assert path.read_bytes() == before

@@ -1,0 +1,187 @@
+"""The state file: what it keeps, and what it keeps secret."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fabric.model.change import Sequence
+from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.names import Origin, Stream, Topic
+from fabric.ports import StreamState
+from fabric.seal.epoch import Head
+from fabric.store.sealed import SealedKey, create_state
+from fabric.store.state import KeyRecord, SourceState, StateFile, StoredEpoch, StreamHead
+from fabric.store.vault import Vault
+
+NOW = datetime(2026, 11, 24, 8, 0, 0, 123_456, tzinfo=UTC)
+TOPIC = Topic.parse("secret.G01.notes")
+ORIGIN = Origin.parse("G01/registry/main")
+STREAM = Stream(ORIGIN, TOPIC, 0)
+KEY = Vault.new_key()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "agent.state"
+    create_state(path, SealedKey(blob=b"blob", pcrs=(0,), digest=bytes(32)))
+    return path
+
+
+@pytest.fixture
+def state(path: Path) -> Iterator[StateFile]:
+    state = StateFile(path, KEY)
+    yield state
+    state.close()
+
+
+def head(counter: int, partition: int = 0) -> StreamHead:
+    link = Head(
+        origin=ORIGIN, partition=partition, epoch=b"e" * 32, counter=counter, hash=b"h" * 32
+    )
+    stream = replace(STREAM, partition=partition)
+    return StreamHead(stream=stream, head=link, upto=Sequence(7, counter, 2**63 - 1))
+
+
+def epoch(number: int, secret: bytes = b"a secret of an epoch") -> StoredEpoch:
+    return StoredEpoch(
+        topic=TOPIC,
+        number=number,
+        started=NOW + timedelta(hours=number),
+        start=b"start",
+        secret=secret,
+    )
+
+
+def key(name: str, private: bytes = b"a private key's bytes") -> KeyRecord:
+    return KeyRecord(name=name, kind="sign", alg=-19, made=NOW, private=private)
+
+
+def test_a_capture_goes_on_where_it_stood(path: Path, state: StateFile) -> None:
+    assert state.source("main") is None
+    stood = SourceState(generation=7, position=2**62, resume='{"lsn": 5}')
+    state.save_source("main", stood)
+    state.close()
+    again = StateFile(path, KEY)
+    assert again.source("main") == stood
+    again.close()
+
+
+def test_heads_are_kept_per_stream_and_the_last_counts(state: StateFile) -> None:
+    state.save_heads([head(1), head(4, partition=1)])
+    state.save_heads([head(2)], durable=True)
+    assert state.heads(TOPIC) == {
+        STREAM: head(2),
+        replace(STREAM, partition=1): head(4, partition=1),
+    }
+    assert state.heads(Topic.parse("secret.G01.other")) == {}
+
+
+def test_open_topics_have_an_end_and_no_link(state: StateFile) -> None:
+    item = StreamHead(stream=STREAM, head=None, upto=Sequence(1, 2, 3))
+    state.save_heads([item])
+    assert state.heads(TOPIC) == {STREAM: item}
+
+
+def test_epochs_come_back_with_their_secrets(state: StateFile) -> None:
+    for number in (3, 1, 2):
+        state.save_epoch(epoch(number))
+    assert state.epochs(TOPIC) == [epoch(1), epoch(2), epoch(3)]
+
+
+def test_old_epochs_go_but_never_the_newest(state: StateFile) -> None:
+    for number in (1, 2, 3):
+        state.save_epoch(epoch(number))
+    state.drop_epochs(TOPIC, NOW + timedelta(hours=2))
+    assert [item.number for item in state.epochs(TOPIC)] == [2, 3]
+    state.drop_epochs(TOPIC, NOW + timedelta(days=9))
+    assert [item.number for item in state.epochs(TOPIC)] == [3]
+
+
+def test_grants_are_remembered(state: StateFile) -> None:
+    assert state.granted(b"e" * 32) == frozenset()
+    state.save_granted(b"e" * 32, [("G02/health/b1", b"t" * 32)])
+    state.save_granted(b"e" * 32, [("G02/health/b1", b"t" * 32)])
+    assert state.granted(b"e" * 32) == {("G02/health/b1", b"t" * 32)}
+
+
+def test_keys_come_back_oldest_first_and_go_by_name(state: StateFile) -> None:
+    younger = replace(key("b"), made=NOW + timedelta(seconds=1))
+    state.save_keys([younger, key("a")])
+    assert state.keys() == [key("a"), younger]
+    state.drop_keys(["a"])
+    assert state.keys() == [younger]
+
+
+def test_positions_of_subscribers_are_kept(state: StateFile) -> None:
+    position = StreamState(
+        high=Sequence(1, 2, 3), chain=b"chain", offset=9, cluster="c", topic_id="t", incomplete=True
+    )
+    state.save_position(STREAM, position)
+    assert state.positions(TOPIC) == {STREAM: position}
+
+
+def test_facts_come_back(state: StateFile) -> None:
+    assert state.get("result") is None
+    state.put("result", b"\x00\xff")
+    assert state.get("result") == b"\x00\xff"
+
+
+def test_a_thief_of_the_disk_finds_no_secret(path: Path, state: StateFile) -> None:
+    state.save_epoch(epoch(1))
+    state.save_keys([key("a")])
+    state.close()
+    stolen = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert b"a secret of an epoch" not in stolen
+    assert b"a private key's bytes" not in stolen
+    assert KEY not in stolen
+
+
+def test_another_key_opens_nothing(path: Path, state: StateFile) -> None:
+    state.save_keys([key("a")])
+    state.save_epoch(epoch(1))
+    other = StateFile(path, Vault.new_key())
+    for read in (other.keys, lambda: other.epochs(TOPIC)):
+        with pytest.raises(DeniedError) as caught:
+            read()
+        assert caught.value.reason is Reason.SEALED_STATE_LOST
+    other.close()
+
+
+def test_one_secret_cannot_stand_in_anothers_place(path: Path, state: StateFile) -> None:
+    state.save_epoch(epoch(1))
+    state.save_epoch(epoch(2, secret=b"another"))
+    db = sqlite3.connect(path)
+    db.execute("UPDATE epoch SET box = (SELECT box FROM epoch WHERE number = 1) WHERE number = 2")
+    db.commit()
+    db.close()
+    with pytest.raises(DeniedError):
+        state.epochs(TOPIC)
+
+
+def test_a_file_of_another_version_is_refused(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.commit()
+    db.close()
+    with pytest.raises(DeniedError):
+        StateFile(path, KEY)
+
+
+def test_a_file_that_cannot_be_written_is_said(path: Path, state: StateFile) -> None:
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    state._db.execute("PRAGMA busy_timeout = 10")
+    with pytest.raises(UnavailableError):
+        state.save_heads([head(1)])
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    state.save_heads([head(1)])
+
+
+def test_secrets_do_not_show() -> None:
+    assert "secret=hidden" in repr(epoch(1))
+    assert "private=hidden" in repr(key("a"))
