@@ -100,7 +100,7 @@ class Listener:
                     ssl_shutdown_timeout=self._handshake_s,
                 )
                 try:
-                    await closed
+                    await asyncio.shield(closed)
                 finally:
                     if not closed.done():  # what is closed already, Python 3.11.2 cannot abort
                         transport.abort()

@@ -32,7 +32,10 @@ def admit_hosts(world: World) -> str:
     for letter in world.layout.hosts:
         certificate: Path = world.host(letter).certificate
         await_that(
-            certificate.exists, f"host {letter} to attest", wait_s=_ENROL_S, part=world.parts[letter]
+            certificate.exists,
+            f"host {letter} to attest",
+            wait_s=_ENROL_S,
+            part=world.parts[letter],
         )
     return f"{len(wanted)} hosts attested under policy version {version}"
 

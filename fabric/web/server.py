@@ -34,11 +34,15 @@ async def serving(
     app.router.add_get("/livez", _live)
     app.router.add_get("/readyz", _Ready(ready).handle)
     runner = web.AppRunner(
-        app, access_log=None, handle_signals=False, keepalive_timeout=_KEEP_ALIVE_S
+        app,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=_KEEP_ALIVE_S,
+        shutdown_timeout=_STOP_S_MAX,
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, listen.host, listen.port, shutdown_timeout=_STOP_S_MAX)
+        site = web.TCPSite(runner, listen.host, listen.port)
         try:
             await site.start()
         except OSError as exc:

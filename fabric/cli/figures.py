@@ -1,0 +1,359 @@
+"""From an agent's pages and its configuration to what a person wants to know of each dataset.
+
+Pure: bytes and texts of /metrics and /readyz come in, rows go out. The names of
+metrics are those of fabric.metrics; the names of parts are the agent's status board's.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from fabric.cli.remedies import remedy_of
+from fabric.config import AgentConfig
+from fabric.model.errors import Malformed, Reason, ReasonClass, class_of
+from fabric.model.names import HostId, Topic
+from fabric.policy.types import Dataset, Policy
+
+BEHIND_S = 60.0
+"""Lag from which a dataset counts as unhealthy, seconds."""
+_STARTING = f"{Reason.NOT_READY}: starting"
+_GRAVITY = (ReasonClass.WAIT, ReasonClass.RESEAL, ReasonClass.HOLD, ReasonClass.NEVER)
+_HOST_PARTS = ("attestation", "policy", "view", "start")
+
+
+class Way(StrEnum):
+    """What this host does with a dataset."""
+
+    SENDS = "sends"
+    APPLIES = "applies"
+
+
+class State(StrEnum):
+    """How a dataset fares on this host, best first."""
+
+    IN_STEP = "in_step"
+    CATCHING_UP = "catching_up"
+    STARTING = "starting"
+    BEHIND = "behind"
+    INCOMPLETE = "incomplete"
+    QUARANTINE = "quarantine"
+    SILENT = "silent"
+    WAITING = "waiting"
+    HELD = "held"
+    STOPPED = "stopped"
+
+
+HEALTHY = frozenset({State.IN_STEP, State.CATCHING_UP})
+_BY_CLASS = {
+    ReasonClass.WAIT: State.WAITING,
+    ReasonClass.RESEAL: State.WAITING,
+    ReasonClass.HOLD: State.HELD,
+    ReasonClass.NEVER: State.STOPPED,
+}
+
+
+class Samples:
+    """Samples of one scrape, by name and labels."""
+
+    def __init__(self, found: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]) -> None:
+        self._found = found
+
+    @classmethod
+    def parse(cls, text: str) -> "Samples":
+        """Read the Prometheus text format; raises Malformed."""
+        found: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+        try:
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    found.setdefault(sample.name, []).append((sample.labels, sample.value))
+        except (ValueError, KeyError, IndexError) as exc:
+            raise Malformed("the page is not Prometheus text") from exc
+        return cls(found)
+
+    def __contains__(self, name: str) -> bool:
+        return f"fabric_{name}" in self._found
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        """Values of the samples of `fabric_<name>` that carry these labels."""
+        wanted = labels.items()
+        return [
+            value for has, value in self._found.get(f"fabric_{name}", ()) if wanted <= has.items()
+        ]
+
+    def value(
+        self, name: str, how: Callable[[Iterable[float]], float] = max, **labels: str
+    ) -> float | None:
+        """Those values as one, `max` or `sum`; None when there are none."""
+        values = self.values(name, **labels)
+        return how(values) if values else None
+
+    def time(self, name: str, **labels: str) -> datetime | None:
+        """The latest of timestamps; None when there is none but zero, which means never."""
+        value = self.value(name, **labels)
+        return datetime.fromtimestamp(value, UTC) if value else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What an agent says at one moment: its samples, and each part with what is wrong."""
+
+    samples: Samples
+    parts: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """One dataset that this host sends or applies, as configuration and policy say.
+
+    Attributes:
+        source: name of the capture; empty for applies.
+        number: of the `[[apply]]`, from 0; 0 for captures.
+        table: in the local database.
+        sealed: None while the policy does not say.
+        peers: names of the other agencies: who may have it, or who sends it.
+    """
+
+    topic: Topic
+    way: Way
+    source: str
+    number: int
+    table: str
+    sealed: bool | None
+    suite: str
+    partitions: int
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What is wrong with one part, in words, and what to do."""
+
+    part: str
+    reason: str
+    wrong: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One dataset's figures at one moment.
+
+    Attributes:
+        rows: acknowledged by the platform, or applied here, since the agent started.
+        lag_records: records of the log not applied yet; None for captures, which have no log.
+        lag_bytes: the source's change log kept for the capture; None for applies.
+        last_change: when the last change that was moved was committed at its source.
+    """
+
+    flow: Flow
+    state: State
+    rows: int
+    lag_records: int | None
+    lag_seconds: float | None
+    lag_bytes: int | None
+    last_change: datetime | None
+    problems: tuple[Problem, ...]
+
+
+# What is configured
+
+
+def flows(config: AgentConfig, policy: Policy | None) -> tuple[Flow, ...]:
+    """Every dataset of agent.toml, captures first; a policy that does not load says nothing."""
+    found = [
+        _flow(Way.SENDS, topic, config.agent.host, policy, source=item.source, table=table)
+        for item in config.capture
+        for table, topic in item.tables.items()
+    ]
+    found += [
+        _flow(Way.SENDS, topic, config.agent.host, policy, source=config.outbox.source)
+        for topic in config.outbox.topics
+    ]
+    found += [
+        _flow(Way.APPLIES, topic, config.agent.host, policy, number=number, table=table)
+        for number, item in enumerate(config.apply)
+        for topic, table in item.tables.items()
+    ]
+    return tuple(found)
+
+
+def _flow(
+    way: Way,
+    topic: Topic,
+    me: HostId,
+    policy: Policy | None,
+    *,
+    source: str = "",
+    number: int = 0,
+    table: str = "outbox",
+) -> Flow:
+    dataset = None if policy is None else policy.datasets.get(str(topic))
+    rule = None if policy is None else policy.rules.get(topic.level)
+    names = {} if policy is None else policy.agencies
+    peers = _agencies(way, dataset) if dataset else (topic.agency,)
+    return Flow(
+        topic=topic,
+        way=way,
+        source=source,
+        number=number,
+        table=table,
+        sealed=rule.sealed if rule else None,
+        suite=dataset.suite if dataset else "",
+        partitions=dataset.partitions if dataset else 1,
+        peers=tuple(names.get(code, code) for code in peers if code != me.agency),
+    )
+
+
+def _agencies(way: Way, dataset: Dataset) -> tuple[str, ...]:
+    """Codes of the agencies at the other end, each once, in the policy's order."""
+    if way is Way.SENDS:
+        codes = [consumer.partition("/")[0] for consumer in dataset.consumers]
+    else:
+        codes = [origin.agency for origin in dataset.producers]
+    return tuple(dict.fromkeys(codes))
+
+
+# How it fares
+
+
+def row_of(flow: Flow, page: Page, config: str) -> Row:
+    """One dataset's figures.
+
+    Args:
+        config: path of agent.toml, for the commands in remedies.
+    """
+    samples, topic = page.samples, str(flow.topic)
+    moved = {"topic": topic, "way": flow.way.value}
+    sends = flow.way is Way.SENDS
+    lag_bytes = samples.value("capture_lag_bytes", source=flow.source) if sends else None
+    lag_records = None if sends else samples.value("consumer_lag_records", sum, topic=topic)
+    lag_seconds = (
+        samples.value("capture_lag_seconds", source=flow.source)
+        if sends
+        else samples.value("consumer_lag_seconds", topic=topic)
+    )
+    found = [*_of_parts(flow, page), *_of_samples(flow, samples, lag_seconds, config)]
+    return Row(
+        flow=flow,
+        state=_state(found, lag_records if flow.way is Way.APPLIES else lag_seconds),
+        rows=int(samples.value("dataset_changes_total", **moved) or 0),
+        lag_records=None if lag_records is None else int(lag_records),
+        lag_seconds=lag_seconds,
+        lag_bytes=None if lag_bytes is None else int(lag_bytes),
+        last_change=samples.time("dataset_last_change_timestamp_seconds", **moved),
+        problems=tuple(problem for _, problem in found),
+    )
+
+
+def _state(found: Sequence[tuple[State, Problem]], lag: float | None) -> State:
+    if found:
+        return max((state for state, _ in found), key=[*State].index)
+    return State.IN_STEP if lag == 0 else State.CATCHING_UP
+
+
+def _of_parts(flow: Flow, page: Page) -> list[tuple[State, Problem]]:
+    """What the dataset's own parts say; where one has not begun, what it waits for."""
+    mine = _parts(flow, page.parts)
+    waits = [part for part, wrong in mine.items() if wrong == _STARTING]
+    found = [problem_of(part, wrong) for part, wrong in mine.items() if wrong and part not in waits]
+    states = [(_BY_CLASS[class_of(Reason(item.reason))], item) for item in found]
+    return states + ([_starting(waits[0], page.parts)] if waits and not found else [])
+
+
+def _parts(flow: Flow, parts: Mapping[str, str | None]) -> dict[str, str | None]:
+    topic = flow.topic
+    if flow.way is Way.SENDS:
+        must = [f"capture {flow.source}"]
+        may = [f"publish {topic}"]
+    else:
+        tail = f" ({flow.number})" if flow.number else ""
+        must = [f"apply {topic}:{number}{tail}" for number in range(flow.partitions)]
+        may = [f"grants {topic}", f"quarantine {flow.number}"]
+        may += [part for part in parts if part.startswith("stream ") and f"@{topic}:" in part]
+    found = {part: parts.get(part, _STARTING) for part in must}
+    return found | {part: parts[part] for part in may if part in parts}
+
+
+def _starting(part: str, parts: Mapping[str, str | None]) -> tuple[State, Problem]:
+    for before in _HOST_PARTS:
+        wrong = parts.get(before)
+        if wrong and wrong != _STARTING:
+            cause = problem_of(before, wrong)
+            words = f"waits for {before}: {wrong}"
+            reason = cause.reason
+            return State.STARTING, Problem(
+                part=part, reason=reason, wrong=words, remedy=cause.remedy
+            )
+    return State.STARTING, problem_of(part, _STARTING)
+
+
+def _of_samples(
+    flow: Flow, samples: Samples, lag_seconds: float | None, config: str
+) -> list[tuple[State, Problem]]:
+    """What only figures tell: lag, silence, quarantine, rows that may lack."""
+    topic, found = str(flow.topic), []
+    part = f"{'capture' if flow.way is Way.SENDS else 'apply'} {topic}"
+
+    def add(state: State, wrong: str, remedy: str) -> None:
+        problem = Problem(part=part, reason=state.value, wrong=wrong, remedy=remedy)
+        found.append((state, problem))
+
+    if lag_seconds is not None and lag_seconds >= BEHIND_S:
+        remedy = "if it does not shrink, see whether database, network or this host is too slow"
+        add(State.BEHIND, f"{lag_seconds:.0f} s behind", remedy)
+    if flow.way is Way.SENDS:
+        return found
+    if parked := int(samples.value("quarantine_records", topic=topic) or 0):
+        remedy = f"fabric quarantine list --config {config}, then show, retry or drop"
+        add(State.QUARANTINE, f"{parked} changes wait in quarantine", remedy)
+    if samples.value("dataset_incomplete", topic=topic):
+        remedy = "wait for the first copy's end; if a change was dropped, read the dataset anew"
+        add(State.INCOMPLETE, "rows may lack here", remedy)
+    if samples.value("stream_silent", topic=topic):
+        who = ", ".join(flow.peers) or "the sender"
+        remedy = f"ask {who} whether its agent runs; nobody can tell what was changed since"
+        add(State.SILENT, f"{who} has gone silent", remedy)
+    return found
+
+
+# What is wrong with the whole
+
+
+def problem_of(part: str, wrong: str) -> Problem:
+    """A part's condition as /readyz words it, with its remedy."""
+    word = wrong.partition(":")[0]
+    reason = Reason(word) if word in {*Reason} else Reason.INTERNAL
+    return Problem(part=part, reason=reason.value, wrong=wrong, remedy=remedy_of(reason))
+
+
+def problems(page: Page, rows: Sequence[Row], now: datetime) -> list[Problem]:
+    """Everything that is wrong, host first, each thing once."""
+    own = {problem.part for row in rows for problem in row.problems}
+    found = [_expired(page.samples, now)] if page.parts.get("attestation") is None else []
+    found += [
+        problem_of(part, wrong)
+        for part, wrong in page.parts.items()
+        if wrong and part not in own and wrong != _STARTING
+    ]
+    for row in rows:
+        found += [problem for problem in row.problems if row.state not in HEALTHY]
+    return [*dict.fromkeys(item for item in found if item is not None)]
+
+
+def _expired(samples: Samples, now: datetime) -> Problem | None:
+    expires = samples.time("attestation_expiry_timestamp_seconds")
+    if expires is None or expires > now:
+        return None
+    return problem_of("attestation", f"{Reason.RESULT_EXPIRED}: ended at {expires.isoformat()}")
+
+
+def is_healthy(page: Page, rows: Sequence[Row], now: datetime) -> bool:
+    """Whether every part is well and every dataset in step or catching up."""
+    return (
+        not any(page.parts.values())
+        and all(row.state in HEALTHY for row in rows)
+        and not problems(page, rows, now)
+    )
