@@ -6,24 +6,16 @@ absence. No label holds a user, a record key or free text; `agency`, `role` and
 `instance` are the scraper's to add. Counters of seconds and bytes are base units.
 """
 
-import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Info,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry
 
-from fabric.model.errors import Reason, ReasonClass, UsageError, class_of
+from fabric.families import Families, Parts, Waiting, collecting, one_of, start
+from fabric.model.errors import Reason, ReasonClass, class_of
+from fabric.model.limits import EPOCH_AGE_S_MAX
 from fabric.model.names import Topic
 from fabric.policy.types import LevelRule
 
@@ -43,26 +35,22 @@ RECORD_REASONS = tuple(
     or reason in (*_DENIALS.split(), "not_attested", "host_suspended", "host_revoked", "too_large")
 )
 """Reasons whose counters exist from the start; others appear with their first case."""
+PARTS = (
+    *("policy", "members", "broker", "gateway", "attestation", "view"),
+    *("capture", "publish", "apply", "stream", "grants", "quarantine", "other"),
+)
+"""Kinds of parts that /readyz names; the kind is the first word of a part's name."""
 _BLOCK_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1)
 _REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _WAY_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a fifth of all series otherwise
 
-
-class _Role:
-    """What every process shows: its build, policy, revocations and audit log.
-
-    Attributes:
-        registry: serve this.
-    """
+class _Role(Families):
+    """What every process shows: its build, policy, revocations and audit log."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        build = Info("fabric_build", "Build of this process.", registry=self.registry)
-        build.info({"version": _version(), "python": sys.version.partition(" ")[0]})
+        super().__init__("fabric")
+        self._info("build", "Build of this process.")
         self._policy = self._gauge("policy_version", "Version of the policy in force.")
         self._policy_end = self._gauge("policy_expiry_timestamp_seconds", "End of the policy.")
         self._policy_failures = self._counter(
@@ -75,6 +63,13 @@ class _Role:
         self._audit_failures = self._counter(
             "audit_write_failures_total", "Audit events that were not written."
         )
+        self._certificate = self._gauge(
+            "certificate_expiry_timestamp_seconds", "End of our certificate."
+        )
+
+    def certificate(self, expires: datetime) -> None:
+        """The certificate that this process shows to others ends then."""
+        self._certificate.set(expires.timestamp())
 
     def policy(self, number: int, expires: datetime) -> None:
         """The policy in force."""
@@ -95,17 +90,6 @@ class _Role:
         """An audit event could not be written."""
         self._audit_failures.inc()
 
-    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        return Counter(f"fabric_{name}", text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
-        return Gauge(f"fabric_{name}", text, labels, registry=self.registry)
-
-    def _histogram(
-        self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
-    ) -> Histogram:
-        return Histogram(f"fabric_{name}", text, labels, registry=self.registry, buckets=buckets)
-
 
 class AgentMetrics(_Role):
     """The agent: capture, seal, open, apply, lag, trust.
@@ -116,22 +100,32 @@ class AgentMetrics(_Role):
 
     def __init__(self, rules: Collection[LevelRule]) -> None:
         super().__init__()
-        levels = [rule.name for rule in rules]
         self._make_seal_and_open()
         self._make_capture()
         self._make_lag()
         self._make_trust()
         pairs = [(rule.name, suite) for rule in rules for suite in rule.suites or ("",)]
-        for family in (*self._sealed, self._seal_s, *self._opened, self._open_s):
-            _start(family, pairs)
-        _start(self._applied, product(levels, OUTCOMES))
-        _start(self._rejected, product(levels, RECORD_REASONS))
-        _start(self._refused, product(levels, RECORD_REASONS))
-        _start(self._end_to_end, ((level,) for level in levels))
-        _start(self._attestations, ((result,) for result in ATTESTATIONS))
+        for family in (self._seal_s, self._open_s):
+            start(family, pairs)
+        start(self._attestations, ((result,) for result in ATTESTATIONS))
+
+    def publishes(self, topic: Topic, suite: str) -> None:
+        """This agent is to publish a dataset: its counters begin at zero."""
+        for family in self._sealed:
+            family.labels(str(topic), topic.level, suite)
+        start(self._refused, ((str(topic), topic.level, reason) for reason in RECORD_REASONS))
+
+    def reads(self, topic: Topic, suite: str) -> None:
+        """This agent is to read a dataset: its counters begin at zero."""
+        place = (str(topic), topic.level)
+        for family in self._opened:
+            family.labels(*place, suite)
+        start(self._applied, ((*place, outcome) for outcome in OUTCOMES))
+        start(self._rejected, ((*place, reason) for reason in RECORD_REASONS))
+        start(self._end_to_end, (place,))
 
     def _make_seal_and_open(self) -> None:
-        labels = ("level", "suite")
+        labels = ("topic", "level", "suite")
         self._sealed = (
             self._counter("sealed_records_total", "Changes acknowledged in blocks.", labels),
             self._counter("sealed_blocks_total", "Blocks acknowledged.", labels),
@@ -143,13 +137,15 @@ class AgentMetrics(_Role):
             self._counter("opened_blocks_total", "Blocks opened and verified.", labels),
             self._counter("opened_bytes_total", "Envelopes opened and verified.", labels),
         )
-        self._seal_s = self._histogram("seal_duration_seconds", "Per block.", labels, _BLOCK_S)
-        self._open_s = self._histogram("open_duration_seconds", "Per block.", labels, _BLOCK_S)
+        self._seal_s = self._histogram("seal_duration_seconds", "Per block.", labels[1:], _BLOCK_S)
+        self._open_s = self._histogram("open_duration_seconds", "Per block.", labels[1:], _BLOCK_S)
         self._rejected = self._counter(
-            "rejected_records_total", "Records read and not taken.", ("level", "reason")
+            "rejected_records_total", "Records read and not taken.", ("topic", "level", "reason")
         )
         self._refused = self._counter(
-            "refused_blocks_total", "Own blocks that a gateway refused.", ("level", "reason")
+            "refused_blocks_total",
+            "Own blocks that a gateway refused.",
+            ("topic", "level", "reason"),
         )
 
     def _make_capture(self) -> None:
@@ -179,20 +175,29 @@ class AgentMetrics(_Role):
             "Age, by source commit, of the oldest change not applied; 0 when caught up.",
             stream,
         )
+        self._measured = self._gauge(
+            "consumer_lag_timestamp_seconds", "When the lag was last measured.", stream
+        )
         self._silent = self._gauge("stream_silent", "1 when three empty blocks are due.", stream)
         self._applied = self._counter(
-            "applied_records_total", "Effect on the local database.", ("level", "outcome")
+            "applied_records_total", "Effect on the target.", ("topic", "level", "outcome")
         )
         dataset = ("topic", "level")
         self._quarantine = self._gauge("quarantine_records", "Waiting for a person.", dataset)
         self._incomplete = self._gauge("dataset_incomplete", "1 while rows may lack.", dataset)
         self._end_to_end = self._histogram(
-            "end_to_end_latency_seconds", "Source commit to local commit.", ("level",), _WAY_S
+            "end_to_end_latency_seconds", "Source commit to local commit.", dataset, _WAY_S
         )
 
     def _make_trust(self) -> None:
         self._expiry = self._gauge(
             "attestation_expiry_timestamp_seconds", "When the host's result expires."
+        )
+        self._lifetime = self._gauge(
+            "attestation_lifetime_seconds", "Whole life of that result; renewed at its half."
+        )
+        self._approval = self._gauge(
+            "approval_expiry_timestamp_seconds", "When the host's approval in the policy ends."
         )
         self._attestations = self._counter(
             "attestation_attempts_total", "Attestations tried.", ("result",)
@@ -201,38 +206,41 @@ class AgentMetrics(_Role):
         self._epoch_start = self._gauge(
             "key_epoch_start_timestamp_seconds", "Its begin.", ("topic", "level")
         )
+        age = self._gauge("key_epoch_max_age_seconds", "Age at which an epoch is replaced.")
+        age.set(EPOCH_AGE_S_MAX)
 
     def sealed(
-        self, level: str, suite: str, *, changes: int, plaintext_bytes: int, sealed_bytes: int
+        self, topic: Topic, suite: str, *, changes: int, plaintext_bytes: int, sealed_bytes: int
     ) -> None:
         """One block was acknowledged; `suite` is empty for the open form."""
         amounts = (changes, 1, plaintext_bytes, sealed_bytes)
         for family, amount in zip(self._sealed, amounts, strict=True):
-            family.labels(level, suite).inc(amount)
+            family.labels(str(topic), topic.level, suite).inc(amount)
 
     def seal_took(self, level: str, suite: str, seconds: float) -> None:
         """Sealing one block took so long, whatever came of it."""
         self._seal_s.labels(level, suite).observe(seconds)
 
     def opened(
-        self, level: str, suite: str, *, changes: int, sealed_bytes: int, seconds: float
+        self, topic: Topic, suite: str, *, changes: int, sealed_bytes: int, seconds: float
     ) -> None:
         """One block was verified and opened, and that took so long."""
         for family, amount in zip(self._opened, (changes, 1, sealed_bytes), strict=True):
-            family.labels(level, suite).inc(amount)
-        self._open_s.labels(level, suite).observe(seconds)
+            family.labels(str(topic), topic.level, suite).inc(amount)
+        self._open_s.labels(topic.level, suite).observe(seconds)
 
-    def rejected(self, level: str, reason: Reason) -> None:
+    def rejected(self, topic: Topic, reason: Reason) -> None:
         """One record was read and not taken."""
-        self._rejected.labels(level, reason.value).inc()
+        self._rejected.labels(str(topic), topic.level, reason.value).inc()
 
-    def refused(self, level: str, reason: Reason) -> None:
+    def refused(self, topic: Topic, reason: Reason) -> None:
         """One block of ours was refused by a gateway."""
-        self._refused.labels(level, reason.value).inc()
+        self._refused.labels(str(topic), topic.level, reason.value).inc()
 
-    def applied(self, level: str, outcome: str, count: int = 1) -> None:
+    def applied(self, topic: Topic, outcome: str, count: int = 1) -> None:
         """Changes had an effect on the target; `outcome` is one of OUTCOMES."""
-        self._applied.labels(level, _one_of(outcome, OUTCOMES)).inc(count)
+        known = one_of(outcome, OUTCOMES)
+        self._applied.labels(str(topic), topic.level, known).inc(count)
 
     def captured(self, source: str, level: str, count: int) -> None:
         """Changes were read from a source."""
@@ -250,11 +258,14 @@ class AgentMetrics(_Role):
         """A source gave a sign of life."""
         self._capture_beat.labels(source).set(at.timestamp())
 
-    def lag(self, topic: Topic, partition: int, *, records: int, seconds: float) -> None:
-        """How far a stream's target is behind its log; read position first, then the end."""
+    def lag(
+        self, topic: Topic, partition: int, *, records: int, seconds: float, measured: float
+    ) -> None:
+        """How far a stream's target is behind its log, and when that was seen (Unix seconds)."""
         place = (str(topic), str(partition), topic.level)
         self._lag_records.labels(*place).set(max(0, records))
-        self._lag_seconds.labels(*place).set(max(0.0, seconds))
+        self._lag_seconds.labels(*place).set(max(0.0, seconds) if records > 0 else 0.0)
+        self._measured.labels(*place).set(measured)
 
     def silent(self, topic: Topic, partition: int, is_silent: bool) -> None:
         """Whether a stream's sender has gone silent."""
@@ -268,17 +279,22 @@ class AgentMetrics(_Role):
         """Whether the target may lack rows."""
         self._incomplete.labels(str(topic), topic.level).set(int(is_incomplete))
 
-    def end_to_end(self, level: str, seconds: float) -> None:
+    def end_to_end(self, topic: Topic, seconds: float) -> None:
         """A change took so long from source commit to local commit."""
-        self._end_to_end.labels(level).observe(max(0.0, seconds))
+        self._end_to_end.labels(str(topic), topic.level).observe(max(0.0, seconds))
 
-    def attested_until(self, expires: datetime) -> None:
-        """The host's result ends then."""
+    def attested(self, issued: datetime, expires: datetime) -> None:
+        """The host's result, from when to when."""
         self._expiry.set(expires.timestamp())
+        self._lifetime.set((expires - issued).total_seconds())
+
+    def approved_until(self, expires: datetime) -> None:
+        """The host's approval ends then."""
+        self._approval.set(expires.timestamp())
 
     def attestation(self, result: str) -> None:
         """An attestation was tried; `result` is one of ATTESTATIONS."""
-        self._attestations.labels(_one_of(result, ATTESTATIONS)).inc()
+        self._attestations.labels(one_of(result, ATTESTATIONS)).inc()
 
     def epoch(self, topic: Topic, number: int, started: datetime) -> None:
         """Our current epoch of a topic."""
@@ -304,14 +320,14 @@ class GatewayMetrics(_Role):
         self._denied = self._counter(
             "gateway_denied_total", "Records refused.", ("level", "reason")
         )
-        self._connections = self._gauge("gateway_connections", "Open connections of producers.")
+        self._connections = self._gauge("gateway_connections", "Open connections.")
         self._cut = self._counter(
             "gateway_cut_connections_total", "Connections cut by a limit.", ("limit",)
         )
-        _start(self._requests, product(GATEWAY_APIS, ("ok", "refused")))
-        _start(self._request_s, ((api,) for api in GATEWAY_APIS))
-        _start(self._admitted, ((level,) for level in levels))
-        _start(self._denied, product((*levels, ""), RECORD_REASONS))
+        start(self._requests, product(GATEWAY_APIS, ("ok", "refused")))
+        start(self._request_s, ((api,) for api in GATEWAY_APIS))
+        start(self._admitted, ((level,) for level in levels))
+        start(self._denied, product((*levels, ""), RECORD_REASONS))
 
     def request(self, api: str, *, is_ok: bool, seconds: float) -> None:
         """One request was answered; `api` outside GATEWAY_APIS counts as `other`."""
@@ -354,16 +370,16 @@ class AuthorityMetrics(_Role):
         self._notices = self._counter(
             "authority_notices_total", "Suspensions, revocations, reinstatements.", ("kind",)
         )
-        _start(self._requests, product(OPERATIONS, RESULTS))
-        _start(self._request_s, ((operation,) for operation in OPERATIONS))
-        _start(self._failures, ((reason,) for reason in Reason))
-        _start(self._agents, ((state,) for state in AGENT_STATES))
-        _start(self._notices, ((kind,) for kind in NOTICES))
+        start(self._requests, product(OPERATIONS, RESULTS))
+        start(self._request_s, ((operation,) for operation in OPERATIONS))
+        start(self._failures, ((reason,) for reason in Reason))
+        start(self._agents, ((state,) for state in AGENT_STATES))
+        start(self._notices, ((kind,) for kind in NOTICES))
 
     def request(self, operation: str, result: str, seconds: float) -> None:
         """One request was answered: `ok`, `refused` or `unavailable`."""
-        known = _one_of(operation, OPERATIONS)
-        self._requests.labels(known, _one_of(result, RESULTS)).inc()
+        known = one_of(operation, OPERATIONS)
+        self._requests.labels(known, one_of(result, RESULTS)).inc()
         self._request_s.labels(known).observe(seconds)
 
     def attestation_refused(self, reason: Reason) -> None:
@@ -372,26 +388,14 @@ class AuthorityMetrics(_Role):
 
     def hosts(self, state: str, number: int) -> None:
         """Hosts in a state, one of AGENT_STATES."""
-        self._agents.labels(_one_of(state, AGENT_STATES)).set(number)
+        self._agents.labels(one_of(state, AGENT_STATES)).set(number)
 
     def notice(self, kind: str) -> None:
         """A numbered notice was published."""
-        self._notices.labels(_one_of(kind, NOTICES)).inc()
+        self._notices.labels(one_of(kind, NOTICES)).inc()
 
 
-def _start(family: Counter | Gauge | Histogram, children: Iterable[Sequence[str]]) -> None:
-    for labels in children:
-        family.labels(*labels)
-
-
-def _one_of(text: str, choices: Sequence[str]) -> str:
-    if text not in choices:
-        raise UsageError(Reason.INTERNAL, "metric label is outside its closed set")
-    return text
-
-
-def _version() -> str:
-    try:
-        return version("agency-fabric")
-    except PackageNotFoundError:
-        return "unknown"
+def watching(registry: CollectorRegistry, parts: Parts) -> AbstractContextManager[None]:
+    """Show how many parts of a process cannot go on, by kind, while the block runs."""
+    text = "Parts that cannot go on; /readyz says why."
+    return collecting(registry, Waiting("fabric_parts_waiting", text, PARTS, parts))

@@ -8,6 +8,7 @@ from fabric.cli import attest, output, processes, quarantine
 from fabric.cli.demo import demo
 from fabric.cli.doctor import doctor
 from fabric.cli.look import inspect, tail
+from fabric.cli.status import lag, status
 from fabric.model.errors import FabricError
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo)
+app.command("status")(status)
+app.command("lag")(lag)
 app.command("inspect")(inspect)
 app.command("tail")(tail)
 app.command("doctor")(doctor)

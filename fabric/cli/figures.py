@@ -20,7 +20,7 @@ from fabric.policy.types import Dataset, Policy
 BEHIND_S = 60.0
 """Lag from which a dataset counts as unhealthy, seconds."""
 _STARTING = f"{Reason.NOT_READY}: starting"
-_GRAVITY = (ReasonClass.WAIT, ReasonClass.RESEAL, ReasonClass.HOLD, ReasonClass.NEVER)
+_REASONS = frozenset(reason.value for reason in Reason)
 _HOST_PARTS = ("attestation", "policy", "view", "start")
 
 
@@ -158,6 +158,16 @@ class Row:
     problems: tuple[Problem, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """How far behind one partition is; `partition` is None for a capture, which has none."""
+
+    row: Row
+    partition: int | None
+    records: int | None
+    seconds: float | None
+
+
 # What is configured
 
 
@@ -248,6 +258,20 @@ def row_of(flow: Flow, page: Page, config: str) -> Row:
     )
 
 
+def lags_of(row: Row, samples: Samples) -> list[Lag]:
+    """A dataset's lag by partition: one for a capture, whose source is one queue."""
+    if row.flow.way is Way.SENDS:
+        return [Lag(row=row, partition=None, records=None, seconds=row.lag_seconds)]
+    found = []
+    for number in range(row.flow.partitions):
+        place = {"topic": str(row.flow.topic), "partition": str(number)}
+        records = samples.value("consumer_lag_records", **place)
+        seconds = samples.value("consumer_lag_seconds", **place)
+        whole = None if records is None else int(records)
+        found.append(Lag(row=row, partition=number, records=whole, seconds=seconds))
+    return found
+
+
 def _state(found: Sequence[tuple[State, Problem]], lag: float | None) -> State:
     if found:
         return max((state for state, _ in found), key=[*State].index)
@@ -325,35 +349,23 @@ def _of_samples(
 def problem_of(part: str, wrong: str) -> Problem:
     """A part's condition as /readyz words it, with its remedy."""
     word = wrong.partition(":")[0]
-    reason = Reason(word) if word in {*Reason} else Reason.INTERNAL
+    reason = Reason(word) if word in _REASONS else Reason.INTERNAL
     return Problem(part=part, reason=reason.value, wrong=wrong, remedy=remedy_of(reason))
 
 
 def problems(page: Page, rows: Sequence[Row], now: datetime) -> list[Problem]:
     """Everything that is wrong, host first, each thing once."""
     own = {problem.part for row in rows for problem in row.problems}
-    found = [_expired(page.samples, now)] if page.parts.get("attestation") is None else []
-    found += [
-        problem_of(part, wrong)
-        for part, wrong in page.parts.items()
-        if wrong and part not in own and wrong != _STARTING
-    ]
-    for row in rows:
-        found += [problem for problem in row.problems if row.state not in HEALTHY]
-    return [*dict.fromkeys(item for item in found if item is not None)]
+    found = [] if page.parts.get("attestation") else _expired(page.samples, now)
+    host = {part: wrong for part, wrong in page.parts.items() if wrong and part not in own}
+    found += [problem_of(part, wrong) for part, wrong in host.items() if wrong != _STARTING]
+    found += [problem for row in rows for problem in row.problems]
+    starting = [problem_of(part, _STARTING) for part in host]
+    return [*dict.fromkeys(found or starting)]
 
 
-def _expired(samples: Samples, now: datetime) -> Problem | None:
+def _expired(samples: Samples, now: datetime) -> list[Problem]:
     expires = samples.time("attestation_expiry_timestamp_seconds")
     if expires is None or expires > now:
-        return None
-    return problem_of("attestation", f"{Reason.RESULT_EXPIRED}: ended at {expires.isoformat()}")
-
-
-def is_healthy(page: Page, rows: Sequence[Row], now: datetime) -> bool:
-    """Whether every part is well and every dataset in step or catching up."""
-    return (
-        not any(page.parts.values())
-        and all(row.state in HEALTHY for row in rows)
-        and not problems(page, rows, now)
-    )
+        return []
+    return [problem_of("attestation", f"{Reason.RESULT_EXPIRED}: ended at {expires.isoformat()}")]

@@ -23,7 +23,7 @@ from fabric.tls import client_context, server_context
 from fabric.web import server as pages
 
 _log = logging.getLogger(__name__)
-_ASK_AGAIN_S = 30.0
+_ASK_AGAIN_S = 3.0
 _ASK_SOON_S = 1.0
 _PROBE_S = 2.0
 _PROBE_S_MAX = 1.0

@@ -144,7 +144,7 @@ class SinkSuite:
             person(1, "Nguyễn Thị Ánh 'x\" \\ \n", score=-0.5, photo=b"", balance=b"\xff"),
             person(2, score=None, photo=None, balance=None, born=-25_567, seen=-1),
             person(3, born=0, seen=253_402_300_799_999_999, score=1e300),
-            person(2**62),
+            person(4, id=2**62),
         ]
         done = await feed.upsert(*rows)
         assert (done.applied, done.quarantined) == (4, 0)

@@ -43,10 +43,10 @@ async def https(files: Files, answer: Answer) -> AsyncIterator[str]:
     """Serve every path by `answer`, mTLS; yields the base URL."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     context = server_context(files.cert, files.key, files.ca)
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context, shutdown_timeout=0.1)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
     try:
         yield f"https://localhost:{runner.addresses[0][1]}"

@@ -1,0 +1,71 @@
+"""Read what a running agent says of itself, from the pages that its configuration names."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import aiohttp
+
+from fabric.cli.figures import Page, Samples
+from fabric.config import Address, AgentConfig
+from fabric.model.errors import ConfigInvalid, Malformed, Reason, UnavailableError
+
+_ANSWER_S_MAX = 5.0
+_PAGE_BYTES_MAX = 8 * 1024 * 1024
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where to look, not where to listen
+_MARK = "attestation_attempts_total"
+
+
+async def read_page(config: AgentConfig, path: Path) -> Page:
+    """Ask the agent of `path`, an agent.toml, for /metrics and /readyz.
+
+    Raises:
+        ConfigInvalid: the file names no port, so nobody knows where the agent answers.
+        UnavailableError: NOT_READY, it does not answer; the message says how to start it.
+        Malformed: something answers that is no agent.
+    """
+    host, port = config.web.listen
+    if not port:
+        raise ConfigInvalid(
+            f'{path}: web.listen names no port; set listen = "127.0.0.1:9101" there and start the'
+            " agent again"
+        )
+    base = f"http://{Address(_EVERYWHERE.get(host, host), port)}"
+    try:
+        async with (
+            asyncio.timeout(_ANSWER_S_MAX),
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session,
+        ):
+            metrics = await _get(session, f"{base}/metrics")
+            ready = await _get(session, f"{base}/readyz")
+    except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+        raise UnavailableError(
+            Reason.NOT_READY,
+            f"no agent answers at {base} ({type(exc).__name__}); start it with: fabric agent run"
+            f" {path}; if it runs, see its log and [web] listen",
+        ) from exc
+    return parse_page(metrics, ready)
+
+
+def parse_page(metrics: bytes, ready: bytes) -> Page:
+    """The two pages as figures; raises Malformed when they are no agent's."""
+    try:
+        samples = Samples.parse(metrics.decode())
+        parts = json.loads(ready)["parts"]
+        told = {str(part): None if why is None else str(why) for part, why in parts.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise Malformed("what answers at [web] listen is no agent of this release") from exc
+    if _MARK not in samples:
+        raise Malformed("what answers at [web] listen is no agent; correct the address")
+    return Page(samples=samples, parts=told)
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
+    """The body of one answer, whatever its status: 503 of /readyz is an answer too."""
+    async with session.get(url, allow_redirects=False) as answer:
+        body = bytearray()
+        async for part in answer.content.iter_any():
+            body += part
+            if len(body) > _PAGE_BYTES_MAX:
+                raise Malformed("the page is larger than any agent's")
+        return bytes(body)

@@ -1,0 +1,70 @@
+"""Who may read a topic, and why others may not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from fabric.agent.recipients import choose
+from fabric.attest.keys import Kem
+from fabric.model.errors import Reason
+from fabric.model.label import Label
+from fabric.model.names import HostId
+from tests.fakes.platform import SECRET, A, B, C, Platform, TestHost, dataset
+
+
+def chosen(platform: Platform, **changes: object) -> tuple[set[HostId], dict[HostId, Reason]]:
+    found = dataset(SECRET, consumers=("G02/health", "G03/statistics"), **changes)
+    wanted, keys = choose(platform.policy, found, platform.members, me=A, now=platform.clock.now())
+    assert set(wanted.hosts) == set(keys)
+    return set(keys), dict(wanted.refused)
+
+
+def test_named_cleared_attested_hosts_and_the_sender_itself(
+    platform: Platform, a: TestHost, b: TestHost, tmp_path: Path
+) -> None:
+    c = TestHost(platform, C, tmp_path / "c").open()
+    a.attest()
+    b.attest()
+    c.attest(clearance=Label.parse("internal"))
+    assert chosen(platform) == ({A, B}, {C: Reason.CLEARANCE_TOO_LOW})
+
+
+def test_every_reason_is_told_apart(platform: Platform, a: TestHost, b: TestHost) -> None:
+    a.attest()
+    b.attest(life_s=1)
+    platform.clock.ahead += 2 * (platform.clock.now() - platform.clock.now())
+    platform.suspend(B)
+    assert chosen(platform)[1] == {B: Reason.HOST_SUSPENDED}
+
+
+def test_a_lapsed_host_is_refused_as_lapsed(platform: Platform, a: TestHost, b: TestHost) -> None:
+    from datetime import timedelta
+
+    b.attest(life_s=1)
+    platform.clock.ahead += timedelta(seconds=3)
+    a.attest()
+    assert chosen(platform) == ({A}, {B: Reason.RESULT_EXPIRED})
+
+
+def test_a_host_that_is_not_named_gets_nothing(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    wanted, keys = choose(
+        platform.policy,
+        dataset(SECRET, consumers=()),
+        platform.members,
+        me=A,
+        now=platform.clock.now(),
+    )
+    assert set(keys) == {A}
+    assert wanted.refused == {B: Reason.NOT_A_CONSUMER}
+
+
+def test_the_key_is_of_the_suites_kind(platform: Platform, a: TestHost, b: TestHost) -> None:
+    a.attest()
+    b.attest()
+    for suite, kem in (("classic", Kem.X25519), ("hybrid", Kem.MLKEM768_X25519)):
+        found = replace(dataset(SECRET), suite=suite)
+        _, keys = choose(platform.policy, found, platform.members, me=A, now=platform.clock.now())
+        assert {key.alg for key in keys.values()} == {kem}

@@ -1,0 +1,108 @@
+"""Parts that fail alone."""
+
+import asyncio
+
+import pytest
+
+from fabric.agent import supervisor
+from fabric.agent.supervisor import Board, cause_of, supervise
+from fabric.model.errors import (
+    DeniedError,
+    PeerError,
+    Reason,
+    UnavailableError,
+    UsageError,
+)
+from tests.fakes.running import until
+
+AWAY = UnavailableError(Reason.DATABASE_UNAVAILABLE, "database does not answer")
+DENIED = DeniedError(Reason.NOT_A_CONSUMER, "reading is not allowed")
+
+
+def test_a_board_shows_who_is_not_well_and_why() -> None:
+    board = Board()
+    board.expect("a")
+    assert board.problems == {"a": "not_ready: starting"}
+    board.show("a", None)
+    board.show("b", Reason.GAP, "a block is missing")
+    assert board.problems == {"b": "gap: a block is missing"}
+    assert board.parts == {"a": None, "b": "gap: a block is missing"}
+    assert board.reasons() == {"b": Reason.GAP}
+    assert not board.is_ready
+    board.forget("b")
+    assert board.is_ready
+
+
+def test_the_cause_of_a_group_is_its_gravest() -> None:
+    usage = UsageError(Reason.SOURCE_UNFIT, "no primary key")
+    group = ExceptionGroup("parts", [AWAY, ExceptionGroup("inner", [DENIED, usage])])
+    assert cause_of(group) is usage
+    assert cause_of(ExceptionGroup("parts", [AWAY, DENIED])) is DENIED
+    assert cause_of(ExceptionGroup("parts", [AWAY, PeerError(Reason.GAP, "gap")])) is not AWAY
+    assert cause_of(ExceptionGroup("parts", [AWAY, KeyError("a bug")])) is None
+    assert cause_of(KeyError("a bug")) is None
+
+
+async def test_an_unavailable_part_is_started_again_and_shown_meanwhile() -> None:
+    board, tries = Board(), []
+
+    async def run() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise AWAY
+
+    async with asyncio.timeout(5):
+        await supervise("part", run, board)
+    assert len(tries) == 3
+    assert "part" not in board.parts
+
+
+async def test_a_failing_part_does_not_end_another() -> None:
+    board = Board()
+    ran = asyncio.Event()
+
+    async def bug() -> None:
+        raise KeyError("a bug")
+
+    async def well() -> None:
+        board.show("well", None)
+        await asyncio.sleep(0.05)
+        ran.set()
+        await asyncio.sleep(60)
+
+    async with asyncio.TaskGroup() as tasks:
+        parts = [
+            tasks.create_task(supervise("bug", bug, board)),
+            tasks.create_task(supervise("well", well, board)),
+        ]
+        await until(ran.is_set)
+        assert board.problems == {"bug": "internal: KeyError; see the log"}
+        for part in parts:
+            part.cancel()
+
+
+async def test_a_denied_part_waits_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_HOLD_S", 60.0)
+    tries = []
+
+    async def run() -> None:
+        tries.append(1)
+        raise DENIED
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(supervise("part", run, Board()))
+        await asyncio.sleep(0.3)
+        task.cancel()
+    assert len(tries) == 1
+
+
+async def test_a_part_that_fails_while_the_agent_stops_is_not_started_again() -> None:
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        raise DENIED
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervise("part", run, Board(), stop=stop))
+        await asyncio.sleep(0.01)
+        stop.set()

@@ -1,0 +1,98 @@
+"""What a host knows: policy, members, grants, and a bell for changes."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from fabric.agent.view import Bell, WorldView
+from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
+from fabric.model.names import MEMBERS, grants_topic
+from tests.fakes.platform import OPEN, SECRET, A, Platform, TestHost, dataset
+from tests.fakes.running import running, until
+
+
+def view_of(platform: Platform) -> WorldView:
+    return WorldView(A, platform.policy, rejected=lambda *_: None)
+
+
+async def test_a_bell_wakes_everyone_who_waits_and_nobody_later() -> None:
+    bell, woken = Bell(), []
+
+    async def wait(name: str) -> None:
+        await bell.wait(60)
+        woken.append(name)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in ("a", "b"):
+            tasks.create_task(wait(name))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        bell.ring()
+    assert sorted(woken) == ["a", "b"]
+    began = asyncio.get_running_loop().time()
+    await bell.wait(0.02)
+    assert asyncio.get_running_loop().time() - began >= 0.015
+
+
+async def test_members_are_followed_and_changes_ring(platform: Platform, a: TestHost) -> None:
+    view = a.host.view
+    async with running() as parts:
+        await parts.view(a)
+        with pytest.raises(DeniedError):
+            view.current(platform.clock.now())
+        before = view.version
+        result = a.attest()
+        await until(lambda: view.version > before)
+        await until(lambda: A in view.members.hosts)
+        assert view.current(platform.clock.now()) == result
+
+
+async def test_bad_control_records_are_counted_and_passed_over(
+    platform: Platform, a: TestHost
+) -> None:
+    platform.log.put(MEMBERS, 0, b"verifier/host/G01/registry/a1", b"forged")
+    platform.log.put(MEMBERS, 0, None, b"no key")
+    platform.log.put(grants_topic(SECRET), 0, b"k", b"garbage")
+    async with running() as parts:
+        await parts.view(a, SECRET)
+        a.attest()
+        await until(lambda: A in a.host.view.members.hosts)
+        await until(lambda: len(a.audit.events) == 3)
+    assert {event for event, _ in a.audit.events} == {"control_record_dropped"}
+
+
+def test_a_policy_goes_forward_only(platform: Platform) -> None:
+    view = view_of(platform)
+    view.take_policy(replace(platform.policy, version=9))
+    assert view.policy.version == 9
+    with pytest.raises(UsageError) as caught:
+        view.take_policy(replace(platform.policy, version=8))
+    assert caught.value.reason is Reason.POLICY_INVALID
+    assert view.policy.version == 9
+
+
+def test_trust_does_not_change_under_a_running_agent(platform: Platform) -> None:
+    view = view_of(platform)
+    other = replace(platform.policy.trust, verifier_name="another")
+    with pytest.raises(UsageError, match="restart"):
+        view.take_policy(replace(platform.policy, version=8, trust=other))
+
+
+async def test_a_dataset_whose_policy_changes_ends_what_runs_on_it(platform: Platform) -> None:
+    view = view_of(platform)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(_ends(view))
+        await asyncio.sleep(0)
+        view.take_policy(replace(platform.policy, version=8))
+        await asyncio.sleep(0.01)
+        assert not task.done()  # the version alone is no change of the dataset
+        sets = {str(SECRET): dataset(SECRET, retention_s=1), str(OPEN): dataset(OPEN)}
+        view.take_policy(replace(platform.policy, version=9, datasets=sets))
+        async with asyncio.timeout(2):
+            await task
+
+
+async def _ends(view: WorldView) -> None:
+    with pytest.raises(UnavailableError):
+        await view.until_changed(SECRET, OPEN)
