@@ -21,6 +21,7 @@ from fabric.policy.types import LevelRule
 
 OUTCOMES = ("applied", "duplicate", "quarantined")
 """What applying did with changes; `duplicate` counts whole blocks a reader dropped."""
+WAYS = ("sends", "applies")
 OPERATIONS = ("enrol", "activate", "challenge", "attest")
 RESULTS = ("ok", "refused", "unavailable")
 ATTESTATIONS = ("attested", "refused", "unavailable")
@@ -40,6 +41,7 @@ PARTS = (
     *("capture", "publish", "apply", "stream", "grants", "quarantine", "other"),
 )
 """Kinds of parts that /readyz names; the kind is the first word of a part's name."""
+_DATASET = ("topic", "level")
 _BLOCK_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1)
 _REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _WAY_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -63,13 +65,11 @@ class _Role(Families):
         self._audit_failures = self._counter(
             "audit_write_failures_total", "Audit events that were not written."
         )
-        self._certificate = self._gauge(
-            "certificate_expiry_timestamp_seconds", "End of our certificate."
-        )
 
     def certificate(self, expires: datetime) -> None:
-        """The certificate that this process shows to others ends then."""
-        self._certificate.set(expires.timestamp())
+        """The platform's certificate of this process ends then; call once, hosts have none."""
+        text = "End of this process's own certificate."
+        self._gauge("certificate_expiry_timestamp_seconds", text).set(expires.timestamp())
 
     def policy(self, number: int, expires: datetime) -> None:
         """The policy in force."""
@@ -107,25 +107,26 @@ class AgentMetrics(_Role):
         pairs = [(rule.name, suite) for rule in rules for suite in rule.suites or ("",)]
         for family in (self._seal_s, self._open_s):
             start(family, pairs)
-        start(self._attestations, ((result,) for result in ATTESTATIONS))
+        start(self._attestations, [(result,) for result in ATTESTATIONS])
 
     def publishes(self, topic: Topic, suite: str) -> None:
         """This agent is to publish a dataset: its counters begin at zero."""
+        place = (str(topic), topic.level)
         for family in self._sealed:
-            family.labels(str(topic), topic.level, suite)
-        start(self._refused, ((str(topic), topic.level, reason) for reason in RECORD_REASONS))
+            start(family, [(*place, suite)])
+        start(self._refused, ((*place, reason) for reason in RECORD_REASONS))
 
     def reads(self, topic: Topic, suite: str) -> None:
         """This agent is to read a dataset: its counters begin at zero."""
         place = (str(topic), topic.level)
         for family in self._opened:
-            family.labels(*place, suite)
+            start(family, [(*place, suite)])
         start(self._applied, ((*place, outcome) for outcome in OUTCOMES))
         start(self._rejected, ((*place, reason) for reason in RECORD_REASONS))
         start(self._end_to_end, (place,))
 
     def _make_seal_and_open(self) -> None:
-        labels = ("topic", "level", "suite")
+        labels, refusal = (*_DATASET, "suite"), (*_DATASET, "reason")
         self._sealed = (
             self._counter("sealed_records_total", "Changes acknowledged in blocks.", labels),
             self._counter("sealed_blocks_total", "Blocks acknowledged.", labels),
@@ -140,29 +141,26 @@ class AgentMetrics(_Role):
         self._seal_s = self._histogram("seal_duration_seconds", "Per block.", labels[1:], _BLOCK_S)
         self._open_s = self._histogram("open_duration_seconds", "Per block.", labels[1:], _BLOCK_S)
         self._rejected = self._counter(
-            "rejected_records_total", "Records read and not taken.", ("topic", "level", "reason")
+            "rejected_records_total", "Records read and not taken.", refusal
         )
         self._refused = self._counter(
-            "refused_blocks_total",
-            "Own blocks that a gateway refused.",
-            ("topic", "level", "reason"),
+            "refused_blocks_total", "Own blocks that a gateway refused.", refusal
         )
 
     def _make_capture(self) -> None:
         self._captured = self._counter(
             "capture_changes_total", "Changes read from a source.", ("source", "level")
         )
+        source = ("source",)
         self._capture_lag = self._gauge(
-            "capture_lag_seconds",
-            "Age of the oldest committed change that is not acknowledged; 0 when idle.",
-            ("source",),
+            "capture_lag_seconds", "Age of the oldest unacknowledged commit; 0 when idle.", source
         )
-        self._capture_bytes = self._gauge("capture_lag_bytes", "Log kept for us.", ("source",))
+        self._capture_bytes = self._gauge("capture_lag_bytes", "Log kept for us.", source)
         self._capture_beat = self._gauge(
-            "capture_heartbeat_timestamp_seconds", "Last sign of life.", ("source",)
+            "capture_heartbeat_timestamp_seconds", "Last sign of life.", source
         )
         self._snapshot_left = self._gauge(
-            "snapshot_rows_remaining", "Rows of the snapshot still to be read.", ("source",)
+            "snapshot_rows_remaining", "Rows of the snapshot still to be read.", source
         )
 
     def _make_lag(self) -> None:
@@ -180,13 +178,13 @@ class AgentMetrics(_Role):
         )
         self._silent = self._gauge("stream_silent", "1 when three empty blocks are due.", stream)
         self._applied = self._counter(
-            "applied_records_total", "Effect on the target.", ("topic", "level", "outcome")
+            "applied_records_total", "Effect on the target.", (*_DATASET, "outcome")
         )
-        dataset = ("topic", "level")
-        self._quarantine = self._gauge("quarantine_records", "Waiting for a person.", dataset)
-        self._incomplete = self._gauge("dataset_incomplete", "1 while rows may lack.", dataset)
+        self._quarantine = self._gauge("quarantine_records", "Waiting for a person.", _DATASET)
+        self._incomplete = self._gauge("dataset_incomplete", "1 while rows may lack.", _DATASET)
+        self._last = self._gauge("last_change_timestamp_seconds", "Commit.", (*_DATASET, "way"))
         self._end_to_end = self._histogram(
-            "end_to_end_latency_seconds", "Source commit to local commit.", dataset, _WAY_S
+            "end_to_end_latency_seconds", "Source commit to local commit.", _DATASET, _WAY_S
         )
 
     def _make_trust(self) -> None:
@@ -202,10 +200,8 @@ class AgentMetrics(_Role):
         self._attestations = self._counter(
             "attestation_attempts_total", "Attestations tried.", ("result",)
         )
-        self._epoch = self._gauge("key_epoch", "Number of the epoch.", ("topic", "level"))
-        self._epoch_start = self._gauge(
-            "key_epoch_start_timestamp_seconds", "Its begin.", ("topic", "level")
-        )
+        self._epoch = self._gauge("key_epoch", "Number of the epoch.", _DATASET)
+        self._epoch_start = self._gauge("key_epoch_start_timestamp_seconds", "Its begin.", _DATASET)
         age = self._gauge("key_epoch_max_age_seconds", "Age at which an epoch is replaced.")
         age.set(EPOCH_AGE_S_MAX)
 
@@ -279,6 +275,10 @@ class AgentMetrics(_Role):
         """Whether the target may lack rows."""
         self._incomplete.labels(str(topic), topic.level).set(int(is_incomplete))
 
+    def moved(self, topic: Topic, way: str, commit: float) -> None:
+        """The last change sent or applied, by one of WAYS, was committed then (Unix seconds)."""
+        self._last.labels(str(topic), topic.level, one_of(way, WAYS)).set(commit)
+
     def end_to_end(self, topic: Topic, seconds: float) -> None:
         """A change took so long from source commit to local commit."""
         self._end_to_end.labels(str(topic), topic.level).observe(max(0.0, seconds))
@@ -303,11 +303,7 @@ class AgentMetrics(_Role):
 
 
 class GatewayMetrics(_Role):
-    """The gateway: requests, verdicts, connections.
-
-    Args:
-        rules: of the policy's levels.
-    """
+    """The gateway: requests, verdicts, connections; `rules` are of the policy's levels."""
 
     def __init__(self, rules: Collection[LevelRule]) -> None:
         super().__init__()

@@ -5,7 +5,10 @@ profiles of the platform: SVIDs of hosts and certificates of platform parts.
 """
 
 import ssl
+from datetime import datetime
 from pathlib import Path
+
+from cryptography import x509
 
 from fabric.model.errors import ConfigInvalid
 
@@ -44,6 +47,14 @@ def server_context(cert: Path, key: Path, ca: Path, *, demand: bool = True) -> s
     context.num_tickets = 0
     _load_own(context, cert, key)
     return context
+
+
+def certificate_end(cert: Path) -> datetime:
+    """When the first certificate of a PEM file ends, aware UTC; raises ConfigInvalid."""
+    try:
+        return x509.load_pem_x509_certificate(cert.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as exc:
+        raise ConfigInvalid(f"{cert}: holds no certificate that can be read") from exc
 
 
 def _restrict(context: ssl.SSLContext, ca: Path) -> None:

@@ -81,12 +81,12 @@ class Core:
         policy = await asyncio.to_thread(self._policies.load)
         self._clock = SystemClock()
         self._metrics = AgentMetrics([*policy.rules.values()])
-        self._metrics.policy(policy.version, policy.expires)
         audit = FileAudit(
             self._folder / "audit.jsonl", self._clock, failed=self._metrics.audit_failed
         )
         stack.callback(audit.close)
         self._telemetry = Telemetry(self.board, self._metrics, audit)
+        self._telemetry.approved(policy, config.agent.host)
         self._view = WorldView(config.agent.host, policy, rejected=self._telemetry.control_rejected)
         device = self._tpm or _device(config.tpm.tcti)
         self.identity = Identity(self._folder, device, ca=config.tls.ca)
@@ -301,7 +301,7 @@ class Core:
                 policy = await asyncio.to_thread(self._policies.refresh)
                 if policy is not None:
                     self._view.take_policy(policy)
-                    self._metrics.policy(policy.version, policy.expires)
+                    self._telemetry.approved(policy, self._config.agent.host)
                 self.board.show("policy", self._policy_reason())
             except FabricError as exc:
                 self._metrics.policy_refused()

@@ -61,6 +61,8 @@ async def publisher(
     resume = await asyncio.to_thread(state.source, source)
     lanes: dict[Topic, Lane] = {}
     for feed in feeds:
+        dataset = decide.dataset_of(host.view.policy, str(feed.topic))
+        host.telemetry.publishes(feed.topic, dataset.suite)
         if feed.sealed:
             lanes[feed.topic] = SealedLane(
                 host, feed.topic, feed.schema, heads=heads[feed.topic], streams=feed.partitions
@@ -107,6 +109,7 @@ async def read_partition(
     host: Host, part: str, dataset: Dataset, partition: int, target: BlockTarget
 ) -> None:
     """Read one partition into `target`, for ever; raises as the readers do."""
+    host.telemetry.reads(dataset.topic, dataset.suite)
     kind = SealedReader if is_sealed(host, dataset) else OpenReader
     reader = kind(host, dataset, partition, sink=target, part=part)
     async with asyncio.TaskGroup() as tasks:
@@ -125,7 +128,7 @@ async def apply_partition(
     except BaseException as exc:
         cause = cause_of(exc)
         if cause is not None and cause.reason is Reason.DATABASE_UNAVAILABLE:
-            await holder.broken()
+            await holder.broken(sink)
         raise
 
 

@@ -1,6 +1,7 @@
 """Run an agent until it is asked to stop: what `fabric agent run` does."""
 
 import asyncio
+import logging
 
 from fabric.agent.api import Agent
 from fabric.config import AgentConfig
@@ -15,5 +16,7 @@ async def run(config: AgentConfig, *, stop: asyncio.Event | None = None) -> None
     Raises:
         UsageError: policy or settings are unfit; exit code 2.
     """
+    # aiokafka logs each failed try; what matters of them is raised, and shown once.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     async with Agent(config):
         await (stop or asyncio.Event()).wait()

@@ -65,10 +65,14 @@ class SinkHolder:
             return {}
         return {topic: len(await sink.quarantined(topic)) for topic in self._opened}
 
-    async def broken(self) -> None:
-        """Throw the sink away; the next `use` opens another."""
+    async def broken(self, sink: ChangeSink) -> None:
+        """Throw this sink away; the next `use` opens another.
+
+        Nothing happens when another reader has done so: the one that is open now is not broken.
+        """
         async with self._lock:
-            await self._close()
+            if self._sink is sink:
+                await self._close()
 
     async def _close(self) -> None:
         sink, self._sink = self._sink, None

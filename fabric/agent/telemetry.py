@@ -11,11 +11,12 @@ from datetime import datetime
 from fabric.agent.epoch_machine import Why
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
-from fabric.metrics import ATTESTATIONS, AgentMetrics
+from fabric.metrics import ATTESTATIONS, WAYS, AgentMetrics
 from fabric.model.block import Block
 from fabric.model.errors import Reason, ReasonClass, class_of
 from fabric.model.limits import SILENCE_INTERVAL_S, SILENCES_MISSED_MAX
-from fabric.model.names import Stream, Topic
+from fabric.model.names import HostId, Stream, Topic
+from fabric.policy.types import Policy
 from fabric.ports import Applied, AuditLog
 
 _DUPLICATES = frozenset({"duplicate", "superseded"})
@@ -28,9 +29,13 @@ class Telemetry:
         self.board = board
         self._metrics = metrics
         self._audit = audit
-        self._commit_us: dict[tuple[Topic, int], int] = {}
+        self._reached: dict[tuple[Topic, int], float] = {}
 
     # Lanes
+
+    def publishes(self, topic: Topic, suite: str) -> None:
+        """A lane for a dataset was made; `suite` is empty for the open form."""
+        self._metrics.publishes(topic, suite)
 
     def held(self, topic: Topic, reason: Reason | None, detail: str) -> None:
         """A lane cannot go on for `reason`; None: it goes on."""
@@ -38,7 +43,7 @@ class Telemetry:
 
     def refused(self, topic: Topic, reason: Reason, *, loud: bool) -> None:
         """A block was refused; `loud` ones are audited."""
-        self._metrics.refused(topic.level, reason)
+        self._metrics.refused(topic, reason)
         if loud:
             self._audit.write("block_refused", {"topic": str(topic), "reason": reason.value})
 
@@ -50,13 +55,15 @@ class Telemetry:
         """A block was acknowledged; `suite` is empty for the open form."""
         topic = block.stream.topic
         self._metrics.sealed(
-            topic.level,
+            topic,
             suite,
             changes=block.count,
             plaintext_bytes=plaintext_bytes,
             sealed_bytes=sent_bytes,
         )
         self._metrics.captured(block.stream.origin.source, topic.level, block.count)
+        if block.runs:
+            self._metrics.moved(topic, WAYS[0], block.runs[-1].commit_us / 1e6)
 
     def epoch_opened(self, topic: Topic, why: Why, number: int, started: datetime) -> None:
         """A new epoch was acknowledged."""
@@ -78,6 +85,10 @@ class Telemetry:
 
     # Readers
 
+    def reads(self, topic: Topic, suite: str) -> None:
+        """A reader of a dataset was made; `suite` is empty for the open form."""
+        self._metrics.reads(topic, suite)
+
     def paused(self, part: str, reason: Reason | None) -> None:
         """A reader waits for `reason`; None: it goes on."""
         self.board.show(part, reason, "waiting" if reason else "")
@@ -85,33 +96,33 @@ class Telemetry:
     def stopped(self, stream: Stream, reason: Reason) -> None:
         """A stream ended, until a person looks."""
         self.board.show(f"stream {stream}", reason, "stopped; nothing more of it is applied")
-        self._metrics.rejected(stream.topic.level, reason)
+        self._metrics.rejected(stream.topic, reason)
         self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
 
     def dropped(self, topic: Topic, offset: int, reason: Reason | None, outcome: str) -> None:
         """A record was passed over; one with a reason is audited."""
         if reason is not None:
-            self._metrics.rejected(topic.level, reason)
+            self._metrics.rejected(topic, reason)
             self._audit.write(
                 "record_dropped",
                 {"topic": str(topic), "offset": offset, "reason": reason.value},
             )
         elif outcome in _DUPLICATES:
-            self._metrics.applied(topic.level, "duplicate")
+            self._metrics.applied(topic, "duplicate")
 
     def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
         """A block was verified and opened; `suite` is empty for the open form."""
-        level = block.stream.topic.level
+        topic = block.stream.topic
         self._metrics.opened(
-            level, suite, changes=block.count, sealed_bytes=sealed_bytes, seconds=seconds
+            topic, suite, changes=block.count, sealed_bytes=sealed_bytes, seconds=seconds
         )
 
     def applied(self, block: Block, applied: Applied) -> None:
         """A block's changes are in the target."""
         topic = block.stream.topic
-        self._metrics.applied(topic.level, "applied", applied.applied)
+        self._metrics.applied(topic, "applied", applied.applied)
         if applied.quarantined:
-            self._metrics.applied(topic.level, "quarantined", applied.quarantined)
+            self._metrics.applied(topic, "quarantined", applied.quarantined)
             self._audit.write(
                 "change_quarantined",
                 {
@@ -122,28 +133,48 @@ class Telemetry:
             )
         self._metrics.incomplete(topic, applied.state.incomplete)
         if block.runs:
-            commit_us = block.runs[-1].commit_us
-            self._commit_us[topic, block.stream.partition] = commit_us
-            self._metrics.end_to_end(topic.level, time.time() - commit_us / 1e6)
+            commit = block.runs[-1].commit_us / 1e6
+            self._reach(topic, block.stream.partition, commit)
+            self._metrics.end_to_end(topic, time.time() - commit)
+            self._metrics.moved(topic, WAYS[1], commit)
 
     def quarantine(self, topic: Topic, records: int) -> None:
         """How many changes wait for a person."""
         self._metrics.quarantine(topic, records)
 
     def lag(self, topic: Topic, partition: int, *, records: int, heard_s: float) -> None:
-        """How many records the log is ahead of the target; seconds since one came."""
-        commit_us = self._commit_us.get((topic, partition))
-        seconds = time.time() - commit_us / 1e6 if records and commit_us else 0.0
-        self._metrics.lag(topic, partition, records=records, seconds=seconds)
+        """How many records the log is ahead of the target; seconds since one came.
+
+        What is unapplied was committed after the last applied change, or came after the
+        target was last seen level with the log: the later of the two bounds its age.
+        """
+        now = time.time()
+        place = (topic, partition)
+        if records <= 0 or place not in self._reached:
+            self._reach(topic, partition, now)
+        self._metrics.lag(
+            topic, partition, records=records, seconds=now - self._reached[place], measured=now
+        )
         silent = heard_s > SILENCES_MISSED_MAX * SILENCE_INTERVAL_S
         self._metrics.silent(topic, partition, silent)
 
+    def _reach(self, topic: Topic, partition: int, at: float) -> None:
+        """Everything committed up to `at` (Unix seconds) is in the target."""
+        self._reached[topic, partition] = max(at, self._reached.get((topic, partition), 0.0))
+
     # Trust
+
+    def approved(self, policy: Policy, me: HostId) -> None:
+        """A policy is in force, in which this host may have an approval."""
+        self._metrics.policy(policy.version, policy.expires)
+        approval = policy.approvals.get(me)
+        if approval is not None:
+            self._metrics.approved_until(approval.not_after)
 
     def attested(self, result: Result) -> None:
         """The host has a new result."""
         self._metrics.attestation(ATTESTATIONS[0])
-        self._metrics.attested_until(result.expires)
+        self._metrics.attested(result.issued, result.expires)
 
     def not_attested(self, reason: Reason) -> None:
         """Enrolment or attestation failed."""

@@ -147,10 +147,12 @@ class WorldView:
         await follow(log, grants_topic(topic), self._feeder(topic), asyncio.Event())
 
     async def _watch(self, show: Callable[[Reason | None, str], None]) -> None:
+        was_whole = False
         while True:
             lagging = [name for name, event in self._caught_up.items() if not event.is_set()]
-            reason = Reason.BROKER_UNAVAILABLE if lagging else None
-            show(reason, f"reading {', '.join(lagging)}" if lagging else "")
+            was_whole = was_whole or not lagging
+            why = Reason.BROKER_UNAVAILABLE if was_whole else Reason.NOT_READY
+            show(why if lagging else None, f"reading {', '.join(lagging)}" if lagging else "")
             await asyncio.sleep(_WATCH_S)
 
     def _feed_members(self, record: Record) -> None:

@@ -29,7 +29,7 @@ from fabric.ports import Clock
 from fabric.store.audit import FileAudit
 from fabric.store.clock import SystemClock
 from fabric.store.policy_folder import PolicyFolder
-from fabric.tls import client_context, server_context
+from fabric.tls import certificate_end, client_context, server_context
 from fabric.web.server import serving
 
 _log = logging.getLogger(__name__)
@@ -148,6 +148,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
         stack.callback(ledger.close)
         clock = SystemClock(await ledger.do(Ledger.newest))
         metrics = AuthorityMetrics()
+        metrics.certificate(certificate_end(config.tls.certificate))
         audit = FileAudit(part.folder / _AUDIT, clock, failed=metrics.audit_failed)
         stack.callback(audit.close)
         log = _log_of(config)

@@ -87,7 +87,8 @@ async def _policy(config: AgentConfig) -> str:
     approval = approval_of(policy, config.agent.host, now)
     if approval.ak_name is None:
         raise DeniedError(
-            Reason.NOT_APPROVED, "the approval lacks the attestation key; see fabric authority list"
+            Reason.NOT_APPROVED,
+            "the approval lacks the attestation key; see fabric authority enrolments",
         )
     return f"version {policy.version}, approval {approval.number}, level {approval.security_level}"
 
@@ -157,7 +158,7 @@ async def _source(kind: str, url: str) -> str:
                 raise UnavailableError(
                     Reason.DATABASE_UNAVAILABLE, f"cannot connect: {type(exc).__name__}"
                 ) from exc
-        if not Path(url).is_file():
+        if not Path(url.removeprefix("sqlite:///")).is_file():
             raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "the database file is missing")
         return "SQLite file"
 

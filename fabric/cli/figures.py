@@ -4,7 +4,7 @@ Pure: bytes and texts of /metrics and /readyz come in, rows go out. The names of
 metrics are those of fabric.metrics; the names of parts are the agent's status board's.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -83,12 +83,14 @@ class Samples:
             value for has, value in self._found.get(f"fabric_{name}", ()) if wanted <= has.items()
         ]
 
-    def value(
-        self, name: str, how: Callable[[Iterable[float]], float] = max, **labels: str
-    ) -> float | None:
-        """Those values as one, `max` or `sum`; None when there are none."""
+    def value(self, name: str, **labels: str) -> float | None:
+        """The greatest of those values; None when there is none."""
+        return max(self.values(name, **labels), default=None)
+
+    def total(self, name: str, **labels: str) -> float | None:
+        """Their sum; None when there is none."""
         values = self.values(name, **labels)
-        return how(values) if values else None
+        return sum(values) if values else None
 
     def time(self, name: str, **labels: str) -> datetime | None:
         """The latest of timestamps; None when there is none but zero, which means never."""
@@ -236,10 +238,9 @@ def row_of(flow: Flow, page: Page, config: str) -> Row:
         config: path of agent.toml, for the commands in remedies.
     """
     samples, topic = page.samples, str(flow.topic)
-    moved = {"topic": topic, "way": flow.way.value}
     sends = flow.way is Way.SENDS
     lag_bytes = samples.value("capture_lag_bytes", source=flow.source) if sends else None
-    lag_records = None if sends else samples.value("consumer_lag_records", sum, topic=topic)
+    lag_records = None if sends else samples.total("consumer_lag_records", topic=topic)
     lag_seconds = (
         samples.value("capture_lag_seconds", source=flow.source)
         if sends
@@ -249,13 +250,20 @@ def row_of(flow: Flow, page: Page, config: str) -> Row:
     return Row(
         flow=flow,
         state=_state(found, lag_records if flow.way is Way.APPLIES else lag_seconds),
-        rows=int(samples.value("dataset_changes_total", **moved) or 0),
+        rows=int(_moved(flow, samples)),
         lag_records=None if lag_records is None else int(lag_records),
         lag_seconds=lag_seconds,
         lag_bytes=None if lag_bytes is None else int(lag_bytes),
-        last_change=samples.time("dataset_last_change_timestamp_seconds", **moved),
+        last_change=samples.time("last_change_timestamp_seconds", topic=topic, way=flow.way.value),
         problems=tuple(problem for _, problem in found),
     )
+
+
+def _moved(flow: Flow, samples: Samples) -> float:
+    topic = str(flow.topic)
+    if flow.way is Way.SENDS:
+        return samples.total("sealed_records_total", topic=topic) or 0
+    return samples.total("applied_records_total", topic=topic, outcome="applied") or 0
 
 
 def lags_of(row: Row, samples: Samples) -> list[Lag]:

@@ -151,9 +151,11 @@ async def _try_look(config: AgentConfig, path: Path) -> Look:
 
 
 async def _wait(config: AgentConfig, path: Path) -> Look:
-    while not (seen := await _try_look(config, path)).is_healthy:
+    while True:
+        seen = await _try_look(config, path)
+        if seen.is_healthy:
+            return seen
         await asyncio.sleep(_EVERY_S)
-    return seen
 
 
 async def _watch(

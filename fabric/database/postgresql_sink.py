@@ -61,6 +61,7 @@ class PostgresSink:
     ) -> AsyncIterator["asyncpg.Connection[Any]"]:
         """The connection, for one caller at a time; a failure of it closes it."""
         async with self._lock:
+            self._demand_open()
             try:
                 with translated(doing, data_passes=data_passes):
                     async with asyncio.timeout(_APPLY_S_MAX):
@@ -165,7 +166,13 @@ class PostgresSink:
         now = time.monotonic()
         return now - self._waiting.get(stream, now) < _WAIT_S_MAX
 
+    def _demand_open(self) -> None:
+        """A sink that was thrown away must neither connect anew nor look like a wrong setting."""
+        if not self._targets:
+            raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "target is closed")
+
     def _table(self, topic: Topic) -> TargetTable:
+        self._demand_open()
         table = self._tables.get(str(topic))
         if table is None:
             raise UsageError(Reason.TOPIC_UNKNOWN, f"{topic} is not applied to this database")
@@ -239,7 +246,7 @@ class PostgresSink:
     async def close(self) -> None:
         """Close the connection."""
         await self._disconnect()
-        self._tables = {}
+        self._tables, self._targets = {}, ()
 
 
 def _single(change: Change) -> Run:

@@ -19,7 +19,7 @@ from fabric.metrics import GatewayMetrics
 from fabric.model.errors import FabricError, Reason, UsageError
 from fabric.store.clock import SystemClock
 from fabric.store.policy_folder import PolicyFolder
-from fabric.tls import client_context, server_context
+from fabric.tls import certificate_end, client_context, server_context
 from fabric.web import server as pages
 
 _log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> No
     policies = PolicyFolder(config.policy.folder)
     policy = await asyncio.to_thread(policies.load)
     metrics = GatewayMetrics(tuple(policy.rules.values()))
+    metrics.certificate(certificate_end(config.tls.certificate))
     clock = SystemClock()
     parts = _parts(config, metrics, clock)
     log = KafkaLog(

@@ -2,7 +2,9 @@
 
 Several of its close methods await their own tasks and swallow CancelledError, also
 one that was meant for the caller. A swallowed one would let a reader live on that its
-TaskGroup is waiting for, for ever.
+TaskGroup is waiting for, for ever. Others let the CancelledError of their own task out
+(the fetcher's close, while a broker is away): a caller that took it for its own would
+end in silence.
 """
 
 import asyncio
@@ -13,7 +15,9 @@ from aiokafka.errors import KafkaError
 
 
 async def close_within(seconds: float, *steps: Callable[[], Awaitable[object]]) -> bool:
-    """Run closing steps in order; whether all ended in time. Their failures do not matter.
+    """Run closing steps in order; whether all ended well and in time.
+
+    A step that fails does not keep the later ones from running.
 
     Raises:
         CancelledError: the caller was cancelled meanwhile, even if a step swallowed it.
@@ -22,11 +26,24 @@ async def close_within(seconds: float, *steps: Callable[[], Awaitable[object]]) 
     assert mine is not None
     before = mine.cancelling()
     done = False
-    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            for step in steps:
-                await step()
-            done = True
+            results = [await _ends_well(step, mine, before) for step in steps]
+            done = all(results)
     if mine.cancelling() > before:
         raise asyncio.CancelledError
     return done
+
+
+async def _ends_well(
+    step: Callable[[], Awaitable[object]], mine: "asyncio.Task[object]", before: int
+) -> bool:
+    try:
+        await step()
+    except asyncio.CancelledError:
+        if mine.cancelling() > before:
+            raise
+        return False  # one of the library's own tasks was cancelled, not we
+    except (TimeoutError, KafkaError, OSError):
+        return False
+    return True

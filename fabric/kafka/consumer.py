@@ -29,6 +29,7 @@ _POLL_S = 0.5
 _FETCH_BYTES_MAX = 4 * 1024 * 1024
 _RECORDS_MAX = 1_000
 _WATCH_S = 5.0
+_WATCH_ANSWER_S_MAX = 5.0  # a broker that is away must be named soon
 _CLOSE_S_MAX = 5.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -86,10 +87,10 @@ class PartitionConsumer:
         """Go on reading at `offset`."""
         self._consumer.seek(self._place, offset)
 
-    async def bounds(self) -> tuple[int, int]:
+    async def bounds(self, *, wait_s: float = REQUEST_S_MAX) -> tuple[int, int]:
         """First offset and the offset after the last record."""
         try:
-            async with asyncio.timeout(REQUEST_S_MAX):
+            async with asyncio.timeout(wait_s):
                 first = await self._consumer.beginning_offsets([self._place])
                 end = await self._consumer.end_offsets([self._place])
         except (KafkaError, OSError, TimeoutError) as exc:
@@ -119,7 +120,7 @@ class PartitionConsumer:
             return
         self._moved_at = now
         position = await self._consumer.position(self._place)
-        first, end = await self.bounds()
+        first, end = await self.bounds(wait_s=_WATCH_ANSWER_S_MAX)
         if position < first:
             raise DeniedError(Reason.HISTORY_LOST, "log starts after the wanted offset")
         if end > position:
@@ -142,7 +143,8 @@ class PartitionConsumer:
 
     async def close(self) -> None:
         """Disconnect within a few seconds, whatever state the library is in."""
-        await close_within(_CLOSE_S_MAX, self._consumer.stop)
+        # When the library's own closing fails half-way, its connections are still open.
+        await close_within(_CLOSE_S_MAX, self._consumer.stop, self._consumer._client.close)
 
 
 def _record(item: Any) -> Record:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from fabric.config import Address
+from fabric.metrics import watching
 from fabric.model.errors import ConfigInvalid, Reason
 
 _log = logging.getLogger(__name__)
@@ -29,10 +30,11 @@ async def serving(
     Raises:
         ConfigInvalid: the address cannot be bound.
     """
+    told = _Ready(ready)
     app = web.Application()
     app.router.add_get("/metrics", make_aiohttp_handler(registry))
     app.router.add_get("/livez", _live)
-    app.router.add_get("/readyz", _Ready(ready).handle)
+    app.router.add_get("/readyz", told.handle)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -49,7 +51,8 @@ async def serving(
             raise ConfigInvalid(
                 f"web.listen: {listen} cannot be bound ({exc.strerror}); choose a free address"
             ) from exc
-        yield int(runner.addresses[0][1])
+        with watching(registry, told.parts):
+            yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
 
@@ -64,14 +67,18 @@ class _Ready:
     def __init__(self, ready: Readiness) -> None:
         self._ready = ready
 
+    def parts(self) -> Mapping[str, str | None]:
+        """Each part with its reason; whatever goes wrong must not read as ready."""
+        try:
+            return dict(self._ready())
+        except Exception:  # noqa: BLE001  # whatever it is, it must not read as ready
+            _log.exception("readiness cannot be told")
+            return {"readiness": str(Reason.INTERNAL)}
+
     async def handle(self, request: web.Request) -> web.Response:
         """200 when every part is ready, else 503; the body names each part's reason."""
         del request
-        try:
-            parts = dict(self._ready())
-        except Exception:  # noqa: BLE001  # whatever it is, it must not read as ready
-            _log.exception("readiness cannot be told")
-            parts = {"readiness": str(Reason.INTERNAL)}
+        parts = self.parts()
         waiting = {part: why for part, why in parts.items() if why is not None}
         body = {"status": "not ready" if waiting else "ready", "parts": parts}
         return web.json_response(body, status=503 if waiting else 200)

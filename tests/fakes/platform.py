@@ -288,8 +288,13 @@ class TestHost:
         return self.platform.attest(self.id, self.keys, **changes)  # type: ignore[arg-type]
 
     def metric(self, name: str, **labels: str) -> float:
-        """A sample of this host's metrics."""
-        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+        """Sum of this host's samples of `name` that carry these labels."""
+        return sum(
+            sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
 
 __all__ = ["AUTHORITY", "Platform", "TestHost"]

@@ -1,7 +1,7 @@
 """Metrics: names and labels as the catalogue has them, zeros from the start, no surprises."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -10,16 +10,20 @@ from fabric.metrics import (
     GATEWAY_APIS,
     OPERATIONS,
     OUTCOMES,
+    PARTS,
     RECORD_REASONS,
     AgentMetrics,
     AuthorityMetrics,
     GatewayMetrics,
+    watching,
 )
 from fabric.model.errors import Reason, UsageError
+from fabric.model.limits import EPOCH_AGE_S_MAX
 from fabric.model.names import Topic
 from tests.fakes.policy_files import policy
 
 TOPIC = Topic.parse("secret.G01.residents")
+OPEN = Topic.parse("public.G01.wards")
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 RULES = tuple(policy().rules.values())
 FORBIDDEN = {"user", "key", "host", "agency", "instance", "role"}
@@ -29,15 +33,24 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
     return registry.get_sample_value(f"fabric_{name}", labels)
 
 
+def place(topic: Topic) -> dict[str, str]:
+    return {"topic": str(topic), "level": topic.level}
+
+
 def test_zero_is_there_before_anything_happened() -> None:
-    agent = AgentMetrics(RULES).registry
-    assert value(agent, "sealed_records_total", level="secret", suite="hybrid") == 0
-    assert value(agent, "sealed_records_total", level="public", suite="") == 0
-    assert value(agent, "sealed_records_total", level="public", suite="hybrid") is None
+    metrics = AgentMetrics(RULES)
+    metrics.publishes(OPEN, "")
+    metrics.reads(TOPIC, "hybrid")
+    agent = metrics.registry
+    assert value(agent, "sealed_records_total", **place(OPEN), suite="") == 0
+    assert value(agent, "sealed_records_total", **place(TOPIC), suite="hybrid") is None
+    assert value(agent, "opened_records_total", **place(TOPIC), suite="hybrid") == 0
+    assert value(agent, "end_to_end_latency_seconds_count", **place(TOPIC)) == 0
     for reason in RECORD_REASONS:
-        assert value(agent, "rejected_records_total", level="secret", reason=reason) == 0
+        assert value(agent, "rejected_records_total", **place(TOPIC), reason=reason) == 0
+        assert value(agent, "refused_blocks_total", **place(OPEN), reason=reason) == 0
     for outcome in OUTCOMES:
-        assert value(agent, "applied_records_total", level="secret", outcome=outcome) == 0
+        assert value(agent, "applied_records_total", **place(TOPIC), outcome=outcome) == 0
     gateway = GatewayMetrics(RULES).registry
     for reason in RECORD_REASONS:
         assert value(gateway, "gateway_denied_total", level="secret", reason=reason) == 0
@@ -52,63 +65,74 @@ def test_zero_is_there_before_anything_happened() -> None:
 
 def test_agent_counts_what_it_seals_opens_applies_and_refuses() -> None:
     metrics = AgentMetrics(RULES)
-    metrics.sealed("secret", "hybrid", changes=5, plaintext_bytes=100, sealed_bytes=150)
+    metrics.sealed(TOPIC, "hybrid", changes=5, plaintext_bytes=100, sealed_bytes=150)
     metrics.seal_took("secret", "hybrid", 0.001)
-    metrics.opened("secret", "hybrid", changes=3, sealed_bytes=70, seconds=0.002)
-    metrics.rejected("secret", Reason.REPLAYED)
-    metrics.rejected("secret", Reason.INTERNAL)
-    metrics.refused("secret", Reason.TOO_OLD)
-    metrics.applied("secret", "applied", 7)
-    metrics.applied("secret", "duplicate")
+    metrics.opened(TOPIC, "hybrid", changes=3, sealed_bytes=70, seconds=0.002)
+    metrics.rejected(TOPIC, Reason.REPLAYED)
+    metrics.rejected(TOPIC, Reason.INTERNAL)
+    metrics.refused(TOPIC, Reason.TOO_OLD)
+    metrics.applied(TOPIC, "applied", 7)
+    metrics.applied(TOPIC, "duplicate")
     metrics.captured("registry", "secret", 9)
     found = metrics.registry
-    pair = {"level": "secret", "suite": "hybrid"}
+    took = {"level": "secret", "suite": "hybrid"}
+    pair = {**place(TOPIC), "suite": "hybrid"}
     assert value(found, "sealed_records_total", **pair) == 5
     assert value(found, "sealed_blocks_total", **pair) == 1
     assert value(found, "sealed_plaintext_bytes_total", **pair) == 100
     assert value(found, "sealed_bytes_total", **pair) == 150
-    assert value(found, "seal_duration_seconds_count", **pair) == 1
+    assert value(found, "seal_duration_seconds_count", **took) == 1
     assert value(found, "opened_records_total", **pair) == 3
     assert value(found, "opened_bytes_total", **pair) == 70
-    assert value(found, "open_duration_seconds_count", **pair) == 1
-    assert value(found, "rejected_records_total", level="secret", reason="replayed") == 1
-    assert value(found, "refused_blocks_total", level="secret", reason="too_old") == 1
-    assert value(found, "applied_records_total", level="secret", outcome="applied") == 7
-    assert value(found, "applied_records_total", level="secret", outcome="duplicate") == 1
+    assert value(found, "open_duration_seconds_count", **took) == 1
+    assert value(found, "rejected_records_total", **place(TOPIC), reason="replayed") == 1
+    assert value(found, "refused_blocks_total", **place(TOPIC), reason="too_old") == 1
+    assert value(found, "applied_records_total", **place(TOPIC), outcome="applied") == 7
+    assert value(found, "applied_records_total", **place(TOPIC), outcome="duplicate") == 1
     assert value(found, "capture_changes_total", source="registry", level="secret") == 9
 
 
 def test_agent_shows_lag_never_below_zero() -> None:
     metrics = AgentMetrics(RULES)
-    metrics.lag(TOPIC, 0, records=-3, seconds=-1.0)
+    metrics.lag(TOPIC, 0, records=-3, seconds=-1.0, measured=1.0)
     metrics.capture_lag("registry", seconds=-2, log_bytes=-1, rows_left=-1)
-    metrics.end_to_end("secret", -5)
-    place = {"topic": str(TOPIC), "partition": "0", "level": "secret"}
-    assert value(metrics.registry, "consumer_lag_records", **place) == 0
-    assert value(metrics.registry, "consumer_lag_seconds", **place) == 0
+    metrics.end_to_end(TOPIC, -5)
+    stream = {**place(TOPIC), "partition": "0"}
+    assert value(metrics.registry, "consumer_lag_records", **stream) == 0
+    assert value(metrics.registry, "consumer_lag_seconds", **stream) == 0
     assert value(metrics.registry, "capture_lag_seconds", source="registry") == 0
-    metrics.lag(TOPIC, 0, records=12, seconds=3.5)
+    metrics.lag(TOPIC, 0, records=0, seconds=9.0, measured=2.0)
+    assert value(metrics.registry, "consumer_lag_seconds", **stream) == 0
+    metrics.lag(TOPIC, 0, records=12, seconds=3.5, measured=3.0)
+    assert value(metrics.registry, "consumer_lag_timestamp_seconds", **stream) == 3
     metrics.capture_lag("registry", seconds=2, log_bytes=10, rows_left=4)
-    assert value(metrics.registry, "consumer_lag_records", **place) == 12
-    assert value(metrics.registry, "consumer_lag_seconds", **place) == 3.5
+    assert value(metrics.registry, "consumer_lag_records", **stream) == 12
+    assert value(metrics.registry, "consumer_lag_seconds", **stream) == 3.5
     assert value(metrics.registry, "snapshot_rows_remaining", source="registry") == 4
-    assert value(metrics.registry, "end_to_end_latency_seconds_sum", level="secret") == 0
+    assert value(metrics.registry, "end_to_end_latency_seconds_sum", **place(TOPIC)) == 0
 
 
 def test_agent_shows_trust_and_datasets() -> None:
     metrics = AgentMetrics(RULES)
-    metrics.attested_until(NOW)
+    metrics.attested(NOW - timedelta(minutes=10), NOW)
+    metrics.approved_until(NOW + timedelta(days=30))
     metrics.attestation("attested")
     metrics.epoch(TOPIC, 4, NOW)
     metrics.quarantine(TOPIC, 2)
     metrics.incomplete(TOPIC, True)
     metrics.silent(TOPIC, 0, True)
+    metrics.moved(TOPIC, "sends", 5.0)
     metrics.capture_alive("registry", NOW)
     found, dataset = metrics.registry, {"topic": str(TOPIC), "level": "secret"}
     assert value(found, "attestation_expiry_timestamp_seconds") == NOW.timestamp()
+    assert value(found, "attestation_lifetime_seconds") == 600
+    month = (NOW + timedelta(days=30)).timestamp()
+    assert value(found, "approval_expiry_timestamp_seconds") == month
     assert value(found, "attestation_attempts_total", result="attested") == 1
     assert value(found, "key_epoch", **dataset) == 4
+    assert value(found, "last_change_timestamp_seconds", way="sends", **dataset) == 5
     assert value(found, "key_epoch_start_timestamp_seconds", **dataset) == NOW.timestamp()
+    assert value(found, "key_epoch_max_age_seconds") == EPOCH_AGE_S_MAX
     assert value(found, "quarantine_records", **dataset) == 2
     assert value(found, "dataset_incomplete", **dataset) == 1
     assert value(found, "stream_silent", partition="0", **dataset) == 1
@@ -122,6 +146,7 @@ def test_every_role_shows_policy_revocations_and_audit() -> None:
         metrics.revocations(3, NOW)
         metrics.revocations(4, None)
         metrics.audit_failed()
+        metrics.certificate(NOW)
         found = metrics.registry
         assert value(found, "policy_version") == 7
         assert value(found, "policy_expiry_timestamp_seconds") == NOW.timestamp()
@@ -129,6 +154,18 @@ def test_every_role_shows_policy_revocations_and_audit() -> None:
         assert value(found, "revocation_list_number") == 4
         assert value(found, "revocation_list_timestamp_seconds") == NOW.timestamp()
         assert value(found, "audit_write_failures_total") == 1
+        assert value(found, "certificate_expiry_timestamp_seconds") == NOW.timestamp()
+
+
+def test_parts_that_wait_are_counted_by_kind_while_the_process_serves() -> None:
+    registry = AgentMetrics(RULES).registry
+    parts = {"apply a:0": "gap", "apply b:0": "gap", "capture c": None, "figures": "internal"}
+    with watching(registry, lambda: parts):
+        seen = {kind: value(registry, "parts_waiting", part=kind) for kind in PARTS}
+        assert seen.pop("apply") == 2
+        assert seen.pop("other") == 1
+        assert set(seen.values()) == {0}
+    assert value(registry, "parts_waiting", part="apply") is None
 
 
 def test_gateway_counts_requests_and_verdicts() -> None:
@@ -166,7 +203,7 @@ def test_authority_counts_requests_refusals_and_hosts() -> None:
 def test_word_outside_its_closed_set_is_our_bug() -> None:
     agent, authority = AgentMetrics(RULES), AuthorityMetrics()
     with pytest.raises(UsageError):
-        agent.applied("secret", "lost")
+        agent.applied(TOPIC, "lost")
     with pytest.raises(UsageError):
         agent.attestation("perhaps")
     with pytest.raises(UsageError):

@@ -3,13 +3,14 @@
 import asyncio
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from fabric.authority.pki import Ca, issue_platform, make_ca
 from fabric.model.errors import ConfigInvalid
-from fabric.tls import client_context, server_context
+from fabric.tls import certificate_end, client_context, server_context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,3 +146,13 @@ def test_key_under_a_password_is_refused_and_nobody_is_asked(ours: Pki, tmp_path
     )
     with pytest.raises(ConfigInvalid, match="locked.key"):
         server_context(ours.cert, locked, ours.ca)
+
+
+def test_the_end_of_a_certificate_is_read_from_its_file(ours: Pki) -> None:
+    left = certificate_end(ours.cert) - datetime.now(UTC)
+    assert timedelta(hours=23) < left <= timedelta(days=1)
+
+
+def test_a_file_without_a_certificate_is_named(ours: Pki) -> None:
+    with pytest.raises(ConfigInvalid, match="key"):
+        certificate_end(ours.key)

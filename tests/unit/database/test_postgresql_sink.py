@@ -9,7 +9,7 @@ import pytest
 from fabric.database import postgresql_sink
 from fabric.database.postgresql_sink import PostgresSink
 from fabric.model.change import Op
-from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
+from fabric.model.errors import ConfigInvalid, Reason, UnavailableError
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import (
     ITEMS_DDL,
@@ -39,8 +39,9 @@ async def test_two_datasets_cannot_share_a_table() -> None:
 
 
 async def test_a_sink_that_is_not_open_says_so() -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UnavailableError) as caught:
         await Applying(PostgresSink("postgresql://127.0.0.1:1/x")).upsert(item(1))
+    assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
 
 
 @pytest.mark.integration

@@ -60,3 +60,17 @@ async def test_failures_do_not_matter() -> None:
 
     assert not await close_within(1, fail)
     assert await close_within(1, well, well)
+
+
+async def test_a_cancellation_of_the_librarys_own_task_is_not_ours() -> None:
+    """aiokafka's fetcher awaits a task that it has just cancelled."""
+    closed = []
+
+    async def leak() -> None:
+        raise asyncio.CancelledError
+
+    async def step() -> None:
+        closed.append(1)
+
+    assert not await close_within(1, leak, step)
+    assert closed == [1]

@@ -1,0 +1,160 @@
+"""The fabric's two hosts in the load test: agents whose ends are memory instead of databases.
+
+Everything between those ends is the agent's own: publish machine, lanes, epochs, log,
+readers, chain. What is measured is therefore what `fabric agent run` does for a row,
+or `Agent.subscribe`, apart from the database.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import fabric
+from fabric.agent.host import Host
+from fabric.agent.parts import publisher, read_partition, run_publisher
+from fabric.config import BlockConfig
+from fabric.kafka.log import KafkaLog
+from fabric.model.names import Topic
+from fabric.policy import decide
+from loadtest.links import Route
+from loadtest.meter import Measured, Meter
+from loadtest.memory_ends import MemorySource, MemoryTarget
+from loadtest.rows import Row, slices
+
+_WAIT_S_MAX = 120.0
+_ACK_EVERY = 10_000
+_SOURCE = "bench"
+
+
+class _Timed(KafkaLog):
+    """The log, noting when the last append to a topic was acknowledged."""
+
+    def on_append(self, topics: Sequence[str], call: Callable[[], None]) -> None:
+        """Call `call` after each acknowledged append to one of `topics`."""
+        self._watched, self._call = frozenset(topics), call
+
+    async def append(self, topic: str, partition: int, records: Any) -> int:
+        """As KafkaLog."""
+        offset = await super().append(topic, partition, records)
+        if topic in self._watched:
+            self._call()
+        return offset
+
+
+class BenchHost:
+    """One agent of the load test; use it with `async with`."""
+
+    def __init__(self, config: str, brokers: str) -> None:
+        self._agent = fabric.Agent.from_config(config)
+        self._brokers = brokers
+        self._stack = AsyncExitStack()
+        self._targets: dict[Topic, MemoryTarget] = {}
+
+    async def __aenter__(self) -> "BenchHost":
+        await self._stack.enter_async_context(self._agent)
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self._stack.aclose()
+
+    async def ready(self) -> None:
+        """Wait until the host is attested."""
+        async with asyncio.timeout(_WAIT_S_MAX):
+            await self._agent.wait_started()
+
+    async def _host(self) -> Host:
+        return await self._agent._core.host()
+
+    async def produce(
+        self,
+        topics: list[str],
+        route: Route,
+        rows: Sequence[Row],
+        *,
+        seconds: float,
+        records_max: int,
+        block: BlockConfig,
+        transaction: int = 1_000,
+    ) -> Measured:
+        """Publish slices of `rows` through the agent's publisher to gateway or broker.
+
+        Args:
+            route: the gateway with this host's own certificate, or the broker with a
+                super-user's, which is the way round the gateway.
+            transaction: rows of one committed transaction of the source.
+        """
+        host = await self._host()
+        context = host.identity.context()
+        if route.certificate.name != "svid.pem":
+            context = route.context()
+        log = _Timed([self._brokers], [route.bootstrap], _keep(context), client_id="loadtest")
+        names = [Topic.parse(topic) for topic in topics]
+        source = MemorySource(
+            names, slices(rows, transaction), seconds=seconds, records_max=records_max
+        )
+        log.on_append(topics, lambda: source.meter.mark(0))
+        stop = asyncio.Event()
+        made = await publisher(
+            replace(host, log=log), f"capture {_SOURCE}", _SOURCE,
+            reads=source, topics=names, block=block, stop=stop,
+        )  # fmt: skip
+        try:
+            await _until(source.released.wait(), run_publisher(host, made, names), stop)
+        finally:
+            await log.close()
+        source.meter.records = source.given
+        return source.meter.result()
+
+    async def consume(self, topic: str, end: int) -> Measured:
+        """Read on to `end` with the agent's reader, verified, in order, opened."""
+        host = await self._host()
+        name = Topic.parse(topic)
+        target = self._targets.setdefault(name, MemoryTarget())
+        target.renew()
+        self._agent._core.follow_grants(name)
+        dataset = decide.dataset_of(host.view.policy, topic)
+        run = read_partition(host, f"bench {topic}", dataset, 0, target)
+        await _until(target.wait_offset(name, end), run)
+        return target.meter.result()
+
+    async def subscribe(self, topic: str, records: int) -> Measured:
+        """Take `records` changes with `Agent.subscribe`, acknowledging now and then."""
+        meter, taken, burst = Meter(), 0, 0
+        changes = self._agent.subscribe(topic)
+        async with asyncio.timeout(_WAIT_S_MAX):
+            async for _change, position in changes:
+                taken += 1
+                burst += 1
+                if not meter.started:
+                    meter.start()
+                    burst = 0
+                if taken >= records:
+                    break
+                if burst >= _ACK_EVERY:
+                    await self._agent.ack(position)
+                    meter.mark(burst)
+                    burst = 0
+            await self._agent.ack(position)
+            meter.mark(burst)
+        await changes.aclose()  # type: ignore[attr-defined]  # it is an async generator
+        return meter.result()
+
+
+def _keep(context: ssl.SSLContext) -> Callable[[], ssl.SSLContext]:
+    return lambda: context
+
+
+async def _until(
+    done: Awaitable[object], running: Any, stop: asyncio.Event | None = None
+) -> None:
+    """Run `running` until `done`; then stop it, kindly when it listens to `stop`."""
+    async with asyncio.timeout(_WAIT_S_MAX), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(running)
+        await done
+        if stop is None:
+            task.cancel()
+        else:
+            stop.set()

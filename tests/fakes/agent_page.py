@@ -1,0 +1,126 @@
+"""An agent as its pages show it: the real metrics and board, served by the real server."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from fabric.agent.supervisor import Board
+from fabric.cli.figures import Page
+from fabric.cli.page import parse_page
+from fabric.config import Address
+from fabric.metrics import AgentMetrics
+from fabric.model.names import Topic
+from fabric.web.server import serving
+from tests.fakes.policy_files import OPEN_TOPIC, TOPIC, documents, files, policy
+
+SECRET, OPEN = Topic.parse(TOPIC), Topic.parse(OPEN_TOPIC)
+SENDING = """
+[[capture]]
+source = "registry"
+kind = "sqlite"
+url = "a.db"
+[capture.tables]
+residents = "secret.G01.residents"
+"""
+APPLYING = """
+[[apply]]
+kind = "sqlite"
+url = "b.db"
+[apply.tables]
+"secret.G01.residents" = "residents"
+"public.G01.wards" = "wards"
+"""
+
+
+class FakeAgent:
+    """What an agent tells; change it, then look."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+        self.metrics = AgentMetrics([*policy().rules.values()])
+
+    def page(self) -> Page:
+        """Its two pages, as a reader parses them."""
+        body = {"status": "any", "parts": dict(self.board.parts)}
+        return parse_page(generate_latest(self.metrics.registry), json.dumps(body).encode())
+
+    def applies(self, *topics: Topic) -> None:
+        """Every part of these applies is well, and nothing lags."""
+        for topic in topics:
+            self.board.show(f"apply {topic}:0", None)
+            self.lag(topic, 0, 0.0)
+
+    def lag(self, topic: Topic, records: int, seconds: float) -> None:
+        """How far the first partition is behind."""
+        self.metrics.lag(topic, 0, records=records, seconds=seconds, measured=1.0)
+
+    @contextmanager
+    def serve(self) -> Iterator[int]:
+        """Answer on a port of its own while the block runs, in a thread of its own."""
+        ready, stop = threading.Event(), asyncio.Event()
+        told: list[int] = []
+        loop = asyncio.new_event_loop()
+
+        async def run() -> None:
+            listen = Address("127.0.0.1", 0)
+            async with serving(self.metrics.registry, lambda: self.board.parts, listen) as port:
+                told.append(port)
+                ready.set()
+                await stop.wait()
+
+        thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
+        thread.start()
+        try:
+            assert ready.wait(10)
+            yield told[0]
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join(10)
+            loop.close()
+
+
+def write_config(
+    folder: Path, parts: str = APPLYING, *, port: int = 9, host: str = "G02/health/host-b"
+) -> Path:
+    """An agent.toml with a policy that lives long; nothing listens where it points."""
+    changed = documents()
+    changed["policy.yaml"]["expires"] = "2099-01-01T00:00:00Z"
+    for name, document in changed.items():
+        if name.startswith("approvals/"):
+            document["not_after"] = "2099-01-01T00:00:00Z"
+    for name, data in files(changed).items():
+        path = folder / "policy" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    config = folder / "agent.toml"
+    config.write_text(
+        f"""
+[agent]
+host = "{host}"
+folder = "state"
+[policy]
+folder = "policy"
+[authority]
+url = "https://127.0.0.1:9"
+[tls]
+ca = "policy/trust/ca.pem"
+[gateway]
+bootstrap = ["127.0.0.1:9"]
+[broker]
+bootstrap = ["127.0.0.1:9"]
+[tpm]
+tcti = "swtpm:path={folder}/absent.sock"
+[web]
+listen = "127.0.0.1:{port}"
+{parts}
+"""
+    )
+    return config
+
+
+__all__ = ["APPLYING", "OPEN", "SECRET", "SENDING", "FakeAgent", "write_config"]

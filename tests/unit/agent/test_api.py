@@ -1,0 +1,79 @@
+"""The public API's edges; its whole way is an integration test."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import fabric
+from fabric.agent import api
+from fabric.agent.api import Agent
+from fabric.config import AgentConfig
+from fabric.model.errors import ConfigInvalid, Malformed, UnavailableError
+from tests.fakes.agent_files import write_agent
+from tests.fakes.platform import DrawerTpm
+from tests.fakes.running import until
+
+OUTBOX = """
+[outbox]
+topics = ["secret.G01.residents"]
+"""
+
+
+def agent(folder: Path, more: str = "") -> Agent:
+    return Agent(AgentConfig.load(write_agent(folder, more=more)), tpm=DrawerTpm())
+
+
+def test_the_package_gives_the_public_names_and_no_others() -> None:
+    assert fabric.Agent is Agent
+    assert set(dir(fabric)) >= {"Agent", "Change", "Op", "Position", "Reason"}
+    with pytest.raises(AttributeError):
+        _ = fabric.nothing
+
+
+def test_a_wrong_setting_names_key_and_remedy(tmp_path: Path) -> None:
+    config = write_agent(tmp_path)
+    config.write_text(config.read_text().replace('host = "G01/registry/host-a"', 'host = "g01"'))
+    with pytest.raises(ConfigInvalid, match=r"agent\.host"):
+        Agent.from_config(config)
+
+
+async def test_an_agent_says_what_is_not_well_and_ends_soon(tmp_path: Path) -> None:
+    async with agent(tmp_path) as it:
+        await until(lambda: "authority_unavailable" in it.problems.get("attestation", ""))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await it.wait_started()
+        async with asyncio.timeout(5):
+            await it.__aexit__(None, None, None)
+
+
+async def test_what_the_body_raises_comes_out_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match="the user's own"):
+        async with agent(tmp_path):
+            raise LookupError("the user's own")
+
+
+async def test_a_start_that_fails_gives_everything_back(tmp_path: Path) -> None:
+    it = agent(tmp_path)
+    (tmp_path / "policy" / "policy.yaml").unlink()
+    with pytest.raises(fabric.UsageError):
+        await it.__aenter__()
+    async with agent(tmp_path):
+        pass
+
+
+async def test_publishing_before_the_start_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "REQUEST_S_MAX", 0.2)
+    async with agent(tmp_path, OUTBOX) as it:
+        with pytest.raises(UnavailableError, match="has not started"):
+            await it.publish("secret.G01.residents", {"id": 1, "name": "x", "phone": None})
+
+
+async def test_a_topic_must_be_one(tmp_path: Path) -> None:
+    async with agent(tmp_path) as it:
+        with pytest.raises(Malformed):
+            async for _ in it.subscribe("no topic"):
+                pass

@@ -1,0 +1,58 @@
+"""Acknowledgements on their way to the disk."""
+
+from fabric.agent.progress import Progress
+from fabric.model.change import Sequence
+from fabric.model.names import Stream
+from fabric.seal.epoch import Head
+from fabric.store.state import SourceState, StreamHead
+from tests.fakes.platform import ORIGIN, SECRET, TestHost
+
+STREAM = Stream(ORIGIN, SECRET, 0)
+
+
+def head(counter: int) -> StreamHead:
+    link = Head(origin=ORIGIN, partition=0, epoch=b"e" * 32, counter=counter, hash=b"h" * 32)
+    return StreamHead(stream=STREAM, head=link, upto=Sequence(1, counter, 1))
+
+
+async def test_heads_wait_for_each_other(a: TestHost) -> None:
+    state, it = a.host.identity.state, Progress("main", a.host.identity)
+    await it.note(head(0))
+    await it.note(head(1))
+    assert state.heads(SECRET) == {}
+    await it.flush()
+    assert state.heads(SECRET) == {STREAM: head(1)}
+    assert it.unwritten == {}
+
+
+async def test_never_more_than_a_reader_remembers(a: TestHost) -> None:
+    state, it = a.host.identity.state, Progress("main", a.host.identity)
+    for counter in range(40):
+        await it.note(head(counter))
+        kept = state.heads(SECRET).get(STREAM)
+        known = kept.head.counter if kept and kept.head else -1
+        assert counter - known < 64
+
+
+async def test_the_resume_token_is_never_before_the_heads(a: TestHost) -> None:
+    state, it = a.host.identity.state, Progress("main", a.host.identity)
+    await it.note(head(5))
+    await it.advance(SourceState(generation=1, position=5, resume="token"))
+    assert state.heads(SECRET) == {STREAM: head(5)}
+    found = state.source("main")
+    assert found is not None
+    assert found.resume == "token"
+
+
+async def test_an_acknowledgement_during_a_write_is_not_lost(a: TestHost) -> None:
+    it = Progress("main", a.host.identity)
+    await it.note(head(1))
+    saved = a.host.identity.state.save_heads
+
+    def meanwhile(heads: list[StreamHead], *, durable: bool = False) -> None:
+        it._unwritten[STREAM] = head(2)
+        saved(heads, durable=durable)
+
+    a.host.identity.state.save_heads = meanwhile  # type: ignore[assignment, method-assign]
+    await it.flush()
+    assert it.unwritten == {STREAM: head(2)}

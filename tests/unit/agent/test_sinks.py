@@ -1,0 +1,86 @@
+"""A target database that goes away and comes back."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from fabric.agent.sinks import SinkHolder, target_of
+from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
+from fabric.ports import Target
+from tests.fakes.platform import OPEN, SECRET, Platform, TestHost, dataset
+from tests.fakes.table import MemorySink, MemoryStore
+
+
+class Sink(MemorySink):
+    """Counts lives; fails to open while `away`."""
+
+    made = 0
+    away: FabricError | None = None
+    closed = 0
+
+    async def open(self, targets: Sequence[Target]) -> None:
+        if Sink.away is not None:
+            raise Sink.away
+        Sink.made += 1
+        await super().open(targets)
+
+    async def close(self) -> None:
+        Sink.closed += 1
+
+
+@pytest.fixture
+def holder(a: TestHost) -> SinkHolder:
+    Sink.made = Sink.closed = 0
+    Sink.away = None
+    store = MemoryStore()
+    return SinkHolder({SECRET: "notes", OPEN: "wards"}, lambda: Sink(store), a.host.view)
+
+
+async def test_readers_share_one_sink(holder: SinkHolder) -> None:
+    assert await holder.use(SECRET) is await holder.use(OPEN)
+    assert Sink.made == 1
+
+
+async def test_a_broken_sink_is_replaced(holder: SinkHolder) -> None:
+    first = await holder.use(SECRET)
+    await holder.broken(first)
+    second = await holder.use(SECRET)
+    assert second is not first
+    await holder.broken(first)  # another reader's word on the old one
+    assert await holder.use(SECRET) is second
+    assert (Sink.made, Sink.closed) == (2, 1)
+
+
+async def test_a_database_that_is_away_is_asked_again(holder: SinkHolder) -> None:
+    Sink.away = UnavailableError(Reason.DATABASE_UNAVAILABLE, "database does not answer")
+    with pytest.raises(UnavailableError):
+        await holder.use(SECRET)
+    Sink.away = None
+    assert await holder.use(SECRET)
+
+
+async def test_a_topic_that_is_no_dataset_is_said_and_the_others_go_on(
+    platform: Platform, a: TestHost, holder: SinkHolder
+) -> None:
+    only = replace(platform.policy, version=8, datasets={str(OPEN): dataset(OPEN)})
+    a.host.view.take_policy(only)
+    assert await holder.use(OPEN)
+    with pytest.raises(DeniedError) as caught:
+        await holder.use(SECRET)
+    assert caught.value.reason is Reason.TOPIC_UNKNOWN
+    a.host.view.take_policy(replace(platform.policy, version=9))
+    assert await holder.use(SECRET)  # opened anew, now with both
+    assert await holder.use(OPEN) is await holder.use(SECRET)
+
+
+async def test_quarantine_is_counted_while_open(holder: SinkHolder) -> None:
+    assert await holder.count_quarantine() == {}
+    await holder.use(SECRET)
+    assert await holder.count_quarantine() == {SECRET: 0, OPEN: 0}
+
+
+def test_a_target_is_what_the_policy_says() -> None:
+    target = target_of(dataset(SECRET, on_unappliable="stop", partitions=3), "public.notes")
+    assert (target.table, target.quarantine, target.partitions) == ("public.notes", False, 3)
+    assert target_of(dataset(SECRET), "t").quarantine

@@ -1,0 +1,116 @@
+"""Board, metrics and audit say the same."""
+
+import time
+
+from fabric.agent.epoch_machine import Why
+from fabric.model.block import Block
+from fabric.model.change import Op, Run, Sequence
+from fabric.model.errors import Reason
+from fabric.model.names import Stream
+from fabric.ports import Applied, StreamState
+from tests.fakes.platform import ORIGIN, SECRET, TestHost
+from tests.fakes.verifier import NOW, a_result
+
+STREAM = Stream(ORIGIN, SECRET, 0)
+
+
+def block(count: int = 2) -> Block:
+    now_us = time.time_ns() // 1000 - 3_000_000
+    rows = [{"id": i, "text": "a secret text"} for i in range(count)]
+    run = Run(op=Op.UPSERT, position=1, ordinal=1, commit_us=now_us, rows=rows)
+    return Block(stream=STREAM, after=Sequence(0, 0, 0), upto=Sequence(1, 1, count), runs=(run,))
+
+
+def applied(quarantined: int = 0) -> Applied:
+    state = StreamState(
+        high=Sequence(1, 1, 2), chain=b"", offset=5, cluster="c", topic_id="t", incomplete=True
+    )
+    return Applied(state=state, applied=2 - quarantined, quarantined=quarantined)
+
+
+def test_a_held_topic_shows_until_it_goes_on(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.held(SECRET, Reason.HOST_SUSPENDED, "suspended")
+    assert a.board.problems == {"publish secret.G01.notes": "host_suspended: suspended"}
+    it.held(SECRET, None, "")
+    assert a.board.is_ready
+
+
+def test_refusals_are_counted_and_loud_ones_audited(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.refused(SECRET, Reason.RESULT_UNKNOWN, loud=False)
+    it.refused(SECRET, Reason.BAD_SIGNATURE, loud=True)
+    assert a.audit.events == [("block_refused", {"topic": str(SECRET), "reason": "bad_signature"})]
+    for reason in ("result_unknown", "bad_signature"):
+        assert a.metric("fabric_refused_blocks_total", level="secret", reason=reason) == 1
+
+
+def test_a_stored_block_counts_changes_blocks_and_bytes(a: TestHost) -> None:
+    a.host.telemetry.stored(block(), "classic", 100, 300)
+    labels = {"level": "secret", "suite": "classic"}
+    assert a.metric("fabric_sealed_records_total", **labels) == 2
+    assert a.metric("fabric_sealed_blocks_total", **labels) == 1
+    assert a.metric("fabric_sealed_bytes_total", **labels) == 300
+    assert a.metric("fabric_capture_changes_total", source="main", level="secret") == 2
+
+
+def test_an_applied_block_counts_and_its_quarantine_is_audited(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.applied(block(), applied(quarantined=1))
+    assert a.metric("fabric_applied_records_total", level="secret", outcome="quarantined") == 1
+    assert a.audit.events[0][0] == "change_quarantined"
+    assert a.audit.events[0][1]["offset"] == 4
+    topic = {"topic": str(SECRET), "level": "secret"}
+    assert a.metric("fabric_dataset_incomplete", **topic) == 1
+    place = {"topic": str(SECRET), "partition": "0", "level": "secret"}
+    it.lag(SECRET, 0, records=4, heard_s=31)
+    assert a.metric("fabric_consumer_lag_records", **place) == 4
+    assert 2 < a.metric("fabric_consumer_lag_seconds", **place) < 30
+    assert a.metric("fabric_stream_silent", **place) == 1
+    it.lag(SECRET, 0, records=0, heard_s=1)
+    assert a.metric("fabric_consumer_lag_seconds", **place) == 0
+    assert a.metric("fabric_stream_silent", **place) == 0
+
+
+def test_dropped_records_are_told_apart(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.dropped(SECRET, 1, Reason.NOT_SEALED, "")
+    it.dropped(SECRET, 2, None, "duplicate")
+    it.dropped(SECRET, 3, None, "superseded")
+    it.dropped(SECRET, 4, None, "before_join")
+    assert a.metric("fabric_rejected_records_total", level="secret", reason="not_sealed") == 1
+    assert a.metric("fabric_applied_records_total", level="secret", outcome="duplicate") == 2
+    assert [fields["offset"] for _, fields in a.audit.events] == [1]
+
+
+def test_trust_shows(a: TestHost) -> None:
+    it, result = a.host.telemetry, a_result()
+    it.attested(result)
+    it.not_attested(Reason.STATE_REFUSED)
+    it.not_attested(Reason.AUTHORITY_UNAVAILABLE)
+    assert a.metric("fabric_attestation_expiry_timestamp_seconds") == result.expires.timestamp()
+    for what in ("attested", "refused", "unavailable"):
+        assert a.metric("fabric_attestation_attempts_total", result=what) == 1
+    assert a.audit.events == [("attestation_refused", {"reason": "state_refused"})]
+
+
+def test_epochs_and_sources_show(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.epoch_opened(SECRET, Why.LOST, 12, NOW)
+    assert a.metric("fabric_key_epoch", topic=str(SECRET), level="secret") == 12
+    it.figures(
+        "main",
+        {"lag_seconds": 3, "lag_bytes": 9, "snapshot_rows": 40, "snapshot_total": 100},
+        NOW,
+    )
+    assert a.metric("fabric_snapshot_rows_remaining", source="main") == 60
+    it.quarantine(SECRET, 7)
+    assert a.metric("fabric_quarantine_records", topic=str(SECRET), level="secret") == 7
+
+
+def test_nothing_that_is_told_holds_a_row(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.applied(block(), applied(quarantined=1))
+    it.stored(block(), "classic", 100, 300)
+    it.stopped(STREAM, Reason.GAP)
+    assert "a secret text" not in repr(a.audit.events) + repr(a.board.parts)

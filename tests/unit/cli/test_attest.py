@@ -1,0 +1,89 @@
+"""`fabric attest show`: the host's result as the control topics have it."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fabric.attest.members import MemberState, host_record, result_record
+from fabric.cli import attest
+from fabric.config import AgentConfig
+from fabric.model.names import MEMBERS, RESULTS
+from tests.fakes.agent_page import write_config
+from tests.fakes.log import MemoryLog
+from tests.fakes.policy_files import policy
+from tests.fakes.verifier import HOST, TRUST_DOMAIN, Verifier, a_result, a_state
+
+VERIFIER = Verifier()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path, host=str(HOST))
+
+
+def _use(monkeypatch: pytest.MonkeyPatch) -> MemoryLog:
+    """Read this log in place of a broker's, under a policy that trusts VERIFIER."""
+    log = MemoryLog()
+
+    @contextlib.asynccontextmanager
+    async def opened(config: AgentConfig) -> AsyncIterator[MemoryLog]:
+        yield log
+
+    trusted = replace(policy(), trust=VERIFIER.trust)
+    monkeypatch.setattr(attest, "log_of", opened)
+    monkeypatch.setattr(attest, "policy_of", lambda config: trusted)
+    return log
+
+
+def _attest(log: MemoryLog, *, minutes: int, state: MemberState = MemberState.ATTESTED) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    begin = now - timedelta(minutes=20)
+    result = a_result(issued=begin, expires=now + timedelta(minutes=minutes))
+    log.put(RESULTS, 0, *result_record(result, TRUST_DOMAIN, VERIFIER.signers))
+    log.put(MEMBERS, 0, b"verifier/host/forged", b"forged")
+    log.put(MEMBERS, 0, *host_record(a_state(result, state=state), VERIFIER.signers))
+
+
+def test_an_attested_host_sees_level_clearance_and_end(fabric, config, monkeypatch) -> None:
+    _attest(_use(monkeypatch), minutes=10)
+    done = fabric("attest", "show", "-c", config, "-o", "json")
+    assert (done.code, done.err) == (0, "")
+    assert done.json["host"] == str(HOST)
+    assert (done.json["state"], done.json["level"]) == ("attested", 4)
+    assert 500 < done.json["seconds_left"] <= 600
+    assert len(done.json["keys"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("minutes", "state", "reason"),
+    [
+        (-1, MemberState.ATTESTED, "result_expired"),
+        (10, MemberState.SUSPENDED, "host_suspended"),
+        (10, MemberState.REVOKED, "host_revoked"),
+    ],
+)
+def test_a_host_without_a_good_result_exits_12_and_says_why(
+    fabric, config, monkeypatch, minutes, state, reason
+) -> None:
+    _attest(_use(monkeypatch), minutes=minutes, state=state)
+    done = fabric("attest", "show", "-c", config)
+    assert done.code == 12
+    assert done.err.startswith(f"fabric: {reason}")
+    assert done.out == ""
+
+
+def test_a_host_that_nobody_knows_is_not_attested(fabric, config, monkeypatch) -> None:
+    _use(monkeypatch)
+    assert fabric("attest", "show", "-c", config).code == 12
+
+
+def test_without_a_certificate_the_host_is_not_attested_and_is_told_to_start(
+    fabric, config
+) -> None:
+    done = fabric("attest", "show", "-c", config)
+    assert done.code == 12
+    assert "start the agent" in done.err

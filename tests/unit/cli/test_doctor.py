@@ -1,0 +1,69 @@
+"""`fabric doctor` where nothing runs: each failed check has its cause and its remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from fabric.cli import doctor as module
+from fabric.cli.doctor import Check
+from fabric.cli.remedies import remedy_of
+from fabric.model.errors import DeniedError, Reason
+from tests.fakes.agent_page import APPLYING, SENDING, write_config
+
+
+def test_every_failed_check_has_cause_and_remedy_and_the_exit_is_10(fabric, tmp_path) -> None:
+    config = write_config(tmp_path, SENDING + APPLYING)
+    done = fabric("doctor", "-c", config, "-o", "json")
+    assert done.code == 10
+    found = {item["check"]: item for item in done.json}
+    assert found["package"]["ok"]
+    failed = [item for item in done.json if not item["ok"]]
+    assert all(item["seen"] and item["remedy"] for item in failed)
+    for check, reason in {
+        "policy": Reason.NOT_APPROVED,
+        "tpm": Reason.TPM_UNAVAILABLE,
+        "certificate": Reason.NOT_ATTESTED,
+        "attestation": Reason.NOT_ATTESTED,
+        "topic secret.G01.residents": Reason.NOT_ATTESTED,
+        "source registry": Reason.DATABASE_UNAVAILABLE,
+    }.items():
+        assert found[check]["seen"].startswith(reason.value), found[check]
+        assert found[check]["remedy"] == remedy_of(reason)
+
+
+def test_databases_that_are_there_are_well(fabric, tmp_path: Path) -> None:
+    (tmp_path / "a.db").touch()
+    done = fabric("doctor", "-c", write_config(tmp_path, SENDING + APPLYING), "-o", "json")
+    found = {item["check"]: item for item in done.json}
+    assert found["source registry"]["ok"]
+    assert found["targets"]["ok"]
+    assert "0 changes in quarantine" in found["targets"]["seen"]
+
+
+def test_a_policy_that_does_not_load_is_named_with_its_document(fabric, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    (tmp_path / "policy" / "levels.yaml").write_text("no list")
+    found = {item["check"]: item for item in fabric("doctor", "-c", config, "-o", "json").json}
+    assert "levels.yaml" in found["policy"]["seen"]
+    assert found["policy"]["remedy"] == remedy_of(Reason.POLICY_INVALID)
+
+
+@pytest.mark.parametrize(("fails", "code"), [(False, 0), (True, 10)])
+def test_one_failed_check_is_enough(fabric, tmp_path, monkeypatch, fails, code) -> None:
+    async def well() -> str:
+        return "well"
+
+    async def ill() -> str:
+        raise DeniedError(Reason.STATE_REFUSED, "PCR digest is not one of the approved")
+
+    checks: list[Check] = [("one", well), ("two", ill if fails else well), ("three", well)]
+    monkeypatch.setattr(module, "_checks", lambda config, path: checks)
+    done = fabric("doctor", "-c", write_config(tmp_path), "-o", "json")
+    assert done.code == code
+    assert [item["check"] for item in done.json] == ["one", "two", "three"]
+
+
+def test_doctor_without_its_agent_says_which_option_is_missing(fabric) -> None:
+    done = fabric("doctor")
+    assert done.code == 2
+    assert "--config" in done.err

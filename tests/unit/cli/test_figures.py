@@ -1,0 +1,331 @@
+"""Figures: what a page and a configuration say of each dataset, in words a person can act on."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fabric.cli.figures import (
+    BEHIND_S,
+    HEALTHY,
+    Flow,
+    Problem,
+    Row,
+    Samples,
+    State,
+    Way,
+    flows,
+    lags_of,
+    problem_of,
+    problems,
+    row_of,
+)
+from fabric.cli.page import parse_page
+from fabric.cli.remedies import REMEDIES, remedy_of
+from fabric.config import AgentConfig
+from fabric.model.errors import Malformed, Reason, ReasonClass, class_of
+from fabric.model.names import Stream
+from tests.fakes.agent_page import APPLYING, OPEN, SECRET, SENDING, FakeAgent, write_config
+from tests.fakes.policy_files import documents, policy
+
+NOW = datetime(2026, 9, 1, tzinfo=UTC)
+FILE = "agent.toml"
+
+
+def applying(folder: Path) -> list[Flow]:
+    return [*flows(AgentConfig.load(write_config(folder)), policy())]
+
+
+def sending(folder: Path) -> Flow:
+    path = write_config(folder, SENDING, host="G01/registry/host-a")
+    return flows(AgentConfig.load(path), policy())[0]
+
+
+def row(flow: Flow, agent: FakeAgent) -> Row:
+    return row_of(flow, agent.page(), FILE)
+
+
+@pytest.fixture
+def agent() -> FakeAgent:
+    made = FakeAgent()
+    made.applies(SECRET, OPEN)
+    made.board.show("capture registry", None)
+    made.metrics.capture_lag("registry", seconds=0, log_bytes=0, rows_left=0)
+    return made
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> Flow:
+    return applying(tmp_path)[0]
+
+
+# What is configured
+
+
+def test_an_apply_names_the_agencies_that_send_and_how_its_records_are_kept(
+    tmp_path: Path,
+) -> None:
+    secret, wards = applying(tmp_path)
+    assert (secret.topic, secret.way, secret.table) == (SECRET, Way.APPLIES, "residents")
+    assert (secret.sealed, secret.suite, secret.peers) == (True, "hybrid", ("Registry",))
+    assert (wards.sealed, wards.suite) == (False, "")
+
+
+def test_a_capture_names_the_agencies_that_may_have_it(tmp_path: Path) -> None:
+    flow = sending(tmp_path)
+    assert (flow.way, flow.source, flow.table) == (Way.SENDS, "registry", "residents")
+    assert flow.peers == ("Health", "Statistics")
+
+
+def test_topics_of_the_outbox_are_datasets_that_this_host_sends(tmp_path: Path) -> None:
+    outbox = '[outbox]\ntopics = ["secret.G01.residents"]\n'
+    path = write_config(tmp_path, outbox, host="G01/registry/host-a")
+    (flow,) = flows(AgentConfig.load(path), policy())
+    assert (flow.way, flow.source, flow.table) == (Way.SENDS, "outbox", "outbox")
+
+
+def test_without_a_policy_names_remain_and_nothing_is_claimed(tmp_path: Path) -> None:
+    config = AgentConfig.load(write_config(tmp_path))
+    flow = flows(config, None)[0]
+    assert (flow.sealed, flow.suite, flow.peers) == (None, "", ("G01",))
+
+
+# What a dataset says
+
+
+def test_a_dataset_that_lags_by_nothing_is_in_step(flow: Flow, agent: FakeAgent) -> None:
+    agent.metrics.applied(SECRET, "applied", 7)
+    agent.metrics.applied(SECRET, "quarantined", 2)
+    seen = row(flow, agent)
+    assert (seen.state, seen.rows, seen.lag_records, seen.lag_seconds) == (State.IN_STEP, 7, 0, 0)
+    assert seen.problems == ()
+
+
+def test_a_small_lag_is_catching_up_and_still_healthy(flow: Flow, agent: FakeAgent) -> None:
+    agent.lag(SECRET, 3, BEHIND_S - 1)
+    seen = row(flow, agent)
+    assert (seen.state, seen.lag_records) == (State.CATCHING_UP, 3)
+    assert seen.state in HEALTHY
+
+
+def test_a_lag_of_a_minute_is_unhealthy_and_says_so(flow: Flow, agent: FakeAgent) -> None:
+    agent.lag(SECRET, 3, BEHIND_S)
+    seen = row(flow, agent)
+    assert seen.state is State.BEHIND
+    assert seen.problems[0].wrong == "60 s behind"
+
+
+def test_a_capture_counts_what_was_acknowledged_and_the_log_it_keeps(
+    tmp_path: Path, agent: FakeAgent
+) -> None:
+    agent.metrics.sealed(SECRET, "hybrid", changes=9, plaintext_bytes=1, sealed_bytes=1)
+    agent.metrics.capture_lag("registry", seconds=2, log_bytes=512, rows_left=0)
+    seen = row(sending(tmp_path), agent)
+    assert (seen.rows, seen.lag_records, seen.lag_seconds, seen.lag_bytes) == (9, None, 2, 512)
+    assert seen.state is State.CATCHING_UP
+
+
+@pytest.mark.parametrize("way", Way)
+def test_the_last_change_is_the_commit_of_what_was_moved_last(
+    tmp_path: Path, agent: FakeAgent, way: Way
+) -> None:
+    flow = sending(tmp_path) if way is Way.SENDS else applying(tmp_path)[0]
+    assert row(flow, agent).last_change is None
+    agent.metrics.moved(SECRET, way, NOW.timestamp())
+    assert row(flow, agent).last_change == NOW
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"),
+    [
+        (Reason.GRANT_MISSING, State.WAITING),
+        (Reason.NOT_A_CONSUMER, State.HELD),
+        (Reason.GAP, State.STOPPED),
+    ],
+)
+def test_a_part_that_is_not_well_gives_the_state_the_words_and_the_remedy(
+    flow: Flow, agent: FakeAgent, reason: Reason, state: State
+) -> None:
+    agent.board.show(f"apply {SECRET}:0", reason, "why so")
+    seen = row(flow, agent)
+    assert seen.state is state
+    assert seen.problems == (
+        Problem(
+            part=f"apply {SECRET}:0",
+            reason=reason.value,
+            wrong=f"{reason}: why so",
+            remedy=remedy_of(reason),
+        ),
+    )
+
+
+def test_the_gravest_of_several_problems_is_the_state(flow: Flow, agent: FakeAgent) -> None:
+    stream = Stream(policy().datasets[str(SECRET)].producers[0], SECRET, 0)
+    agent.board.show(f"grants {SECRET}", Reason.BROKER_UNAVAILABLE)
+    agent.board.show(f"stream {stream}", Reason.FORK, "stopped")
+    seen = row(flow, agent)
+    assert seen.state is State.STOPPED
+    assert len(seen.problems) == 2
+
+
+def test_trouble_of_one_dataset_is_not_told_of_another(tmp_path: Path, agent: FakeAgent) -> None:
+    agent.board.show(f"apply {SECRET}:0", Reason.GAP)
+    agent.metrics.quarantine(SECRET, 2)
+    wards = applying(tmp_path)[1]
+    assert row(wards, agent).state is State.IN_STEP
+
+
+def test_what_a_gateway_refuses_holds_the_capture(tmp_path: Path, agent: FakeAgent) -> None:
+    agent.board.show(f"publish {SECRET}", Reason.SCHEMA_UNKNOWN, "no such schema")
+    assert row(sending(tmp_path), agent).state is State.HELD
+
+
+def test_quarantine_names_the_command_with_this_agents_file(flow: Flow, agent: FakeAgent) -> None:
+    agent.metrics.quarantine(SECRET, 2)
+    seen = row(flow, agent)
+    assert seen.state is State.QUARANTINE
+    assert seen.problems[0].wrong == "2 changes wait in quarantine"
+    assert f"fabric quarantine list --config {FILE}" in seen.problems[0].remedy
+
+
+def test_rows_that_may_lack_are_incomplete(flow: Flow, agent: FakeAgent) -> None:
+    agent.metrics.incomplete(SECRET, True)
+    assert row(flow, agent).state is State.INCOMPLETE
+
+
+def test_a_silent_sender_is_named(flow: Flow, agent: FakeAgent) -> None:
+    agent.metrics.silent(SECRET, 0, True)
+    seen = row(flow, agent)
+    assert seen.state is State.SILENT
+    assert seen.problems[0].wrong == "Registry has gone silent"
+
+
+def test_an_apply_that_has_not_begun_says_what_it_waits_for(flow: Flow) -> None:
+    agent = FakeAgent()
+    agent.board.show("attestation", Reason.NOT_APPROVED, "no approval")
+    seen = row(flow, agent)
+    assert seen.state is State.STARTING
+    assert seen.problems[0].wrong == "waits for attestation: not_approved: no approval"
+    assert seen.problems[0].remedy == remedy_of(Reason.NOT_APPROVED)
+
+
+def test_a_part_that_only_starts_says_that_and_no_more(flow: Flow) -> None:
+    assert row(flow, FakeAgent()).problems[0].reason == Reason.NOT_READY
+
+
+# Partitions
+
+
+def test_lag_is_summed_over_partitions_and_the_longest_counts(
+    tmp_path: Path, agent: FakeAgent
+) -> None:
+    flow = _two_partitions(tmp_path)
+    agent.board.show(f"apply {SECRET}:1", None)
+    agent.lag(SECRET, 3, 2.0)
+    agent.metrics.lag(SECRET, 1, records=4, seconds=9.0, measured=1.0)
+    page = agent.page()
+    seen = row_of(flow, page, FILE)
+    assert (seen.lag_records, seen.lag_seconds) == (7, 9.0)
+    lags = lags_of(seen, page.samples)
+    assert [(x.partition, x.records, x.seconds) for x in lags] == [(0, 3, 2.0), (1, 4, 9.0)]
+
+
+def test_every_partition_must_have_begun(tmp_path: Path, agent: FakeAgent) -> None:
+    assert row(_two_partitions(tmp_path), agent).state is State.STARTING
+
+
+def _two_partitions(folder: Path) -> Flow:
+    changed = documents()
+    changed["datasets/G01/residents.yaml"]["partitions"] = 2
+    return flows(AgentConfig.load(write_config(folder, APPLYING)), policy(changed))[0]
+
+
+def test_a_second_target_has_parts_of_its_own(tmp_path: Path, agent: FakeAgent) -> None:
+    found = flows(AgentConfig.load(write_config(tmp_path, APPLYING + APPLYING)), policy())
+    assert row(found[0], agent).state is State.IN_STEP
+    assert row(found[2], agent).state is State.STARTING
+    agent.board.show(f"apply {SECRET}:0 (1)", None)
+    assert row(found[2], agent).state is State.IN_STEP
+
+
+# The whole
+
+
+def test_a_well_agent_has_no_problem(tmp_path: Path, agent: FakeAgent) -> None:
+    agent.board.show("attestation", None)
+    agent.metrics.attested(NOW, NOW + timedelta(minutes=5))
+    assert _problems(agent, applying(tmp_path)) == []
+
+
+def test_the_hosts_own_problems_come_first_and_each_once(tmp_path: Path, agent: FakeAgent) -> None:
+    agent.board.show(f"apply {SECRET}:0", Reason.GAP, "hole")
+    agent.board.show("view", Reason.BROKER_UNAVAILABLE, "no answer")
+    found = _problems(agent, applying(tmp_path))
+    assert [item.part for item in found] == ["view", f"apply {SECRET}:0"]
+
+
+def test_a_result_that_has_ended_is_a_problem_before_the_agent_says_so(
+    agent: FakeAgent,
+) -> None:
+    agent.metrics.attested(NOW - timedelta(minutes=5), NOW)
+    assert [item.reason for item in _problems(agent, ())] == [Reason.RESULT_EXPIRED]
+
+
+def test_an_agent_that_starts_is_not_healthy_yet() -> None:
+    agent = FakeAgent()
+    agent.board.expect("start")
+    assert [item.reason for item in _problems(agent, ())] == [Reason.NOT_READY]
+
+
+def test_a_word_that_is_no_reason_is_a_bug_and_is_shown_whole() -> None:
+    found = problem_of("view", "boom")
+    assert (found.reason, found.wrong) == (Reason.INTERNAL, "boom")
+
+
+def _problems(agent: FakeAgent, found: Sequence[Flow]) -> list[Problem]:
+    page = agent.page()
+    return problems(page, [row_of(flow, page, FILE) for flow in found], NOW)
+
+
+# Pages
+
+
+def test_a_page_that_is_no_agents_is_refused() -> None:
+    for metrics, ready in (
+        (b"<html>", b"{}"),
+        (b"up 1\n", b'{"parts": {}}'),
+        (b"\xff", b'{"parts": {}}'),
+        (b"up 1\n", b'{"parts": []}'),
+        (b"up 1\n", b"not json"),
+    ):
+        with pytest.raises(Malformed):
+            parse_page(metrics, ready)
+
+
+def test_samples_are_found_by_the_labels_that_were_asked_for() -> None:
+    text = 'fabric_x{a="1",b="1"} 3\nfabric_x{a="1",b="2"} 4\nfabric_x{a="2",b="1"} 9\n'
+    samples = Samples.parse(text)
+    assert (samples.value("x", a="1"), samples.total("x", a="1")) == (4, 7)
+    assert (samples.value("x", a="3"), samples.total("x", a="3")) == (None, None)
+    assert samples.time("y") is None
+
+
+# Remedies
+
+
+def test_every_reason_has_a_remedy() -> None:
+    assert {*REMEDIES} == {*Reason}
+
+
+def test_a_remedy_is_one_short_sentence_that_a_line_can_hold() -> None:
+    for reason, text in REMEDIES.items():
+        assert text[0].islower(), reason
+        assert not text.endswith("."), reason
+        assert len(text) < 170, reason
+
+
+def test_what_somebody_must_do_is_never_nothing() -> None:
+    for reason in Reason:
+        if class_of(reason) is ReasonClass.HOLD:
+            assert not remedy_of(reason).startswith("nothing"), reason

@@ -1,0 +1,88 @@
+"""`fabric tail` and `fabric inspect` on a log in memory: headers, never plaintext."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fabric.cli import look
+from fabric.config import AgentConfig
+from tests.fakes.agent_page import write_config
+from tests.fakes.log import MemoryLog
+
+VECTOR = Path(__file__).parents[2] / "vectors" / "envelope-good.json"
+TOPIC = "secret.G01.residents"
+OPEN = b"\x00\x00\x00\x00\x07plaintext of a public row"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path)
+
+
+@pytest.fixture
+def sealed() -> bytes:
+    return bytes.fromhex(json.loads(VECTOR.read_text())["value"])
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch, sealed: bytes) -> list[bytes]:
+    """What the topic holds: sealed, open, neither, and a null value."""
+
+    @contextlib.asynccontextmanager
+    async def opened(config: AgentConfig) -> AsyncIterator[MemoryLog]:
+        log = MemoryLog()
+        for value in (sealed, OPEN, b"\xd8\x62garbage", None):
+            log.put(TOPIC, 0, None, value)
+        yield log
+
+    monkeypatch.setattr(look, "log_of", opened)
+    return [sealed, OPEN]
+
+
+def test_tail_tells_a_record_a_line_and_never_its_content(fabric, config, held) -> None:
+    done = fabric("tail", TOPIC, "-c", config, "--count", "4", "--from-beginning", "-o", "jsonl")
+    assert (done.code, done.err) == (0, "")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["offset"] for line in lines] == [0, 1, 2, 3]
+    assert [line["form"] for line in lines] == ["sealed", "open", "refused", "refused"]
+    assert lines[2]["reason"] == "malformed"
+    assert "plaintext" not in done.out
+
+
+def test_tail_of_a_count_begins_so_many_before_the_end(fabric, config, held) -> None:
+    done = fabric("tail", TOPIC, "-c", config, "--count", "2", "-o", "jsonl")
+    assert [json.loads(line)["offset"] for line in done.out.splitlines()] == [2, 3]
+
+
+def test_tail_for_people_is_a_line_a_record(fabric, config, held) -> None:
+    done = fabric("tail", TOPIC, "-c", config, "--count", "4", "--from-beginning")
+    lines = done.out.splitlines()
+    assert len(lines) == 4
+    assert "form=sealed" in lines[0]
+    assert "form=open schema_id=7" in lines[1]
+
+
+def test_inspect_fetches_one_record_by_its_place(fabric, config, held) -> None:
+    done = fabric("inspect", f"{TOPIC}:0:1", "-c", config, "-o", "json")
+    assert done.json == {"form": "open", "schema_id": 7, "bytes": len(OPEN)}
+
+
+@pytest.mark.parametrize("place", ["nothing", "topic:x:1", "topic:1"])
+def test_inspect_of_neither_a_file_nor_a_place_says_so(fabric, place) -> None:
+    done = fabric("inspect", place)
+    assert done.code == 2
+    assert "topic:partition:offset" in done.err
+
+
+def test_inspect_of_a_file_that_is_too_large_reads_none_of_it(
+    fabric, tmp_path, monkeypatch
+) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(bytes(100))
+    monkeypatch.setattr(look, "ENVELOPE_BYTES_MAX", 99)
+    done = fabric("inspect", path)
+    assert done.code == 1
+    assert "larger than any envelope" in done.err

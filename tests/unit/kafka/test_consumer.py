@@ -1,0 +1,108 @@
+"""One partition's consumer: what the library's failures mean, and the watch over it."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaConnectionError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
+
+from fabric.kafka import consumer as module
+from fabric.kafka.consumer import PartitionConsumer
+from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
+
+
+class Library:
+    """AIOKafkaConsumer as told."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.failure: Exception | None = None
+        self.end = 0
+
+    async def getmany(self, *_: object, **__: object) -> dict[object, object]:
+        await asyncio.sleep(0)
+        if self.failure:
+            raise self.failure
+        return {}
+
+    async def position(self, place: TopicPartition) -> int:
+        return 5
+
+    async def beginning_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 0)
+
+    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, self.end)
+
+    async def stop(self) -> None:
+        return
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[PartitionConsumer, Library]]:
+    monkeypatch.setattr(module, "_Consumer", Library)
+    monkeypatch.setattr(module, "_WATCH_S", 0.0)
+
+    def make() -> tuple[PartitionConsumer, Library]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        it = PartitionConsumer("t", 0, brokers=["b:1"], context=context, client_id="c")
+        return it, it._consumer
+
+    return make
+
+
+def test_nothing_is_left_to_the_librarys_defaults(
+    made: Callable[[], tuple[PartitionConsumer, Library]],
+) -> None:
+    settings = made()[1].settings
+    assert settings["group_id"] is None
+    assert settings["enable_auto_commit"] is False
+    assert settings["auto_offset_reset"] == "none"
+    assert settings["isolation_level"] == "read_committed"
+    assert settings["check_crcs"] is True
+    assert settings["key_deserializer"] is None
+    assert settings["value_deserializer"] is None
+    assert settings["security_protocol"] == "SSL"
+
+
+@pytest.mark.parametrize(
+    ("failure", "family", "reason"),
+    [
+        (TopicAuthorizationFailedError("t"), DeniedError, Reason.NOT_A_CONSUMER),
+        (OffsetOutOfRangeError({}), DeniedError, Reason.HISTORY_LOST),
+        (KafkaConnectionError(), UnavailableError, Reason.BROKER_UNAVAILABLE),
+        (CorruptRecordException(), UnavailableError, Reason.BROKER_UNAVAILABLE),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "?"), UnavailableError, Reason.BROKER_UNAVAILABLE),
+        (SystemError("a decoder"), UnavailableError, Reason.BROKER_UNAVAILABLE),
+    ],
+)
+async def test_every_failure_has_a_family(
+    made: Callable[[], tuple[PartitionConsumer, Library]],
+    failure: Exception,
+    family: type[FabricError],
+    reason: Reason,
+) -> None:
+    it, library = made()
+    library.failure = failure
+    with pytest.raises(family) as caught:
+        await it.poll()
+    assert caught.value.reason is reason
+
+
+async def test_a_fetcher_that_stands_still_while_the_log_grows_is_reported(
+    made: Callable[[], tuple[PartitionConsumer, Library]],
+) -> None:
+    it, library = made()
+    library.end = 5
+    assert await it.poll() == []
+    library.end = 6
+    with pytest.raises(UnavailableError, match="stands still"):
+        await it.poll()
