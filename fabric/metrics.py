@@ -188,20 +188,14 @@ class AgentMetrics(_Role):
         )
 
     def _make_trust(self) -> None:
-        self._expiry = self._gauge(
-            "attestation_expiry_timestamp_seconds", "When the host's result expires."
-        )
-        self._lifetime = self._gauge(
-            "attestation_lifetime_seconds", "Whole life of that result; renewed at its half."
-        )
-        self._approval = self._gauge(
-            "approval_expiry_timestamp_seconds", "When the host's approval in the policy ends."
-        )
-        self._attestations = self._counter(
-            "attestation_attempts_total", "Attestations tried.", ("result",)
-        )
+        self._expiry = self._gauge("attestation_expiry_timestamp_seconds", "End of the result.")
+        self._lifetime = self._gauge("attestation_lifetime_seconds", "Its life; renewed at half.")
+        self._level = self._gauge("attestation_host_level", "Effective level, 1 to 5; 0: none.")
+        self._approval = self._gauge("approval_expiry_timestamp_seconds", "End of the approval.")
+        self._attestations = self._counter("attestation_attempts_total", "Tries.", ("result",))
         self._epoch = self._gauge("key_epoch", "Number of the epoch.", _DATASET)
         self._epoch_start = self._gauge("key_epoch_start_timestamp_seconds", "Its begin.", _DATASET)
+        self._served = self._gauge("key_epoch_recipients", "Hosts it is granted to.", _DATASET)
         age = self._gauge("key_epoch_max_age_seconds", "Age at which an epoch is replaced.")
         age.set(EPOCH_AGE_S_MAX)
 
@@ -283,8 +277,9 @@ class AgentMetrics(_Role):
         """A change took so long from source commit to local commit."""
         self._end_to_end.labels(str(topic), topic.level).observe(max(0.0, seconds))
 
-    def attested(self, issued: datetime, expires: datetime) -> None:
-        """The host's result, from when to when."""
+    def attested(self, level: int, issued: datetime, expires: datetime) -> None:
+        """The host's result: effective level, from when to when."""
+        self._level.set(level)
         self._expiry.set(expires.timestamp())
         self._lifetime.set((expires - issued).total_seconds())
 
@@ -300,6 +295,10 @@ class AgentMetrics(_Role):
         """Our current epoch of a topic."""
         self._epoch.labels(str(topic), topic.level).set(number)
         self._epoch_start.labels(str(topic), topic.level).set(started.timestamp())
+
+    def epoch_serves(self, topic: Topic, hosts: int) -> None:
+        """So many hosts have a grant of our current epoch."""
+        self._served.labels(str(topic), topic.level).set(hosts)
 
 
 class GatewayMetrics(_Role):

@@ -164,6 +164,7 @@ class Confluent:
     def __init__(self, topic: str, *, encrypted: bool, logical: bool = False) -> None:
         # One in-process registry per topic: after the first record both sides use their caches,
         # as they would with a registry on the network.
+        self._encrypted = encrypted
         self._client = SchemaRegistryClient.new_client({"url": f"mock://{topic}"})
         self._context = SerializationContext(topic, MessageField.VALUE)
         text = schema_text(logical=logical, tags=TAGGED if encrypted else ())
@@ -182,7 +183,9 @@ class Confluent:
 
     def encode(self, row: Row) -> bytes:
         """Serialize one row as the library's users do."""
-        value: bytes = self._write(row, self._context)
+        # The encrypting serializer writes ciphertext into the very dict it was given.
+        given = row.copy() if self._encrypted else row
+        value: bytes = self._write(given, self._context)
         return value
 
     def decode(self, value: bytes | None) -> Any:
@@ -198,7 +201,7 @@ def _rule() -> Rule:
     }
     return Rule(
         "encrypt", "", RuleKind.TRANSFORM, RuleMode.WRITEREAD, "ENCRYPT", ["PII"],
-        RuleParams(params), None, None, "ERROR,NONE", False,
+        RuleParams(params), None, None, "ERROR,ERROR", False,
     )  # fmt: skip
 
 

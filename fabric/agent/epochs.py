@@ -137,6 +137,7 @@ class Epochs:
         self._machine.opened()
         start = started.start
         self._host.telemetry.epoch_opened(self._topic, why, start.number, start.started)
+        self._host.telemetry.epoch_serves(self._topic, len(self._current.served.hosts))
         return self._current
 
     def _draw_up(
@@ -251,6 +252,7 @@ class Epochs:
         if current is not None and current.served.number == stored.number:
             # Whoever is granted can be lost, too.
             current.served = replace(current.served, served=current.served.served | {*pairs})
+            self._host.telemetry.epoch_serves(self._topic, len(current.served.hosts))
         return len(pairs)
 
     async def _forget(self, dataset: Dataset) -> None:

@@ -70,6 +70,10 @@ class Telemetry:
         self._metrics.epoch(topic, number, started)
         self._audit.write("epoch_opened", {"topic": str(topic), "why": why.value, "epoch": number})
 
+    def epoch_serves(self, topic: Topic, hosts: int) -> None:
+        """The current epoch is granted to so many hosts."""
+        self._metrics.epoch_serves(topic, hosts)
+
     # Sources
 
     def figures(self, source: str, status: Mapping[str, float], now: datetime) -> None:
@@ -174,7 +178,7 @@ class Telemetry:
     def attested(self, result: Result) -> None:
         """The host has a new result."""
         self._metrics.attestation(ATTESTATIONS[0])
-        self._metrics.attested(result.issued, result.expires)
+        self._metrics.attested(result.level, result.issued, result.expires)
 
     def not_attested(self, reason: Reason) -> None:
         """Enrolment or attestation failed."""

@@ -3,12 +3,14 @@
 import asyncio
 import json
 from pathlib import Path
-
-import aiohttp
+from typing import TYPE_CHECKING
 
 from fabric.cli.figures import Page, Samples
 from fabric.config import Address, AgentConfig
 from fabric.model.errors import ConfigInvalid, Malformed, Reason, UnavailableError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _ANSWER_S_MAX = 5.0
 _PAGE_BYTES_MAX = 8 * 1024 * 1024
@@ -24,6 +26,8 @@ async def read_page(config: AgentConfig, path: Path) -> Page:
         UnavailableError: NOT_READY, it does not answer; the message says how to start it.
         Malformed: something answers that is no agent.
     """
+    import aiohttp  # late: no other command pays for it
+
     host, port = config.web.listen
     if not port:
         raise ConfigInvalid(
@@ -60,7 +64,7 @@ def parse_page(metrics: bytes, ready: bytes) -> Page:
     return Page(samples=samples, parts=told)
 
 
-async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
+async def _get(session: "aiohttp.ClientSession", url: str) -> bytes:
     """The body of one answer, whatever its status: 503 of /readyz is an answer too."""
     async with session.get(url, allow_redirects=False) as answer:
         body = bytearray()

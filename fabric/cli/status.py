@@ -274,7 +274,10 @@ def _headline(seen: Look) -> Text:
         return text.append("  does not answer")
     samples = seen.page.samples
     expires = samples.time("attestation_expiry_timestamp_seconds")
-    left = "not attested" if expires is None else f"attested for {_span(expires - seen.at)} more"
+    left = "not attested"
+    if expires is not None:
+        lives = expires > seen.at
+        left = f"attested for {_span(expires - seen.at)} more" if lives else "attestation ended"
     version = samples.value("policy_version") or 0
     text.append(f"  {left}  policy {version:.0f}  {seen.at:%H:%M:%S} UTC", "not bold")
     return text

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from prometheus_client import generate_latest
@@ -48,6 +49,10 @@ class FakeAgent:
         """Its two pages, as a reader parses them."""
         body = {"status": "any", "parts": dict(self.board.parts)}
         return parse_page(generate_latest(self.metrics.registry), json.dumps(body).encode())
+
+    def attested(self, issued: datetime, expires: datetime) -> None:
+        """It has a result."""
+        self.metrics.attested(4, issued, expires)
 
     def applies(self, *topics: Topic) -> None:
         """Every part of these applies is well, and nothing lags."""

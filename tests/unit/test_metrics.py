@@ -114,7 +114,8 @@ def test_agent_shows_lag_never_below_zero() -> None:
 
 def test_agent_shows_trust_and_datasets() -> None:
     metrics = AgentMetrics(RULES)
-    metrics.attested(NOW - timedelta(minutes=10), NOW)
+    metrics.attested(4, NOW - timedelta(minutes=10), NOW)
+    metrics.epoch_serves(TOPIC, 2)
     metrics.approved_until(NOW + timedelta(days=30))
     metrics.attestation("attested")
     metrics.epoch(TOPIC, 4, NOW)
@@ -126,6 +127,8 @@ def test_agent_shows_trust_and_datasets() -> None:
     found, dataset = metrics.registry, {"topic": str(TOPIC), "level": "secret"}
     assert value(found, "attestation_expiry_timestamp_seconds") == NOW.timestamp()
     assert value(found, "attestation_lifetime_seconds") == 600
+    assert value(found, "attestation_host_level") == 4
+    assert value(found, "key_epoch_recipients", **dataset) == 2
     month = (NOW + timedelta(days=30)).timestamp()
     assert value(found, "approval_expiry_timestamp_seconds") == month
     assert value(found, "attestation_attempts_total", result="attested") == 1

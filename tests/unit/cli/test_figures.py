@@ -22,9 +22,9 @@ from fabric.cli.figures import (
     row_of,
 )
 from fabric.cli.page import parse_page
-from fabric.cli.remedies import REMEDIES, remedy_of
+from fabric.cli.remedies import remedy_of
 from fabric.config import AgentConfig
-from fabric.model.errors import Malformed, Reason, ReasonClass, class_of
+from fabric.model.errors import Malformed, Reason
 from fabric.model.names import Stream
 from tests.fakes.agent_page import APPLYING, OPEN, SECRET, SENDING, FakeAgent, write_config
 from tests.fakes.policy_files import documents, policy
@@ -254,7 +254,7 @@ def test_a_second_target_has_parts_of_its_own(tmp_path: Path, agent: FakeAgent) 
 
 def test_a_well_agent_has_no_problem(tmp_path: Path, agent: FakeAgent) -> None:
     agent.board.show("attestation", None)
-    agent.metrics.attested(NOW, NOW + timedelta(minutes=5))
+    agent.attested(NOW, NOW + timedelta(minutes=5))
     assert _problems(agent, applying(tmp_path)) == []
 
 
@@ -268,7 +268,7 @@ def test_the_hosts_own_problems_come_first_and_each_once(tmp_path: Path, agent: 
 def test_a_result_that_has_ended_is_a_problem_before_the_agent_says_so(
     agent: FakeAgent,
 ) -> None:
-    agent.metrics.attested(NOW - timedelta(minutes=5), NOW)
+    agent.attested(NOW - timedelta(minutes=5), NOW)
     assert [item.reason for item in _problems(agent, ())] == [Reason.RESULT_EXPIRED]
 
 
@@ -309,23 +309,3 @@ def test_samples_are_found_by_the_labels_that_were_asked_for() -> None:
     assert (samples.value("x", a="1"), samples.total("x", a="1")) == (4, 7)
     assert (samples.value("x", a="3"), samples.total("x", a="3")) == (None, None)
     assert samples.time("y") is None
-
-
-# Remedies
-
-
-def test_every_reason_has_a_remedy() -> None:
-    assert {*REMEDIES} == {*Reason}
-
-
-def test_a_remedy_is_one_short_sentence_that_a_line_can_hold() -> None:
-    for reason, text in REMEDIES.items():
-        assert text[0].islower(), reason
-        assert not text.endswith("."), reason
-        assert len(text) < 170, reason
-
-
-def test_what_somebody_must_do_is_never_nothing() -> None:
-    for reason in Reason:
-        if class_of(reason) is ReasonClass.HOLD:
-            assert not remedy_of(reason).startswith("nothing"), reason

@@ -21,7 +21,7 @@ from tests.fakes.agent_page import OPEN, SECRET, FakeAgent, write_config
 def agent() -> FakeAgent:
     made = FakeAgent()
     now = datetime.now(UTC)
-    made.metrics.attested(now, now + timedelta(minutes=10))
+    made.attested(now, now + timedelta(minutes=10))
     made.metrics.policy(7, now + timedelta(days=9))
     made.board.show("attestation", None)
     made.applies(SECRET, OPEN)

@@ -1,0 +1,191 @@
+"""Dashboard *Encryption and admission*: what is sealed, what the doors refuse, how old keys are."""
+
+from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, lines, listing, number
+from deploy.grafana.sync import VARIABLES, A, F
+
+L = 'level=~"$level"'
+R = "[$__rate_interval]"
+SHARE = ((None, "red"), (1, "green"))
+
+_STATE = (
+    number(
+        "Sealed where sealing is demanded",
+        f'sum(fabric_sealed_records_total{{{F},suite!="",level!~"public|internal"}})'
+        f' / sum(fabric_sealed_records_total{{{F},level!~"public|internal"}})',
+        unit="percentunit",
+        steps=SHARE,
+        width=5,
+        text="Rows above `internal` that were sent sealed. Anything but 100 % is an incident.",
+    ),
+    number(
+        "Share of all rows sent sealed",
+        f'sum(fabric_sealed_records_total{{{F},suite!=""}}) / sum(fabric_sealed_records_total{{{F}}})',
+        unit="percentunit",
+        width=5,
+    ),
+    number(
+        "Plaintext seen in sealed datasets, 1 h",
+        f'sum(increase(fabric_rejected_records_total{{{F},reason="not_sealed"}}[1h]))',
+        steps=ANY_IS_BAD,
+        width=5,
+        text="Counted by readers: each one went round the gateway.",
+    ),
+    number(
+        "Refused at the gateway, 1 h",
+        f"sum(increase(fabric_gateway_denied_total{{{L}}}[1h]))",
+        steps=((None, "green"), (1, "orange")),
+        width=5,
+    ),
+    number(
+        "Blocks admitted",
+        f"sum(rate(fabric_gateway_admitted_records_total{{{L}}}{R}))",
+        unit="cps",
+        steps=PLAIN,
+    ),
+)
+_SEALING = (
+    lines(
+        "Rows sealed, by level and suite",
+        [
+            (
+                f"sum by (level, suite) (rate(fabric_sealed_records_total{{{F}}}{R}))",
+                "{{level}} {{suite}}",
+            )
+        ],
+        unit="cps",
+        stacked=True,
+        text="A level without a suite is sent in the open form.",
+    ),
+    lines(
+        "Rows opened and verified, by level and suite",
+        [
+            (
+                f"sum by (level, suite) (rate(fabric_opened_records_total{{{F}}}{R}))",
+                "{{level}} {{suite}}",
+            )
+        ],
+        unit="cps",
+        stacked=True,
+    ),
+    lines(
+        "Bytes on the wire per byte of rows",
+        [
+            (
+                f'sum by (level, suite) (fabric_sealed_bytes_total{{{F},suite!=""}})'
+                f' / (sum by (level, suite) (fabric_sealed_plaintext_bytes_total{{{F},suite!=""}}) > 0)',
+                "{{level}} {{suite}}",
+            )
+        ],
+        unit="percentunit",
+        text="Below 100 %: compression saves more than signatures, header and padding cost.",
+    ),
+    lines(
+        "Time to seal and to open one block, p99",
+        [
+            (
+                f"histogram_quantile(0.99, sum by (suite, le) (rate("
+                f'fabric_{way}_duration_seconds_bucket{{{A},{L},suite!=""}}{R})))',
+                f"{way} {{{{suite}}}}",
+            )
+            for way in ("seal", "open")
+        ],
+        unit="s",
+    ),
+)
+_ADMISSION = (
+    lines(
+        "Admitted by the gateway, by level",
+        [(f"sum by (level) (rate(fabric_gateway_admitted_records_total{{{L}}}{R}))", "{{level}}")],
+        unit="cps",
+        stacked=True,
+        text="Kafka records: a sealed block counts one, an open row counts one. No level: control topics.",
+    ),
+    lines(
+        "Refused by the gateway, by level and reason",
+        [
+            (
+                f"sum by (level, reason) (increase(fabric_gateway_denied_total{{{L}}}[5m])) > 0"
+                f" or sum by (level) (increase(fabric_gateway_denied_total{{{L}}}[5m])) == 0",
+                "{{level}} {{reason}}",
+            )
+        ],
+        text="In five minutes; one line without a reason where nothing was refused.",
+    ),
+    lines(
+        "Produce requests at the gateway, time to answer",
+        [
+            (
+                f"histogram_quantile({q}, sum by (le) (rate("
+                f'fabric_gateway_request_duration_seconds_bucket{{api="produce"}}{R})))',
+                f"p{int(q * 100)}",
+            )
+            for q in (0.5, 0.99)
+        ],
+        unit="s",
+    ),
+    lines(
+        "Refused by readers, by reason",
+        [
+            (
+                f"sum by (agency, reason) (increase(fabric_rejected_records_total{{{F}}}[5m])) > 0"
+                f" or sum by (agency) (increase(fabric_rejected_records_total{{{F}}}[5m])) == 0",
+                "{{agency}} {{reason}}",
+            )
+        ],
+        text="What a reader refuses, no gateway admitted. In five minutes.",
+    ),
+)
+_KEYS = (
+    lines(
+        "Age of the epoch",
+        [
+            (
+                f"time() - max by (agency, topic) (fabric_key_epoch_start_timestamp_seconds{{{F}}})",
+                "{{topic}} of {{agency}}",
+            )
+        ],
+        unit="s",
+        text="Replaced after a day, after a million blocks, and when a reader is lost.",
+    ),
+    lines(
+        "Hosts that hold a grant of the epoch",
+        [
+            (
+                f"max by (agency, topic) (fabric_key_epoch_recipients{{{F}}})",
+                "{{topic}} of {{agency}}",
+            )
+        ],
+        text="The sender grants to itself, too.",
+    ),
+    listing(
+        "Epochs in use",
+        [
+            ("Number", f"max by (agency, topic, level) (fabric_key_epoch{{{F}}})", "none"),
+            (
+                "Age",
+                f"time() - max by (agency, topic, level) (fabric_key_epoch_start_timestamp_seconds{{{F}}})",
+                "s",
+            ),
+            (
+                "Granted to",
+                f"max by (agency, topic, level) (fabric_key_epoch_recipients{{{F}}})",
+                "short",
+            ),
+        ],
+        labels={"agency": "Agency", "topic": "Dataset", "level": "Level"},
+        height=5,
+    ),
+)
+
+PAGE = Page(
+    name="encryption",
+    title="Fabric / Encryption and admission",
+    description="Sealed share, suites, refusals by reason, epochs and grants.",
+    variables=VARIABLES,
+    rows=(
+        Row(title="State", panels=_STATE),
+        Row(title="Sealing", panels=_SEALING),
+        Row(title="Admission", panels=_ADMISSION),
+        Row(title="Epochs and grants", panels=_KEYS),
+    ),
+)

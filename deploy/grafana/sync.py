@@ -1,0 +1,209 @@
+"""Dashboard *Sync*: does what agency A changes arrive at agency B, how fast, and what is in the way."""
+
+from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, lines, listing, number
+
+F = 'agency=~"$agency",level=~"$level",topic=~"$topic"'
+A = 'agency=~"$agency"'
+LAG = ((None, "green"), (30, "orange"), (60, "red"))
+DATASET = "by (agency, topic)"
+NAMED = "{{topic}} at {{agency}}"
+
+VARIABLES = (
+    ("agency", "Agency", 'label_values(up{job=~"fabric-.+"}, agency)'),
+    ("level", "Level", "label_values(fabric_consumer_lag_records, level)"),
+    ("topic", "Dataset", 'label_values({__name__=~"fabric_(consumer_lag|sealed)_.*"}, topic)'),
+)
+
+_STATE = (
+    number(
+        "Processes that answer",
+        f'sum(up{{job=~"fabric-.+",{A}}})',
+        steps=((None, "red"), (1, "green")),
+    ),
+    number(
+        "Parts that wait",
+        f"sum(fabric_parts_waiting{{{A}}})",
+        steps=ANY_IS_BAD,
+        text="Sources, targets, datasets and views that cannot go on; /readyz says why.",
+    ),
+    number("Worst lag", f"max(fabric_consumer_lag_seconds{{{F}}})", unit="s", steps=LAG),
+    number(
+        "Records not applied yet",
+        f"sum(fabric_consumer_lag_records{{{F}}})",
+        steps=((None, "green"), (1000, "orange")),
+    ),
+    number(
+        "Rows applied",
+        f'sum(rate(fabric_applied_records_total{{{F},outcome="applied"}}[$__rate_interval]))',
+        unit="cps",
+        steps=PLAIN,
+    ),
+    number("In quarantine", f"sum(fabric_quarantine_records{{{F}}})", steps=ANY_IS_BAD),
+)
+_LAG = (
+    lines(
+        "Age of the oldest change that is not applied",
+        [(f"max {DATASET} (fabric_consumer_lag_seconds{{{F}}})", NAMED)],
+        unit="s",
+        text="By the commit at its source; 0 when caught up.",
+    ),
+    lines(
+        "Records in the log that are not applied",
+        [(f"sum {DATASET} (fabric_consumer_lag_records{{{F}}})", NAMED)],
+    ),
+    lines(
+        "From source commit to target commit",
+        [
+            (
+                f"histogram_quantile({q}, sum by (topic, le) (rate("
+                f"fabric_end_to_end_latency_seconds_bucket{{{F}}}[$__rate_interval])))",
+                f"p{int(q * 100)} {{{{topic}}}}",
+            )
+            for q in (0.5, 0.99)
+        ],
+        unit="s",
+        text="Per block; resolution is that of the histogram's buckets.",
+    ),
+    lines(
+        "Age of the oldest change that the platform has not acknowledged",
+        [
+            (
+                f"max by (agency, source) (fabric_capture_lag_seconds{{{A}}})",
+                "{{source}} of {{agency}}",
+            )
+        ],
+        unit="s",
+    ),
+)
+_FLOW = (
+    lines(
+        "Rows sent",
+        [
+            (
+                f"sum {DATASET} (rate(fabric_sealed_records_total{{{F}}}[$__rate_interval]))",
+                "{{topic}} from {{agency}}",
+            )
+        ],
+        unit="cps",
+        stacked=True,
+    ),
+    lines(
+        "Rows applied",
+        [
+            (
+                f"sum {DATASET} (rate(fabric_applied_records_total"
+                f'{{{F},outcome="applied"}}[$__rate_interval]))',
+                NAMED,
+            )
+        ],
+        unit="cps",
+        stacked=True,
+    ),
+    lines(
+        "Change log that a source's database keeps for us",
+        [
+            (
+                f"max by (agency, source) (fabric_capture_lag_bytes{{{A}}})",
+                "{{source}} of {{agency}}",
+            )
+        ],
+        unit="bytes",
+    ),
+    lines(
+        "Snapshot rows still to be read",
+        [
+            (
+                f"max by (agency, source) (fabric_snapshot_rows_remaining{{{A}}})",
+                "{{source}} of {{agency}}",
+            )
+        ],
+    ),
+)
+_ERRORS = (
+    lines(
+        "Refused by readers, by dataset and reason",
+        [
+            (
+                f"sum by (agency, topic, reason) (increase(fabric_rejected_records_total{{{F}}}[5m]))"
+                f" > 0 or sum {DATASET} (increase(fabric_rejected_records_total{{{F}}}[5m])) == 0",
+                "{{topic}} at {{agency}} {{reason}}",
+            )
+        ],
+        text="In five minutes; one line without a reason where nothing was refused.",
+    ),
+    lines(
+        "Own blocks refused by the gateway",
+        [
+            (
+                f"sum by (agency, topic, reason) (increase(fabric_refused_blocks_total{{{F}}}[5m]))"
+                f" > 0 or sum {DATASET} (increase(fabric_refused_blocks_total{{{F}}}[5m])) == 0",
+                "{{topic}} from {{agency}} {{reason}}",
+            )
+        ],
+        text="In five minutes; one line without a reason where nothing was refused.",
+    ),
+    lines(
+        "Parts that wait, by kind",
+        [
+            (
+                f"sum by (instance, part) (fabric_parts_waiting{{{A}}} > 0) or sum by (instance) "
+                f"(fabric_parts_waiting{{{A}}}) == 0",
+                "{{instance}} {{part}}",
+            )
+        ],
+    ),
+    lines(
+        "Dropped as duplicates",
+        [
+            (
+                f"sum {DATASET} (increase(fabric_applied_records_total"
+                f'{{{F},outcome="duplicate"}}[5m]))',
+                NAMED,
+            )
+        ],
+        text="Sent twice or replayed; they change nothing. In five minutes.",
+    ),
+)
+_NOW = (
+    listing(
+        "Datasets at their readers",
+        [
+            ("Lag", f"max {DATASET} (fabric_consumer_lag_seconds{{{F}}})", "s"),
+            ("Waiting", f"sum {DATASET} (fabric_consumer_lag_records{{{F}}})", "short"),
+            (
+                "Last change",
+                f"time() - max {DATASET} (fabric_last_change_timestamp_seconds{{{F}}})",
+                "s",
+            ),
+            (
+                "Applied",
+                f'sum {DATASET} (fabric_applied_records_total{{{F},outcome="applied"}})',
+                "short",
+            ),
+            ("Quarantine", f"sum {DATASET} (fabric_quarantine_records{{{F}}})", "short"),
+            ("Incomplete", f"max {DATASET} (fabric_dataset_incomplete{{{F}}})", "bool_yes_no"),
+            ("Silent", f"max {DATASET} (fabric_stream_silent{{{F}}})", "bool_yes_no"),
+        ],
+        labels={"agency": "Agency", "topic": "Dataset"},
+        steps={
+            "Lag": LAG,
+            "Quarantine": ANY_IS_BAD,
+            "Incomplete": ANY_IS_BAD,
+            "Silent": ANY_IS_BAD,
+        },
+    ),
+)
+
+PAGE = Page(
+    name="sync",
+    title="Fabric / Sync",
+    description="Lag, throughput and errors by dataset and agency.",
+    variables=VARIABLES,
+    rows=(
+        Row(title="State", panels=_STATE),
+        Row(title="Lag", panels=_LAG),
+        Row(title="Throughput", panels=_FLOW),
+        Row(title="What is in the way", panels=_ERRORS),
+        Row(title="Now", panels=_NOW),
+    ),
+)
