@@ -65,7 +65,9 @@ def _restrict(context: ssl.SSLContext, ca: Path) -> None:
     try:
         context.load_verify_locations(cafile=str(ca))
     except (OSError, ssl.SSLError) as exc:
-        raise ConfigInvalid(f"{ca}: holds no CA certificates that can be read") from exc
+        raise ConfigInvalid(
+            f"tls.ca: {ca} holds no CA certificates that can be read; name a PEM file that does"
+        ) from exc
 
 
 def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
@@ -73,4 +75,7 @@ def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
         # An empty password, so that OpenSSL asks nobody for one on the terminal.
         context.load_cert_chain(str(cert), str(key) if key else None, password="")
     except (OSError, ssl.SSLError) as exc:
-        raise ConfigInvalid(f"{cert} and {key}: not a readable certificate with its key") from exc
+        raise ConfigInvalid(
+            f"{cert} and {key}: not a readable certificate with its key;"
+            " correct `certificate` and `key` in section tls or admin"
+        ) from exc

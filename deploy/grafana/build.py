@@ -13,6 +13,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     GridPos,
+    VariableOption,
     VariableRefresh,
     VariableSort,
 )
@@ -88,6 +89,7 @@ def _frame(page: Page) -> d.Dashboard:
             .include_all(True)
             .all_value(".*")
             .multi(True)
+            .current(VariableOption(text="All", value="$__all"))
         )
     return made
 

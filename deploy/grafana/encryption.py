@@ -1,9 +1,11 @@
 """Dashboard *Encryption and admission*: what is sealed, what the doors refuse, how old keys are."""
 
-from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, lines, listing, number
+from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, counted, lines, listing, number
 from deploy.grafana.sync import VARIABLES, A, F
 
 L = 'level=~"$level"'
+S = f'{F},suite!=""'
+EPOCH = "fabric_key_epoch_start_timestamp_seconds"
 R = "[$__rate_interval]"
 SHARE = ((None, "red"), (1, "green"))
 
@@ -19,7 +21,8 @@ _STATE = (
     ),
     number(
         "Share of all rows sent sealed",
-        f'sum(fabric_sealed_records_total{{{F},suite!=""}}) / sum(fabric_sealed_records_total{{{F}}})',
+        f'sum(fabric_sealed_records_total{{{F},suite!=""}})'
+        f" / sum(fabric_sealed_records_total{{{F}}})",
         unit="percentunit",
         width=5,
     ),
@@ -71,8 +74,8 @@ _SEALING = (
         "Bytes on the wire per byte of rows",
         [
             (
-                f'sum by (level, suite) (fabric_sealed_bytes_total{{{F},suite!=""}})'
-                f' / (sum by (level, suite) (fabric_sealed_plaintext_bytes_total{{{F},suite!=""}}) > 0)',
+                f"sum by (level, suite) (fabric_sealed_bytes_total{{{S}}})"
+                f" / (sum by (level, suite) (fabric_sealed_plaintext_bytes_total{{{S}}}) > 0)",
                 "{{level}} {{suite}}",
             )
         ],
@@ -84,7 +87,7 @@ _SEALING = (
         [
             (
                 f"histogram_quantile(0.99, sum by (suite, le) (rate("
-                f'fabric_{way}_duration_seconds_bucket{{{A},{L},suite!=""}}{R})))',
+                f'fabric_{way}_duration_seconds_bucket{{{A},{L},suite!=""}}{R}))) > 0',
                 f"{way} {{{{suite}}}}",
             )
             for way in ("seal", "open")
@@ -98,14 +101,13 @@ _ADMISSION = (
         [(f"sum by (level) (rate(fabric_gateway_admitted_records_total{{{L}}}{R}))", "{{level}}")],
         unit="cps",
         stacked=True,
-        text="Kafka records: a sealed block counts one, an open row counts one. No level: control topics.",
+        text="Kafka records: a sealed block is one, an open row is one. No level: control topics.",
     ),
     lines(
         "Refused by the gateway, by level and reason",
         [
             (
-                f"sum by (level, reason) (increase(fabric_gateway_denied_total{{{L}}}[5m])) > 0"
-                f" or sum by (level) (increase(fabric_gateway_denied_total{{{L}}}[5m])) == 0",
+                counted("fabric_gateway_denied_total", L, by="level", why="reason"),
                 "{{level}} {{reason}}",
             )
         ],
@@ -127,8 +129,7 @@ _ADMISSION = (
         "Refused by readers, by reason",
         [
             (
-                f"sum by (agency, reason) (increase(fabric_rejected_records_total{{{F}}}[5m])) > 0"
-                f" or sum by (agency) (increase(fabric_rejected_records_total{{{F}}}[5m])) == 0",
+                counted("fabric_rejected_records_total", F, by="agency", why="reason"),
                 "{{agency}} {{reason}}",
             )
         ],
@@ -140,7 +141,7 @@ _KEYS = (
         "Age of the epoch",
         [
             (
-                f"time() - max by (agency, topic) (fabric_key_epoch_start_timestamp_seconds{{{F}}})",
+                f"time() - max by (agency, topic) ({EPOCH}{{{F}}})",
                 "{{topic}} of {{agency}}",
             )
         ],
@@ -163,7 +164,7 @@ _KEYS = (
             ("Number", f"max by (agency, topic, level) (fabric_key_epoch{{{F}}})", "none"),
             (
                 "Age",
-                f"time() - max by (agency, topic, level) (fabric_key_epoch_start_timestamp_seconds{{{F}}})",
+                f"time() - max by (agency, topic, level) ({EPOCH}{{{F}}})",
                 "s",
             ),
             (

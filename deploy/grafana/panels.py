@@ -186,6 +186,12 @@ def listing(
     return Panel(width=24, height=height, make=make)
 
 
+def counted(metric: str, select: str, *, by: str, why: str, span: str = "5m") -> str:
+    """PromQL: what was counted lately by `by` and `why`; a zero by `by` where it was nothing."""
+    grown = f"increase({metric}{{{select}}}[{span}])"
+    return f"sum by ({by}, {why}) ({grown}) > 0 or sum by ({by}) ({grown}) == 0"
+
+
 def _query(at: int, expr: str, legend: str) -> prometheus.Dataquery:
     return (
         prometheus.Dataquery()

@@ -1,6 +1,6 @@
-"""Dashboard *Sync*: does what agency A changes arrive at agency B, how fast, and what is in the way."""
+"""Dashboard *Sync*: whether what changes here arrives there, how fast, and what is in the way."""
 
-from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, lines, listing, number
+from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, counted, lines, listing, number
 
 F = 'agency=~"$agency",level=~"$level",topic=~"$topic"'
 A = 'agency=~"$agency"'
@@ -124,8 +124,7 @@ _ERRORS = (
         "Refused by readers, by dataset and reason",
         [
             (
-                f"sum by (agency, topic, reason) (increase(fabric_rejected_records_total{{{F}}}[5m]))"
-                f" > 0 or sum {DATASET} (increase(fabric_rejected_records_total{{{F}}}[5m])) == 0",
+                counted("fabric_rejected_records_total", F, by="agency, topic", why="reason"),
                 "{{topic}} at {{agency}} {{reason}}",
             )
         ],
@@ -135,8 +134,7 @@ _ERRORS = (
         "Own blocks refused by the gateway",
         [
             (
-                f"sum by (agency, topic, reason) (increase(fabric_refused_blocks_total{{{F}}}[5m]))"
-                f" > 0 or sum {DATASET} (increase(fabric_refused_blocks_total{{{F}}}[5m])) == 0",
+                counted("fabric_refused_blocks_total", F, by="agency, topic", why="reason"),
                 "{{topic}} from {{agency}} {{reason}}",
             )
         ],
@@ -172,7 +170,8 @@ _NOW = (
             ("Waiting", f"sum {DATASET} (fabric_consumer_lag_records{{{F}}})", "short"),
             (
                 "Last change",
-                f"time() - max {DATASET} (fabric_last_change_timestamp_seconds{{{F}}})",
+                f"time() - max {DATASET} (fabric_last_change_timestamp_seconds"
+                f'{{{F},way="applies"}})',
                 "s",
             ),
             (

@@ -1,8 +1,10 @@
 """Dashboard *Trust*: which hosts are attested, until when, and who has been told of revocations."""
 
-from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, lines, listing, number
+from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, counted, lines, listing, number
 from deploy.grafana.sync import VARIABLES, A
 
+FAILURES = "fabric_authority_attestation_failures_total"
+TRIES = "fabric_attestation_attempts_total"
 R = "[$__rate_interval]"
 HOST = "by (agency, instance)"
 DAYS = ((None, "red"), (86400, "orange"), (7 * 86400, "green"))
@@ -57,7 +59,7 @@ _ATTESTATION = (
         "Attestations tried by hosts",
         [
             (
-                f"sum by (instance, result) (increase(fabric_attestation_attempts_total{{{A}}}[5m])) > 0",
+                f"sum by (instance, result) (increase({TRIES}{{{A}}}[5m])) > 0",
                 "{{instance}} {{result}}",
             )
         ],
@@ -125,9 +127,8 @@ _AUTHORITY = (
         "Attestations refused, by reason",
         [
             (
-                "sum by (reason) (increase(fabric_authority_attestation_failures_total[30m])) > 0"
-                " or sum by (role) (increase(fabric_authority_attestation_failures_total[30m])) == 0",
-                "{{reason}} {{role}}",
+                counted(FAILURES, "", by="role", why="reason", span="30m"),
+                "{{role}} {{reason}}",
             )
         ],
         text="In thirty minutes.",
@@ -141,7 +142,7 @@ _SPREAD = (
     lines(
         "Last notice known, by process",
         [("max by (instance) (fabric_revocation_list_number)", "{{instance}}")],
-        text="Suspensions, revocations and reinstatements are numbered; a line below the others lags.",
+        text="Suspensions, revocations, reinstatements; a line below the others lags.",
     ),
     lines(
         "Notices published",

@@ -2,11 +2,13 @@
 
 asyncio's own server neither counts handshakes nor ends a connection that says nothing:
 half-open and slow clients would pile up. Here every connection is counted before its
-handshake, each address has its share, and each ends at a deadline, answered or not.
+handshake, each address has its share, and each ends at a deadline, answered or not. When
+all places are taken, the oldest connection goes: whoever is honest has ended by then.
 """
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import ssl
@@ -49,6 +51,7 @@ class Listener:
         self._handshake_s = handshake_s
         self._lifetime_s = lifetime_s
         self._open: Counter[str] = Counter()
+        self._serving: dict[asyncio.Task[None], None] = {}
 
     @property
     def connections(self) -> int:
@@ -77,15 +80,26 @@ class Listener:
                     await asyncio.sleep(_PAUSE_S)
                     continue
                 peer = str(address[0])
-                if self._is_full(peer):
+                if self._open[peer] >= CONNECTIONS_PER_IDENTITY_MAX:
                     connection.close()
                     continue
+                self._make_room()
                 self._open[peer] += 1
-                group.create_task(self._serve(connection, peer))
+                task = group.create_task(self._serve(connection, peer))
+                self._serving[task] = None
+                task.add_done_callback(functools.partial(self._ended, peer=peer))
 
-    def _is_full(self, peer: str) -> bool:
-        is_greedy = self._open[peer] >= CONNECTIONS_PER_IDENTITY_MAX
-        return is_greedy or self.connections >= CONNECTIONS_MAX
+    def _make_room(self) -> None:
+        if len(self._serving) >= CONNECTIONS_MAX:
+            oldest = next(iter(self._serving))
+            del self._serving[oldest]
+            oldest.cancel()
+
+    def _ended(self, task: "asyncio.Task[None]", *, peer: str) -> None:
+        self._serving.pop(task, None)
+        self._open[peer] -= 1
+        if not self._open[peer]:
+            del self._open[peer]
 
     async def _serve(self, connection: socket.socket, peer: str) -> None:
         loop = asyncio.get_running_loop()

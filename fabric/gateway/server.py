@@ -41,6 +41,7 @@ from fabric.model.limits import (
     FRAME_BYTES_MAX,
     FRAME_S_MAX,
     HANDSHAKE_S_MAX,
+    HANDSHAKES_MAX,
     IDLE_S_MAX,
     REQUEST_S_MAX,
     REQUESTS_IN_FLIGHT_MAX,
@@ -98,6 +99,7 @@ class Door:
         self._hurry = hurry
         self._quotas = Quotas()
         self._open = 0
+        self._shaking: dict[asyncio.Task[None], None] = {}
 
     async def serve(self, listen: Address, started: Callable[[int], None]) -> None:
         """Accept clients for ever.
@@ -122,7 +124,7 @@ class Door:
                 while True:
                     client = await self._accept(listener)
                     if client is not None:
-                        group.create_task(self._client(client))
+                        self._shake(group.create_task(self._client(client)))
 
     async def _accept(self, listener: socket.socket) -> socket.socket | None:
         try:
@@ -137,13 +139,24 @@ class Door:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client
 
+    def _shake(self, task: "asyncio.Task[None]") -> None:
+        """Half-open connections crowd out each other, and nobody who comes to the end."""
+        self._shaking[task] = None
+        task.add_done_callback(lambda done: self._shaking.pop(done, None))
+        if len(self._shaking) > HANDSHAKES_MAX:
+            self._parts.metrics.cut("handshakes")
+            oldest = next(iter(self._shaking))
+            del self._shaking[oldest]
+            oldest.cancel()
+
     async def _client(self, client: socket.socket) -> None:
-        self._count(1)
         try:
             reader, writer = await self._handshake(client)
+            self._count(1)
             try:
                 await self._admit(reader, writer)
             finally:
+                self._count(-1)
                 await close(writer)
         except (OSError, EOFError, TimeoutError) as exc:
             _log.debug("connection ended: %s", type(exc).__name__)
@@ -153,8 +166,6 @@ class Door:
         except Exception:  # noqa: BLE001  # one client's connection must never end the others'
             self._parts.metrics.cut(str(Reason.INTERNAL))
             _log.exception("connection cut by a fault of ours")
-        finally:
-            self._count(-1)
 
     def _count(self, change: int) -> None:
         self._open += change
@@ -177,6 +188,9 @@ class Door:
         except OSError:
             self._parts.metrics.cut("handshake")
             raise
+        task = asyncio.current_task()
+        assert task is not None
+        self._shaking.pop(task, None)
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -110,6 +110,24 @@ async def test_one_address_has_its_share(
         other.close()
 
 
+async def test_when_all_places_are_taken_the_oldest_connection_goes(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONNECTIONS_MAX", 3)
+    server, client = contexts
+    listener = Listener(Echo, server)
+    async with listener.listening(LOCAL) as port:
+        half_open = [
+            socket.create_connection(("127.0.0.1", port), source_address=(f"127.0.0.{n}", 0))
+            for n in range(2, 9)
+        ]
+        assert await echoes(port, client)
+        await until(lambda: listener.connections <= 3)
+        for each in half_open:
+            each.close()
+        await until(lambda: listener.connections == 0)
+
+
 async def test_garbage_harms_nobody(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     server, client = contexts
     listener = Listener(Echo, server)

@@ -116,6 +116,20 @@ async def test_a_silent_handshake_is_cut(house: House, monkeypatch: pytest.Monke
     await until(lambda: house.cut("handshake") == 1, "the cut to be counted")
 
 
+async def test_half_open_connections_crowd_out_each_other_and_nobody_else(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKES_MAX", 2)
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
+    half_open = [await asyncio.open_connection("localhost", house.port) for _ in range(6)]
+    await until(lambda: house.cut("handshakes") == 4, "the oldest to be cut")
+    assert await is_well(house)
+    for reader, _ in half_open[:5]:
+        assert await ended(reader)
+    for _, writer in half_open:
+        writer.close()
+
+
 async def test_a_client_without_a_certificate_is_not_served(house: House) -> None:
     context = ssl.create_default_context(cafile=str(house.pki.ca))
     with pytest.raises((OSError, EOFError)):

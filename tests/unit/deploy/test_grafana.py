@@ -1,0 +1,91 @@
+"""Dashboards: what is committed is what the code builds, and every query can be parsed."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+from deploy.grafana.build import FOLDER, PAGES, build
+from deploy.grafana.panels import Page
+from tests.support.catalogue import series
+from tests.support.dashboards import VARIABLES, plain, targets
+
+ROOT = Path(__file__).parents[3]
+NAMES = [page.name for page in PAGES]
+
+
+def committed(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return found
+
+
+def queries() -> Iterator[Any]:
+    for name in NAMES:
+        for title, ref, expr in targets(committed(name)):
+            yield pytest.param(expr, id=f"{name}: {title} {ref}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_committed_dashboard_is_what_the_code_builds(page: Page) -> None:
+    text = (FOLDER / f"{page.name}.json").read_text()
+    assert text == build(page), "run .venv/bin/python -m deploy.grafana.build and commit"
+
+
+def test_no_other_dashboard_is_committed() -> None:
+    assert sorted(path.stem for path in FOLDER.iterdir()) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("expr", list(queries()))
+def test_query_is_promql_and_names_metrics_that_exist(expr: str) -> None:
+    text = plain(expr)
+    assert "$" not in text
+    promql_parser.parse(text)
+    assert set(re.findall(r"\bfabric_[a-z0-9_]+", text)) <= series()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dashboard_has_its_variables_and_no_fixed_data_source(name: str) -> None:
+    board = committed(name)
+    variables = {item["name"]: item for item in board["templating"]["list"]}
+    assert set(variables) == {"datasource", *VARIABLES}
+    assert variables["datasource"]["type"] == "datasource"
+    assert "DS_PROMETHEUS" not in json.dumps(board)
+    for panel in board["panels"]:
+        for item in (panel, *panel.get("targets", ())):
+            assert item.get("datasource", {"uid": "${datasource}"})["uid"] == "${datasource}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_panels_have_numbers_titles_references_and_places_of_their_own(name: str) -> None:
+    panels = committed(name)["panels"]
+    ids = [panel["id"] for panel in panels]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        assert panel["title"]
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken
+        taken |= cells
+        references = [target["refId"] for target in panel.get("targets", ())]
+        assert len(set(references)) == len(references)
+        assert panel["type"] == "row" or references
+
+
+def test_provisioning_files_say_what_grafana_expects() -> None:
+    folder = ROOT / "deploy" / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((folder / "datasources" / "fabric.yml").read_text())["datasources"]
+    assert source["type"] == "prometheus"
+    (provider,) = yaml.safe_load((folder / "dashboards" / "fabric.yml").read_text())["providers"]
+    assert provider["type"] == "file"
+    assert provider["options"]["path"].startswith("/")
