@@ -90,6 +90,9 @@ def _tables(
         console.print(f"{told.rows:,} rows from table to table in {took:.1f} s")
         tables.start_plain()
         for table in (FABRIC, PLAIN):  # both ways are warm before the clock starts
+            tables.fill(table, 1_000)
+            tables.await_equal(table)
+            tables.watch(table)
             tables.latency(table, rate=_ROWS_PER_S, seconds=1.0)
         for figures in rounds:
             for name, table in (("plain_latency", PLAIN), ("fabric_latency", FABRIC)):

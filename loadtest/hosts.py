@@ -20,8 +20,8 @@ from fabric.kafka.log import KafkaLog
 from fabric.model.names import Topic
 from fabric.policy import decide
 from loadtest.links import Route
-from loadtest.meter import Measured, Meter
 from loadtest.memory_ends import MemorySource, MemoryTarget
+from loadtest.meter import Measured, Meter
 from loadtest.rows import Row, slices
 
 _WAIT_S_MAX = 120.0

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  # the backend is chosen first
+from matplotlib import pyplot as plt  # the backend is chosen first
 
 _FABRIC, _PEER = "#1f6f8b", "#c9a227"
 _KINDS = ("produce", "gateway", "consume", "subscribe")

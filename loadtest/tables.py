@@ -1,8 +1,8 @@
 """From the commit in A's table to the commit in B's: time, and memory on the way.
 
 Two tables of one server: `residents` goes through the fabric's two agents and the
-gateway, `plain_residents` through the plain peer. The server writes down when each
-transaction committed, so one clock measures both ends.
+gateway, `plain_residents` through the plain peer. The server writes down when A's
+transactions committed and tells at once of B's; one machine's clock measures both.
 """
 
 import json
@@ -17,6 +17,8 @@ from fabric.demo.fleet import await_that
 from fabric.demo.layout import SECRET
 from fabric.demo.process import stop
 from fabric.demo.registry import count_rows
+from fabric.model.errors import Reason, UnavailableError
+from loadtest.arrivals import Arrivals
 from loadtest.meter import percentile
 from loadtest.rows import FIELDS, numbered, read_pool
 from loadtest.world import Bench
@@ -61,6 +63,12 @@ class Tables:
         self._source.commit()
         self._next = {FABRIC: 1, PLAIN: 1}
         self._plain: list[subprocess.Popen[bytes]] = []
+        self._arrivals = Arrivals(self._urls["B"])
+        self._arrivals.__enter__()
+
+    def watch(self, table: str) -> None:
+        """Time what arrives in B's table from now on; the sink must have made it."""
+        self._arrivals.watch(table)
 
     def fill(self, table: str, rows: int) -> None:
         """Put `rows` new rows into A's table, in one transaction."""
@@ -152,8 +160,11 @@ url = "{self._urls["B"]}"
         took = self._write(table, rate, seconds)
         rows = self._next[table] - first
         self.await_equal(table)
-        left, right = (self._committed(letter, table, first) for letter in "AB")
-        gaps = [(right[ident] - at) / 1_000 for ident, at in left.items()]
+        left = self._committed(table, first)
+        right = self._arrivals.times(table, first, first + rows - 1)
+        gaps = [(right[ident] - at) * 1_000 for ident, at in left.items() if ident in right]
+        if len(gaps) < rows:  # the last notice is on its way when the rows are there already
+            raise UnavailableError(Reason.INTERNAL, f"{rows - len(gaps)} rows arrived unseen")
         return Latency(
             p50_ms=percentile(gaps, 0.50),
             p99_ms=percentile(gaps, 0.99),
@@ -177,13 +188,13 @@ url = "{self._urls["B"]}"
         self._next[table] += commits * _ROWS_PER_COMMIT
         return time.perf_counter() - began
 
-    def _committed(self, letter: str, table: str, first: int) -> dict[int, int]:
-        """Microseconds since 1970 at which each row from `first` on was committed."""
+    def _committed(self, table: str, first: int) -> dict[int, float]:
+        """Seconds since 1970 at which A committed each row from `first` on."""
         query = (
-            "SELECT id, (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint"
+            "SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::double precision"
             f" FROM {table} WHERE id >= %s"  # noqa: S608  # our own names
         )
-        with psycopg.connect(self._urls[letter]) as server:
+        with psycopg.connect(self._urls["A"]) as server:
             return dict(server.execute(query, (first,)).fetchall())
 
     def stop(self) -> None:
@@ -191,4 +202,5 @@ url = "{self._urls["B"]}"
         for child in self._plain:
             stop(child)
         self._plain.clear()
+        self._arrivals.__exit__()
         self._source.close()

@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from fabric.config import Address
 from fabric.model.errors import ConfigInvalid
 from fabric.model.limits import (
+    AUTHORITY_CONNECTIONS_MAX,
     CONNECTION_S_MAX,
-    CONNECTIONS_MAX,
     CONNECTIONS_PER_IDENTITY_MAX,
     HANDSHAKE_S_MAX,
 )
@@ -79,6 +79,7 @@ class Listener:
                     _log.warning("accept failed: %s", exc)
                     await asyncio.sleep(_PAUSE_S)
                     continue
+                await asyncio.sleep(0)  # accept() of a waiting client gives nobody else a turn
                 peer = str(address[0])
                 if self._open[peer] >= CONNECTIONS_PER_IDENTITY_MAX:
                     connection.close()
@@ -90,7 +91,7 @@ class Listener:
                 task.add_done_callback(functools.partial(self._ended, peer=peer))
 
     def _make_room(self) -> None:
-        if len(self._serving) >= CONNECTIONS_MAX:
+        if len(self._serving) >= AUTHORITY_CONNECTIONS_MAX:
             oldest = next(iter(self._serving))
             del self._serving[oldest]
             oldest.cancel()
@@ -122,10 +123,6 @@ class Listener:
             _log.debug("connection of %s ended: %s", peer, exc)
         except Exception:  # noqa: BLE001  # one connection must never end the others'
             _log.exception("connection cut by a fault of ours")
-        finally:
-            self._open[peer] -= 1
-            if not self._open[peer]:
-                del self._open[peer]
 
 
 class _Watched(asyncio.Protocol):

@@ -129,6 +129,7 @@ class Door:
     async def _accept(self, listener: socket.socket) -> socket.socket | None:
         try:
             client, _ = await asyncio.get_running_loop().sock_accept(listener)
+            await asyncio.sleep(0)  # accept() of a waiting client gives nobody else a turn
         except OSError:  # out of descriptors, or the client is gone already
             await asyncio.sleep(_ACCEPT_PAUSE_S)
             return None

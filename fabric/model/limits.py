@@ -66,6 +66,8 @@ REQUESTS_BURST_MAX = 200
 """Requests of one client identity or address to the authority."""
 PUBLISH_S_MAX = 10.0
 """How long a request to the authority waits for the gateway, seconds; below REQUEST_S_MAX."""
+AUTHORITY_CONNECTIONS_MAX = 400
+"""A TLS connection of asyncio holds 0.3 MiB from its first byte; requests are short."""
 CONNECTION_S_MAX = 60.0
 """Life of one connection to the authority: handshake, one request, one answer; seconds."""
 BOUND_KEYS_MAX = 8

@@ -18,6 +18,7 @@ from fabric.demo.enrol import admit_hosts
 from fabric.demo.fleet import Part, await_that
 from fabric.demo.say import Teller
 from fabric.demo.world import Wish, World, build, fill, start_platform
+from fabric.model.errors import UnavailableError
 
 
 @contextmanager
@@ -45,7 +46,11 @@ def running_world(
 
 def await_equal(world: World, *, wait_s: float = 60) -> None:
     """Wait until A's and B's tables hold the same."""
-    await_that(proofs.in_step(world), "A's and B's tables to be equal", wait_s=wait_s)
+    try:
+        await_that(proofs.in_step(world), "A's and B's tables to be equal", wait_s=wait_s)
+    except UnavailableError as exc:
+        said = {name: dict(reasons(part)) for name, part in world.parts.items()}
+        raise AssertionError(f"{exc.args[0]}; {proofs.counts(world, 'B')} in B; {said}") from exc
 
 
 def reasons(part: Part) -> Mapping[str, str]:

@@ -113,7 +113,7 @@ async def test_one_address_has_its_share(
 async def test_when_all_places_are_taken_the_oldest_connection_goes(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(module, "AUTHORITY_CONNECTIONS_MAX", 3)
     server, client = contexts
     listener = Listener(Echo, server)
     async with listener.listening(LOCAL) as port:
