@@ -108,10 +108,16 @@ class BenchHost:
         source.meter.records = source.given
         return source.meter.result()
 
-    async def consume(self, topic: str, end: int) -> Measured:
-        """Read on to `end` with the agent's reader, verified, in order, opened."""
+    async def consume(self, topic: str, end: int, *, anew: bool = False) -> Measured:
+        """Read on to `end` with the agent's reader, verified, in order, opened.
+
+        Args:
+            anew: from the beginning of the log, as a host that just joined.
+        """
         host = await self._host()
         name = Topic.parse(topic)
+        if anew:
+            self._targets.pop(name, None)
         target = self._targets.setdefault(name, MemoryTarget())
         target.renew()
         self._agent._core.follow_grants(name)
@@ -147,9 +153,7 @@ def _keep(context: ssl.SSLContext) -> Callable[[], ssl.SSLContext]:
     return lambda: context
 
 
-async def _until(
-    done: Awaitable[object], running: Any, stop: asyncio.Event | None = None
-) -> None:
+async def _until(done: Awaitable[object], running: Any, stop: asyncio.Event | None = None) -> None:
     """Run `running` until `done`; then stop it, kindly when it listens to `stop`."""
     async with asyncio.timeout(_WAIT_S_MAX), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(running)

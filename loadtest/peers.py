@@ -241,9 +241,7 @@ def confluent_produce(load: Load, peer: Confluent) -> Measured:
     return meter.result()
 
 
-def confluent_consume(
-    route: Route, topic: str, span: tuple[int, int], peer: Confluent
-) -> Measured:
+def confluent_consume(route: Route, topic: str, span: tuple[int, int], peer: Confluent) -> Measured:
     """Read [first, end) of partition 0 and deserialize every value."""
     consumer = Consumer(
         {

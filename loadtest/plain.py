@@ -167,15 +167,18 @@ def block_of(values: Sequence[bytes], name: Topic, state: StreamState | None) ->
             last.rows.extend(rows)  # type: ignore[attr-defined]  # our own lists
             continue
         runs.append(
-            Run(op=op, position=letter["position"], ordinal=letter["ordinal"],
-                commit_us=letter["commit_us"], rows=rows)  # fmt: skip
+            Run(
+                op=op,
+                position=letter["position"],
+                ordinal=letter["ordinal"],
+                commit_us=letter["commit_us"],
+                rows=rows,
+            )
         )
     end = letters[-1]
     upto = ChangeSequence(end["generation"], end["position"], end["ordinal"])
     after = ZERO if state is None else state.high
-    return Block(
-        stream=Stream(_ORIGIN, name, 0), after=after, upto=upto, runs=tuple(runs)
-    )
+    return Block(stream=Stream(_ORIGIN, name, 0), after=after, upto=upto, runs=tuple(runs))
 
 
 def _goes_on(last: Run, letter: Any, op: Op) -> bool:

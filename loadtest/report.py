@@ -202,5 +202,3 @@ def _show_rest(report: Mapping[str, Any], console: Console) -> None:
             met,
         )
     console.print(table)
-
-

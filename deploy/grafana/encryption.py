@@ -1,6 +1,16 @@
 """Dashboard *Encryption and admission*: what is sealed, what the doors refuse, how old keys are."""
 
-from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, counted, lines, listing, number
+from deploy.grafana.panels import (
+    ANY_IS_BAD,
+    COUNTED,
+    PLAIN,
+    Page,
+    Row,
+    counted,
+    lines,
+    listing,
+    number,
+)
 from deploy.grafana.sync import VARIABLES, A, F
 
 L = 'level=~"$level"'
@@ -111,6 +121,7 @@ _ADMISSION = (
                 "{{level}} {{reason}}",
             )
         ],
+        calcs=COUNTED,
         text="In five minutes; one line without a reason where nothing was refused.",
     ),
     lines(
@@ -133,6 +144,7 @@ _ADMISSION = (
                 "{{agency}} {{reason}}",
             )
         ],
+        calcs=COUNTED,
         text="What a reader refuses, no gateway admitted. In five minutes.",
     ),
 )

@@ -32,6 +32,8 @@ GREEN: Steps = ((None, "green"),)
 ANY_IS_BAD: Steps = ((None, "green"), (1, "red"))
 BAD_FROM_ZERO: Steps = ((None, "red"), (60, "orange"), (300, "green"))
 PLAIN: Steps = ((None, "blue"),)
+NOW: Sequence[str] = ("lastNotNull", "max")
+COUNTED: Sequence[str] = ("max",)
 _LETTERS = "ABCDEFGHIJ"
 
 
@@ -103,12 +105,14 @@ def lines(
     unit: str = "short",
     width: int = 12,
     stacked: bool = False,
+    calcs: Sequence[str] = NOW,
     text: str = "",
 ) -> Panel:
     """Lines over time, the largest last value first in the legend.
 
     Args:
         queries: (PromQL, legend) pairs.
+        calcs: what the legend tells of each line; COUNTED where lines come and go.
     """
 
     def make() -> timeseries.Panel:
@@ -130,8 +134,8 @@ def lines(
                 .display_mode(LegendDisplayMode.TABLE)
                 .placement(LegendPlacement.BOTTOM)
                 .show_legend(True)
-                .calcs(["lastNotNull", "max"])
-                .sort_by("Last *")
+                .calcs(list(calcs))
+                .sort_by("Max" if calcs is COUNTED else "Last *")
                 .sort_desc(True)
             )
         )

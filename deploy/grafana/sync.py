@@ -1,6 +1,16 @@
 """Dashboard *Sync*: whether what changes here arrives there, how fast, and what is in the way."""
 
-from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, counted, lines, listing, number
+from deploy.grafana.panels import (
+    ANY_IS_BAD,
+    COUNTED,
+    PLAIN,
+    Page,
+    Row,
+    counted,
+    lines,
+    listing,
+    number,
+)
 
 F = 'agency=~"$agency",level=~"$level",topic=~"$topic"'
 A = 'agency=~"$agency"'
@@ -128,6 +138,7 @@ _ERRORS = (
                 "{{topic}} at {{agency}} {{reason}}",
             )
         ],
+        calcs=COUNTED,
         text="In five minutes; one line without a reason where nothing was refused.",
     ),
     lines(
@@ -138,17 +149,13 @@ _ERRORS = (
                 "{{topic}} from {{agency}} {{reason}}",
             )
         ],
+        calcs=COUNTED,
         text="In five minutes; one line without a reason where nothing was refused.",
     ),
     lines(
-        "Parts that wait, by kind",
-        [
-            (
-                f"sum by (instance, part) (fabric_parts_waiting{{{A}}} > 0) or sum by (instance) "
-                f"(fabric_parts_waiting{{{A}}}) == 0",
-                "{{instance}} {{part}}",
-            )
-        ],
+        "Parts that wait, by process",
+        [(f"sum by (instance) (fabric_parts_waiting{{{A}}})", "{{instance}}")],
+        text="/readyz of the process names part and reason.",
     ),
     lines(
         "Dropped as duplicates",

@@ -1,6 +1,16 @@
 """Dashboard *Trust*: which hosts are attested, until when, and who has been told of revocations."""
 
-from deploy.grafana.panels import ANY_IS_BAD, PLAIN, Page, Row, counted, lines, listing, number
+from deploy.grafana.panels import (
+    ANY_IS_BAD,
+    COUNTED,
+    PLAIN,
+    Page,
+    Row,
+    counted,
+    lines,
+    listing,
+    number,
+)
 from deploy.grafana.sync import VARIABLES, A
 
 FAILURES = "fabric_authority_attestation_failures_total"
@@ -131,6 +141,7 @@ _AUTHORITY = (
                 "{{role}} {{reason}}",
             )
         ],
+        calcs=COUNTED,
         text="In thirty minutes.",
     ),
     lines(

@@ -71,7 +71,7 @@ for (const name of ['sync', 'encryption', 'trust']) {
   const html = join(out, `${name}.html`);
   writeFileSync(
     html,
-    `<!doctype html><meta charset="utf-8"><body style="margin:0"><div id="root"></div>` +
+    `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="draw.css"><body style="margin:0"><div id="root"></div>` +
       `<script>window.__PAGE__=${json}</script><script src="draw.js"></script>`
   );
   const picture = join(root, 'docs', 'img', `${name}.png`);

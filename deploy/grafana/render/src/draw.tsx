@@ -21,6 +21,8 @@ import {
 import { TableNG } from '@grafana/ui/unstable';
 import type { ReactNode } from 'react';
 import { createRoot } from 'react-dom/client';
+import '@grafana/react-data-grid/lib/styles.css';
+import 'uplot/dist/uPlot.min.css';
 
 type Series = { refId: string; name: string; labels: Record<string, string>; points: number[][] };
 type Panel = any; // a panel of the dashboard JSON, which has no type here
