@@ -9,6 +9,7 @@ from deploy.grafana.panels import (
     counted,
     lines,
     listing,
+    named,
     number,
 )
 from deploy.grafana.sync import VARIABLES, A, F
@@ -38,21 +39,21 @@ _STATE = (
     ),
     number(
         "Plaintext seen in sealed datasets, 1 h",
-        f'sum(increase(fabric_rejected_records_total{{{F},reason="not_sealed"}}[1h]))',
+        f'round(sum(increase(fabric_rejected_records_total{{{F},reason="not_sealed"}}[1h])))',
         steps=ANY_IS_BAD,
         width=5,
         text="Counted by readers: each one went round the gateway.",
     ),
     number(
         "Refused at the gateway, 1 h",
-        f"sum(increase(fabric_gateway_denied_total{{{L}}}[1h]))",
+        f"round(sum(increase(fabric_gateway_denied_total{{{L}}}[1h])))",
         steps=((None, "green"), (1, "orange")),
         width=5,
     ),
     number(
-        "Blocks admitted",
+        "Records admitted",
         f"sum(rate(fabric_gateway_admitted_records_total{{{L}}}{R}))",
-        unit="cps",
+        unit="recps",
         steps=PLAIN,
     ),
 )
@@ -65,7 +66,7 @@ _SEALING = (
                 "{{level}} {{suite}}",
             )
         ],
-        unit="cps",
+        unit="rowsps",
         stacked=True,
         text="A level without a suite is sent in the open form.",
     ),
@@ -77,7 +78,7 @@ _SEALING = (
                 "{{level}} {{suite}}",
             )
         ],
-        unit="cps",
+        unit="rowsps",
         stacked=True,
     ),
     lines(
@@ -90,7 +91,7 @@ _SEALING = (
             )
         ],
         unit="percentunit",
-        text="Below 100 %: compression saves more than signatures, header and padding cost.",
+        text="Signatures and padding weigh on small blocks; compression wins on large ones.",
     ),
     lines(
         "Time to seal and to open one block, p99",
@@ -108,16 +109,29 @@ _SEALING = (
 _ADMISSION = (
     lines(
         "Admitted by the gateway, by level",
-        [(f"sum by (level) (rate(fabric_gateway_admitted_records_total{{{L}}}{R}))", "{{level}}")],
-        unit="cps",
+        [
+            (
+                named(
+                    f"sum by (level) (rate(fabric_gateway_admitted_records_total{{{L}}}{R}))",
+                    "level",
+                    "control topics",
+                ),
+                "{{level}}",
+            )
+        ],
+        unit="recps",
         stacked=True,
-        text="Kafka records: a sealed block is one, an open row is one. No level: control topics.",
+        text="Kafka records: a sealed block is one, an open row is one.",
     ),
     lines(
         "Refused by the gateway, by level and reason",
         [
             (
-                counted("fabric_gateway_denied_total", L, by="level", why="reason"),
+                named(
+                    counted("fabric_gateway_denied_total", L, by="level", why="reason"),
+                    "level",
+                    "no dataset",
+                ),
                 "{{level}} {{reason}}",
             )
         ],

@@ -95,7 +95,7 @@ def number(
             .with_target(_query(0, expr, title))
         )
 
-    return Panel(width=width, height=4, make=make)
+    return Panel(width=width, height=5, make=make)
 
 
 def lines(
@@ -139,11 +139,13 @@ def lines(
                 .sort_desc(True)
             )
         )
+        if unit == "short":
+            panel = panel.axis_soft_max(1)
         for at, (expr, legend) in enumerate(queries):
             panel = panel.with_target(_query(at, expr, legend))
         return panel
 
-    return Panel(width=width, height=8, make=make)
+    return Panel(width=width, height=9, make=make)
 
 
 def listing(
@@ -193,7 +195,13 @@ def listing(
 def counted(metric: str, select: str, *, by: str, why: str, span: str = "5m") -> str:
     """PromQL: what was counted lately by `by` and `why`; a zero by `by` where it was nothing."""
     grown = f"increase({metric}{{{select}}}[{span}])"
-    return f"sum by ({by}, {why}) ({grown}) > 0 or sum by ({by}) ({grown}) == 0"
+    some, none = (f"round(sum by ({names}) ({grown}))" for names in (f"{by}, {why}", by))
+    return f"{some} > 0 or {none} == 0"
+
+
+def named(expr: str, label: str, name: str) -> str:
+    """PromQL: `expr`, with `name` where its label is empty."""
+    return f'label_replace({expr}, "{label}", "{name}", "{label}", "")'
 
 
 def _query(at: int, expr: str, legend: str) -> prometheus.Dataquery:

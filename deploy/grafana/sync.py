@@ -45,7 +45,7 @@ _STATE = (
     number(
         "Rows applied",
         f'sum(rate(fabric_applied_records_total{{{F},outcome="applied"}}[$__rate_interval]))',
-        unit="cps",
+        unit="rowsps",
         steps=PLAIN,
     ),
     number("In quarantine", f"sum(fabric_quarantine_records{{{F}}})", steps=ANY_IS_BAD),
@@ -94,7 +94,7 @@ _FLOW = (
                 "{{topic}} from {{agency}}",
             )
         ],
-        unit="cps",
+        unit="rowsps",
         stacked=True,
     ),
     lines(
@@ -106,7 +106,7 @@ _FLOW = (
                 NAMED,
             )
         ],
-        unit="cps",
+        unit="rowsps",
         stacked=True,
     ),
     lines(
@@ -142,7 +142,7 @@ _ERRORS = (
         text="In five minutes; one line without a reason where nothing was refused.",
     ),
     lines(
-        "Own blocks refused by the gateway",
+        "Own blocks refused or put off by the gateway",
         [
             (
                 counted("fabric_refused_blocks_total", F, by="agency, topic", why="reason"),

@@ -69,7 +69,7 @@ _ATTESTATION = (
         "Attestations tried by hosts",
         [
             (
-                f"sum by (instance, result) (increase({TRIES}{{{A}}}[5m])) > 0",
+                f"round(sum by (instance, result) (increase({TRIES}{{{A}}}[5m]))) > 0",
                 "{{instance}} {{result}}",
             )
         ],

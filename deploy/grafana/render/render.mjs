@@ -30,6 +30,16 @@ function plain(expr) {
   return expr.replaceAll('$__rate_interval', '20s').replaceAll(/\$(agency|level|topic)/g, '.*');
 }
 
+/** Every step has a point, as Grafana does it: where there is no sample, a gap and no line. */
+function filled(values) {
+  const known = new Map(values.map(([at, text]) => [at, Number(text)]));
+  const count = Math.floor((end - start) / step) + 1;
+  return Array.from({ length: count }, (_, at) => start + at * step).map((at) => [
+    at * 1000,
+    known.get(at) ?? null,
+  ]);
+}
+
 async function fetchTarget(target) {
   const query = plain(target.expr);
   const found = target.instant
@@ -39,7 +49,7 @@ async function fetchTarget(target) {
     refId: target.refId,
     name: target.legendFormat.replaceAll(LABELS, (_, label) => metric[label] ?? '').trim(),
     labels: metric,
-    points: (values ?? [value]).map(([at, text]) => [at * 1000, Number(text)]),
+    points: values ? filled(values) : [[value[0] * 1000, Number(value[1])]],
   }));
 }
 
