@@ -1,7 +1,7 @@
 """Writes rows of one dataset through one connection: in bulk, each key at most once.
 
 Few rows go as array parameters, many through a COPY into a temporary table; which is
-faster was measured (notes/databases.md 2e).
+faster was measured.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -2,7 +2,7 @@
 
 A run is one batch. When a batch fails on a row, it is halved under savepoints until
 the row stands alone: 1,000 good rows with one bad cost about ten extra statements,
-not a thousand (notes/databases.md 2b).
+not a thousand.
 """
 
 import sqlite3

@@ -1,7 +1,7 @@
 """One SQLite connection on one thread of its own, so that the event loop never waits for a disk.
 
 A driver that hops threads for every statement is 40 times slower at small batches
-(notes/databases.md 2f), so callers hand over whole functions.
+so callers hand over whole functions.
 """
 
 import asyncio
