@@ -61,6 +61,7 @@ class PartitionConsumer:
             ssl_context=context,
         )
         self._moved_at = 0.0
+        self._end_seen = 0
 
     async def start(self) -> None:
         """Connect and take the partition; raises as ports.Log.read."""
@@ -123,8 +124,10 @@ class PartitionConsumer:
         first, end = await self.bounds(wait_s=_WATCH_ANSWER_S_MAX)
         if position < first:
             raise DeniedError(Reason.HISTORY_LOST, "log starts after the wanted offset")
-        if end > position:
+        # What came between the poll and this look is no sign; what was there the last time is.
+        if position < self._end_seen:
             raise UnavailableError(Reason.BROKER_UNAVAILABLE, "reading stands still")
+        self._end_seen = end
 
     def _mapped(self, exc: Exception) -> FabricError:
         topic = self._place.topic
