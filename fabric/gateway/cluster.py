@@ -4,8 +4,9 @@ Clients see the brokers' own node ids, each at the address of a live gateway, so
 that their per-broker batching stays as it is. Which gateway stands for which node
 depends on the client's identity alone: identities spread over the gateways, every
 gateway gives the same answer, and one sender keeps to one gateway's replay memory.
-Gateways that stand for no node are shown under node ids no broker has, because
-some clients forget their bootstrap list. Pure state, no I/O.
+Gateways that stand for no node are shown under node ids no broker has, live or not:
+some clients forget their bootstrap list, and one that met a gateway before its
+neighbour was up would have nowhere to go when that gateway dies. Pure state, no I/O.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from fabric.gateway.apis import Api, intersect
 Address: TypeAlias = tuple[str, int]
 
 _SPARE = 1_000_000_000
-"""Node ids from here on are gateways that stand for no broker now."""
+"""Node ids from here on, by place in the advertised list, are gateways that stand for no node."""
 
 
 class Directory:
@@ -79,7 +80,7 @@ class Directory:
         shown = {
             node: live[(turn + place) % len(live)] for place, node in enumerate(sorted(self._nodes))
         }
-        for place, address in enumerate(live):
+        for place, address in enumerate(self._advertised):
             if shown and address not in shown.values():
                 shown[_SPARE + place] = address
         return shown

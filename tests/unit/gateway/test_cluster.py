@@ -26,14 +26,29 @@ def test_clients_spread_over_gateways_and_learn_of_all_of_them_with_one_broker()
         assert set(directory.shown(client).values()) == set(GATEWAYS)
 
 
-def test_dead_gateways_are_not_shown_and_all_dead_means_all() -> None:
+def standing_for_nodes(directory: Directory) -> set[tuple[str, int]]:
+    return {directory.shown("x")[node] for node in (1, 2)}
+
+
+def test_dead_gateways_stand_for_no_node_and_all_dead_means_all() -> None:
     directory = a_directory(nodes=(1, 2))
     directory.alive(GATEWAYS[:1])
-    assert set(directory.shown("x").values()) == set(GATEWAYS[:1])
+    assert standing_for_nodes(directory) == set(GATEWAYS[:1])
     directory.alive(())
-    assert set(directory.shown("x").values()) == set(GATEWAYS)
+    assert standing_for_nodes(directory) == set(GATEWAYS)
     directory.alive([("elsewhere", 1)])
-    assert set(directory.shown("x").values()) == set(GATEWAYS)
+    assert standing_for_nodes(directory) == set(GATEWAYS)
+
+
+def test_a_gateway_that_is_down_is_shown_under_a_spare_id_because_it_may_be_all_that_is_left() -> (
+    None
+):
+    directory = a_directory(nodes=(1, 2))
+    before = directory.shown("x")
+    directory.alive(GATEWAYS[:1])
+    shown = directory.shown("x")
+    assert set(shown.values()) == set(before.values()) == set(GATEWAYS)
+    assert min(set(shown) - {1, 2}) > 2**29
 
 
 def test_before_anything_was_learned_nothing_is_shown() -> None:
