@@ -13,7 +13,6 @@ from aiohttp import web
 from fabric.attest.keys import SigningKey
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
-from fabric.authority.listener import Listener
 from fabric.authority.pki import Ca, decode_verifier_keys, load_ca
 from fabric.authority.publisher import Publisher
 from fabric.authority.routes import Routes
@@ -30,6 +29,7 @@ from fabric.store.audit import FileAudit
 from fabric.store.clock import SystemClock
 from fabric.store.policy_folder import PolicyFolder
 from fabric.tls import certificate_end, client_context, server_context
+from fabric.web.listener import Listener
 from fabric.web.server import serving
 
 _log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class _Process:
         tls = self.config.tls
         context = server_context(tls.certificate, tls.key, tls.ca, demand=False)
         assert runner.server is not None
-        listener = Listener(runner.server, context)
+        listener = Listener(runner.server, context, setting="authority.listen")
         try:
             async with (
                 serving(self.metrics.registry, self._ready, self.config.web.listen),

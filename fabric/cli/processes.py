@@ -1,6 +1,7 @@
 """`fabric agent run`, `fabric gateway run`, `fabric authority run`: the long-lived processes."""
 
 import asyncio
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,6 +21,17 @@ HostName = Annotated[str, typer.Argument(help="agency/system/host")]
 Why = Annotated[str, typer.Option("--why", help="for the audit log")]
 
 
+_FILES_WANTED = 16_384
+
+
+def _allow_files() -> None:
+    """Raise the soft limit of open files: a shell's usual 1,024 is fewer than connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_WANTED if hard == resource.RLIM_INFINITY else min(_FILES_WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def until_signalled(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run a process until SIGTERM or SIGINT asks it to stop; a second signal ends it at once."""
 
@@ -30,6 +42,7 @@ def until_signalled(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
             loop.add_signal_handler(number, _stop, stop, loop, number)
         await start(stop)
 
+    _allow_files()
     asyncio.run(body())
 
 

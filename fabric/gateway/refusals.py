@@ -17,8 +17,9 @@ from aiohttp import web
 
 from fabric.config import Address
 from fabric.gateway.identity import identify
-from fabric.model.errors import ConfigInvalid, PeerError, Reason
-from fabric.model.limits import REFUSALS_REMEMBERED
+from fabric.model.errors import PeerError, Reason
+from fabric.model.limits import REFUSALS_REMEMBERED, SIDE_CONNECTIONS_MAX
+from fabric.web.listener import Listener
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PARTITION = re.compile(r"[0-9]{1,10}")
@@ -75,16 +76,16 @@ async def serving(
     app.router.add_get("/refusals/{topic}/{partition}/{digest}", _Refusals(log, trust_domain).get)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_STOP_S_MAX)
     await runner.setup()
+    assert runner.server is not None
+    listener = Listener(
+        runner.server,
+        context,
+        setting="gateway.side_listen",
+        connections_max=SIDE_CONNECTIONS_MAX,
+    )
     try:
-        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=context)
-        try:
-            await site.start()
-        except OSError as exc:
-            raise ConfigInvalid(
-                f"gateway.side_listen: {listen} cannot be bound ({exc.strerror});"
-                " choose a free address"
-            ) from exc
-        yield int(runner.addresses[0][1])
+        async with listener.listening(listen) as port:
+            yield port
     finally:
         await runner.cleanup()
 

@@ -66,10 +66,12 @@ REQUESTS_BURST_MAX = 200
 """Requests of one client identity or address to the authority."""
 PUBLISH_S_MAX = 10.0
 """How long a request to the authority waits for the gateway, seconds; below REQUEST_S_MAX."""
-AUTHORITY_CONNECTIONS_MAX = 400
-"""A TLS connection of asyncio holds 0.3 MiB from its first byte; requests are short."""
+HTTPS_CONNECTIONS_MAX = 400
+"""Connections of the authority. One holds 0.3 MiB before it says a word; requests are short."""
+SIDE_CONNECTIONS_MAX = 128
+"""Connections of a gateway's refusal log."""
 CONNECTION_S_MAX = 60.0
-"""Life of one connection to the authority: handshake, one request, one answer; seconds."""
+"""Life of one connection over HTTPS: handshake, requests, answers; seconds."""
 BOUND_KEYS_MAX = 8
 """Keys that one quote binds and one result carries."""
 RESULT_HEADS_MAX = 1_000

@@ -6,13 +6,14 @@ within a deadline each time. The gateway's memory is measured throughout.
 
 import contextlib
 import os
+import resource
 import selectors
 import socket
 import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,17 @@ ANSWER_S_MAX = 8.0
 RSS_MAX = 300 * 1024 * 1024
 _SIZE = struct.Struct(">i")
 _API_VERSIONS = struct.pack(">hhih", 18, 0, 1, -1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def many_files() -> None:
+    """The attacker needs as many open files as connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * CONNECTIONS
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"the hard limit of open files is {hard}; raise it to {wanted}")
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +95,20 @@ def memory(world: World, name: str = "gateway") -> int:
 
 
 def answers_well(world: World) -> None:
-    """An honest host produces (a replay: judged, and refused for its reason); the verifier answers.
+    """An honest host produces (a replay: judged, and refused as such); the authority answers.
 
-    Both must be done within ANSWER_S_MAX each.
+    Both must be done within ANSWER_S_MAX each. A refusal of class wait is tried again, as
+    every agent does.
     """
     papers = world.papers("A")
-    began = time.monotonic()
     value = intruder.read(world.broker.address, world.platform("admin"), str(SECRET), most=1)[0]
-    produced = intruder.produce(world.layout.gateway, papers, str(SECRET), value)
-    assert produced not in ("stored", "no answer", "_MSG_TIMED_OUT", "_TRANSPORT"), produced
-    assert intruder.reason(world.layout.refusals, papers, str(SECRET), value) == "replayed"
-    assert time.monotonic() - began < ANSWER_S_MAX
+
+    def judged() -> bool:
+        produced = intruder.produce(world.layout.gateway, papers, str(SECRET), value)
+        assert produced != "stored"
+        return intruder.reason(world.layout.refusals, papers, str(SECRET), value) == "replayed"
+
+    await_value(judged, "an honest record to be judged", wait_s=ANSWER_S_MAX)
     began = time.monotonic()
     with (
         socket.create_connection(("localhost", world.layout.authority_port), timeout=8) as plain,
@@ -131,21 +146,20 @@ def half_open(port: int, count: int) -> list[socket.socket]:
 # Idle
 
 
-@pytest.mark.parametrize("name", ["gateway", "authority"])
-def test_two_thousand_half_open_connections_keep_nobody_out(world: World, name: str) -> None:
-    port = ports(world)[name]
-    idle = half_open(port, CONNECTIONS)
+def test_two_thousand_half_open_connections_at_each_port_keep_nobody_out(world: World) -> None:
+    idle: list[socket.socket] = []
     try:
-        assert len(idle) > CONNECTIONS * 0.9
-        answers_well(world)
-        more = half_open(port, 200)
-        answers_well(world)
-        idle += more
+        for port in ports(world).values():
+            before = len(idle)
+            idle += half_open(port, CONNECTIONS)
+            assert len(idle) - before > CONNECTIONS * 0.9
+            answers_well(world)
+        for part in ("gateway", "authority"):
+            assert memory(world, part) < RSS_MAX
         assert all_cut(idle, 15) == len(idle)
     finally:
         for connection in idle:
             connection.close()
-    assert memory(world, name) < RSS_MAX
 
 
 def all_cut(connections: list[socket.socket], wait_s: float) -> int:
@@ -198,17 +212,15 @@ def test_a_steady_flood_of_half_open_connections_keeps_nobody_out(world: World) 
 def test_one_byte_a_second_is_cut_in_the_handshake_and_in_the_first_bytes(world: World) -> None:
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)
     slow = {name: [dial(port, n) for n in range(20)] for name, port in ports(world).items()}
-    ended = dict.fromkeys(slow, 0)
     end = time.monotonic() + 25
     at = 0
     while any(slow.values()) and time.monotonic() < end:
-        for name, connections in slow.items():
+        for connections in slow.values():
             for connection in [*connections]:
                 try:
                     connection.sendall(hello[at : at + 1])
                 except OSError:
                     connections.remove(connection)
-                    ended[name] += 1
         if at == 5:
             answers_well(world)
         at += 1
@@ -216,8 +228,7 @@ def test_one_byte_a_second_is_cut_in_the_handshake_and_in_the_first_bytes(world:
     left = {name: len(connections) for name, connections in slow.items()}
     for connection in (each for connections in slow.values() for each in connections):
         connection.close()
-    assert left["gateway"] == 0
-    assert left["authority"] == 0
+    assert left == dict.fromkeys(left, 0)
 
 
 # Nonsense
@@ -329,15 +340,7 @@ def test_one_identity_cannot_fill_the_gateways_memory(world: World) -> None:
         assert memory(world) < RSS_MAX
         peak = memory(world)
     assert peak - before < RSS_MAX
-    await_value(lambda: quietly(lambda: answers_well(world)), "the host to be served", wait_s=40)
-
-
-def quietly(act: Callable[[], None]) -> bool:
-    try:
-        act()
-    except AssertionError:
-        return False
-    return True
+    answers_well(world)
 
 
 def test_after_all_that_rows_still_flow(world: World) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from fabric import tls
-from fabric.authority import listener as module
-from fabric.authority.listener import Listener
 from fabric.authority.pki import issue_platform, make_ca
 from fabric.config import Address
 from fabric.model.errors import ConfigInvalid
+from fabric.web import listener as module
+from fabric.web.listener import Listener
 from tests.fakes.authority_site import until
 
 LOCAL = Address("127.0.0.1", 0)
@@ -60,7 +60,7 @@ async def test_a_connection_is_served_and_uncounted_when_it_ends(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     server, client = contexts
-    listener = Listener(Echo, server)
+    listener = Listener(Echo, server, setting="authority.listen")
     async with listener.listening(LOCAL) as port:
         assert await echoes(port, client)
         await until(lambda: listener.connections == 0)
@@ -70,7 +70,7 @@ async def test_half_open_handshakes_are_counted_and_cut(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     server, client = contexts
-    listener = Listener(Echo, server, handshake_s=0.3)
+    listener = Listener(Echo, server, setting="authority.listen", handshake_s=0.3)
     async with listener.listening(LOCAL) as port:
         sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
         await until(lambda: listener.connections == 5)
@@ -84,7 +84,7 @@ async def test_a_silent_connection_ends_at_its_deadline(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     server, client = contexts
-    listener = Listener(Echo, server, lifetime_s=0.5)
+    listener = Listener(Echo, server, setting="authority.listen", lifetime_s=0.5)
     async with listener.listening(LOCAL) as port, connected(port, client) as (reader, _):
         async with asyncio.timeout(5):
             with contextlib.suppress(ConnectionError, ssl.SSLError):
@@ -97,7 +97,7 @@ async def test_one_address_has_its_share(
 ) -> None:
     monkeypatch.setattr(module, "CONNECTIONS_PER_IDENTITY_MAX", 2)
     server, client = contexts
-    listener = Listener(Echo, server)
+    listener = Listener(Echo, server, setting="authority.listen")
     async with (
         listener.listening(LOCAL) as port,
         connected(port, client),
@@ -111,11 +111,10 @@ async def test_one_address_has_its_share(
 
 
 async def test_when_all_places_are_taken_the_oldest_connection_goes(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
-    monkeypatch.setattr(module, "AUTHORITY_CONNECTIONS_MAX", 3)
     server, client = contexts
-    listener = Listener(Echo, server)
+    listener = Listener(Echo, server, setting="authority.listen", connections_max=3)
     async with listener.listening(LOCAL) as port:
         half_open = [
             socket.create_connection(("127.0.0.1", port), source_address=(f"127.0.0.{n}", 0))
@@ -130,7 +129,7 @@ async def test_when_all_places_are_taken_the_oldest_connection_goes(
 
 async def test_garbage_harms_nobody(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     server, client = contexts
-    listener = Listener(Echo, server)
+    listener = Listener(Echo, server, setting="authority.listen")
     async with listener.listening(LOCAL) as port:
         for data in (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(5_000), b"\x16\x03\x01" + bytes(50)):
             with socket.create_connection(("127.0.0.1", port)) as garbage:
@@ -143,7 +142,7 @@ async def test_stopping_ends_every_connection(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     server, client = contexts
-    listener = Listener(Echo, server)
+    listener = Listener(Echo, server, setting="authority.listen")
     async with contextlib.AsyncExitStack() as stack:
         async with asyncio.timeout(5), listener.listening(LOCAL) as port:
             await stack.enter_async_context(connected(port, client))
@@ -157,5 +156,5 @@ async def test_an_address_that_is_taken_is_a_configuration_error(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = Address("127.0.0.1", taken.getsockname()[1])
         with pytest.raises(ConfigInvalid, match="authority.listen"):
-            async with Listener(Echo, contexts[0]).listening(address):
+            async with Listener(Echo, contexts[0], setting="authority.listen").listening(address):
                 pass

@@ -18,10 +18,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from fabric.config import Address
 from fabric.model.errors import ConfigInvalid
 from fabric.model.limits import (
-    AUTHORITY_CONNECTIONS_MAX,
     CONNECTION_S_MAX,
     CONNECTIONS_PER_IDENTITY_MAX,
     HANDSHAKE_S_MAX,
+    HTTPS_CONNECTIONS_MAX,
 )
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ class Listener:
 
     Args:
         protocol: makes the application's protocol for a connection.
+        setting: key of the address in the settings, for errors.
+        connections_max: places; when all are taken, the oldest connection ends.
         lifetime_s: deadline of every connection, from accept to close, seconds.
     """
 
@@ -43,11 +45,15 @@ class Listener:
         protocol: Callable[[], asyncio.Protocol],
         context: ssl.SSLContext,
         *,
+        setting: str,
+        connections_max: int = HTTPS_CONNECTIONS_MAX,
         handshake_s: float = HANDSHAKE_S_MAX,
         lifetime_s: float = CONNECTION_S_MAX,
     ) -> None:
         self._protocol = protocol
         self._context = context
+        self._setting = setting
+        self._connections_max = connections_max
         self._handshake_s = handshake_s
         self._lifetime_s = lifetime_s
         self._open: Counter[str] = Counter()
@@ -61,7 +67,7 @@ class Listener:
     @contextlib.asynccontextmanager
     async def listening(self, address: Address) -> AsyncIterator[int]:
         """Listen while the block runs; yields the bound port. Raises ConfigInvalid."""
-        with _bound(address) as server:
+        with _bound(address, self._setting) as server:
             async with asyncio.TaskGroup() as group:
                 accepting = group.create_task(self._accept(server))
                 try:
@@ -91,7 +97,7 @@ class Listener:
                 task.add_done_callback(functools.partial(self._ended, peer=peer))
 
     def _make_room(self) -> None:
-        if len(self._serving) >= AUTHORITY_CONNECTIONS_MAX:
+        if len(self._serving) >= self._connections_max:
             oldest = next(iter(self._serving))
             del self._serving[oldest]
             oldest.cancel()
@@ -154,7 +160,7 @@ class _Watched(asyncio.Protocol):
 
 
 @contextlib.contextmanager
-def _bound(address: Address) -> Iterator[socket.socket]:
+def _bound(address: Address, setting: str) -> Iterator[socket.socket]:
     try:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         server = socket.create_server(
@@ -162,7 +168,7 @@ def _bound(address: Address) -> Iterator[socket.socket]:
         )
     except OSError as exc:
         raise ConfigInvalid(
-            f"authority.listen: {address} cannot be bound ({exc.strerror}); choose a free address"
+            f"{setting}: {address} cannot be bound ({exc.strerror}); choose a free address"
         ) from exc
     with server:
         server.setblocking(False)
