@@ -73,6 +73,11 @@ class GrantBook:
             raise PeerError(Reason.TOO_LARGE, "more grants of one epoch than a view holds")
         kept.append(opened)
 
+    def known(self, start_hash: bytes) -> EpochSecret | None:
+        """The secret of a start that was verified and unwrapped before; from any thread."""
+        found = self._verified.get(start_hash)
+        return None if found is None else self._secrets.get(found.start.id)
+
     def start(self, start_hash: bytes, members: Members) -> VerifiedStart | None:
         """The verified start of this hash, or None while it is missing.
 

@@ -6,9 +6,11 @@ unresolved, also across epochs.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from fabric.agent.epoch_machine import Why
@@ -26,8 +28,11 @@ from fabric.policy import decide
 from fabric.policy.types import Dataset
 from fabric.seal.envelope import NO_PREVIOUS
 from fabric.seal.epoch import Head
-from fabric.seal.sealing import Link, Sealed, Stamp, seal
+from fabric.seal.sealing import Link, Packed, Sealed, Stamp, prepare, seal, seal_packed
 from fabric.store.state import StreamHead
+
+_HANDED_OVER_S = 0.001
+"""Long enough for the log to write a block to its socket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,9 @@ class _Shot:
 
 class Lane(Protocol):
     """Stores blocks of one topic."""
+
+    async def pack(self, block: Block) -> None:
+        """Do ahead what does not depend on the block before; `store` says what fails."""
 
     async def store(self, block: Block) -> Kept:
         """Return when the block is acknowledged; raises PeerError when it never can be."""
@@ -75,6 +83,33 @@ def allowed(
     return dataset, result
 
 
+class Sending:
+    """Says when a stream's block is on its way, and the processor free for the next one.
+
+    Packing holds the interpreter for milliseconds. Begun any earlier, it would delay
+    the very bytes whose journey it is to fill.
+    """
+
+    def __init__(self) -> None:
+        self._on_its_way: dict[Stream, asyncio.Event] = {}
+
+    def _event(self, stream: Stream) -> asyncio.Event:
+        return self._on_its_way.setdefault(stream, asyncio.Event())
+
+    def begins(self, stream: Stream) -> None:
+        """The stream's block is handed to the log."""
+        self._event(stream).set()
+
+    def over(self, stream: Stream) -> None:
+        """The stream's next block is not sealed yet."""
+        self._event(stream).clear()
+
+    async def wait(self, stream: Stream) -> None:
+        """Return a moment after the stream's block was handed to the log."""
+        await self._event(stream).wait()
+        await asyncio.sleep(_HANDED_OVER_S)
+
+
 class SealedLane:
     """The lane of a dataset at a sealed level.
 
@@ -98,8 +133,20 @@ class SealedLane:
         self._heads: dict[Stream, Head] = {
             stream: item.head for stream, item in heads.items() if item.head is not None
         }
+        self._packed: dict[Stream, Packed] = {}
+        self._sending = Sending()
         self._seen = -1
         self._epochs = Epochs(host, topic, heads=lambda: [*self._heads.values()], streams=streams)
+
+    async def pack(self, block: Block) -> None:
+        """Pack and code the block, so that only its seal is left to do."""
+        await self._sending.wait(block.stream)
+        with contextlib.suppress(FabricError):  # `store` will meet the same and act on it
+            dataset = decide.dataset_of(self._host.view.policy, str(self._topic))
+            rule = decide.rule_of(self._host.view.policy, dataset)
+            self._packed[block.stream] = await asyncio.to_thread(
+                prepare, block, self._schema, coding=rule.coding, padding=rule.padding
+            )
 
     async def store(self, block: Block) -> Kept:
         """Seal and append until acknowledged; a block that is too large goes in halves."""
@@ -116,10 +163,13 @@ class SealedLane:
 
     async def _store(self, block: Block) -> Kept:
         shot: _Shot | None = None
+        packed = self._packed.pop(block.stream, None)
+        self._sending.over(block.stream)
         attempt = 0
         while True:
             try:
-                shot = shot or await self._seal(block)
+                shot = shot or await self._seal(block, packed)
+                self._sending.begins(block.stream)
                 await self._host.log.append(
                     str(self._topic), block.stream.partition, [(None, shot.sealed.data)]
                 )
@@ -130,30 +180,32 @@ class SealedLane:
                 shot = await self._refused(exc, shot, attempt)
                 attempt += 1
 
-    async def _seal(self, block: Block) -> _Shot:
+    async def _seal(self, block: Block, packed: Packed | None) -> _Shot:
         now = self._host.clock.now()
         dataset, result = allowed(self._host.view, self._topic, self._schema, now)
         rule = decide.rule_of(self._host.view.policy, dataset)
         epoch = await self._epochs.ready(dataset, result)
         head = self._heads.get(block.stream)
         began = self._host.clock.monotonic()
+        stamp = Stamp(
+            result_id=result.id,
+            policy_version=self._host.view.policy.version,
+            now=now,
+            coding=rule.coding,
+            padding=rule.padding,
+        )
+        link = Link(
+            counter=epoch.counter(block.stream),
+            previous=NO_PREVIOUS if head is None else head.hash,
+        )
+        signers = self._host.identity.keyring.signers(result, epoch.sealing.suite)
+        is_ours = packed is not None and packed.block is block
+        if packed is not None and is_ours and packed.asked == (rule.coding, rule.padding):
+            work = partial(seal_packed, packed)
+        else:
+            work = partial(seal, block, self._schema)
         sealed = await asyncio.to_thread(
-            seal,
-            block,
-            self._schema,
-            epoch=epoch.sealing,
-            link=Link(
-                counter=epoch.counter(block.stream),
-                previous=NO_PREVIOUS if head is None else head.hash,
-            ),
-            stamp=Stamp(
-                result_id=result.id,
-                policy_version=self._host.view.policy.version,
-                now=now,
-                coding=rule.coding,
-                padding=rule.padding,
-            ),
-            signers=self._host.identity.keyring.signers(result, epoch.sealing.suite),
+            work, epoch=epoch.sealing, link=link, stamp=stamp, signers=signers
         )
         self._host.telemetry.sealing_took(
             self._topic, dataset.suite, self._host.clock.monotonic() - began

@@ -7,6 +7,7 @@ sequence, gaps are not promised.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -22,6 +23,7 @@ from fabric.policy.types import Dataset
 
 _MAGIC = b"\x00"
 _FRAMING_BYTES = 5
+_ORIGINS_MAX = 256
 _NUMBER_MAX = 2**63 - 1
 
 
@@ -88,8 +90,12 @@ def decode(value: bytes, dataset: Dataset) -> Change:
     return _change(datum, dataset)
 
 
+_origin = lru_cache(maxsize=_ORIGINS_MAX)(Origin.parse)
+"""Records of one stream repeat one origin."""
+
+
 def _change(datum: Any, dataset: Dataset) -> Change:
-    origin = Origin.parse(datum["origin"])
+    origin = _origin(datum["origin"])
     if origin not in dataset.producers:
         raise DeniedError(Reason.NOT_A_PRODUCER, "origin is not a producer of the dataset")
     numbers = (datum["generation"], datum["position"], datum["ordinal"])

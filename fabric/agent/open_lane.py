@@ -1,16 +1,19 @@
 """Store blocks of a dataset whose level is open: one record a change, through the gateway."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from fabric.agent.host import Host
-from fabric.agent.lane import Kept, allowed
+from fabric.agent.lane import Kept, Sending, allowed
 from fabric.agent.open_form import encode
 from fabric.agent.refusal_machine import Action, plan
 from fabric.model.block import Block
 from fabric.model.errors import FabricError, Malformed, Reason, UsageError
-from fabric.model.names import Topic
+from fabric.model.names import Stream, Topic
 from fabric.model.schema import RowSchema
+from fabric.policy import decide
+from fabric.policy.types import Dataset
 from fabric.store.state import StreamHead
 
 _BATCH_BYTES_MAX = 500_000
@@ -24,6 +27,23 @@ class OpenLane:
         self._host = host
         self._topic = topic
         self._schema = schema
+        self._packed: dict[Stream, tuple[Block, Dataset, list[bytes]]] = {}
+        self._sending = Sending()
+
+    async def pack(self, block: Block) -> None:
+        """Encode the block's changes."""
+        await self._sending.wait(block.stream)
+        with contextlib.suppress(FabricError):  # `store` will meet the same and act on it
+            dataset = decide.dataset_of(self._host.view.policy, str(self._topic))
+            values = await asyncio.to_thread(encode, block, dataset)
+            self._packed[block.stream] = (block, dataset, values)
+
+    async def _values(self, block: Block, dataset: Dataset) -> list[bytes]:
+        packed = self._packed.pop(block.stream, None)
+        self._sending.over(block.stream)
+        if packed is not None and packed[0] is block and packed[1] is dataset:
+            return packed[2]
+        return await asyncio.to_thread(encode, block, dataset)
 
     async def store(self, block: Block) -> Kept:
         """Append every change until acknowledged; a batch that is sent twice is a duplicate."""
@@ -33,7 +53,8 @@ class OpenLane:
                 dataset, _ = allowed(
                     self._host.view, self._topic, self._schema, self._host.clock.now()
                 )
-                values = await asyncio.to_thread(encode, block, dataset)
+                values = await self._values(block, dataset)
+                self._sending.begins(block.stream)
                 for batch in _batches(values):
                     items = [(None, value) for value in batch]
                     await self._host.log.append(str(self._topic), block.stream.partition, items)

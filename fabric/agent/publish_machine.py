@@ -2,9 +2,11 @@
 
 One machine for one capture. It splits runs to streams, cuts a stream's runs into
 blocks by count, size and linger, keeps one block of a stream in flight, and says
-when the source may let go. The order of effects is the order of the commands:
+when the source may let go. While a block is in flight, a full one may be cut ahead of
+its turn, so that it can be packed meanwhile; it is sent after the other, never beside
+it. The order of effects is the order of the commands:
 
-    Captured, Reached ->  Store(block)       seal and append; one per stream at a time
+    Captured, Reached ->  Store(block)       seal and append, in this order for each stream
     Stored            ->  Advance(position)  write heads and resume token, then release
 
 A position may go only when every stream has acknowledged every change at or
@@ -81,7 +83,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """Seal and append this block; answer with Stored."""
+    """Seal and append this block after its stream's earlier ones; answer with Stored."""
 
     block: Block
 
@@ -109,13 +111,20 @@ class _Work:
     count: int = 0
     since: datetime | None = None
     in_flight: Block | None = None
+    ahead: Block | None = None
     spoke_at: datetime | None = None
 
     def first_outstanding(self) -> int | None:
         """Position of the first change that is not acknowledged."""
-        if self.in_flight is not None and self.in_flight.runs:
-            return self.in_flight.runs[0].position
+        for block in (self.in_flight, self.ahead):
+            if block is not None and block.runs:
+                return block.runs[0].position
         return self.pending[0].position if self.pending else None
+
+    def cut_upto(self) -> ChangeSequence:
+        """Where the next block begins."""
+        last = self.ahead or self.in_flight
+        return self.acked if last is None else last.upto
 
 
 class PublishMachine:
@@ -225,16 +234,23 @@ class PublishMachine:
         due = self._due_at(work)
         if due is None or due > now:
             return None
+        after = work.cut_upto()
         runs = self._cut_runs(work)
-        upto = self._upto(work, runs)
+        upto = self._upto(work, runs, after)
         work.since = now if work.pending else None
-        work.in_flight = Block(stream=work.stream, after=work.acked, upto=upto, runs=runs)
-        return work.in_flight
+        block = Block(stream=work.stream, after=after, upto=upto, runs=runs)
+        if work.in_flight is None:
+            work.in_flight = block
+        else:
+            work.ahead = block
+        return block
 
     def _due_at(self, work: _Work) -> datetime | None:
         """When the stream's next block is to be cut; None when nothing calls for one."""
-        if self._closed or work.in_flight is not None:
+        if self._closed or work.ahead is not None:
             return None
+        if work.in_flight is not None:  # what is not full yet may still grow until its turn
+            return _AT_ONCE if work.count >= self._changes_max() else None
         if work.pending:
             assert work.since is not None
             full = work.count >= self._changes_max()
@@ -261,9 +277,9 @@ class PublishMachine:
             work.count -= run.count
         return tuple(runs)
 
-    def _upto(self, work: _Work, runs: Sequence[Run]) -> ChangeSequence:
+    def _upto(self, work: _Work, runs: Sequence[Run], after: ChangeSequence) -> ChangeSequence:
         """Everything up to here is in the block: the last change, or what the source reached."""
-        last = work.acked
+        last = after
         if runs:
             last = ChangeSequence(self._generation, runs[-1].position, runs[-1].last_ordinal)
         if work.pending or self._position < 0:
@@ -276,7 +292,7 @@ class PublishMachine:
         work = self._work[event.block.stream]
         if work.in_flight is None or event.block.upto != work.in_flight.upto:
             raise UsageError(Reason.INTERNAL, "a block was acknowledged that is not in flight")
-        work.in_flight = None
+        work.in_flight, work.ahead = work.ahead, None
         work.acked = event.block.upto
         work.spoke_at = now
         if event.block.count:
@@ -309,7 +325,18 @@ def _split(run: Run, feed: Feed) -> Iterator[tuple[int, Run]]:
     for number, same in groupby(numbers):
         size = len(list(same))
         rows = run.rows[at : at + size]
-        yield number, replace(run, ordinal=run.ordinal + at, rows=rows)
+        # Not dataclasses.replace: where keys are scattered, there is a run for every row or two.
+        yield (
+            number,
+            Run(
+                op=run.op,
+                position=run.position,
+                ordinal=run.ordinal + at,
+                commit_us=run.commit_us,
+                rows=rows,
+                absent=run.absent,
+            ),
+        )
         at += size
 
 

@@ -77,6 +77,8 @@ class Publisher:
         self._host = host
         self._stop = stop
         self._queues: dict[Stream, asyncio.Queue[Block]] = {}
+        self._ready: dict[Stream, asyncio.Queue[Block]] = {}
+        self._unsent: dict[Stream, int] = {}
         self._room = asyncio.Event()
         self._captured = asyncio.Event()
         self._moved = asyncio.Event()
@@ -121,8 +123,11 @@ class Publisher:
             await self._source.close()
 
     def _parts(self) -> Sequence[Coroutine[object, object, None]]:
-        self._queues = {stream: asyncio.Queue(1) for stream in self._machine.streams}
-        senders = [self._send(stream) for stream in self._machine.streams]
+        streams = self._machine.streams
+        self._queues = {stream: asyncio.Queue(2) for stream in streams}  # in flight, and ahead
+        self._ready = {stream: asyncio.Queue(2) for stream in streams}
+        self._unsent = dict.fromkeys(streams, 0)
+        senders = [send(stream) for stream in streams for send in (self._pack, self._send)]
         keepers = [self._maintain(lane) for lane in self._lanes.values()]
         rest = [self._read(), self._tick(), self._let_go(), self._watch()]
         return [*senders, *keepers, *rest]
@@ -174,11 +179,22 @@ class Publisher:
 
     # To the platform
 
-    async def _send(self, stream: Stream) -> None:
+    async def _pack(self, stream: Stream) -> None:
+        """Pack a block while the one before it is on its way."""
         queue, lane = self._queues[stream], self._lanes[stream.topic]
         while True:
             block = await queue.get()
+            if self._unsent[stream]:
+                await lane.pack(block)
+            self._unsent[stream] += 1
+            self._ready[stream].put_nowait(block)
+
+    async def _send(self, stream: Stream) -> None:
+        ready, lane = self._ready[stream], self._lanes[stream.topic]
+        while True:
+            block = await ready.get()
             kept = await lane.store(block)
+            self._unsent[stream] -= 1
             await self._progress.note(kept.head)
             self._step(Stored(block=block, plaintext_bytes=kept.plaintext_bytes))
             self._room.set()

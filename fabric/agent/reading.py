@@ -18,6 +18,7 @@ from fabric.policy.types import Dataset
 from fabric.ports import Record, StreamState
 from fabric.seal.epoch import VerifiedStart
 from fabric.seal.opening import open_
+from fabric.seal.secret import EpochSecret
 from fabric.seal.verify import VerifiedEnvelope
 
 _AHEAD_MAX = 6
@@ -104,7 +105,7 @@ class SealedReader:
     async def _look(self, record: Record) -> _Looked:
         view, began = self._host.view, self._host.clock.monotonic()
         try:
-            verified = await asyncio.to_thread(self._admit, record)
+            verified, second = await asyncio.to_thread(self._admit, record)
             start = self._book.start(verified.envelope.header.start_hash, view.members)
         except FabricError as exc:
             refused = m.Refused(offset=record.offset, reason=exc.reason)
@@ -113,7 +114,7 @@ class SealedReader:
         came = m.Came(
             offset=record.offset, header=envelope.header, digest=envelope.hash, start=start
         )
-        second = await self._open(verified, start)
+        second = second or await self._open(verified, start)
         if isinstance(second, m.Opened):
             self._host.telemetry.opened(
                 second.block,
@@ -123,11 +124,14 @@ class SealedReader:
             )
         return _Looked(first=came, second=second)
 
-    def _admit(self, record: Record) -> VerifiedEnvelope:
+    def _admit(self, record: Record) -> tuple[VerifiedEnvelope, m.Opened | m.NotOpened | None]:
+        """Verify, and open at once where the epoch's secret is at hand: one visit to a thread."""
         place = Place(record.topic, record.partition)
-        return admit_read(
+        verified = admit_read(
             record.value or b"", place, self._host.view.door, appended=record.timestamp
         )
+        secret = self._book.known(verified.envelope.header.start_hash)
+        return verified, None if secret is None else self._opened(verified, secret)
 
     async def _open(
         self, verified: VerifiedEnvelope, start: VerifiedStart | None
@@ -138,10 +142,15 @@ class SealedReader:
             secret = self._book.secret(
                 start, self._host.identity.keyring.hpke, self._host.view.members
             )
-            block = await asyncio.to_thread(open_, verified, secret, self._dataset.schema)
         except FabricError as exc:
             return m.NotOpened(reason=exc.reason)
-        return m.Opened(block=block)
+        return await asyncio.to_thread(self._opened, verified, secret)
+
+    def _opened(self, verified: VerifiedEnvelope, secret: EpochSecret) -> m.Opened | m.NotOpened:
+        try:
+            return m.Opened(block=open_(verified, secret, self._dataset.schema))
+        except FabricError as exc:
+            return m.NotOpened(reason=exc.reason)
 
     # Judging and applying: strictly in order
 

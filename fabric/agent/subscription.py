@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from fabric.agent.identity import Identity
 from fabric.model.block import Block
-from fabric.model.change import Change, changes_of
+from fabric.model.change import Change, Sequence, changes_of
 from fabric.model.names import Stream, Topic
 from fabric.ports import Applied, StreamState
 
@@ -22,7 +22,18 @@ class Position:
     """Where a subscriber stands; opaque. Give it to `ack` when the change is dealt with."""
 
     stream: Stream
-    state: StreamState
+    _after: StreamState
+    _inside: tuple[Sequence, bytes] | None = None
+    """High-water and chain of a change that is not its block's last."""
+
+    @property
+    def state(self) -> StreamState:
+        """What `ack` remembers; made when asked for, because most positions never are."""
+        if self._inside is None:
+            return self._after
+        high, chain = self._inside
+        # The chain has not moved: a restart reads the same record again, and drops up to here.
+        return replace(self._after, high=high, chain=chain, offset=self._after.offset - 1)
 
     def __repr__(self) -> str:
         return f"Position({self.stream}, {tuple(self.state.high)})"
@@ -65,22 +76,12 @@ class Subscription:
 
 
 def deliver(item: _Delivery) -> Iterator[tuple[Change, Position]]:
-    """Changes with positions. Only the last one moves the chain.
-
-    Before that, a restart must read the same record again, and drop what lies at or
-    before the acknowledged change.
-    """
+    """Changes with positions; only the last one's moves the chain."""
     left = item.block.count
     stream = item.block.stream
+    chain = b"" if item.before is None else item.before.chain
     for run in item.block.runs:
         for change in changes_of(run, item.block.generation, stream.topic, stream.origin):
             left -= 1
-            state = item.after
-            if left:
-                state = replace(
-                    item.after,
-                    high=change.sequence,
-                    chain=b"" if item.before is None else item.before.chain,
-                    offset=item.after.offset - 1,
-                )
-            yield change, Position(stream, state)
+            inside = (change.sequence, chain) if left else None
+            yield change, Position(stream, item.after, inside)

@@ -97,6 +97,48 @@ class Sealed:
     plaintext_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """A block's padded plaintext; hidden. Make it with `prepare`.
+
+    Attributes:
+        asked: the coding and padding it was made for.
+        coding: the coding that was used.
+        plaintext_bytes: before coding and padding.
+    """
+
+    block: Block
+    schema: RowSchema
+    asked: tuple[str, bool]
+    padded: bytes
+    coding: str
+    plaintext_bytes: int
+
+    def __repr__(self) -> str:
+        return f"Packed({self.block.stream}, {self.plaintext_bytes} bytes)"
+
+
+def prepare(block: Block, schema: RowSchema, *, coding: str, padding: bool) -> Packed:
+    """Do what needs no key and no place in the chain, and most of the time: pack, code, pad.
+
+    Raises:
+        DeniedError: TOO_LARGE, the block must be made smaller.
+        Malformed: a row does not fit the schema.
+    """
+    if block.count > BLOCK_CHANGES_MAX:
+        raise DeniedError(Reason.TOO_LARGE, "block holds too many changes")
+    plain = pack(block, schema)
+    padded, used = plaintext.encode(plain, coding, padding)
+    return Packed(
+        block=block,
+        schema=schema,
+        asked=(coding, padding),
+        padded=padded,
+        coding=used,
+        plaintext_bytes=len(plain),
+    )
+
+
 def seal(
     block: Block,
     schema: RowSchema,
@@ -118,17 +160,38 @@ def seal(
         Malformed: a row does not fit the schema.
     """
     _check(block, epoch, link, signers)
-    plain = pack(block, schema)
-    padded, coding = plaintext.encode(plain, stamp.coding, stamp.padding)
-    header = _header(block, schema, epoch=epoch, link=link, stamp=replace(stamp, coding=coding))
+    packed = prepare(block, schema, coding=stamp.coding, padding=stamp.padding)
+    return seal_packed(packed, epoch=epoch, link=link, stamp=stamp, signers=signers)
+
+
+def seal_packed(
+    packed: Packed,
+    *,
+    epoch: SealingEpoch,
+    link: Link,
+    stamp: Stamp,
+    signers: Sequence[SigningKey],
+) -> Sealed:
+    """Seal a block that is packed already; as `seal`.
+
+    Raises:
+        UsageError, DeniedError: as `seal`; UsageError too when it was packed for another
+            coding or padding than the stamp's.
+    """
+    block = packed.block
+    _check(block, epoch, link, signers)
+    if packed.asked != (stamp.coding, stamp.padding):
+        raise UsageError(Reason.INTERNAL, "block was packed for another coding or padding")
+    stamp = replace(stamp, coding=packed.coding)
+    header = _header(block, packed.schema, epoch=epoch, link=link, stamp=stamp)
     head_hash = hashlib.sha256(form.without_salt(header)).digest()
-    salt = block_salt(epoch.secret, head_hash, hashlib.sha256(padded).digest())
+    salt = block_salt(epoch.secret, head_hash, hashlib.sha256(packed.padded).digest())
     header = replace(header, salt=salt)
     protected = form.protect(header)
     if len(protected) > HEADER_BYTES_MAX:
         raise DeniedError(Reason.TOO_LARGE, "header is too long")
     ciphertext = AESGCM(block_key(epoch.secret, form.key_info(header), salt)).encrypt(
-        NONCE, padded, form.aad(protected)
+        NONCE, packed.padded, form.aad(protected)
     )
     payload = form.encrypt0(ciphertext)
     data = cose.sign(form.KIND, protected, payload, signers)
@@ -138,7 +201,7 @@ def seal(
         data=data,
         hash=form.hash_of(protected, payload),
         counter=link.counter,
-        plaintext_bytes=len(plain),
+        plaintext_bytes=packed.plaintext_bytes,
     )
 
 

@@ -74,6 +74,18 @@ def test_a_named_reader_finds_start_and_secret() -> None:
     assert it.secret(verified, [READER.key], members) == SENDER.secret()
 
 
+def test_a_secret_is_at_hand_only_once_start_and_wrap_were_verified() -> None:
+    it, start, members = book(), started(), KnownResults(SENDER.result)
+    it.feed(start_key(start.start), start.value)
+    assert it.known(start.hash) is None
+    verified = it.start(start.hash, members)
+    assert it.known(start.hash) is None
+    assert verified is not None
+    it.secret(verified, [READER.key], members)
+    assert it.known(start.hash) == SENDER.secret()
+    assert it.known(bytes(32)) is None
+
+
 def test_an_unknown_start_is_missing_and_an_unknown_result_is_waited_for() -> None:
     it, start, members = book(), started(), KnownResults()
     assert it.start(start.hash, members) is None

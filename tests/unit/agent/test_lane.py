@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from fabric.agent import lane as lanes
 from fabric.agent import refusal_machine
 from fabric.agent.lane import Kept, SealedLane, allowed
 from fabric.agent.view import WorldView
@@ -20,6 +21,7 @@ from fabric.model.errors import (
 )
 from fabric.model.names import Stream
 from fabric.seal import envelope
+from fabric.seal.sealing import Packed, seal_packed
 from tests.fakes.platform import NOTES, ORIGIN, SECRET, A, B, Platform, TestHost
 from tests.fakes.running import running
 
@@ -86,6 +88,52 @@ async def test_blocks_form_a_chain(platform: Platform, a: TestHost) -> None:
     assert [k.head.upto for k in kept] == [first.upto, second.upto]
     assert kept[1].head.head is not None
     assert kept[1].head.head.hash == two.hash
+
+
+async def packed_ahead(host: TestHost, it: SealedLane, *blocks: Block) -> list[Kept]:
+    """Store each while the next is packed, as the publisher does."""
+    async with running() as parts:
+        await parts.view(host)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            kept = []
+            for at, each in enumerate(blocks):
+                store = tasks.create_task(it.store(each))
+                if at + 1 < len(blocks):
+                    await it.pack(blocks[at + 1])
+                kept.append(await store)
+            return kept
+
+
+async def test_blocks_packed_ahead_form_the_same_chain(
+    platform: Platform, a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a.attest()
+    used: list[Packed] = []
+    monkeypatch.setattr(
+        lanes,
+        "seal_packed",
+        lambda packed, **rest: used.append(packed) or seal_packed(packed, **rest),
+    )
+    it = lane(a)
+    first, second = block(10), block(20, after=Sequence(1, 10, 2))
+    kept = await packed_ahead(a, it, first, second)
+    one, two = sent(platform)
+    assert two.header.previous == one.hash
+    assert [k.head.upto for k in kept] == [first.upto, second.upto]
+    assert [packed.block for packed in used] == [second]
+
+
+async def test_a_block_that_cannot_be_packed_fails_when_it_is_stored(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    bad = Run(op=Op.UPSERT, position=20, ordinal=1, commit_us=1, rows=[{"id": "no number"}])
+    after = Sequence(1, 10, 2)
+    wrong = Block(stream=STREAM, after=after, upto=Sequence(1, 20, 1), runs=(bad,))
+    with pytest.raises(ExceptionGroup) as caught:
+        await packed_ahead(a, lane(a), block(10), wrong)
+    assert caught.group_contains(Malformed)
+    assert len(sent(platform)) == 1
 
 
 async def test_a_later_life_starts_an_epoch_from_the_known_head(

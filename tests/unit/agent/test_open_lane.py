@@ -39,6 +39,21 @@ async def test_changes_are_appended_in_batches_that_fit(platform: Platform, a: T
     assert kept.head.upto == Sequence(1, 9, 60)
 
 
+async def test_a_block_encoded_ahead_is_appended_once(platform: Platform, a: TestHost) -> None:
+    a.attest()
+    it = OpenLane(a.host, OPEN, NOTES)
+    async with running() as parts:
+        await parts.view(a)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(it.store(block(3)))
+            second = block(4)
+            await it.pack(second)
+            await first
+            kept = await it.store(second)
+    assert kept.head.upto == second.upto
+    assert len(platform.log.values(str(OPEN))) == 7
+
+
 async def test_an_empty_block_appends_nothing(platform: Platform, a: TestHost) -> None:
     a.attest()
     empty = Block(stream=STREAM, after=ZERO, upto=Sequence(1, 9, 1), runs=())

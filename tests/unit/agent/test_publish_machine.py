@@ -147,15 +147,53 @@ def test_a_new_generation_goes_on_from_the_old_one() -> None:
     assert block.generation == 7
 
 
+def test_a_full_block_is_cut_ahead_while_one_is_in_flight_and_no_third() -> None:
+    it = machine()
+    found = blocks(it.step(rows(100, 12), NOW)) + blocks(it.step(Tick(), NOW))
+    first, ahead = found
+    assert (first.upto, ahead.count) == (ahead.after, 4)
+    assert blocks(it.step(Tick(), later(60))) == []
+    (third,) = blocks(it.step(Stored(block=first, plaintext_bytes=40), NOW))
+    assert third.after == ahead.upto
+
+
+def test_what_does_not_fill_a_block_waits_for_its_turn() -> None:
+    it = machine()
+    (first,) = blocks(it.step(rows(100, 7), NOW))
+    assert blocks(it.step(Tick(), later(60))) == []
+    (second,) = blocks(it.step(Stored(block=first, plaintext_bytes=40), later(60)))
+    assert second.count == 3
+
+
+def test_a_block_cut_ahead_holds_the_source_back_until_it_is_stored() -> None:
+    it = machine()
+    (first,) = blocks(it.step(rows(100, 4), NOW))
+    (ahead,) = blocks(it.step(rows(110, 4), NOW))
+    assert advances(it.step(reached(110), NOW)) == []
+    assert advances(it.step(Stored(block=first, plaintext_bytes=40), NOW)) == []
+    assert not it.is_idle
+    assert advances(it.step(Stored(block=ahead, plaintext_bytes=40), NOW)) == [110]
+    assert it.is_idle
+
+
+def test_a_block_cut_ahead_is_not_acknowledged_before_the_one_in_flight() -> None:
+    it = machine()
+    it.step(rows(100, 4), NOW)
+    (ahead,) = blocks(it.step(rows(110, 4), NOW))
+    with pytest.raises(UsageError):
+        it.step(Stored(block=ahead, plaintext_bytes=40), NOW)
+
+
 def test_rows_go_to_the_partition_of_their_key_and_marks_to_all() -> None:
     it = machine(feed(partitions=3))
     it.step(mark(90, Op.TRUNCATE), NOW)
     found = blocks(it.step(rows(100, 12), NOW))
     found += blocks(it.step(Tick(), later(0.02)))
-    assert {block.stream.partition for block in found} == {0, 1, 2}
+    firsts = {block.stream.partition: block for block in reversed(found)}
+    assert set(firsts) == {0, 1, 2}
+    assert all(block.runs[0].op is Op.TRUNCATE for block in firsts.values())
     for block in found:
-        assert block.runs[0].op is Op.TRUNCATE
-        for run in block.runs[1:]:
+        for run in block.runs:
             for row in run.rows:
                 key = key_bytes(NOTES, row)
                 assert partition_of(key, b"s" * 32, 3) == block.stream.partition

@@ -9,7 +9,7 @@ from fabric.model.errors import DeniedError, Malformed, Reason, UsageError
 from fabric.model.limits import BLOCK_CHANGES_MAX, EPOCH_BLOCKS_MAX
 from fabric.model.names import Topic
 from fabric.seal import envelope as form
-from fabric.seal.sealing import Link, SealingEpoch, seal
+from fabric.seal.sealing import Link, SealingEpoch, prepare, seal, seal_packed
 from tests.fakes.sealing import FIRST, NOTES, STREAM, Party, block
 
 A = Party.make()
@@ -34,6 +34,29 @@ def test_same_block_in_another_place_has_another_salt_and_so_another_key() -> No
 
 def test_sealing_the_same_again_gives_the_same_envelope() -> None:
     assert A.seal(block(), STARTED).data == A.seal(block(), STARTED).data
+
+
+def test_a_block_packed_ahead_seals_to_the_same_envelope() -> None:
+    stamp = A.stamp()
+    packed = prepare(block(), NOTES, coding=stamp.coding, padding=stamp.padding)
+    sealed = seal_packed(packed, epoch=A.epoch(STARTED), link=FIRST, stamp=stamp, signers=A.signers)
+    assert sealed == A.seal(block(), STARTED)
+    assert "note 0" not in repr(packed)
+
+
+def test_a_block_packed_for_another_level_is_not_sealed() -> None:
+    packed = prepare(block(), NOTES, coding="none", padding=False)
+    with pytest.raises(UsageError):
+        seal_packed(
+            packed, epoch=A.epoch(STARTED), link=FIRST, stamp=A.stamp(padding=True),
+            signers=A.signers,
+        )  # fmt: skip
+
+
+def test_too_many_changes_are_not_packed() -> None:
+    with pytest.raises(DeniedError) as caught:
+        prepare(block(BLOCK_CHANGES_MAX + 1), NOTES, coding="none", padding=False)
+    assert caught.value.reason is Reason.TOO_LARGE
 
 
 def test_padding_and_coding_are_as_the_level_says() -> None:
