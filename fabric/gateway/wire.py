@@ -253,14 +253,18 @@ def _headers(data: bytes, at: int) -> tuple[tuple[tuple[bytes, bytes | None], ..
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A zigzag varint; the first byte decides alone in most records."""
-    if at >= len(data):
+    """A zigzag varint; one or two bytes, as most have, are read without a loop."""
+    rest = len(data) - at
+    if rest < 1:
         raise Malformed("record ends too early")
     byte = data[at]
     if byte < 0x80:
         return (byte >> 1) ^ -(byte & 1), at + 1
+    if rest > 1 and (high := data[at + 1]) < 0x80:
+        value = byte & 0x7F | high << 7
+        return (value >> 1) ^ -(value & 1), at + 2
     value = 0
-    for shift, place in enumerate(range(at, min(at + _VARINT_BYTES_MAX, len(data)))):
+    for shift, place in enumerate(range(at, at + min(_VARINT_BYTES_MAX, rest))):
         byte = data[place]
         value |= (byte & 0x7F) << (7 * shift)
         if byte < 0x80:
