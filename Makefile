@@ -1,5 +1,5 @@
 # The two commands of the README set up what they need: see deploy/setup.
-.PHONY: demo test setup check lint types clean
+.PHONY: demo test bench setup check lint types clean
 
 demo: setup ## the whole fabric on this machine, with proofs; FLAGS="--keep --rows 1000"
 	@.venv/bin/fabric demo $(FLAGS)
@@ -7,6 +7,11 @@ demo: setup ## the whole fabric on this machine, with proofs; FLAGS="--keep --ro
 test: setup ## every check and every test
 	@$(MAKE) --no-print-directory check
 	@.venv/bin/python -m pytest $(FLAGS)
+
+bench: setup ## the fabric against its peers, report in loadtest/out; FLAGS="--seconds 1" is short
+	@.venv/bin/python -c 'import matplotlib, tink, httpx2' 2>/dev/null \
+	  || .venv/bin/pip install -q -c constraints.txt -e '.[bench]'
+	@.venv/bin/python -m loadtest $(FLAGS)
 
 setup: ## Debian packages, Kafka's jars, .venv; does nothing the second time
 	@deploy/setup

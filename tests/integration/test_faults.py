@@ -6,12 +6,9 @@ taken away alone. Each test leaves the world well for the next one; the last one
 
 import itertools
 import json
-import socket
 import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -201,52 +198,6 @@ def test_a_row_that_cannot_be_applied_is_parked_with_its_key_and_retried_by_hand
     emptied = fabric("quarantine", "list", "--config", config, "-o", "json")
     assert json.loads(emptied.stdout) == []
     run_at_a(world, "UPDATE residents SET address = ? WHERE id = ?", "again", 5)
-    settle(world)
-
-
-# Wrong settings
-
-
-def wrong_settings(world: World, folder: Path, taken: int) -> dict[str, tuple[str, str, str, str]]:
-    """By name: which process, what of its file is changed into what, what must be named."""
-    policy, ca = str(world.layout.policy), f'ca = "{world.layout.ca}"'
-    listen = ("[web]\nlisten = ", f'[web]\nlisten = "127.0.0.1:{taken}" #', "web.listen")
-    cases = {}
-    for kind in ("agent", "gateway", "authority"):
-        cases[f"{kind} key"] = (kind, "[policy]", "[policy]\ncolour = 1", "policy.colour")
-        cases[f"{kind} taken"] = (kind, *listen)
-    cases["agent value"] = ("agent", "refresh_s = 1", 'refresh_s = "often"', "policy.refresh_s")
-    cases["agent ca"] = ("agent", ca, f'ca = "{folder / "no-ca.pem"}"', "tls.ca")
-    cases["gateway policy"] = ("gateway", policy, f"{folder / 'none'}", "policy")
-    cases["gateway no toml"] = ("gateway", "[gateway]", "[gateway", "toml")
-    cases["authority ca"] = ("authority", ca, f'ca = "{folder / "no-ca.pem"}"', "tls.ca")
-    cases["authority section"] = ("authority", "[broker]", "[brokers]", "broker")
-    return cases
-
-
-def test_wrong_settings_end_each_process_with_code_2_key_and_remedy(
-    world: World, tmp_path: Path
-) -> None:
-    folders = {"agent": "A", "gateway": "gateway", "authority": "authority"}
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(3) as pool:
-        cases = wrong_settings(world, tmp_path, server.getsockname()[1])
-        runs = {}
-        for name, (kind, old, new, _) in cases.items():
-            text = world.parts[folders[kind]].config.read_text()
-            path = tmp_path / f"{name}.toml"
-            path.write_text(text.replace(old, new).replace('"state"', f'"{tmp_path / name}"'))
-            assert old in text
-            runs[name] = pool.submit(fabric, kind, "run", path)
-        runs["agent locked"] = pool.submit(fabric, "agent", "run", world.host("A").config)
-        cases["agent locked"] = ("agent", "", "", "agent.folder")
-    wrong = {}
-    for name, run in runs.items():
-        done, key = run.result(), cases[name][3]
-        said = done.stderr.strip()
-        is_clear = key in said and said.count("\n") <= 2 and "Traceback" not in said
-        if done.returncode != 2 or not is_clear:
-            wrong[name] = (done.returncode, said[-400:])
-    assert not wrong
     settle(world)
 
 
