@@ -22,7 +22,7 @@ from fabric.policy.types import LevelRule
 OUTCOMES = ("applied", "duplicate", "quarantined")
 """What applying did with changes; `duplicate` counts whole blocks a reader dropped."""
 WAYS = ("sends", "applies")
-OPERATIONS = ("enrol", "activate", "challenge", "attest")
+OPERATIONS = ("enrol", "activate", "challenge", "attest", "notices")
 RESULTS = ("ok", "refused", "unavailable")
 ATTESTATIONS = ("attested", "refused", "unavailable")
 NOTICES = ("suspension", "revocation", "reinstatement")
@@ -38,7 +38,7 @@ RECORD_REASONS = tuple(
 """Reasons whose counters exist from the start; others appear with their first case."""
 PARTS = (
     *("policy", "members", "broker", "gateway", "attestation", "view"),
-    *("capture", "publish", "apply", "stream", "grants", "quarantine", "other"),
+    *("ticks", "capture", "publish", "apply", "stream", "grants", "quarantine", "other"),
 )
 """Kinds of parts that /readyz names; the kind is the first word of a part's name."""
 _DATASET = ("topic", "level")
@@ -104,6 +104,7 @@ class AgentMetrics(_Role):
         self._make_capture()
         self._make_lag()
         self._make_trust()
+        self._make_asked()
         pairs = [(rule.name, suite) for rule in rules for suite in rule.suites or ("",)]
         for family in (self._seal_s, self._open_s):
             start(family, pairs)
@@ -146,6 +147,16 @@ class AgentMetrics(_Role):
         self._refused = self._counter(
             "refused_blocks_total", "Own blocks that a gateway refused.", refusal
         )
+
+    def _make_asked(self) -> None:
+        self._asked = self._counter(
+            "members_asked_total", "Questions to the authority for notices.", ("result",)
+        )
+        start(self._asked, (("ok",), ("unavailable",)))
+
+    def members_asked(self, is_answered: bool) -> None:
+        """The authority was asked for notices that the broker does not show."""
+        self._asked.labels("ok" if is_answered else "unavailable").inc()
 
     def _make_capture(self) -> None:
         self._captured = self._counter(

@@ -22,6 +22,8 @@ from fabric.agent.parts import apply_partition, publisher, run_publisher, source
 from fabric.agent.sinks import SinkHolder
 from fabric.agent.supervisor import Board, supervise
 from fabric.agent.telemetry import Telemetry
+from fabric.agent.ticking import PART as TICKS
+from fabric.agent.ticking import Ticking
 from fabric.agent.view import WorldView
 from fabric.attest.result import Result
 from fabric.config import AgentConfig, Apply, Capture
@@ -100,11 +102,12 @@ class Core:
     def _make_attesting(self, device: Tpm) -> Attesting:
         # Never the SVID: an expired one would keep this host from attesting again.
         context = tls.client_context(None, None, self._config.tls.ca)
+        self._authority = AuthorityClient(self._config.authority.url, lambda: context)
         return Attesting(
             self.identity,
             self._view,
             tpm=device,
-            authority=AuthorityClient(self._config.authority.url, lambda: context),
+            authority=self._authority,
             clock=self._clock,
             board=self.board,
             hooks=Hooks(
@@ -170,6 +173,7 @@ class Core:
         )
         self._supervise("figures", self._watch)
         await self._view.wait_caught_up()
+        self._supervise(TICKS, self._ticking().run)
         for capture in config.capture:
             self._start_capture(host, capture)
         if config.outbox.topics:
@@ -177,6 +181,15 @@ class Core:
         for number, apply in enumerate(config.apply):
             self._start_apply(host, number, apply)
         self.started.set()
+
+    def _ticking(self) -> Ticking:
+        return Ticking(
+            self._view,
+            self._authority,
+            self._clock,
+            show=lambda *told: self.board.show(TICKS, *told),
+            asked=self._metrics.members_asked,
+        )
 
     def _start_capture(self, host: Host, capture: Capture) -> None:
         part = f"capture {capture.source}"

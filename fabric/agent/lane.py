@@ -75,6 +75,7 @@ def allowed(
         DeniedError: with the reason the gateway would give.
     """
     dataset = decide.dataset_of(view.policy, str(topic))
+    view.check_rows(dataset, now)
     decide.check_schema(dataset, schema.fingerprint)
     result = view.current(now)
     why = decide.publish(view.policy, dataset, standing(result), suite=dataset.suite, now=now)
@@ -258,11 +259,10 @@ class SealedLane:
         """Serve late recipients when the world has changed."""
         if self._seen == self._host.view.version or self._epochs.current is None:
             return
-        seen = self._host.view.version
+        seen, now = self._host.view.version, self._host.clock.now()
         try:
-            dataset, result = allowed(
-                self._host.view, self._topic, self._schema, self._host.clock.now()
-            )
+            dataset, result = allowed(self._host.view, self._topic, self._schema, now)
+            self._host.view.check_grants(dataset, now)
         except DeniedError:
             return  # publishing shows why
         await self._epochs.grant_late(dataset, result)

@@ -126,6 +126,7 @@ class SealedReader:
 
     def _admit(self, record: Record) -> tuple[VerifiedEnvelope, m.Opened | m.NotOpened | None]:
         """Verify, and open at once where the epoch's secret is at hand: one visit to a thread."""
+        self._host.view.check_rows(self._dataset, self._host.clock.now())
         place = Place(record.topic, record.partition)
         verified = admit_read(
             record.value or b"", place, self._host.view.door, appended=record.timestamp

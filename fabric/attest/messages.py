@@ -2,6 +2,7 @@
 
 `POST /enrol` EnrolRequest -> EnrolChallenge; `/enrol/activate` ActivateRequest -> 204;
 `/challenge` ChallengeRequest -> Challenge; `/attest` AttestRequest -> AttestAnswer;
+`GET /notices/<number>` -> Catchup;
 anything refused -> Refusal. Spec: design section 6.
 """
 
@@ -14,7 +15,13 @@ from fabric.attest import cose, fields
 from fabric.attest.keys import PublicKey, SigningKey, Use
 from fabric.model import canonical
 from fabric.model.errors import Malformed, Reason
-from fabric.model.limits import NONCE_BYTES, REQUEST_BYTES_MAX, RESULT_BYTES_MAX
+from fabric.model.limits import (
+    MEMBER_BYTES_MAX,
+    NONCE_BYTES,
+    NOTICES_PER_ANSWER_MAX,
+    REQUEST_BYTES_MAX,
+    RESULT_BYTES_MAX,
+)
 from fabric.model.names import HostId, part
 
 CONTENT_TYPE = "application/cbor"
@@ -244,6 +251,27 @@ class AttestAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Catchup:
+    """Records of the members topic, (key, value) each: notices in their order, then a tick.
+
+    Nobody is trusted for having sent it: a view takes each record by its signature.
+    """
+
+    records: tuple[tuple[bytes, bytes], ...]
+
+    def encode(self) -> bytes:
+        """The body."""
+        return canonical.encode({0: [list(record) for record in self.records]})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Undo `encode`; raises Malformed."""
+        value = _body(data, 1)
+        items = fields.array(value[0], NOTICES_PER_ANSWER_MAX + 1, "records")
+        return cls(records=tuple(_record(item) for item in items))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """Why a request was refused; the message is for people and holds no secret."""
 
@@ -279,6 +307,14 @@ def _body(data: bytes, size: int) -> Mapping[int, canonical.Value]:
 
 def _host(value: canonical.Value) -> HostId:
     return HostId.parse(fields.text(value, "host", _NAME_CHARS_MAX))
+
+
+def _record(value: canonical.Value) -> tuple[bytes, bytes]:
+    pair = fields.array(value, 2, "record")
+    if len(pair) != 2:
+        raise Malformed("record is not a key and a value")
+    key = fields.blob(pair[0], "record's key", _NAME_CHARS_MAX)
+    return key, fields.blob(pair[1], "record's value", MEMBER_BYTES_MAX)
 
 
 def _pcrs(value: canonical.Value) -> tuple[int, ...]:

@@ -72,6 +72,7 @@ class Routes:
             ("/attest", "attest", authority.attest),
         ):
             app.router.add_post(path, self._for(self._operation(name, operation)))
+        app.router.add_get(r"/notices/{after:\d{1,18}}", self._for(self._catch_up))
         app.router.add_get("/admin/enrolments", self._for(_listing(authority.enrolments)))
         app.router.add_get("/admin/hosts", self._for(_listing(authority.hosts)))
         app.router.add_post("/admin/{verb:suspend|revoke|forget}", self._for(self._decide))
@@ -136,6 +137,15 @@ class Routes:
             return web.Response(body=answer, content_type=CONTENT_TYPE)
 
         return handle
+
+    async def _catch_up(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
+        began, outcome = time.monotonic(), "unavailable"
+        try:
+            answer = await self._authority.catch_up(int(request.match_info["after"]))
+            outcome = "ok"
+        finally:
+            self._metrics.request("notices", outcome, time.monotonic() - began)
+        return web.Response(body=answer, content_type=CONTENT_TYPE)
 
     async def _decide(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         _demand_admin(caller)

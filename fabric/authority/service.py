@@ -8,7 +8,7 @@ ledger decides between requests that race; whoever reads it last sees every noti
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fabric.attest.appraise import enrol
@@ -37,6 +37,7 @@ from fabric.authority.ledger import LedgerThread
 from fabric.authority.machine import Challenges, Enrolments, check_same, forbid, stands
 from fabric.authority.pki import Ca, issue_svid
 from fabric.authority.publisher import Publisher
+from fabric.authority.ticks import Ticks
 from fabric.model.errors import (
     DeniedError,
     FabricError,
@@ -84,6 +85,7 @@ class Parts:
     clock: Clock
     ledger: LedgerThread
     publisher: Publisher
+    ticks: Ticks
     keeper: Keeper
     ca: Ca = field(repr=False)
     audit: AuditLog
@@ -204,7 +206,11 @@ class Authority:
         approval = approval_of(case.policy, host, case.now).number
         try:
             await self._give_notice(
-                host, NoticeKind.SUSPENSION, approval=approval, why=Reason.STATE_REFUSED
+                host,
+                NoticeKind.SUSPENSION,
+                approval=approval,
+                why=Reason.STATE_REFUSED,
+                heads=case.request.heads,
             )
         except UnavailableError as exc:
             # The notice is kept and goes out first; the refusal must be told all the same.
@@ -236,6 +242,10 @@ class Authority:
         if not was_there:
             raise DeniedError(Reason.NOT_ENROLLED, f"host {host} is not enrolled")
         return {"host": str(host)}
+
+    async def catch_up(self, after: int) -> bytes:
+        """The notices above number `after`, signed, and a tick; for whoever asks."""
+        return await self._parts.ticks.catch_up(after)
 
     async def enrolments(self) -> list[dict[str, str | int]]:
         """Every enrolment, for people."""
@@ -269,12 +279,20 @@ class Authority:
         ]
 
     async def _give_notice(
-        self, host: HostId, kind: NoticeKind, *, approval: int, why: Reason
+        self,
+        host: HostId,
+        kind: NoticeKind,
+        *,
+        approval: int,
+        why: Reason,
+        heads: Sequence[bytes] | None = None,
     ) -> int:
         """Keep a notice, publish it and take the host's rights; its number, 0 if it stood."""
         now = self._parts.clock.now()
         notice = await self._parts.ledger.do(
-            lambda ledger: ledger.notice(host, kind, approval=approval, why=why, now=now)
+            lambda ledger: ledger.notice(
+                host, kind, approval=approval, why=why, now=now, heads=heads
+            )
         )
         if notice is None:
             return 0

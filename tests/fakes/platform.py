@@ -18,7 +18,14 @@ from fabric.agent.keyring import KeySet
 from fabric.agent.supervisor import Board
 from fabric.agent.telemetry import Telemetry
 from fabric.agent.view import WorldView
-from fabric.attest.members import Members, host_record, notice_record, result_record
+from fabric.attest import fields
+from fabric.attest.members import (
+    Members,
+    heartbeat_record,
+    host_record,
+    notice_record,
+    result_record,
+)
 from fabric.attest.notices import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.result import Result
 from fabric.metrics import AgentMetrics
@@ -29,7 +36,7 @@ from fabric.model.schema import RowSchema
 from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
 from fabric.ports import Quote
 from tests.fakes.log import MemoryLog
-from tests.fakes.verifier import Verifier
+from tests.fakes.verifier import Verifier, a_beat
 
 NOTES = RowSchema.parse((Path(__file__).parents[2] / "schemas/notes.avsc").read_text(), ("id",))
 SECRET = Topic.parse("secret.G01.notes")
@@ -158,6 +165,8 @@ class Platform:
         self.log = IdentifiedLog()
         self.members = Members(self.verifier.trust)
         self.notices = 0
+        self.given: list[Notice] = []
+        self.is_ticking = True
         self.policy = Policy(
             version=7,
             expires=datetime.now(UTC) + timedelta(days=1),
@@ -238,6 +247,11 @@ class Platform:
         self._say(MEMBERS, host_record(state, signers))
         return result
 
+    def tick(self) -> None:
+        """Publish a heartbeat of now."""
+        beat = a_beat(self.notices, self.clock.now(), self.given)
+        self._say(MEMBERS, heartbeat_record(beat, self.verifier.signers))
+
     def suspend(self, host: HostId, *, approval: int = 1) -> None:
         """Publish a suspension."""
         self.notices += 1
@@ -247,8 +261,9 @@ class Platform:
             kind=NoticeKind.SUSPENSION,
             approval=approval,
             why=Reason.STATE_REFUSED,
-            at=self.clock.now(),
+            at=fields.instant(fields.milliseconds(self.clock.now()), "time"),
         )
+        self.given.append(notice)
         self._say(MEMBERS, notice_record(notice, self.verifier.signers))
 
 

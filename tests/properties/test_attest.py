@@ -31,10 +31,10 @@ from fabric.model.names import MEMBERS, RESULTS, HostId
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.verifier import (
     HOST,
-    NOW,
     TRUST_DOMAIN,
     HostKeys,
     Verifier,
+    a_beat,
     a_notice,
     a_result,
     a_state,
@@ -46,7 +46,7 @@ KEYS = HostKeys()
 QUOTE = TPM.quote((0, 7), bytes(32))
 STATE_KEY, STATE = host_record(a_state(a_result()), VERIFIER.signers)
 NOTICE_KEY, NOTICE = notice_record(a_notice(1), VERIFIER.signers)
-BEAT_KEY, BEAT = heartbeat_record(1, NOW, VERIFIER.signers)
+BEAT_KEY, BEAT = heartbeat_record(a_beat(1), VERIFIER.signers)
 RESULT = encode(a_result(), TRUST_DOMAIN, VERIFIER.signers)
 REQUEST = AttestRequest(
     session=bytes(16),

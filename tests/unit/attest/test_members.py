@@ -25,6 +25,7 @@ from tests.fakes.verifier import (
     OTHER,
     TRUST_DOMAIN,
     Verifier,
+    a_beat,
     a_notice,
     a_result,
     a_state,
@@ -44,13 +45,18 @@ def _record(statement: Statement) -> tuple[str, bytes, bytes]:
         return MEMBERS, *host_record(statement, VERIFIER.signers)
     if isinstance(statement, Notice):
         return MEMBERS, *notice_record(statement, VERIFIER.signers)
-    return MEMBERS, *heartbeat_record(*statement, VERIFIER.signers)
+    return MEMBERS, *heartbeat_record(a_beat(*statement), VERIFIER.signers)
 
 
 def _members(*statements: Statement) -> Members:
     members = Members(VERIFIER.trust)
+    told = [statement for statement in statements if isinstance(statement, Notice)]
     for statement in statements:
-        members.feed(*_record(statement))
+        if isinstance(statement, tuple):
+            record = heartbeat_record(a_beat(*statement, told), VERIFIER.signers)
+            members.feed(MEMBERS, *record)
+        else:
+            members.feed(*_record(statement))
     return members
 
 
