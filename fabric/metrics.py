@@ -104,7 +104,6 @@ class AgentMetrics(_Role):
         self._make_capture()
         self._make_lag()
         self._make_trust()
-        self._make_asked()
         pairs = [(rule.name, suite) for rule in rules for suite in rule.suites or ("",)]
         for family in (self._seal_s, self._open_s):
             start(family, pairs)
@@ -147,16 +146,6 @@ class AgentMetrics(_Role):
         self._refused = self._counter(
             "refused_blocks_total", "Own blocks that a gateway refused.", refusal
         )
-
-    def _make_asked(self) -> None:
-        self._asked = self._counter(
-            "members_asked_total", "Questions to the authority for notices.", ("result",)
-        )
-        start(self._asked, (("ok",), ("unavailable",)))
-
-    def members_asked(self, is_answered: bool) -> None:
-        """The authority was asked for notices that the broker does not show."""
-        self._asked.labels("ok" if is_answered else "unavailable").inc()
 
     def _make_capture(self) -> None:
         self._captured = self._counter(

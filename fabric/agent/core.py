@@ -32,6 +32,7 @@ from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import KafkaLog, check_extension
 from fabric.metrics import AgentMetrics
 from fabric.model.errors import ConfigInvalid, FabricError, Reason, UsageError
+from fabric.model.limits import RESULT_HEADS_MAX
 from fabric.model.names import Topic
 from fabric.ports import ChangeSource, Tpm
 from fabric.store.audit import FileAudit
@@ -43,7 +44,6 @@ from fabric.web.server import serving
 
 Spawn = Callable[[Coroutine[object, object, None]], object]
 
-_HEADS_CARRIED_MAX = 64
 _OUTBOX_TABLE = "outbox"
 _COUNT_S = 10.0
 
@@ -64,6 +64,7 @@ class Core:
         self._stop = asyncio.Event()
         self._captures: list[asyncio.Event] = []
         self._grants: set[Topic] = set()
+        self._heads_told = 0
         self._host: Host | None = None
         self._log: KafkaLog | None = None
         self._outbox: SqliteOutbox | None = None
@@ -118,14 +119,18 @@ class Core:
         )
 
     def _heads(self) -> tuple[bytes, ...]:
-        topics = [topic for capture in self._config.capture for topic in capture.tables.values()]
+        """Hashes of every stream's head; of very many, another part each time."""
+        topics = {topic for capture in self._config.capture for topic in capture.tables.values()}
+        topics |= {*self._config.outbox.topics}
         found = [
             item.head.hash
-            for topic in topics
+            for topic in sorted(topics, key=str)
             for item in self.identity.state.heads(topic).values()
             if item.head is not None
         ]
-        return tuple(found[:_HEADS_CARRIED_MAX])
+        first = self._heads_told % max(1, len(found))
+        self._heads_told += RESULT_HEADS_MAX
+        return tuple([*found[first:], *found[:first]][:RESULT_HEADS_MAX])
 
     def _attested(self, result: Result) -> None:
         self._telemetry.attested(result)
@@ -188,7 +193,6 @@ class Core:
             self._authority,
             self._clock,
             show=lambda *told: self.board.show(TICKS, *told),
-            asked=self._metrics.members_asked,
         )
 
     def _start_capture(self, host: Host, capture: Capture) -> None:

@@ -103,6 +103,17 @@ class Telemetry:
         self._metrics.rejected(stream.topic, reason)
         self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
 
+    def unanchored(self, stream: Stream) -> None:
+        """Nothing vouches for a stream's next block: its records are passed over for now."""
+        detail = "waits for its sender's next result; its last blocks are not applied"
+        self.board.show(f"stream {stream}", Reason.UNANCHORED, detail)
+        self._audit.write("stream_unanchored", {"stream": str(stream)})
+
+    def anchored(self, stream: Stream) -> None:
+        """Something vouches for what a stream waited with."""
+        self.board.forget(f"stream {stream}")
+        self._audit.write("stream_anchored", {"stream": str(stream)})
+
     def dropped(self, topic: Topic, offset: int, reason: Reason | None, outcome: str) -> None:
         """A record was passed over; one with a reason is audited."""
         if reason is not None:
@@ -113,6 +124,8 @@ class Telemetry:
             )
         elif outcome in _DUPLICATES:
             self._metrics.applied(topic, "duplicate")
+        elif outcome == Reason.UNANCHORED:
+            self._metrics.rejected(topic, Reason.UNANCHORED)
 
     def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
         """A block was verified and opened; `suite` is empty for the open form."""

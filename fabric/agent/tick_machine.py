@@ -14,7 +14,7 @@ old log at its old pace has old ticks. Spec: design sections 3 and 6.
 from datetime import datetime, timedelta
 
 from fabric.model.errors import DeniedError, Reason
-from fabric.model.limits import TICK_ASK_S, TICK_GRANTS_S_MAX
+from fabric.model.limits import RESULT_WAIT_S, TICK_ASK_S, TICK_GRANTS_S_MAX
 
 _ASK_S_MIN = 0.5
 _ASK_S_MAX = 8.0
@@ -58,6 +58,23 @@ def check_rows(whole_at: datetime | None, now: datetime, lifetime_s: float) -> N
         lifetime_s: of results at the dataset's level.
     """
     _check(whole_at, now, lifetime_s, "rows wait")
+
+
+def is_hopeless(appended: datetime, now: datetime, *, whole_at: datetime | None) -> bool:
+    """Whether a record that names a result which nobody has heard of is refused for good.
+
+    A result is published before its host can name it. So when a fresh view that was read
+    to its end does not know it, some seconds after the record was stored, it does not
+    exist; without this bound one forged record would hold a partition for ever.
+
+    Args:
+        appended: when the log says that the record was stored.
+        whole_at: time of the newest tick that the view is whole for; None when the
+            control topics cannot be read to their end now.
+    """
+    if whole_at is None or now - whole_at > _span(TICK_ASK_S):
+        return False
+    return now - appended >= _span(RESULT_WAIT_S)
 
 
 def _check(whole_at: datetime | None, now: datetime, seconds: float, effect: str) -> None:

@@ -30,7 +30,6 @@ class Ticking:
 
     Args:
         show: hears why the view is not whole, or None when it is.
-        asked: hears whether the authority answered.
     """
 
     def __init__(
@@ -40,13 +39,11 @@ class Ticking:
         clock: Clock,
         *,
         show: Callable[[Reason | None, str], None],
-        asked: Callable[[bool], None],
     ) -> None:
         self._view = view
         self._authority = authority
         self._clock = clock
         self._show = show
-        self._asked = asked
         self._machine = TickMachine()
 
     async def run(self) -> None:
@@ -62,7 +59,6 @@ class Ticking:
         if self._machine.is_due(members.whole_at, is_behind=members.is_behind, now=now):
             is_answered = await self._ask(members.revocation_number)
             self._machine.asked(self._clock.now(), is_answered=is_answered)
-            self._asked(is_answered)
         is_due = TickMachine().is_due(
             members.whole_at, is_behind=members.is_behind, now=self._clock.now()
         )

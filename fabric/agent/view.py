@@ -143,6 +143,11 @@ class WorldView:
             await self.changed_policy.wait(_POLICY_S)
         raise UnavailableError(Reason.NOT_READY, "the dataset's policy changed; starting over")
 
+    @property
+    def is_read(self) -> bool:
+        """Whether members and results were read to their ends and can still be read."""
+        return all(event.is_set() for event in self._caught_up.values())
+
     async def wait_caught_up(self) -> None:
         """Wait until members and results were read to their ends."""
         for event in self._caught_up.values():

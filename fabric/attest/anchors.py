@@ -38,10 +38,10 @@ class Anchor:
 
 
 class Anchors:
-    """Carried heads by hash; of the oldest ones the bound lets go first."""
+    """Carried heads by host and hash; of the oldest ones the bound lets go first."""
 
     def __init__(self) -> None:
-        self._found: OrderedDict[bytes, Anchor] = OrderedDict()
+        self._found: OrderedDict[tuple[HostId, bytes], Anchor] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._found)
@@ -50,12 +50,12 @@ class Anchors:
         """Take in the heads of one result or notice; a result's word outweighs a notice's."""
         anchor = Anchor(host=host, noticed=noticed)
         for head in heads:
-            known = self._found.get(head)
+            known = self._found.get((host, head))
             if known is None or (noticed is None and known.noticed is not None):
-                self._found[head] = anchor
+                self._found[host, head] = anchor
         while len(self._found) > ANCHORS_MAX:
             self._found.popitem(last=False)
 
-    def find(self, digest: bytes) -> Anchor | None:
-        """Who carried this envelope's hash."""
-        return self._found.get(digest)
+    def find(self, host: HostId, digest: bytes) -> Anchor | None:
+        """What carried this envelope's hash as a head of its sender's; nobody else's counts."""
+        return self._found.get((host, digest))

@@ -94,9 +94,13 @@ class Members:
         """Whether the newest heartbeat, or a later notice, names what is not in the view."""
         return self._heartbeat is not None and not self._holds(self._heartbeat)
 
-    def anchor(self, digest: bytes) -> Anchor | None:
-        """Which result or notice carried the envelope of this hash as a head."""
-        return self._anchors.find(digest)
+    def anchor(self, host: HostId, digest: bytes) -> Anchor | None:
+        """What carried the envelope of this hash as a head of its sender."""
+        return self._anchors.find(host, digest)
+
+    def knows(self, result_id: bytes) -> bool:
+        """Whether the result of this id is in the view."""
+        return result_id in self._results
 
     def is_named(self, result_id: bytes) -> bool:
         """Whether the newest state of a host names this result, known here or not."""

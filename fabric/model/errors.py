@@ -39,6 +39,8 @@ class Reason(StrEnum):
     DATABASE_UNAVAILABLE = "database_unavailable"
     TPM_UNAVAILABLE = "tpm_unavailable"
     OVERLOADED = "overloaded"
+    UNANCHORED = "unanchored"
+    SILENT = "silent"
     # hold: a person or the policy must act
     CONFIG_INVALID = "config_invalid"
     POLICY_INVALID = "policy_invalid"
@@ -87,6 +89,7 @@ class Reason(StrEnum):
     FORK = "fork"
     GAP = "gap"
     HISTORY_LOST = "history_lost"
+    LOG_WENT_BACK = "log_went_back"
     SUPERSEDED = "superseded"
     API_REFUSED = "api_refused"
     APPLY_FAILED = "apply_failed"
@@ -107,6 +110,8 @@ _WAIT = frozenset(
         Reason.DATABASE_UNAVAILABLE,
         Reason.TPM_UNAVAILABLE,
         Reason.OVERLOADED,
+        Reason.UNANCHORED,
+        Reason.SILENT,
     }
 )
 _RESEAL = frozenset(

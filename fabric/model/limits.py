@@ -38,6 +38,8 @@ HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEATS_MISSED_MAX = 2
 TICK_ASK_S = 3.0
 """An agent without a whole view for so long asks the authority over HTTPS, seconds."""
+RESULT_WAIT_S = 10.0
+"""How long a reader waits for a result that nobody has heard of, seconds."""
 TICK_GRANTS_S_MAX = 30.0
 """After so long without one it gives no new grants and opens no new epochs, seconds."""
 POLICY_REFRESH_S = 30

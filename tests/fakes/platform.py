@@ -215,6 +215,7 @@ class Platform:
         life_s: float = 600,
         approval: int = 1,
         clearance: Label = LABEL,
+        heads: Sequence[bytes] = (),
     ) -> Result:
         """Publish a new result of a host."""
         issued = self.clock.now().replace(microsecond=0)
@@ -228,7 +229,7 @@ class Platform:
             keys=keys.bound,
             policy_version=self.policy.version,
             revocation_number=self.notices,
-            heads=(),
+            heads=tuple(heads),
             quote_digest=bytes(32),
             nonce=bytes(32),
             issued=issued,
@@ -253,7 +254,7 @@ class Platform:
         beat = a_beat(self.notices, self.clock.now(), self.given)
         self._say(MEMBERS, heartbeat_record(beat, self.verifier.signers))
 
-    def suspend(self, host: HostId, *, approval: int = 1) -> None:
+    def suspend(self, host: HostId, *, approval: int = 1, heads: Sequence[bytes] = ()) -> None:
         """Publish a suspension."""
         self.notices += 1
         notice = Notice(
@@ -263,6 +264,7 @@ class Platform:
             approval=approval,
             why=Reason.STATE_REFUSED,
             at=fields.instant(fields.milliseconds(self.clock.now()), "time"),
+            heads=tuple(heads),
         )
         self.given.append(notice)
         self._say(MEMBERS, notice_record(notice, self.verifier.signers))

@@ -42,7 +42,6 @@ def ticking(host: TestHost, desk: Desk) -> Ticking:
         desk,
         host.platform.clock,
         show=lambda *told: host.board.show("ticks", *told),
-        asked=lambda _: None,
     )
 
 

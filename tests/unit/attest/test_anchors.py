@@ -31,7 +31,7 @@ def test_a_results_word_outweighs_a_notices_in_any_order() -> None:
         found = Anchors()
         for noticed in order:
             found.add(HOST, [HEAD], noticed=noticed)
-        assert found.find(HEAD) == Anchor(host=HOST, noticed=None)
+        assert found.find(HOST, HEAD) == Anchor(host=HOST, noticed=None)
 
 
 def test_oldest_heads_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,5 +39,13 @@ def test_oldest_heads_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Anchors()
     found.add(HOST, [HEAD, NEXT, LAST], noticed=None)
     assert len(found) == 2
-    assert found.find(HEAD) is None
-    assert found.find(LAST) is not None
+    assert found.find(HOST, HEAD) is None
+    assert found.find(HOST, LAST) is not None
+
+
+def test_one_hosts_word_says_nothing_of_anothers_envelopes_nor_hides_theirs() -> None:
+    found = Anchors()
+    found.add(OTHER, [HEAD], noticed=None)
+    assert found.find(HOST, HEAD) is None
+    found.add(HOST, [HEAD], noticed=None)
+    assert found.find(HOST, HEAD) == Anchor(host=HOST, noticed=None)
