@@ -106,12 +106,12 @@ class Telemetry:
     def unanchored(self, stream: Stream) -> None:
         """Nothing vouches for a stream's next block: its records are passed over for now."""
         detail = "waits for its sender's next result; its last blocks are not applied"
-        self.board.show(f"stream {stream}", Reason.UNANCHORED, detail)
+        self.board.show(f"anchor {stream}", Reason.UNANCHORED, detail)
         self._audit.write("stream_unanchored", {"stream": str(stream)})
 
     def anchored(self, stream: Stream) -> None:
         """Something vouches for what a stream waited with."""
-        self.board.forget(f"stream {stream}")
+        self.board.forget(f"anchor {stream}")
         self._audit.write("stream_anchored", {"stream": str(stream)})
 
     def dropped(self, topic: Topic, offset: int, reason: Reason | None, outcome: str) -> None:
@@ -174,6 +174,11 @@ class Telemetry:
         )
         silent = heard_s > SILENCES_MISSED_MAX * SILENCE_INTERVAL_S
         self._metrics.silent(topic, partition, silent)
+        part = f"silence {topic}:{partition}"
+        if silent:
+            self.board.show(part, Reason.SILENT, f"nothing heard for {heard_s:.0f} s")
+        else:
+            self.board.forget(part)
 
     def _reach(self, topic: Topic, partition: int, at: float) -> None:
         """Everything committed up to `at` (Unix seconds) is in the target."""

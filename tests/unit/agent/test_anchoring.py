@@ -1,4 +1,4 @@
-"""Late readers take only what its sender could not have made up later."""
+"""Late readers take only what its sender could not have made up later. MUST-9.6, MUST-9.8."""
 
 import asyncio
 from datetime import timedelta
@@ -18,7 +18,7 @@ from tests.fakes.source import MemoryDatabase
 from tests.fakes.table import MemoryStore
 from tests.unit.agent.test_reading import notes, publish
 
-STREAM = "stream G01/registry/main@secret.G01.notes:0"
+STREAM = "anchor G01/registry/main@secret.G01.notes:0"
 
 
 def hashes(platform: Platform) -> list[bytes]:

@@ -84,7 +84,7 @@ async def test_a_broker_that_shows_nothing_any_more_is_asked_around_after_three_
 
 
 async def test_a_whole_view_of_an_old_log_is_no_fresh_one(platform: Platform, b: TestHost) -> None:
-    """A broker that plays an old log at its old pace."""
+    """A broker that plays an old log at its old pace. MUST-9.3."""
     platform.clock.ahead -= timedelta(seconds=100)
     platform.tick()
     platform.clock.ahead += timedelta(seconds=100)

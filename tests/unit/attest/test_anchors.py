@@ -1,4 +1,4 @@
-"""Carried heads: who vouches for which envelope."""
+"""Carried heads: who vouches for which envelope. MUST-9.7."""
 
 from datetime import timedelta
 

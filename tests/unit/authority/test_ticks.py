@@ -1,4 +1,4 @@
-"""Ticks: what they name, and what whoever asks over HTTPS gets."""
+"""Ticks: what they name, and what whoever asks over HTTPS gets. MUST-9.1, MUST-9.4."""
 
 from collections.abc import Iterator
 from pathlib import Path
