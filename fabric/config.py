@@ -171,8 +171,8 @@ class BlockConfig(Section):
     `silence_s`: an empty block is sent after so many seconds without one.
     """
 
-    changes_max: int = Field(default=1_000, ge=1, le=BLOCK_CHANGES_MAX)
-    bytes_max: int = Field(default=400_000, ge=1_024, le=BLOCK_BYTES_MAX)
+    changes_max: int = Field(default=4_000, ge=1, le=BLOCK_CHANGES_MAX)
+    bytes_max: int = Field(default=500_000, ge=1_024, le=BLOCK_BYTES_MAX)
     linger_s: float = Field(default=LINGER_S_DEFAULT, ge=0, le=60)
     silence_s: float = Field(default=SILENCE_INTERVAL_S, ge=0.1, le=SILENCE_INTERVAL_S)
 
