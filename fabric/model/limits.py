@@ -110,8 +110,6 @@ OPEN_RECORD_BYTES_MAX = 256 * 1024
 # Agent
 QUEUE_RUNS_MAX = 64
 QUEUE_BYTES_MAX = 8 * 1024 * 1024
-LINGER_S_DEFAULT = 0.0
-"""A change waits for company only while its stream's last block is on its way."""
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 10.0
 STOP_S_MAX = 20.0
