@@ -37,19 +37,9 @@ RECORD_REASONS = tuple(
 )
 """Reasons whose counters exist from the start; others appear with their first case."""
 PARTS = (
-    *("policy", "members", "broker", "gateway", "attestation", "view"),
-    *(
-        "ticks",
-        "anchor",
-        "silence",
-        "capture",
-        "publish",
-        "apply",
-        "stream",
-        "grants",
-        "quarantine",
-        "other",
-    ),
+    *("policy", "members", "broker", "gateway", "attestation", "view", "ticks"),
+    *("capture", "publish", "apply", "stream", "grants", "quarantine", "other"),
+    *("anchor", "silence"),
 )
 """Kinds of parts that /readyz names; the kind is the first word of a part's name."""
 _DATASET = ("topic", "level")
