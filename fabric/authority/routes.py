@@ -150,12 +150,12 @@ class Routes:
     async def _decide(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         _demand_admin(caller)
         asked = admin_messages.Decision.decode(await _body(request))
-        match request.match_info["verb"]:
-            case "forget":
-                done = await self._authority.forget(asked.host, why=asked.why, caller=caller)
-            case verb:
-                kind = NoticeKind.REVOCATION if verb == "revoke" else NoticeKind.SUSPENSION
-                done = await self._authority.decide(asked.host, kind, why=asked.why, caller=caller)
+        verb = request.match_info["verb"]
+        if verb == "forget":
+            forgotten = await self._authority.forget(asked.who.host, why=asked.why, caller=caller)
+            return web.json_response(forgotten)
+        kind = NoticeKind.REVOCATION if verb == "revoke" else NoticeKind.SUSPENSION
+        done = await self._authority.decide(asked.who, kind, why=asked.why, caller=caller)
         return web.json_response(done)
 
     def _registry(self, look: Callable[..., registry_api.Answer]) -> "_CallerHandler":

@@ -24,6 +24,7 @@ from fabric.attest.messages import (
     EnrolChallenge,
     EnrolRequest,
 )
+from fabric.authority.admin_messages import Scope
 from fabric.authority.attest_machine import (
     Case,
     approved,
@@ -51,6 +52,8 @@ from fabric.policy.types import Policy
 from fabric.ports import AuditLog, Clock
 
 _log = logging.getLogger(__name__)
+_DECISIONS_MAX = 64
+"""Hosts of one decision that are dealt with at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,23 +220,57 @@ class Authority:
             _log.error("suspension of %s: %s", host, exc)
 
     async def decide(
-        self, host: HostId, kind: NoticeKind, *, why: str, caller: Caller
-    ) -> Mapping[str, str | int]:
-        """An administrator's suspension or revocation of a host under its latest approval.
+        self, who: Scope, kind: NoticeKind, *, why: str, caller: Caller
+    ) -> list[dict[str, str | int]]:
+        """An administrator's suspension or revocation of hosts, each under its latest approval.
+
+        Returns:
+            An entry for each host: its notice's number, 0 where it stood already.
 
         Raises:
-            DeniedError: NOT_ENROLLED, nobody knows this host.
+            DeniedError: NOT_ENROLLED, nobody knows such a host.
             UnavailableError: GATEWAY_UNAVAILABLE; kept, and goes out when a gateway answers.
         """
-        known = await self._parts.ledger.do(lambda ledger: ledger.known(host))
-        approval = self._parts.policy().approvals.get(host)
-        numbers = [known.approval_seen] + ([approval.number] if approval else [])
-        if known.enrolment is None and approval is None and not known.approval_seen:
-            raise DeniedError(Reason.NOT_ENROLLED, f"host {host} is neither enrolled nor approved")
-        reason = Reason.HOST_REVOKED if kind is NoticeKind.REVOCATION else Reason.HOST_SUSPENDED
-        self._audit("decided", caller, host=str(host), kind=kind.value, why=why)
-        number = await self._give_notice(host, kind, approval=max(numbers), why=reason)
-        return {"host": str(host), "kind": kind.value, "number": number, "approval": max(numbers)}
+        hosts = await self._known_hosts(who)
+        if not hosts:
+            raise DeniedError(Reason.NOT_ENROLLED, f"no host of {who} is enrolled or approved")
+        room = asyncio.Semaphore(_DECISIONS_MAX)
+        async with asyncio.TaskGroup() as group:
+            deciding = [
+                group.create_task(self._decide(room, host, kind, why=why, caller=caller))
+                for host in hosts
+            ]
+        found = [task.result() for task in deciding]
+        failures = [failure for _, failure in found if failure is not None]
+        if failures:
+            raise failures[0]
+        return [entry for entry, _ in found]
+
+    async def _known_hosts(self, who: Scope) -> list[HostId]:
+        """Hosts that are enrolled, approved, or were ever attested, by name."""
+        enrolments = await self._parts.ledger.do(lambda ledger: ledger.enrolments())
+        entries = await self._parts.ledger.do(lambda ledger: ledger.hosts())
+        known = {entry.enrolment.host for entry in enrolments}
+        known |= {entry.state.host for entry in entries} | {*self._parts.policy().approvals}
+        return sorted(host for host in known if who.covers(host))
+
+    async def _decide(
+        self, room: asyncio.Semaphore, host: HostId, kind: NoticeKind, *, why: str, caller: Caller
+    ) -> tuple[dict[str, str | int], FabricError | None]:
+        """One host's part of a decision; a notice that is kept but not published is returned."""
+        async with room:
+            known = await self._parts.ledger.do(lambda ledger: ledger.known(host))
+            approval = self._parts.policy().approvals.get(host)
+            number = max([known.approval_seen] + ([approval.number] if approval else []))
+            is_final = kind is NoticeKind.REVOCATION
+            reason = Reason.HOST_REVOKED if is_final else Reason.HOST_SUSPENDED
+            self._audit("decided", caller, host=str(host), kind=kind.value, why=why)
+            entry: dict[str, str | int] = {"host": str(host), "kind": kind.value}
+            try:
+                given = await self._give_notice(host, kind, approval=number, why=reason)
+            except UnavailableError as exc:
+                return entry, exc
+        return {**entry, "number": given, "approval": number}, None
 
     async def forget(self, host: HostId, *, why: str, caller: Caller) -> Mapping[str, str | int]:
         """Delete a host's enrolment, so that another TPM may enrol under its name."""
