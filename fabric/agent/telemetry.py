@@ -47,6 +47,13 @@ class Telemetry:
         if loud:
             self._audit.write("block_refused", {"topic": str(topic), "reason": reason.value})
 
+    def log_went_back(self, stream: Stream) -> None:
+        """Our last acknowledged block of a stream is gone from the log: a new generation."""
+        topic, reason = stream.topic, Reason.LOG_WENT_BACK
+        self.held(topic, reason, "acknowledged blocks are gone from the log; reading anew")
+        self._metrics.refused(topic, reason)
+        self._audit.write("log_went_back", {"stream": str(stream)})
+
     def sealing_took(self, topic: Topic, suite: str, seconds: float) -> None:
         """One block was sealed."""
         self._metrics.seal_took(topic.level, suite, seconds)
