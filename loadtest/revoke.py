@@ -255,7 +255,6 @@ class Trials:
             {
                 **self.world.platform("admin").settings(self.world.broker.address),
                 "group.id": "unused",
-                "enable.partition.eof": True,
             }
         )
         place = TopicPartition(topic, 0)
@@ -264,11 +263,13 @@ class Trials:
             start = first if topic.startswith("fabric.") else max(first, end - 3_000)
             consumer.assign([TopicPartition(topic, 0, start)])
             found: list[tuple[float, bytes]] = []
-            while True:
+            while start < end:  # what is appended meanwhile does not count
                 message = consumer.poll(10)
                 if message is None or message.error() is not None:
-                    return found
+                    break
+                start = (message.offset() or 0) + 1
                 found.append((message.timestamp()[1] / 1e3, message.value() or b""))
+            return found
         finally:
             consumer.close()
 
