@@ -24,7 +24,7 @@ from tests.contract.postgresql_world import Application
 
 database = postgresql_world.database
 KILL = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"  # and wait until it is gone
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
 
