@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 from fabric.admit.door import parse_sealed
@@ -17,6 +18,7 @@ from fabric.admit.reader import admit_read
 from fabric.admit.view import Place
 from fabric.agent import read_machine as m
 from fabric.agent.anchoring import AnchorSearch
+from fabric.agent.aside import aside
 from fabric.agent.host import BlockTarget, Host
 from fabric.agent.tick_machine import is_hopeless
 from fabric.model.errors import FabricError, Reason
@@ -30,6 +32,7 @@ from fabric.seal.verify import VerifiedEnvelope
 
 _AHEAD_MAX = 3
 _BACK_S = 0.5
+_SHORT_BYTES_MAX = 16 * 1024
 _PAUSE_S = 1.0
 _LAG_S = 10.0
 
@@ -168,7 +171,10 @@ class SealedReader:
     async def _look(self, record: Record) -> _Looked:
         view, began = self._host.view, self._host.clock.monotonic()
         try:
-            verified, second = await asyncio.to_thread(self._admit, record)
+            verified, second = await aside(
+                partial(self._admit, record),
+                is_short=len(record.value or b"") <= _SHORT_BYTES_MAX,
+            )
             start = self._book.start(verified.envelope.header.start_hash, view.members)
         except FabricError as exc:
             reason = self._reason(record, exc.reason)
