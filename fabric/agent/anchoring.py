@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from fabric.agent.anchor_machine import AnchorWindow, Cover
 from fabric.agent.host import Host
-from fabric.attest.anchors import Anchor
+from fabric.agent.read_machine import Held
 from fabric.model.errors import PeerError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
 from fabric.model.names import HostId, Stream, Topic
@@ -85,10 +85,18 @@ class AnchorSearch:
             digest, previous = envelope.hash, header.previous
             window.add(stream, host, record.offset, digest=digest, previous=previous)
 
-    def anchor(self, sender: str, digest: bytes) -> Anchor | None:
-        """What carried this envelope's hash as a head of its sender (a SPIFFE id)."""
-        host = HostId.from_spiffe(sender, self._host.view.trust_domain)
-        return self._host.view.members.anchor(host, digest)
+    def carried(self, held: Iterable[Held]) -> set[tuple[str, bytes]]:
+        """(sender, hash) of what was passed over and is a carried head by now."""
+        view, found = self._host.view, set()
+        for item in held:
+            senders = {sender for sender, _ in item.seen}
+            hosts = {sender: HostId.from_spiffe(sender, view.trust_domain) for sender in senders}
+            found |= {
+                (sender, digest)
+                for sender, digest in item.seen
+                if view.members.anchor(hosts[sender], digest) is not None
+            }
+        return found
 
 
 def _ask(window: AnchorWindow, offset: int, verified: VerifiedEnvelope) -> Cover:

@@ -141,9 +141,7 @@ class SealedReader:
             if seen == now_seen:
                 continue
             seen = now_seen
-            found = {
-                pair for item in held for pair in item.seen if self._search.anchor(*pair)
-            } - self._acted_on
+            found = self._search.carried(held) - self._acted_on
             if not found:
                 continue
             async with self._handling:

@@ -9,7 +9,7 @@ record in it is signed.
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 
 from fabric.attest.keys import SigningKey
 from fabric.attest.members import Heartbeat, Notice, heartbeat_record, notice_record
@@ -20,6 +20,8 @@ from fabric.model.errors import Reason, UnavailableError
 from fabric.model.limits import NOTICES_ANSWER_BYTES_MAX, NOTICES_PER_ANSWER_MAX
 
 _READ_MAX = 1_000
+_SIGNED_KEPT = 1_024
+"""Signed notices kept: whoever asks again and again must not cost a signature each time."""
 
 
 class Ticks:
@@ -46,6 +48,7 @@ class Ticks:
         self._lock = asyncio.Lock()
         self._open = False
         self._signed: tuple[Heartbeat, tuple[bytes, bytes]] | None = None
+        self._record = lru_cache(_SIGNED_KEPT)(partial(notice_record, signers=tuple(signers)))
 
     def open(self) -> None:
         """Ledger and log agree: what is told from here on is never taken back."""
@@ -88,7 +91,7 @@ class Ticks:
         found: list[tuple[bytes, bytes]] = []
         size = 0
         for notice in notices:
-            record = notice_record(notice, self._signers)
+            record = self._record(notice)
             size += sum(map(len, record))
             if found and size > NOTICES_ANSWER_BYTES_MAX:
                 break
