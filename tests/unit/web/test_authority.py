@@ -9,13 +9,22 @@ from fabric.attest.messages import (
     CONTENT_TYPE,
     ActivateRequest,
     AttestAnswer,
+    Catchup,
     Challenge,
     ChallengeRequest,
     EnrolChallenge,
     EnrolRequest,
     Refusal,
 )
-from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
+from fabric.model import canonical
+from fabric.model.errors import (
+    DeniedError,
+    FabricError,
+    Malformed,
+    PeerError,
+    Reason,
+    UnavailableError,
+)
 from fabric.model.names import HostId
 from fabric.web.authority import AuthorityClient
 from tests.fakes.https import Files, https, make_files
@@ -56,6 +65,28 @@ async def test_four_calls_reach_their_paths(files: Files) -> None:
         await client.activate(b"e" * 16, b"proof")
         assert await client.challenge(HOST) == CHALLENGE
         assert await client.attest(b"signed") == ANSWER
+
+
+async def test_notices_are_asked_for_by_the_last_number_known(files: Files) -> None:
+    told = Catchup(records=((b"key", b"value"), (b"verifier/heartbeat", b"tick")))
+
+    async def answer(got: web.Request) -> web.Response:
+        assert (got.method, got.path) == ("GET", "/notices/7")
+        return web.Response(body=told.encode(), content_type=CONTENT_TYPE)
+
+    async with https(files, answer) as url:
+        assert await AuthorityClient(url, files.client).notices(7) == told
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[], {0: 1}, {0: [[b"key"]]}, {0: [[b"key", b"value", b"more"]]}, {0: [[b"", b"value"]]},
+     {0: [[b"key", b"v"]] * 66}, {0: [], 1: 0}],
+    ids=str,
+)  # fmt: skip
+async def test_an_answer_that_is_no_list_of_records_is_malformed(value: canonical.Value) -> None:
+    with pytest.raises(Malformed):
+        Catchup.decode(canonical.encode(value))
 
 
 @pytest.mark.parametrize(
