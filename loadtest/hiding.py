@@ -25,7 +25,7 @@ from fabric.model.names import MEMBERS
 from fabric.ports import Record
 
 _LOOK_S = 0.01
-_EVERY_S = 0.005
+_EVERY_S = 0.02
 _ROWS = 1_000
 
 

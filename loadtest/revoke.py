@@ -56,6 +56,8 @@ _VICTIMS = Topic.parse("secret.G02.notes")
 _START_S_MAX = 90.0
 _AFTER_S, _AFTER_HIDDEN_S = 2.0, 5.5
 _FRESH_S = 1.0
+_LOOK_S = 0.3
+_REFRESH_S = 1.2
 SHOWN, HIDDEN = "shown", "hidden"
 GOALS_MS = {SHOWN: 1_000, HIDDEN: 4_000}
 ACCEPTED, FETCHED, CLOSED = "last block accepted", "last record fetched", "first block closed"
@@ -277,6 +279,7 @@ class Trials:
         """Both speak, and what SENDER says now VICTIM can open."""
 
         def fresh() -> bool:
+            self._rest(_LOOK_S)
             try:
                 mine, theirs = self._records(str(_VICTIMS)), self._records(str(OTHER))
                 opens = self._opened_by_victim()
@@ -293,6 +296,9 @@ class Trials:
         host = self.world.host("B")
         number = self.world.policy.approval_number(host) + 1
         self.world.policy.approve(host, number=number)
+        # The second version wakes a host that asked before the authority had read the first.
+        self.world.policy.publish()
+        self._rest(_REFRESH_S)
         self.world.policy.publish()
 
     @staticmethod
