@@ -12,7 +12,7 @@ it walks back from there. Nothing is applied on the way.
     UNKNOWN    nothing carried lies behind it, as far as was looked
 
 Signatures are not looked at here: a hash that leads to a carried head cannot be
-anybody else's. Spec: design section 3, docs/format.md section 7.
+anybody else's. Spec: docs/format.md section 9, docs/adr/0015.
 """
 
 from collections.abc import Callable
