@@ -307,7 +307,6 @@ def _parts(flow: Flow, parts: Mapping[str, str | None]) -> dict[str, str | None]
         must = [f"apply {topic}:{number}{tail}" for number in range(flow.partitions)]
         may = [f"grants {topic}", f"quarantine {flow.number}"]
         may += [part for part in parts if part.startswith(_OF_STREAMS) and f"@{topic}:" in part]
-        may += [f"silence {topic}:{number}" for number in range(flow.partitions)]
     found = {part: parts.get(part, _STARTING) for part in must}
     return found | {part: parts[part] for part in may if part in parts}
 
