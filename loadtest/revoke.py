@@ -57,6 +57,8 @@ _START_S_MAX = 90.0
 _AFTER_S, _AFTER_HIDDEN_S = 2.0, 5.5
 _FRESH_S = 1.0
 _LOOK_S = 0.3
+_OF_LATE = 800
+"""Records that are looked through after a trial: more than a host sends meanwhile."""
 _REFRESH_S = 1.2
 SHOWN, HIDDEN = "shown", "hidden"
 GOALS_MS = {SHOWN: 1_000, HIDDEN: 4_000}
@@ -251,8 +253,8 @@ class Trials:
                 found.add(opened.hash)
         return found
 
-    def _records(self, topic: str) -> list[tuple[float, bytes]]:
-        """Append time and value of what the log holds of late."""
+    def _records(self, topic: str, count: int = _OF_LATE) -> list[tuple[float, bytes]]:
+        """Append time and value of the last `count` records; of a control topic all."""
         consumer = Consumer(
             {
                 **self.world.platform("admin").settings(self.world.broker.address),
@@ -262,7 +264,7 @@ class Trials:
         place = TopicPartition(topic, 0)
         try:
             first, end = consumer.get_watermark_offsets(place, timeout=10)
-            start = first if topic.startswith("fabric.") else max(first, end - 3_000)
+            start = first if topic.startswith("fabric.") else max(first, end - count)
             consumer.assign([TopicPartition(topic, 0, start)])
             found: list[tuple[float, bytes]] = []
             while start < end:  # what is appended meanwhile does not count
@@ -280,17 +282,22 @@ class Trials:
 
         def fresh() -> bool:
             self._rest(_LOOK_S)
+            asked = time.time()
             try:
-                mine, theirs = self._records(str(_VICTIMS)), self._records(str(OTHER))
+                mine, theirs = self._records(str(_VICTIMS), 1), self._records(str(OTHER), 1)
                 opens = self._opened_by_victim()
             except Exception:  # topics are made when the authority has begun
                 return False
             if not mine or not theirs:
                 return False
-            late = min(mine[-1][0], theirs[-1][0]) < time.time() - _FRESH_S
+            late = min(mine[-1][0], theirs[-1][0]) < asked - _FRESH_S
             return not late and form.parse(theirs[-1][1]).header.start_hash in opens
 
-        await_that(fresh, "both hosts to speak", wait_s=_START_S_MAX)
+        try:
+            await_that(fresh, "both hosts to speak", wait_s=_START_S_MAX)
+        except UnavailableError as exc:
+            health = {name: part.health()[1] for name, part in self.world.parts.items()}
+            raise UnavailableError(exc.reason, f"{exc.args[0]}; they say {health}") from exc
 
     def _approve_again(self) -> None:
         host = self.world.host("B")
