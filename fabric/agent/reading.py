@@ -21,7 +21,7 @@ from fabric.seal.opening import open_
 from fabric.seal.secret import EpochSecret
 from fabric.seal.verify import VerifiedEnvelope
 
-_AHEAD_MAX = 6
+_AHEAD_MAX = 3
 _PAUSE_S = 1.0
 _LAG_S = 10.0
 
