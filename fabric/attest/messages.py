@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Self
 
 from fabric.attest import cose, fields
-from fabric.attest.keys import PublicKey, SigningKey, Use
+from fabric.attest.keys import PublicKey, Signer, Use
 from fabric.model import canonical
 from fabric.model.errors import Malformed, Reason
 from fabric.model.limits import NONCE_BYTES, REQUEST_BYTES_MAX, RESULT_BYTES_MAX
@@ -177,7 +177,7 @@ class AttestRequest:
     keys: tuple[PublicKey, ...]
     heads: tuple[bytes, ...]
 
-    def encode(self, signers: Sequence[SigningKey]) -> bytes:
+    def encode(self, signers: Sequence[Signer]) -> bytes:
         """The body, signed.
 
         Args:

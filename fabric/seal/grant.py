@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from datetime import datetime
 
-from fabric.attest.keys import PublicKey, SigningKey, Use, of_use
+from fabric.attest.keys import PublicKey, Signer, Use, of_use
 from fabric.attest.result import Result
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason, UsageError
@@ -105,14 +105,14 @@ def grant(
     secret: EpochSecret,
     *,
     recipients: Sequence[tuple[HostId, PublicKey]],
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> bytes:
     """Wrap a kept epoch's secret for later recipients; returns the record's value.
 
     Args:
         started: the epoch's verified start.
         recipients: hosts with their current HPKE key, at most
-            limits.RECIPIENTS_PER_RECORD_MAX.
+            the suite's `recipients_max`.
         signers: exactly the suite's, in its order.
 
     Raises:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fabric.attest import cose
-from fabric.attest.keys import PublicKey, SigningKey
+from fabric.attest.keys import PublicKey, Signer
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason, UsageError
 from fabric.model.label import Label
@@ -97,13 +97,13 @@ def wrap_all(
         DeniedError: TOO_LARGE, more recipients than one record holds: grant to the rest.
         UsageError: no recipient, a host named twice, or a key of another KEM than the suite's.
     """
-    if len(recipients) > RECIPIENTS_PER_RECORD_MAX:
+    suite = suite_of(terms.suite)
+    if len(recipients) > suite.recipients_max:
         raise DeniedError(Reason.TOO_LARGE, "too many recipients for one record")
-    kem = suite_of(terms.suite).kem
     ordered = sorted(recipients, key=lambda pair: str(pair[0]))
     if len({host for host, _ in ordered}) != len(ordered) or not ordered:
         raise UsageError(Reason.INTERNAL, "recipients must be hosts, each named once")
-    if any(key.alg != kem for _, key in ordered):
+    if any(key.alg != suite.kem for _, key in ordered):
         raise UsageError(Reason.INTERNAL, "recipient's key is not of the suite's kind")
     wraps = tuple(
         wrap(key, secret.private_bytes(), terms.info(host, key.thumbprint)) for host, key in ordered
@@ -119,7 +119,7 @@ def write(
     kind: str,
     content: Mapping[int, canonical.Value],
     wraps: Sequence[bytes],
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> tuple[bytes, bytes]:
     """Sign a manifest and put its wraps behind it: (record value, manifest's hash).
 
@@ -200,7 +200,9 @@ def unwrap_one(
     if len(data) != SECRET_BYTES:
         raise PeerError(Reason.OPEN_FAILED, "wrap does not open")
     secret = EpochSecret(data)
-    if epoch_id(secret, terms.sender, str(terms.topic), terms.epoch_number) != terms.epoch_id:
+    kdf = suite_of(terms.suite).kdf
+    ident = epoch_id(secret, terms.sender, str(terms.topic), terms.epoch_number, kdf=kdf)
+    if ident != terms.epoch_id:
         raise PeerError(Reason.OPEN_FAILED, "wrap does not open")
     return secret
 
