@@ -17,6 +17,7 @@ from fabric.agent.refusal_machine import pause_s
 from fabric.attest.keys import PublicKey
 from fabric.attest.result import Result
 from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.limits import RECIPIENTS_PER_RECORD_MAX
 from fabric.model.names import HostId, Stream, Topic, grants_topic
 from fabric.policy.types import Dataset
 from fabric.seal.epoch import (
@@ -168,9 +169,8 @@ class Epochs:
             started=now,
         )
         first = [view.me, *(host for host in sorted(keys) if host != view.me)]
-        suite = suite_of(dataset.suite)
-        named = [(host, keys[host]) for host in first[: suite.recipients_max] if host in keys]
-        signers = self._host.identity.keyring.signers(result, suite)
+        named = [(host, keys[host]) for host in first[:RECIPIENTS_PER_RECORD_MAX] if host in keys]
+        signers = self._host.identity.keyring.signers(result, suite_of(dataset.suite))
         started = start_epoch(draft, secret, named, signers=signers)
         stored = StoredEpoch(
             topic=self._topic,
@@ -203,9 +203,8 @@ class Epochs:
         sent = 0
         for stored, item in zip(kept, served, strict=True):
             hosts = missing.get(item.number, ())
-            size = suite_of(dataset.suite).recipients_max
-            for at in range(0, len(hosts), size):
-                part = hosts[at : at + size]
+            for at in range(0, len(hosts), RECIPIENTS_PER_RECORD_MAX):
+                part = hosts[at : at + RECIPIENTS_PER_RECORD_MAX]
                 sent += await self._grant(stored, result, {host: keys[host] for host in part})
         await self._forget(dataset)
         return sent

@@ -25,8 +25,6 @@ EPOCH_AGE_S_MAX = 24 * 3600
 RECIPIENTS_MAX = 10_000
 RECIPIENTS_PER_RECORD_MAX = 600
 """Wraps in one epoch start or grant: as many hybrid ones as CONTROL_RECORD_BYTES_MAX holds."""
-TOP_RECIPIENTS_PER_RECORD_MAX = 400
-"""The same with MLKEM1024-P384, whose wraps are longer."""
 EPOCH_HEADS_MAX = 1_000
 """Predecessor heads that one epoch start names: streams of one topic."""
 RESEAL_INTERVAL_S = 10

@@ -161,7 +161,7 @@ def start_epoch(
     Args:
         secret: fresh, and already in this host's sealed state.
         recipients: hosts with their current HPKE key; the sender is one of them. At most
-            the suite's `recipients_max`: `grant.grant` serves the rest.
+            limits.RECIPIENTS_PER_RECORD_MAX: `grant.grant` serves the rest.
         signers: exactly the suite's, in its order.
 
     Raises:

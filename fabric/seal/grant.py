@@ -112,7 +112,7 @@ def grant(
     Args:
         started: the epoch's verified start.
         recipients: hosts with their current HPKE key, at most
-            the suite's `recipients_max`.
+            limits.RECIPIENTS_PER_RECORD_MAX.
         signers: exactly the suite's, in its order.
 
     Raises:

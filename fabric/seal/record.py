@@ -97,13 +97,13 @@ def wrap_all(
         DeniedError: TOO_LARGE, more recipients than one record holds: grant to the rest.
         UsageError: no recipient, a host named twice, or a key of another KEM than the suite's.
     """
-    suite = suite_of(terms.suite)
-    if len(recipients) > suite.recipients_max:
+    if len(recipients) > RECIPIENTS_PER_RECORD_MAX:
         raise DeniedError(Reason.TOO_LARGE, "too many recipients for one record")
+    kem = suite_of(terms.suite).kem
     ordered = sorted(recipients, key=lambda pair: str(pair[0]))
     if len({host for host, _ in ordered}) != len(ordered) or not ordered:
         raise UsageError(Reason.INTERNAL, "recipients must be hosts, each named once")
-    if any(key.alg != suite.kem for _, key in ordered):
+    if any(key.alg != kem for _, key in ordered):
         raise UsageError(Reason.INTERNAL, "recipient's key is not of the suite's kind")
     wraps = tuple(
         wrap(key, secret.private_bytes(), terms.info(host, key.thumbprint)) for host, key in ordered

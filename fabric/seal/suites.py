@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives import hashes
 
 from fabric.attest.keys import Alg, Kem
 from fabric.model.errors import DeniedError, PeerError, Reason
-from fabric.model.limits import RECIPIENTS_PER_RECORD_MAX, TOP_RECIPIENTS_PER_RECORD_MAX
 
 
 @unique
@@ -54,12 +53,6 @@ class Suite:
     kem: Kem
     kdf: Kdf
     signatures: tuple[Alg, ...]
-
-    @property
-    def recipients_max(self) -> int:
-        """Wraps in one epoch start or grant, so that the record keeps its limit."""
-        is_top = self.kem is Kem.MLKEM1024_P384
-        return TOP_RECIPIENTS_PER_RECORD_MAX if is_top else RECIPIENTS_PER_RECORD_MAX
 
 
 SUITES: Mapping[str, Suite] = MappingProxyType(
