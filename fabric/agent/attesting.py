@@ -20,6 +20,7 @@ from fabric.agent.attest_machine import (
     Woke,
 )
 from fabric.agent.identity import Identity
+from fabric.agent.keyring import plan_for
 from fabric.agent.supervisor import Board
 from fabric.agent.view import WorldView
 from fabric.attest.binding import qualifying
@@ -27,6 +28,7 @@ from fabric.attest.messages import AttestRequest, Challenge, EnrolRequest
 from fabric.attest.result import Result, decode
 from fabric.model.errors import FabricError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
+from fabric.policy import decide
 from fabric.ports import Tpm
 from fabric.store.clock import SystemClock
 from fabric.web.authority import AuthorityClient
@@ -143,7 +145,8 @@ class Attesting:
         if not self._identity.is_open:
             await self._in_thread(lambda: self._identity.create(challenge.pcrs))
             await self._in_thread(lambda: self._identity.state.put(_ENROLLED, b"1"))
-        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now()))
+        plan = plan_for(decide.suites_of(self._view.policy, self._view.me))
+        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now(), plan))
         request = await self._in_thread(lambda: self._request(challenge))
         answer = await self._authority.attest(request)
         result = decode(answer.result, self._view.policy.trust)

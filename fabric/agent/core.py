@@ -34,6 +34,7 @@ from fabric.model.names import Topic
 from fabric.ports import ChangeSource, Tpm
 from fabric.store.audit import FileAudit
 from fabric.store.clock import SystemClock
+from fabric.store.file_keys import FileKeys
 from fabric.store.policy_folder import PolicyFolder
 from fabric.web.authority import AuthorityClient
 from fabric.web.refusals import RefusalsClient
@@ -89,7 +90,7 @@ class Core:
         self._telemetry.approved(policy, config.agent.host)
         self._view = WorldView(config.agent.host, policy, rejected=self._telemetry.control_rejected)
         device = self._tpm or _device(config.tpm.tcti)
-        self.identity = Identity(self._folder, device, ca=config.tls.ca)
+        self.identity = Identity(self._folder, device, ca=config.tls.ca, stores=(FileKeys(),))
         stack.callback(self.identity.close)
         self._attesting = self._make_attesting(device)
         stack.push_async_callback(self._close_log)

@@ -7,6 +7,7 @@ open ones end when their peer ends them. Methods here block: run them in a threa
 
 import os
 import ssl
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fabric import tls
-from fabric.agent.keyring import Keyring, KeySet, generate, to_records
+from fabric.agent.keyring import KeyPlan, Keyring, KeySet, generate, to_records
 from fabric.attest.result import Result, decode
 from fabric.model.errors import DeniedError, PeerError, Reason, UsageError
 from fabric.policy.types import Trust
-from fabric.ports import Tpm
+from fabric.ports import KeyStore, Tpm
 from fabric.store.sealed import SealedKey, create_state, read_sealed_key
 from fabric.store.state import StateFile
 from fabric.store.vault import Vault
@@ -35,9 +36,13 @@ _REMEDY = "boot the approved state again, or move the state file away to begin a
 
 
 class Identity:
-    """The host's state and papers in `folder`."""
+    """The host's state and papers in `folder`.
 
-    def __init__(self, folder: Path, tpm: Tpm, *, ca: Path) -> None:
+    Args:
+        stores: where signing keys may live, in order of preference.
+    """
+
+    def __init__(self, folder: Path, tpm: Tpm, *, ca: Path, stores: Sequence[KeyStore]) -> None:
         self._folder = folder
         self._tpm = tpm
         self._ca = ca
@@ -45,7 +50,8 @@ class Identity:
         self._sealed: SealedKey | None = None
         self._key = b""
         self._context: ssl.SSLContext | None = None
-        self.keyring = Keyring(())
+        self._stores = tuple(stores)
+        self.keyring = Keyring((), self._stores)
 
     @property
     def is_open(self) -> bool:
@@ -112,13 +118,13 @@ class Identity:
 
     def _open(self, key: bytes, sealed: SealedKey) -> None:
         state = StateFile(self._folder / STATE, key)
-        self.keyring = Keyring(state.keys())
+        self.keyring = Keyring(state.keys(), self._stores)
         self._state, self._sealed, self._key = state, sealed, key
 
-    def keys(self, now: datetime) -> KeySet:
-        """The set the next attestation binds; a new one when the newest is a day old."""
-        if self.keyring.is_due(now):
-            fresh = generate(now)
+    def keys(self, now: datetime, plan: KeyPlan) -> KeySet:
+        """The set the next attestation binds; a new one when the ring says so."""
+        if self.keyring.is_due(now, plan):
+            fresh = generate(now, plan, self._stores)
             self.state.save_keys(to_records(fresh))
             self.keyring.add(fresh)
         newest = self.keyring.newest
@@ -133,7 +139,7 @@ class Identity:
         _write(self._folder / CERTIFICATE, svid_pem, mode=0o644)
         self.state.put(_RESULT, result)
         self._load_context()
-        self.state.drop_keys(self.keyring.outdated())
+        self.state.drop_keys(self.keyring.retire())
 
     def last_result(self, trust: Trust) -> Result | None:
         """The newest result of an earlier life, perhaps over by now."""

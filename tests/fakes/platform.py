@@ -14,7 +14,7 @@ from fabric.admit.door import admit_control, admit_open, admit_sealed, is_contro
 from fabric.admit.view import Place, View
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
-from fabric.agent.keyring import KeySet
+from fabric.agent.keyring import KeySet, plan_for
 from fabric.agent.supervisor import Board
 from fabric.agent.telemetry import Telemetry
 from fabric.agent.view import WorldView
@@ -28,6 +28,7 @@ from fabric.model.names import AUTHORITY, MEMBERS, RESULTS, HostId, Origin, Topi
 from fabric.model.schema import RowSchema
 from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
 from fabric.ports import Quote
+from fabric.store.file_keys import FileKeys
 from tests.fakes.log import MemoryLog
 from tests.fakes.verifier import Verifier
 
@@ -264,13 +265,14 @@ class TestHost:
         self.tpm = DrawerTpm()
         self.audit = QuietAudit()
         self.board = Board()
+        self.plan = plan_for(("classic", "hybrid"))
 
     def open(self) -> "TestHost":
         """Open (or make) the state file and the view; again after a crash, too."""
-        identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem")
+        identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(FileKeys(),))
         if not identity.open_existing():
             identity.create((0, 7))
-        self.keys = identity.keys(self.platform.clock.now())
+        self.keys = identity.keys(self.platform.clock.now(), self.plan)
         self.metrics = AgentMetrics([*self.platform.policy.rules.values()])
         telemetry = Telemetry(self.board, self.metrics, self.audit)
         view = WorldView(self.id, self.platform.policy, rejected=telemetry.control_rejected)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from fabric.agent.identity import Identity
 from fabric.agent.supervisor import Board
 from fabric.agent.view import WorldView
 from fabric.attest.binding import qualifying
+from fabric.attest.keys import Alg, Kem, Use
 from fabric.attest.messages import (
     AttestAnswer,
     AttestRequest,
@@ -25,8 +26,10 @@ from fabric.attest.result import Result, encode
 from fabric.authority.pki import issue_svid, make_ca
 from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
 from fabric.model.names import HostId
+from fabric.policy.types import Approval
 from fabric.store.clock import SystemClock
-from tests.fakes.platform import A, DrawerTpm, Platform
+from fabric.store.file_keys import FileKeys
+from tests.fakes.platform import LABEL, A, DrawerTpm, Platform
 from tests.fakes.running import until
 from tests.fakes.verifier import TRUST_DOMAIN, a_result
 
@@ -92,7 +95,9 @@ class Bench:
 
     def begin(self) -> None:
         """A new life."""
-        self.identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem")
+        self.identity = Identity(
+            self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(FileKeys(),)
+        )
         self.view = WorldView(A, self.platform.policy, rejected=lambda *_: None)
         self.attesting = Attesting(
             self.identity,
@@ -137,6 +142,35 @@ async def test_the_quote_is_over_the_challenge_and_every_key(bench: Bench) -> No
     )
     assert request.quote_attest == bound  # the drawer quotes by giving back
     assert request.heads == (bytes(32),)
+
+
+async def test_the_keys_are_those_of_the_suites_that_the_policy_lets_the_host_use(
+    bench: Bench,
+) -> None:
+    await bench.run(lambda: bool(bench.results))
+    (request,) = bench.authority.requests
+    bound = {int(key.alg) for key in request.keys if key.use is not Use.TLS}
+    assert bound == {Alg.ED25519, Kem.X25519}  # no approval: as little as can attest
+    bench.begin()
+    bench.view.take_policy(replace(bench.view.policy, approvals={A: an_approval()}))
+    await bench.run(lambda: len(bench.authority.requests) == 2)
+    bound = {int(key.alg) for key in bench.authority.requests[1].keys if key.use is not Use.TLS}
+    assert bound == {Alg.ED25519, Alg.ML_DSA_65, Kem.X25519, Kem.MLKEM768_X25519}
+
+
+def an_approval() -> Approval:
+    return Approval(
+        host=A,
+        number=1,
+        ek_sha256=bytes(32),
+        ak_name=None,
+        security_level=4,
+        clearance=LABEL,
+        pcrs=(0, 7),
+        digests=(bytes(32),),
+        not_before=datetime(2026, 1, 1, tzinfo=UTC),
+        not_after=datetime(2030, 1, 1, tzinfo=UTC),
+    )
 
 
 async def test_the_next_life_does_not_enrol_again(bench: Bench) -> None:
