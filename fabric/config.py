@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from fabric.config_keys import KeysConfig
 from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.limits import (
     BLOCK_BYTES_MAX,
@@ -304,6 +305,7 @@ class AgentConfig(_File):
     gateway: GatewayAddresses
     broker: Bootstrap
     tpm: TpmConfig = TpmConfig()
+    keys: KeysConfig = KeysConfig()
     web: WebConfig = WebConfig()
     block: BlockConfig = BlockConfig()
     outbox: Outbox = Outbox()

@@ -27,7 +27,7 @@ from fabric.model.label import Label, Levels
 from fabric.model.names import AUTHORITY, MEMBERS, RESULTS, HostId, Origin, Topic
 from fabric.model.schema import RowSchema
 from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
-from fabric.ports import Quote
+from fabric.ports import KeyStore, Quote
 from fabric.store.file_keys import FileKeys
 from tests.fakes.log import MemoryLog
 from tests.fakes.verifier import Verifier
@@ -266,6 +266,7 @@ class TestHost:
         self.audit = QuietAudit()
         self.board = Board()
         self.plan = plan_for(("classic", "hybrid"))
+        self.stores: tuple[KeyStore, ...] = (FileKeys(),)
 
     def open(self) -> "TestHost":
         """Open (or make) the state file and the view; again after a crash, too."""
