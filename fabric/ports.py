@@ -233,7 +233,7 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """A TPM2_Quote: marshalled TPMS_ATTEST and TPMT_SIGNATURE."""
+    """What a TPM signed: marshalled TPMS_ATTEST and TPMT_SIGNATURE."""
 
     attest: bytes
     signature: bytes
@@ -260,8 +260,22 @@ class Tpm(Protocol):
     def pcr_digest(self, pcrs: Sequence[int]) -> bytes:
         """SHA-256 over the current values of `pcrs`, as a quote would carry it."""
 
-    def seal(self, data: bytes, pcrs: Sequence[int]) -> bytes:
-        """Seal at most 128 bytes to this TPM under PolicyPCR of the current values."""
+    def tally(self) -> bytes:
+        """Value of the tally (fabric.attest.tally), 32 bytes; made on first use."""
+
+    def extend_tally(self, step: bytes) -> None:
+        """Extend the tally by 32 bytes; it cannot be undone."""
+
+    def certify_tally(self, qualifying: bytes) -> Quote:
+        """The attestation key's certificate of the tally, which was extended before."""
+
+    def seal(self, data: bytes, pcrs: Sequence[int], digest: bytes | None = None) -> bytes:
+        """Seal at most 128 bytes to this TPM under PolicyPCR.
+
+        Args:
+            digest: as `pcr_digest` would give it in the state that shall open the data,
+                now or later; None for the state as it is.
+        """
 
     def unseal(self, blob: bytes) -> bytes:
         """Undo `seal`; raises DeniedError SEALED_STATE_LOST in another state or TPM."""

@@ -22,6 +22,7 @@ from fabric.agent.attest_machine import (
 from fabric.agent.identity import Identity
 from fabric.agent.keyring import plan_for
 from fabric.agent.supervisor import Board
+from fabric.agent.tally import Tally
 from fabric.agent.view import WorldView
 from fabric.attest.binding import qualifying
 from fabric.attest.messages import AttestRequest, Challenge, EnrolRequest
@@ -75,6 +76,7 @@ class Attesting:
         self._identity = identity
         self._view = view
         self._tpm = tpm
+        self._tally = Tally(identity.folder, tpm)
         self._authority = authority
         self._clock = clock
         self._board = board
@@ -169,6 +171,7 @@ class Attesting:
             spiffe=self._view.me.spiffe(self._view.trust_domain),
             keys=keys.bound,
         )
+        tally = self._tally.report(challenge, extra)
         quote = self._tpm.quote(challenge.pcrs, extra)
         body = AttestRequest(
             session=challenge.session,
@@ -177,6 +180,7 @@ class Attesting:
             quote_signature=quote.signature,
             keys=keys.bound,
             heads=self._hooks.heads(),
+            tally=tally,
         )
         return body.encode(keys.signers)
 

@@ -5,7 +5,6 @@ loaded into it, so that every new connection shows the new certificate, while
 open ones end when their peer ends them. Methods here block: run them in a thread.
 """
 
-import os
 import ssl
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,6 +23,7 @@ from fabric.attest.result import Result, decode
 from fabric.model.errors import DeniedError, PeerError, Reason, UsageError
 from fabric.policy.types import Trust
 from fabric.ports import KeyStore, Tpm
+from fabric.store.files import replace
 from fabric.store.sealed import SealedKey, create_state, read_sealed_key
 from fabric.store.state import StateFile
 from fabric.store.vault import Vault
@@ -52,6 +52,11 @@ class Identity:
         self._context: ssl.SSLContext | None = None
         self._stores = tuple(stores)
         self.keyring = Keyring((), self._stores)
+
+    @property
+    def folder(self) -> Path:
+        """Where it keeps its files."""
+        return self._folder
 
     @property
     def is_open(self) -> bool:
@@ -135,8 +140,8 @@ class Identity:
         """Write the SVID with its key, remember the result, and show the new certificate."""
         private = load_der_private_key(keys.tls.private_bytes(), None)
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(self._folder / KEY, pem, mode=0o600)
-        _write(self._folder / CERTIFICATE, svid_pem, mode=0o644)
+        replace(self._folder / KEY, pem, mode=0o600)
+        replace(self._folder / CERTIFICATE, svid_pem, mode=0o644)
         self.state.put(_RESULT, result)
         self._load_context()
         self.state.drop_keys(self.keyring.retire())
@@ -172,15 +177,3 @@ class Identity:
         if self._state is not None:
             self._state.close()
             self._state = None
-
-
-def _write(path: Path, data: bytes, *, mode: int) -> None:
-    """Replace a file at once, never readable to more than `mode` says."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -122,11 +122,7 @@ def appraise(quote_attest: bytes, quote_signature: bytes, *, question: Question)
     enrolment, approval = question.enrolment, question.approval
     attest = evidence.parse_attest(quote_attest)
     signature = evidence.parse_signature(quote_signature)
-    ak = evidence.parse_ak(enrolment.ak_public)
-    if not hmac.compare_digest(ak.name, enrolment.ak_name):
-        raise DeniedError(Reason.NOT_ENROLLED, "attestation key is not the one activated")
-    _check_attributes(ak)
-    _check_signature(ak, signature, quote_attest)
+    check_signature(check_ak(enrolment), signature, quote_attest)
     if (attest.magic, attest.type) != (evidence.MAGIC, evidence.TYPE_QUOTE):
         raise PeerError(Reason.EVIDENCE_REFUSED, "signed structure is not a TPM's quote")
     if not hmac.compare_digest(attest.extra, question.qualifying):
@@ -145,6 +141,28 @@ def appraise(quote_attest: bytes, quote_signature: bytes, *, question: Question)
     _check_approval(enrolment, approval)
     level = min(approval.security_level, _EVIDENCED_LEVEL[EVIDENCE])
     return Appraisal(level=level, counters=counters, pcr_digest=attest.pcr_digest)
+
+
+def check_ak(enrolment: Enrolment) -> evidence.AkPublic:
+    """The key that activation proved, with its attributes; raises DeniedError, Malformed."""
+    ak = evidence.parse_ak(enrolment.ak_public)
+    if not hmac.compare_digest(ak.name, enrolment.ak_name):
+        raise DeniedError(Reason.NOT_ENROLLED, "attestation key is not the one activated")
+    _check_attributes(ak)
+    return ak
+
+
+def check_signature(ak: evidence.AkPublic, signature: evidence.Signature, attest: bytes) -> None:
+    """Whether `ak` signed a TPMS_ATTEST; raises PeerError BAD_SIGNATURE, also for SHA-1."""
+    if (signature.algorithm, signature.hash) != (evidence.ALG_ECDSA, evidence.ALG_SHA256):
+        raise PeerError(Reason.BAD_SIGNATURE, "TPM's statement is not signed by ECDSA with SHA-256")
+    der = encode_dss_signature(signature.r, signature.s)
+    try:
+        ak.key.verify(der, attest, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as exc:
+        raise PeerError(
+            Reason.BAD_SIGNATURE, "TPM's statement is not signed by the enrolled key"
+        ) from exc
 
 
 def check_counters(new: Counters, old: Counters) -> None:
@@ -169,18 +187,6 @@ def _check_attributes(ak: evidence.AkPublic) -> None:
         raise DeniedError(
             Reason.EVIDENCE_REFUSED, "attestation key is not a restricted signing key of its TPM"
         )
-
-
-def _check_signature(
-    ak: evidence.AkPublic, signature: evidence.Signature, quote_attest: bytes
-) -> None:
-    if (signature.algorithm, signature.hash) != (evidence.ALG_ECDSA, evidence.ALG_SHA256):
-        raise PeerError(Reason.BAD_SIGNATURE, "quote is not signed by ECDSA with SHA-256")
-    der = encode_dss_signature(signature.r, signature.s)
-    try:
-        ak.key.verify(der, quote_attest, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature as exc:
-        raise PeerError(Reason.BAD_SIGNATURE, "quote is not the enrolled key's") from exc
 
 
 def _check_selection(attest: evidence.Attest, approval: Approval) -> None:

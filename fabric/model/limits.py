@@ -53,6 +53,8 @@ CONTROL_RECORD_BYTES_MAX = 900_000
 REQUEST_BYTES_MAX = 256 * 1024
 """Body of one HTTPS request to the authority."""
 NONCE_BYTES = 32
+EVENT_LOG_BYTES_MAX = 160 * 1024
+"""Firmware's log of one boot; real ones have 20 to 100 KiB."""
 CHALLENGE_LIFETIME_S = 30
 CHALLENGES_MAX = 10_000
 ENROLMENTS_PENDING_MAX = 1_000

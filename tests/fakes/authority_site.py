@@ -23,6 +23,7 @@ from fabric.attest.messages import (
     EnrolChallenge,
     EnrolRequest,
 )
+from fabric.attest.tally import TallyReport
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.pki import make_ca
@@ -104,9 +105,18 @@ class Machine:
             keys=self.keys.public,
         )
 
-    def attest_request(self, answer: bytes, quote: Quote | None = None) -> bytes:
+    def tally_report(self, challenge: Challenge) -> TallyReport:
+        """The tally, extended by the challenge's step and certified."""
+        self.tpm.extend_tally(challenge.step)
+        quote = self.tpm.certify_tally(self.extra(challenge))
+        return TallyReport(attest=quote.attest, signature=quote.signature, step=challenge.step)
+
+    def attest_request(
+        self, answer: bytes, quote: Quote | None = None, tally: TallyReport | None = None
+    ) -> bytes:
         """Body of /attest."""
         challenge = Challenge.decode(answer)
+        tally = tally or self.tally_report(challenge)
         quote = quote or self.tpm.quote(challenge.pcrs, self.extra(challenge))
         return AttestRequest(
             session=challenge.session,
@@ -115,6 +125,7 @@ class Machine:
             quote_signature=quote.signature,
             keys=self.keys.public,
             heads=(),
+            tally=tally,
         ).encode(self.keys.signers)
 
 

@@ -21,6 +21,7 @@ from fabric.agent.view import WorldView
 from fabric.attest.members import Members, host_record, notice_record, result_record
 from fabric.attest.notices import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.result import Result
+from fabric.attest.tally import START, extended
 from fabric.metrics import AgentMetrics
 from fabric.model.errors import FabricError, Reason
 from fabric.model.label import Label, Levels
@@ -73,18 +74,19 @@ class DrawerTpm:
 
     def __init__(self) -> None:
         self.state = b"approved"
+        self.tally_value = START
         self._sealed: dict[bytes, tuple[bytes, bytes]] = {}
 
-    def seal(self, data: bytes, pcrs: Sequence[int]) -> bytes:
+    def seal(self, data: bytes, pcrs: Sequence[int], digest: bytes | None = None) -> bytes:
         handle = secrets.token_bytes(16)
-        self._sealed[handle] = (data, self.state)
+        self._sealed[handle] = (data, digest or self.pcr_digest(pcrs))
         return handle
 
     def unseal(self, blob: bytes) -> bytes:
         from fabric.model.errors import DeniedError
 
         data, state = self._sealed.get(blob, (b"", b""))
-        if state != self.state:
+        if state != self.pcr_digest(()):
             raise DeniedError(Reason.SEALED_STATE_LOST, "another state")
         return data
 
@@ -102,6 +104,15 @@ class DrawerTpm:
 
     def quote(self, pcrs: Sequence[int], qualifying: bytes) -> Quote:
         return Quote(attest=qualifying, signature=b"signed")
+
+    def tally(self) -> bytes:
+        return self.tally_value
+
+    def extend_tally(self, step: bytes) -> None:
+        self.tally_value = extended(self.tally_value, step)
+
+    def certify_tally(self, qualifying: bytes) -> Quote:
+        return Quote(attest=self.tally_value, signature=b"signed")
 
 
 class IdentifiedLog(MemoryLog):

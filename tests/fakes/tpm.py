@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from fabric.attest import evidence
+from fabric.attest import evidence, tally
 from fabric.attest.ek import ek_name, qualified_name
 from fabric.attest.evidence import sized
 from fabric.model import canonical
@@ -100,6 +100,26 @@ class Words:
         return head + sized(self.extra) + clock + banks + sized(self.digest)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TallyWords:
+    """Everything a certified NV index says; `replace` a field to make the TPM lie."""
+
+    magic: int = evidence.MAGIC
+    type: int = evidence.TYPE_NV
+    signer: bytes
+    extra: bytes
+    index: bytes = tally.NAME
+    offset: int = 0
+    contents: bytes
+
+    def marshal(self) -> bytes:
+        """TPMS_ATTEST."""
+        head = self.magic.to_bytes(4) + self.type.to_bytes(2) + sized(self.signer)
+        clock = bytes(8) + bytes(4) + bytes(4) + b"\x01" + (0x20191023).to_bytes(8)
+        body = sized(self.index) + self.offset.to_bytes(2) + sized(self.contents)
+        return head + sized(self.extra) + clock + body
+
+
 class FakeTpm:
     """ports.Tpm in memory, with hands on what a real one guards.
 
@@ -123,7 +143,14 @@ class FakeTpm:
         self.safe = True
         self.available = True
         self.pcrs = {pcr: bytes(32) for pcr in _PCRS}
+        self.tally_value = tally.START
         self._renew()
+
+    def copy(self) -> "FakeTpm":
+        """A clone of the whole TPM, as of a virtual machine's snapshot."""
+        other = FakeTpm.__new__(FakeTpm)
+        other.__dict__.update(self.__dict__, pcrs=dict(self.pcrs))
+        return other
 
     def ek_certificate(self) -> bytes:
         """The certificate that the manufacturer gave."""
@@ -166,13 +193,39 @@ class FakeTpm:
         self._check()
         return hashlib.sha256(b"".join(self.pcrs[pcr] for pcr in sorted(pcrs))).digest()
 
-    def seal(self, data: bytes, pcrs: Sequence[int]) -> bytes:
+    def tally(self) -> bytes:
+        """The tally's value."""
+        self._check()
+        return self.tally_value
+
+    def extend_tally(self, step: bytes) -> None:
+        """TPM2_NV_Extend, from the specification."""
+        self._check()
+        self.tally_value = hashlib.sha256(self.tally_value + step).digest()
+
+    def certify_tally(self, qualifying: bytes) -> Quote:
+        """An honest certificate of the tally."""
+        self._check()
+        if len(qualifying) > _QUALIFYING_BYTES_MAX:
+            raise UsageError(Reason.INTERNAL, "qualifying data must be at most 64 bytes")
+        attest = self.tally_words(qualifying).marshal()
+        return Quote(attest=attest, signature=self.sign(attest))
+
+    def tally_words(self, qualifying: bytes) -> TallyWords:
+        """What an honest certificate would say now."""
+        name = evidence.parse_ak(public_area(self.ak.public_key())).name
+        signer = qualified_name(ek_name(self.ek.public_key()), name)
+        return TallyWords(signer=signer, extra=qualifying, contents=self.tally_value)
+
+    def seal(self, data: bytes, pcrs: Sequence[int], digest: bytes | None = None) -> bytes:
         """Encrypt under a key that only this TPM has, bound to the PCRs."""
         self._check()
         if not 1 <= len(data) <= _SEALED_BYTES_MAX:
             raise UsageError(Reason.INTERNAL, "sealed data must be 1 to 128 bytes")
         nonce = secrets.token_bytes(12)
-        sealed = AESGCM(self._storage).encrypt(nonce, data, self._state(sorted(pcrs)))
+        sealed = AESGCM(self._storage).encrypt(
+            nonce, data, bytes(sorted(pcrs)) + (digest or self.pcr_digest(pcrs))
+        )
         return canonical.encode([sorted(pcrs), nonce, sealed])
 
     def unseal(self, blob: bytes) -> bytes:
@@ -206,6 +259,7 @@ class FakeTpm:
     def clear(self) -> None:
         """TPM2_Clear: new attestation key and storage, counters from zero."""
         self.clock = self.resets = self.restarts = 0
+        self.tally_value = tally.START
         self._renew()
 
     def words(self, pcrs: Sequence[int], qualifying: bytes) -> Words:

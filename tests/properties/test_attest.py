@@ -24,6 +24,7 @@ from fabric.attest.messages import (
     Refusal,
 )
 from fabric.attest.result import decode, encode
+from fabric.attest.tally import TallyReport
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.label import Label
@@ -44,6 +45,7 @@ VERIFIER = Verifier()
 TPM = FakeTpm()
 KEYS = HostKeys()
 QUOTE = TPM.quote((0, 7), bytes(32))
+NV = TPM.certify_tally(bytes(32))
 STATE_KEY, STATE = host_record(a_state(a_result()), VERIFIER.signers)
 NOTICE_KEY, NOTICE = notice_record(a_notice(1), VERIFIER.signers)
 BEAT_KEY, BEAT = heartbeat_record(1, NOW, VERIFIER.signers)
@@ -55,6 +57,7 @@ REQUEST = AttestRequest(
     quote_signature=QUOTE.signature,
     keys=KEYS.public,
     heads=(),
+    tally=TallyReport(attest=NV.attest, signature=NV.signature, step=bytes(32)),
 ).encode(KEYS.signers)
 Parser = Callable[[bytes], object]
 
@@ -66,6 +69,7 @@ def _check_ek(data: bytes) -> object:
 PARSERS: dict[str, tuple[Parser, bytes]] = {
     "key": (evidence.parse_ak, TPM.ak_public()),
     "quote": (evidence.parse_attest, QUOTE.attest),
+    "tally": (evidence.parse_nv, NV.attest),
     "quote signature": (evidence.parse_signature, QUOTE.signature),
     "cose": (cose.parse, RESULT),
     "result": (lambda data: decode(data, VERIFIER.trust), RESULT),
@@ -91,7 +95,13 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
     "challenge": (
         Challenge.decode,
         Challenge(
-            session=bytes(16), nonce=bytes(32), verifier="v", pcrs=(0, 7), expires_ms=1
+            session=bytes(16),
+            nonce=bytes(32),
+            verifier="v",
+            pcrs=(0, 7),
+            expires_ms=1,
+            tally=b"",
+            step=bytes(32),
         ).encode(),
     ),
     "answer": (AttestAnswer.decode, AttestAnswer(svid_pem=b"p", result=b"r").encode()),

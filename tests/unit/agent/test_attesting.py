@@ -1,6 +1,7 @@
 """Attesting against an authority that answers as told."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -44,6 +45,7 @@ class Authority:
         self.refuses: dict[str, FabricError] = {}
         self.calls: list[str] = []
         self.requests: list[AttestRequest] = []
+        self.tally = b""
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -61,7 +63,13 @@ class Authority:
     async def challenge(self, host: HostId) -> Challenge:
         self._called("challenge")
         return Challenge(
-            session=bytes(16), nonce=bytes(32), verifier="verifier", pcrs=(0, 7), expires_ms=30_000
+            session=bytes(16),
+            nonce=bytes(32),
+            verifier="verifier",
+            pcrs=(0, 7),
+            expires_ms=30_000,
+            tally=self.tally,
+            step=secrets.token_bytes(32),
         )
 
     async def attest(self, body: bytes) -> AttestAnswer:

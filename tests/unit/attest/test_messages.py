@@ -14,6 +14,7 @@ from fabric.attest.messages import (
     EnrolRequest,
     Refusal,
 )
+from fabric.attest.tally import TallyReport
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
 from fabric.model.limits import REQUEST_BYTES_MAX
@@ -27,13 +28,23 @@ REQUEST = AttestRequest(
     quote_signature=b"signature",
     keys=KEYS.public,
     heads=(bytes(32),),
+    tally=TallyReport(attest=b"attest", signature=b"signature", step=bytes(32)),
+    event_log=b"log",
 )
 MESSAGES = [
     EnrolRequest(host=HOST, ek_certificate=b"certificate", ak_public=b"public"),
     EnrolChallenge(enrolment=bytes(16), credential=b"credential", secret=b"secret"),
     ActivateRequest(enrolment=bytes(16), secret=b"secret"),
     ChallengeRequest(host=HOST),
-    Challenge(session=bytes(16), nonce=bytes(32), verifier="verifier", pcrs=(0, 7), expires_ms=9),
+    Challenge(
+        session=bytes(16),
+        nonce=bytes(32),
+        verifier="verifier",
+        pcrs=(0, 7),
+        expires_ms=9,
+        tally=b"",
+        step=bytes(32),
+    ),
     AttestAnswer(svid_pem=b"pem", result=b"result"),
     Refusal(reason=Reason.STATE_REFUSED, message="host is not in an approved state"),
 ]

@@ -45,6 +45,7 @@ def known_of(machine: Machine, **changes: object) -> Known:
     known = Known(
         enrolment=enrol(machine.host, ek, machine.tpm.ak_public()),
         counters=None,
+        tally=None,
         approval_seen=0,
         notices=[],
         last_number=0,
@@ -60,6 +61,8 @@ def case_of(machine: Machine, policy: Policy, **changes: object) -> Case:
         verifier=policy.trust.verifier_name,
         pcrs=policy.approvals[machine.host].pcrs,
         expires_ms=1,
+        tally=b"",
+        step=challenge.step,
     )
     case = Case(
         request=AttestRequest.decode(machine.attest_request(answer.encode())),
