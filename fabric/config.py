@@ -161,9 +161,15 @@ class GatewayAddresses(Bootstrap):
 
 
 class TpmConfig(Section):
-    """How to reach the TPM, in tpm2-tss's words, for example `device:/dev/tpmrm0`."""
+    """How to reach the TPM, in tpm2-tss's words, for example `device:/dev/tpmrm0`.
+
+    Attributes:
+        event_log: firmware's log of this boot, shown to the authority when it attests;
+            Linux has it in /sys/kernel/security/tpm0/binary_bios_measurements.
+    """
 
     tcti: _Text = "device:/dev/tpmrm0"
+    event_log: Path | None = None
 
 
 class BlockConfig(Section):

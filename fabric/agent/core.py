@@ -115,6 +115,7 @@ class Core:
                 attested=self._attested,
                 failed=self._telemetry.not_attested,
             ),
+            event_log=self._config.tpm.event_log,
         )
 
     def _heads(self) -> tuple[bytes, ...]:

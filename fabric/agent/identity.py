@@ -92,34 +92,46 @@ class Identity:
         if sealed is None:
             return False
         try:
-            self._open(self._tpm.unseal(sealed.blob), sealed)
+            self._open(self._unsealed(sealed), sealed)
         except DeniedError as exc:
             raise DeniedError(
                 Reason.SEALED_STATE_LOST, f"state file does not open here now; {_REMEDY}"
             ) from exc
         return True
 
+    def _unsealed(self, sealed: SealedKey) -> bytes:
+        blob = sealed.blob(self._tpm.pcr_digest(sealed.pcrs))
+        if blob is None:
+            raise DeniedError(Reason.SEALED_STATE_LOST, "key is sealed to other states than this")
+        return self._tpm.unseal(blob)
+
     def create(self, pcrs: tuple[int, ...]) -> None:
         """Make a state file whose key is sealed to the current values of `pcrs`."""
         key = Vault.new_key()
-        sealed = self._seal(key, pcrs)
+        sealed = self._seal(key, pcrs, ())
         create_state(self._folder / STATE, sealed)
         self._open(key, sealed)
 
-    def keep_sealed(self, pcrs: tuple[int, ...]) -> None:
-        """Seal the key anew when the approved state is another than it was sealed to.
+    def keep_sealed(self, pcrs: tuple[int, ...], accepted: Sequence[bytes] = ()) -> None:
+        """Seal the key to the current state and to every other state that is approved.
 
-        Call it after a successful attestation only: then the current state is approved.
+        Call it after a successful attestation only: then the current state is approved. A
+        planned change of the boot loses nothing when its digest is approved beforehand.
+
+        Args:
+            accepted: digests over `pcrs` that the host's approval accepts.
         """
         assert self._sealed is not None
-        if (self._sealed.pcrs, self._sealed.digest) == (pcrs, self._tpm.pcr_digest(pcrs)):
+        wanted = frozenset((self._tpm.pcr_digest(pcrs), *accepted))
+        if (self._sealed.pcrs, self._sealed.digests) == (pcrs, wanted):
             return
-        self._sealed = self._seal(self._key, pcrs)
+        self._sealed = self._seal(self._key, pcrs, accepted)
         self.state.reseal(self._sealed)
 
-    def _seal(self, key: bytes, pcrs: tuple[int, ...]) -> SealedKey:
-        blob = self._tpm.seal(key, pcrs)
-        return SealedKey(blob=blob, pcrs=pcrs, digest=self._tpm.pcr_digest(pcrs))
+    def _seal(self, key: bytes, pcrs: tuple[int, ...], accepted: Sequence[bytes]) -> SealedKey:
+        digests = dict.fromkeys((self._tpm.pcr_digest(pcrs), *accepted))
+        states = tuple((digest, self._tpm.seal(key, pcrs, digest)) for digest in digests)
+        return SealedKey(pcrs=pcrs, states=states)
 
     def _open(self, key: bytes, sealed: SealedKey) -> None:
         state = StateFile(self._folder / STATE, key)

@@ -6,11 +6,11 @@ again and nothing is extended. The file stands beside the state file, not in it:
 moves a lost state file away must not break the chain. Methods block.
 """
 
-import contextlib
 from pathlib import Path
 
 from fabric.attest.messages import Challenge
 from fabric.attest.tally import VALUE_BYTES, TallyReport, is_outstanding
+from fabric.model.errors import Reason, UnavailableError
 from fabric.ports import Tpm
 from fabric.store.files import replace
 
@@ -28,18 +28,30 @@ class Tally:
         """Extend the tally by the challenge's step, or stay at one not heard of; certify it.
 
         Raises:
-            UnavailableError: TPM_UNAVAILABLE.
-            OSError: the folder cannot be written.
+            UnavailableError: TPM_UNAVAILABLE; OVERLOADED, the folder cannot be written.
         """
         value, step = self._tpm.tally(), self._last()
         if not is_outstanding(challenge.tally, value, step):
             step = challenge.step
-            replace(self._path, step, mode=0o600)
+            self._keep(step)
             self._tpm.extend_tally(step)
         quote = self._tpm.certify_tally(qualifying)
         return TallyReport(attest=quote.attest, signature=quote.signature, step=step)
 
+    def _keep(self, step: bytes) -> None:
+        try:
+            replace(self._path, step, mode=0o600)
+        except OSError as exc:
+            raise UnavailableError(
+                Reason.OVERLOADED, f"{self._path} cannot be written ({exc.strerror})"
+            ) from exc
+
     def _last(self) -> bytes:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             return self._path.read_bytes()[: VALUE_BYTES + 1]
-        return b""
+        except FileNotFoundError:
+            return b""
+        except OSError as exc:  # not "no step": extending anew would break the chain
+            raise UnavailableError(
+                Reason.OVERLOADED, f"{self._path} cannot be read ({exc.strerror})"
+            ) from exc

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from fabric.attest import evidence
+from fabric.attest import event_log, evidence
 from fabric.attest.ek import EndorsementKey, qualified_name
 from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.names import HostId
@@ -69,12 +69,14 @@ class Question:
         approval: of the host, valid now.
         qualifying: what `binding.qualifying` gives for the challenge and the request.
         counters: of the last quote that was accepted from this AK; None before the first.
+        event_log: the host's account of its boot, unproved; empty when it gave none.
     """
 
     enrolment: Enrolment
     approval: Approval
     qualifying: bytes
     counters: Counters | None
+    event_log: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ def appraise(quote_attest: bytes, quote_signature: bytes, *, question: Question)
     if not hmac.compare_digest(attest.extra, question.qualifying):
         raise PeerError(Reason.BINDING_MISMATCH, "quote answers another challenge or other keys")
     _check_selection(attest, approval)
-    _check_digest(attest, approval)
+    _check_state(attest, approval, question.event_log)
     if attest.signer != qualified_name(enrolment.ek_name, enrolment.ak_name):
         raise PeerError(
             Reason.EVIDENCE_REFUSED, "quote's signer is not the endorsement key's child"
@@ -195,10 +197,27 @@ def _check_selection(attest: evidence.Attest, approval: Approval) -> None:
         raise PeerError(Reason.EVIDENCE_REFUSED, "quote is not over exactly the approved PCRs")
 
 
-def _check_digest(attest: evidence.Attest, approval: Approval) -> None:
+def _check_state(attest: evidence.Attest, approval: Approval, log: bytes) -> None:
+    """The quoted values are accepted as they are, or as the end of a boot that keeps the rules.
+
+    A missing or untrue log shows no wrong state, so it suspends nobody: the host has shown
+    nothing, and its old result ends on time.
+    """
     accepted = [hmac.compare_digest(attest.pcr_digest, digest) for digest in approval.digests]
-    if not any(accepted):
+    if any(accepted):
+        return
+    if not approval.event_rules:
         raise DeniedError(Reason.STATE_REFUSED, "host is not in an approved state")
+    if not log:
+        raise DeniedError(
+            Reason.EVIDENCE_REFUSED, "approval demands an event log; set event_log in [tpm]"
+        )
+    boot = event_log.parse(log)
+    if not hmac.compare_digest(event_log.replayed(boot, approval.pcrs), attest.pcr_digest):
+        raise DeniedError(
+            Reason.EVIDENCE_REFUSED, "event log does not end in the quoted PCR values"
+        )
+    event_log.check_rules(boot, approval.event_rules)
 
 
 def _check_approval(enrolment: Enrolment, approval: Approval) -> None:

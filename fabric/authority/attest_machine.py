@@ -144,7 +144,11 @@ def judge(case: Case) -> Verdict:
     # Before the counters, which see a copy too, but only once it has been started anew.
     tally = check_tally(request.tally, enrolment, qualifying=bound, last=case.known.tally)
     question = Question(
-        enrolment=enrolment, approval=approval, qualifying=bound, counters=case.known.counters
+        enrolment=enrolment,
+        approval=approval,
+        qualifying=bound,
+        counters=case.known.counters,
+        event_log=request.event_log,
     )
     appraisal = appraise(request.quote_attest, request.quote_signature, question=question)
     result = _result(case, approval, appraisal)

@@ -75,7 +75,8 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.OPEN_FAILED: "keep the record as evidence; the sender must look at its audit log",
     Reason.NONCE_REFUSED: "start the agent again; if it stays, somebody replays attestations",
     Reason.BINDING_MISMATCH: "start the agent again; if it stays, somebody stands in between",
-    Reason.COUNTERS_WENT_BACK: "find out who restored this machine or copied it, then re-approve",
+    Reason.COUNTERS_WENT_BACK: "find out who restored this machine or copied it, clear its TPM and"
+    " enrol it anew",
     Reason.ACTIVATION_FAILED: "check that [tpm] tcti is the TPM of the approval's certificate",
     Reason.ENROLMENT_CONFLICT: "if the TPM was replaced: fabric authority forget, then enrol anew",
     Reason.FORK: _LOG_CHANGED,

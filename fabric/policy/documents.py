@@ -23,6 +23,7 @@ from fabric.model.errors import FabricError, Malformed, Reason, UsageError
 from fabric.model.label import Label
 from fabric.model.names import Origin, agency_code, part
 from fabric.policy import strict_yaml
+from fabric.policy.event_types import EVENT_TYPES
 
 _T = TypeVar("_T")
 _D = TypeVar("_D", bound=BaseModel)
@@ -226,6 +227,27 @@ class AgencyDocument(Document):
     name: Text
 
 
+class EventStepDocument(Document):
+    """One event of an approved boot: its type, its accepted digests, whether it may be missing."""
+
+    type: Annotated[str, Field(max_length=63)]
+    digests: Annotated[tuple[Digest, ...], _AsTuple, Field(min_length=1, max_length=64)]
+    optional: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.type not in EVENT_TYPES:
+            raise ValueError("type: must be a TCG event type that measures, such as EV_SEPARATOR")
+        return self
+
+
+class PcrRuleDocument(Document):
+    """Every event that may be measured into one PCR, in order."""
+
+    pcr: Annotated[int, Field(ge=0, le=22)]
+    steps: Annotated[tuple[EventStepDocument, ...], _AsTuple, Field(max_length=512)]
+
+
 class ApprovalDocument(Document):
     """approvals/<agency>/<system>/<host>.yaml"""
 
@@ -235,7 +257,8 @@ class ApprovalDocument(Document):
     security_level: Annotated[int, Field(ge=1, le=5)]
     clearance: LabelText
     pcrs: Annotated[tuple[int, ...], _AsTuple, Field(min_length=1, max_length=22)]
-    digests: Annotated[tuple[Digest, ...], _AsTuple, Field(min_length=1, max_length=64)]
+    digests: Annotated[tuple[Digest, ...], _AsTuple, Field(max_length=64)]
+    event_log: Annotated[tuple[PcrRuleDocument, ...], _AsTuple, Field(max_length=22)] = ()
     not_before: Instant
     not_after: Instant
 
@@ -245,6 +268,10 @@ class ApprovalDocument(Document):
         allowed = set(range(24)) - {16, 23}
         if list(self.pcrs) != sorted(set(self.pcrs)) or not set(self.pcrs) <= allowed:
             raise ValueError("pcrs: must rise, within 0 to 22, without 16")
+        if self.event_log and tuple(rule.pcr for rule in self.event_log) != self.pcrs:
+            raise ValueError("event_log: must have one rule for each of pcrs, in their order")
+        if not self.digests and not self.event_log:
+            raise ValueError("digests: must have one, or give event_log rules")
         if self.not_before >= self.not_after:
             raise ValueError("not_after: must lie after not_before")
         return self

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fabric.attest import cose, evidence
+from fabric.attest import cose, event_log, evidence
 from fabric.attest.appraise import Counters, check_counters
 from fabric.attest.ek import certified_name, check_ek
 from fabric.attest.keys import Alg, PublicKey, SigningKey, Use, verify
@@ -29,6 +29,7 @@ from fabric.model import canonical
 from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.label import Label
 from fabric.model.names import MEMBERS, RESULTS, HostId
+from tests.fakes.boot import Boot
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.verifier import (
     HOST,
@@ -70,6 +71,7 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
     "key": (evidence.parse_ak, TPM.ak_public()),
     "quote": (evidence.parse_attest, QUOTE.attest),
     "tally": (evidence.parse_nv, NV.attest),
+    "event log": (event_log.parse, Boot().log()),
     "quote signature": (evidence.parse_signature, QUOTE.signature),
     "cose": (cose.parse, RESULT),
     "result": (lambda data: decode(data, VERIFIER.trust), RESULT),

@@ -87,6 +87,49 @@ def test_an_approved_new_state_gets_the_key_sealed_anew(tmp_path: Path) -> None:
     assert made(tmp_path, tpm).open_existing()
 
 
+def test_a_change_of_state_that_is_approved_beforehand_loses_nothing(tmp_path: Path) -> None:
+    tpm = DrawerTpm()
+    identity = made(tmp_path, tpm)
+    identity.create((0, 7))
+    keys = identity.keys(CLOCK.now(), PLAN)
+    planned = b"planned".ljust(32, b"\0")
+    identity.keep_sealed((0, 7), (tpm.pcr_digest(()), planned))
+    identity.close()
+    for state in (b"planned", b"approved"):
+        tpm.state = state
+        later = made(tmp_path, tpm)
+        assert later.open_existing()
+        assert later.keys(CLOCK.now(), PLAN).bound == keys.bound
+        later.close()
+    tpm.state = b"another"
+    with pytest.raises(DeniedError) as caught:
+        made(tmp_path, tpm).open_existing()
+    assert caught.value.reason is Reason.SEALED_STATE_LOST
+
+
+def test_a_state_that_is_no_longer_approved_opens_nothing(tmp_path: Path) -> None:
+    tpm = DrawerTpm()
+    identity = made(tmp_path, tpm)
+    identity.create((0, 7))
+    identity.keep_sealed((0, 7), (b"planned".ljust(32, b"\0"),))
+    identity.keep_sealed((0, 7))
+    identity.close()
+    tpm.state = b"planned"
+    with pytest.raises(DeniedError):
+        made(tmp_path, tpm).open_existing()
+
+
+def test_what_is_sealed_already_is_not_sealed_again(tmp_path: Path) -> None:
+    tpm = DrawerTpm()
+    identity = made(tmp_path, tpm)
+    identity.create((0, 7))
+    planned = b"planned".ljust(32, b"\0")
+    identity.keep_sealed((0, 7), (planned,))
+    before = len(tpm._sealed)
+    identity.keep_sealed((0, 7), (planned, tpm.pcr_digest(())))
+    assert len(tpm._sealed) == before
+
+
 def test_the_svid_is_written_with_its_key_for_the_owner_alone(tmp_path: Path) -> None:
     identity = made(tmp_path, DrawerTpm())
     identity.create((0, 7))

@@ -82,7 +82,7 @@ def test_a_crash_after_the_extension_is_caught_up(tmp_path: Path, tpm: FakeTpm) 
 
 def test_a_folder_that_cannot_be_written_extends_nothing(tmp_path: Path, tpm: FakeTpm) -> None:
     (tmp_path / "folder").write_bytes(b"a file in its place")
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(UnavailableError, match="folder"):
         Tally(tmp_path / "folder", tpm).report(challenge(START, b"a"), EXTRA)
     assert tpm.tally() == START
 

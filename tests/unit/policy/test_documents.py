@@ -1,5 +1,6 @@
 """What one document may say: every key's bounds, by its refusals."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -213,3 +214,44 @@ def test_a_verifiers_key_has_its_algorithms_length(alg: int, size: int) -> None:
     changed["trust"]["verifier"]["keys"] = [{"alg": alg, "public": "04" * (size + 1)}]
     with pytest.raises(UsageError, match="hex digits"):
         read_document("policy.yaml", dumped(changed), PolicyDocument)
+
+
+STEP = {"type": "EV_SEPARATOR", "digests": ["03" * 32]}
+RULE = [{"pcr": pcr, "steps": [STEP, {**STEP, "optional": True}]} for pcr in (0, 1, 7)]
+
+
+def _copied(value: object) -> object:
+    """Without shared parts, which YAML would write as references."""
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("digests", [[], ["02" * 32]])
+def test_event_log_rules_stand_instead_of_digests_or_beside_them(digests: list[str]) -> None:
+    value, model = KINDS["approval"]
+    data = dumped({**value, "digests": digests, "event_log": _copied(RULE)})
+    document = read_document("x.yaml", data, model)
+    assert [rule.pcr for rule in document.event_log] == [0, 1, 7]
+    assert [step.optional for step in document.event_log[0].steps] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        RULE[:2],
+        [*RULE, RULE[0]],
+        [RULE[1], RULE[0], RULE[2]],
+        [{**RULE[0], "pcr": 2}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "type": "EV_NO_ACTION"}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "type": "separator"}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "type": 4}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "digests": []}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "any": True}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [STEP] * 513}, *RULE[1:]],
+    ],
+    ids=range(10),
+)
+def test_event_log_rules_that_leave_a_pcr_or_an_event_open_are_refused(rules: object) -> None:
+    value, model = KINDS["approval"]
+    with pytest.raises(UsageError) as invalid:
+        read_document("x.yaml", dumped({**value, "event_log": _copied(rules)}), model)
+    assert invalid.value.reason is Reason.POLICY_INVALID

@@ -27,7 +27,7 @@ KEY = Vault.new_key()
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "agent.state"
-    create_state(path, SealedKey(blob=b"blob", pcrs=(0,), digest=bytes(32)))
+    create_state(path, SealedKey(pcrs=(0,), states=((bytes(32), b"blob"),)))
     return path
 
 
