@@ -239,6 +239,14 @@ class Quote:
     signature: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidentKey:
+    """A key that lives in a TPM: marshalled TPM2B_PUBLIC, and TPM2B_PRIVATE, which it wrapped."""
+
+    public: bytes
+    private: bytes
+
+
 class Tpm(Protocol):
     """The host's TPM 2.0. Calls block for milliseconds to seconds: run them in a thread.
 
@@ -268,6 +276,19 @@ class Tpm(Protocol):
 
     def certify_tally(self, qualifying: bytes) -> Quote:
         """The attestation key's certificate of the tally, which was extended before."""
+
+    def make_key(self) -> ResidentKey:
+        """A fresh P-256 key that signs and that cannot leave this TPM."""
+
+    def sign_with(self, key: ResidentKey, digest: bytes) -> bytes:
+        """ECDSA over a SHA-256 digest, r and s of 32 bytes each.
+
+        Raises:
+            DeniedError: SEALED_STATE_LOST, the key is not of this TPM, or not whole.
+        """
+
+    def certify_key(self, key: ResidentKey, qualifying: bytes) -> Quote:
+        """TPM2_Certify of a key by the attestation key; raises DeniedError as `sign_with`."""
 
     def seal(self, data: bytes, pcrs: Sequence[int], digest: bytes | None = None) -> bytes:
         """Seal at most 128 bytes to this TPM under PolicyPCR.

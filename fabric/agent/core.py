@@ -37,6 +37,7 @@ from fabric.store.audit import FileAudit
 from fabric.store.clock import SystemClock
 from fabric.store.file_keys import FileKeys
 from fabric.store.policy_folder import PolicyFolder
+from fabric.store.tpm_keys import TpmKeys
 from fabric.web.authority import AuthorityClient
 from fabric.web.refusals import RefusalsClient
 from fabric.web.server import serving
@@ -91,7 +92,7 @@ class Core:
         self._telemetry.approved(policy, config.agent.host)
         self._view = WorldView(config.agent.host, policy, rejected=self._telemetry.control_rejected)
         device = self._tpm or _device(config.tpm.tcti)
-        stores = _key_stores(config.keys)
+        stores = _key_stores(config.keys, device)
         self.identity = Identity(self._folder, device, ca=config.tls.ca, stores=stores)
         stack.callback(self.identity.close)
         self._attesting = self._make_attesting(device)
@@ -352,16 +353,17 @@ def _lock(path: Path) -> int:
     return handle
 
 
-def _key_stores(config: KeysConfig) -> tuple[KeyStore, ...]:
+def _key_stores(config: KeysConfig, tpm: Tpm) -> tuple[KeyStore, ...]:
     """Where signing keys may live, in order of preference; ML-DSA is always in software."""
     if config.provider == "file":
-        return (FileKeys(),)
+        return (TpmKeys(tpm), FileKeys())
     assert config.module is not None
     assert config.token is not None
     assert config.pin_file is not None
     from fabric.store.token_keys import TokenKeys
 
-    return (TokenKeys(config.module, config.token, config.pin_file), FileKeys())
+    token = TokenKeys(config.module, config.token, config.pin_file)
+    return (TpmKeys(tpm), token, FileKeys())
 
 
 def _device(tcti: str) -> Tpm:

@@ -72,6 +72,12 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
                 signatures=(Alg.ED25519, Alg.ML_DSA_65),
             ),
             Suite(
+                id="hybrid-tpm",  # in Ed25519's place a P-256 key that lives in the TPM
+                kem=Kem.MLKEM768_X25519,
+                kdf=Kdf.HKDF_SHA256,
+                signatures=(Alg.ESP256, Alg.ML_DSA_65),
+            ),
+            Suite(
                 id="hybrid-top",
                 kem=Kem.MLKEM1024_P384,
                 kdf=Kdf.HKDF_SHA384,

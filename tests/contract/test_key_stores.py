@@ -1,17 +1,20 @@
-"""One suite for ports.KeyStore: keys in software and keys on a token must pass it alike."""
+"""One suite for ports.KeyStore: keys in software, on a token and in a TPM must pass it alike."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 
 import pytest
 
 from fabric.agent.keyring import Keyring, generate, plan_for, to_records
 from fabric.attest.keys import Alg, Use, verify
 from fabric.model.errors import Malformed, PeerError
-from fabric.ports import KeyStore
+from fabric.ports import KeyStore, Tpm
 from fabric.seal.suites import SUITES
 from fabric.store.file_keys import FileKeys
+from fabric.store.tpm_keys import TpmKeys
 from tests.contract.softhsm import tokens
+from tests.fakes.tpm import FakeTpm
 from tests.fakes.verifier import a_result
 
 CASES = [
@@ -19,12 +22,21 @@ CASES = [
     for name, algs in (
         ("file", sorted(FileKeys.algs)),
         ("pkcs11", [Alg.ED25519, Alg.ESP384]),
+        ("tpm", [Alg.ESP256]),
     )
     for alg in algs
 ]
 
 
+@cache
+def tpm() -> Tpm:
+    """One for all tests; test_tpm.py runs the same keys on a real one."""
+    return FakeTpm(elliptic=True)
+
+
 def opened(name: str) -> KeyStore:
+    if name == "tpm":
+        return TpmKeys(tpm())
     return FileKeys() if name == "file" else tokens().keys()
 
 
@@ -90,8 +102,16 @@ def test_nothing_of_a_key_shows(case: Case) -> None:
         assert reference.hex() not in shown
 
 
-@pytest.mark.parametrize("suite", ["hybrid", "hybrid-top"])
-@pytest.mark.parametrize("name", ["file", "pkcs11"])
+@pytest.mark.parametrize(
+    ("name", "suite"),
+    [
+        ("file", "hybrid"),
+        ("file", "hybrid-top"),
+        ("pkcs11", "hybrid"),
+        ("pkcs11", "hybrid-top"),
+        ("tpm", "hybrid-tpm"),
+    ],
+)
 def test_a_ring_signs_for_a_suite_whatever_the_store(name: str, suite: str) -> None:
     stores = (opened(name), FileKeys())
     made = generate(datetime(2026, 11, 26, tzinfo=UTC), plan_for((suite,)), stores)
@@ -100,4 +120,4 @@ def test_a_ring_signs_for_a_suite_whatever_the_store(name: str, suite: str) -> N
     for signer in signers:
         verify(signer.public, signer.sign(b"block"), b"block")
     places = [key.store for key in made.signing]
-    assert places == [name, "file"]
+    assert sorted(places) == sorted([name, "file"])

@@ -1,6 +1,6 @@
 """pycose, an independent COSE library, reads our envelopes and comes to the same end.
 
-It knows none of -19 (Ed25519), -51 (ESP384), -49 and -50 (ML-DSA), which are newer
+It knows none of -19 (Ed25519), -9 and -51 (ECDSA), -49 and -50 (ML-DSA), which are newer
 than it and which it would not even read: here they get a name in its table. It
 builds the Sig_structure and `cryptography` verifies that. What it can verify by
 itself, because only the name is new, it does.
@@ -24,7 +24,7 @@ from fabric.seal.suites import SUITES as SUITES_OF_THE_FABRIC
 from tests.fakes.sealing import Party, block
 from tests.vectors import judge
 
-NEW = {Alg.ED25519: "ED25519", Alg.ESP384: "ESP384"}
+NEW = {Alg.ED25519: "ED25519", Alg.ESP256: "ESP256", Alg.ESP384: "ESP384"}
 NEW |= {Alg.ML_DSA_65: "ML_DSA_65", Alg.ML_DSA_87: "ML_DSA_87"}
 OLD: dict[int, Any] = {
     Alg.ED25519: algorithms.EdDSA,

@@ -1131,6 +1131,10 @@ def kept(
     comment="three notes under the hybrid suite; kept, because ML-DSA draws randomness",
 )  # fmt: skip
 @kept(
+    "hybrid-tpm", "hybrid-tpm", "3.7", "5.13", "6.11",
+    comment="three notes under hybrid-tpm; the P-256 key is in software here",
+)  # fmt: skip
+@kept(
     "hybrid-top", "hybrid-top", "1.2", "3.7", "5.13", "6.11",
     comment="three notes under hybrid-top: SHA-384 makes epoch id, salt and key",
 )  # fmt: skip

@@ -8,7 +8,7 @@ from fabric.seal.suites import SUITES, Kdf, claimed_suite, suite_of
 
 
 def test_no_other_suite_is_known() -> None:
-    assert set(SUITES) == {"classic", "hybrid", "hybrid-top"}
+    assert set(SUITES) == {"classic", "hybrid", "hybrid-tpm", "hybrid-top"}
 
 
 def test_hybrid_top_is_the_strongest_of_everything() -> None:
@@ -21,6 +21,12 @@ def test_hybrid_top_is_the_strongest_of_everything() -> None:
 def test_hybrid_needs_both_kinds_of_everything() -> None:
     assert suite_of("hybrid").kem is Kem.MLKEM768_X25519
     assert suite_of("hybrid").signatures == (Alg.ED25519, Alg.ML_DSA_65)
+
+
+def test_hybrid_tpm_is_hybrid_with_a_key_of_the_tpm_for_ed25519() -> None:
+    suite, hybrid = suite_of("hybrid-tpm"), suite_of("hybrid")
+    assert (suite.kem, suite.kdf) == (hybrid.kem, hybrid.kdf)
+    assert suite.signatures == (Alg.ESP256, Alg.ML_DSA_65)
 
 
 @pytest.mark.parametrize("name", ["", "Classic", "hybrid-bottom", "none"])
