@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from fabric import tls
 from fabric.agent.keyring import KeyPlan, Keyring, KeySet, generate, to_records
 from fabric.attest.result import Result, decode
-from fabric.model.errors import DeniedError, PeerError, Reason, UsageError
+from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UsageError
 from fabric.policy.types import Trust
 from fabric.ports import KeyStore, Tpm
 from fabric.store.files import replace
@@ -135,7 +135,11 @@ class Identity:
 
     def _open(self, key: bytes, sealed: SealedKey) -> None:
         state = StateFile(self._folder / STATE, key)
-        self.keyring = Keyring(state.keys(), self._stores)
+        try:
+            self.keyring = Keyring(state.keys(), self._stores)
+        except FabricError:  # a store does not answer: the next try opens the file again
+            state.close()
+            raise
         self._state, self._sealed, self._key = state, sealed, key
 
     def keys(self, now: datetime, plan: KeyPlan) -> KeySet:
