@@ -37,12 +37,19 @@ RUN = {
     "name": "fabric.Run",
     "fields": [{"name": "op", "type": "int"}, *SEQUENCE, {"name": "count", "type": "int"}, ABSENT],
 }
+COLUMNS = [
+    {"name": name, "type": {"type": "array", "items": kind}}
+    for name, kind in (("id", "long"), ("text", "string"))
+]
+NULLS = {"type": "array", "items": {"type": "array", "items": "int"}}
 BLOCK = {
     "type": "record",
     "name": "fabric.Block",
     "fields": [
-        {"name": name, "type": {"type": "array", "items": items}}
-        for name, items in (("runs", RUN), ("rows", ROW), ("keys", KEY))
+        {"name": "runs", "type": {"type": "array", "items": RUN}},
+        {"name": "nulls", "type": NULLS},
+        {"name": "rows", "type": {"type": "record", "name": "fabric.Rows", "fields": COLUMNS}},
+        {"name": "keys", "type": {"type": "record", "name": "fabric.Keys", "fields": COLUMNS[:1]}},
     ],
 }
 CHANGE = {
@@ -101,7 +108,8 @@ def sealed_plaintext(suite: str) -> tuple[bytes, dict[str, Any]]:
     written = {"op": 0, "position": 100, "ordinal": 1, "commit_us": WRITTEN.commit_us, "count": 2}
     gone = {"op": 1, "position": 101, "ordinal": 1, "commit_us": 7, "count": 1}
     runs = [{**written, "absent": []}, {**gone, "absent": []}]
-    return plain, {"runs": runs, "rows": [*WRITTEN.rows], "keys": [{"id": 2}]}
+    rows = {name: [row[name] for row in WRITTEN.rows] for name in ("id", "text")}
+    return plain, {"runs": runs, "nulls": [], "rows": rows, "keys": {"id": [2]}}
 
 
 def cases() -> list[tuple[dict[str, Any], bytes, dict[str, Any]]]:

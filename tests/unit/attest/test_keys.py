@@ -1,7 +1,7 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use, of_use, verify
+from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use, are_at_hand, of_use, verify
 from fabric.model.errors import Malformed, PeerError, Reason
 
 ALGS = list(Alg)
@@ -101,6 +101,18 @@ def test_keys_of_a_use_come_in_the_order_asked_for() -> None:
     keys = (second.public, tls.public, first.public)
     found = of_use(keys, Use.SIGN, [Alg.ED25519, Alg.ML_DSA_65])
     assert found == (first.public, second.public)
+
+
+def test_a_key_elsewhere_is_not_at_hand() -> None:
+    class Elsewhere:
+        public = SigningKey.generate(Alg.ED25519).public
+
+        def sign(self, data: bytes) -> bytes:
+            return data
+
+    here = SigningKey.generate(Alg.ED25519)
+    assert are_at_hand((here,))
+    assert not are_at_hand((here, Elsewhere()))
 
 
 def test_missing_key_of_a_use_is_refused_though_another_use_has_it() -> None:
