@@ -44,6 +44,7 @@ def test_each_accepted_renewal_extends_by_its_own_step(tmp_path: Path, tpm: Fake
 def test_a_report_that_was_not_heard_is_repeated_without_extension(
     tmp_path: Path, tpm: FakeTpm
 ) -> None:
+    """MUST-9.8."""
     Tally(tmp_path, tpm).report(challenge(START, b"a"), EXTRA)
     for later in (b"b", b"c", b"d"):  # refused or lost again and again: the TPM does not wear
         report = Tally(tmp_path, tpm).report(challenge(START, later), EXTRA)

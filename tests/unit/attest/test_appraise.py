@@ -86,6 +86,7 @@ def test_level_is_the_lower_of_approved_and_evidenced() -> None:
 
 
 def test_trailing_byte_is_refused_in_quote_and_signature() -> None:
+    """MUST-9.1."""
     quote = TPM.quote(PCRS, EXTRA)
     longer = quote.attest + b"\0"
     assert isinstance(_refused(Quote(attest=longer, signature=TPM.sign(longer))), Malformed)
@@ -118,6 +119,7 @@ def test_attestation_key_that_was_not_activated_is_refused() -> None:
     ],
 )
 def test_key_with_other_attributes_is_refused_at_enrolment_and_after(attributes: int) -> None:
+    """MUST-9.2."""
     area = public_area(TPM.ak.public_key(), attributes)
     with pytest.raises(DeniedError) as denied:
         enrol(HOST, check_ek(TPM.ek_certificate(), TPM.ca.pem, NOW), area)
