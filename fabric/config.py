@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from fabric.config_keys import KeysConfig
 from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.limits import (
     BLOCK_BYTES_MAX,
@@ -26,6 +27,7 @@ from fabric.model.limits import (
 from fabric.model.names import HostId, Topic, part
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=BaseModel)
 _CONFIG_BYTES_MAX = 1024 * 1024
 _LIST_MAX = 1_000
 _RESULT_LIFETIME_S_MAX = 24 * 3600
@@ -311,6 +313,7 @@ class AgentConfig(_File):
     gateway: GatewayAddresses
     broker: Bootstrap
     tpm: TpmConfig = TpmConfig()
+    keys: KeysConfig = KeysConfig()
     web: WebConfig = WebConfig()
     block: BlockConfig = BlockConfig()
     outbox: Outbox = Outbox()
@@ -348,9 +351,6 @@ class AuthorityConfig(_File):
     broker: Bootstrap
     policy: PolicyConfig
     web: WebConfig = WebConfig()
-
-
-_M = TypeVar("_M", bound=BaseModel)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -25,16 +25,19 @@ from fabric.agent.telemetry import Telemetry
 from fabric.agent.view import WorldView
 from fabric.attest.result import Result
 from fabric.config import AgentConfig, Apply, Capture
+from fabric.config_keys import KeysConfig
 from fabric.database.registry import open_sink, open_source
 from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import KafkaLog, check_extension
 from fabric.metrics import AgentMetrics
 from fabric.model.errors import ConfigInvalid, FabricError, Reason, UsageError
 from fabric.model.names import Topic
-from fabric.ports import ChangeSource, Tpm
+from fabric.ports import ChangeSource, KeyStore, Tpm
 from fabric.store.audit import FileAudit
 from fabric.store.clock import SystemClock
+from fabric.store.file_keys import FileKeys
 from fabric.store.policy_folder import PolicyFolder
+from fabric.store.tpm_keys import TpmKeys
 from fabric.web.authority import AuthorityClient
 from fabric.web.refusals import RefusalsClient
 from fabric.web.server import serving
@@ -89,7 +92,8 @@ class Core:
         self._telemetry.approved(policy, config.agent.host)
         self._view = WorldView(config.agent.host, policy, rejected=self._telemetry.control_rejected)
         device = self._tpm or _device(config.tpm.tcti)
-        self.identity = Identity(self._folder, device, ca=config.tls.ca)
+        stores = _key_stores(config.keys, device)
+        self.identity = Identity(self._folder, device, ca=config.tls.ca, stores=stores)
         stack.callback(self.identity.close)
         self._attesting = self._make_attesting(device)
         stack.push_async_callback(self._close_log)
@@ -347,6 +351,19 @@ def _lock(path: Path) -> int:
             f"agent.folder: another agent runs with {path.parent}; stop it, or use another folder"
         ) from exc
     return handle
+
+
+def _key_stores(config: KeysConfig, tpm: Tpm) -> tuple[KeyStore, ...]:
+    """Where signing keys may live, in order of preference; ML-DSA is always in software."""
+    if config.provider == "file":
+        return (TpmKeys(tpm), FileKeys())
+    assert config.module is not None
+    assert config.token is not None
+    assert config.pin_file is not None
+    from fabric.store.token_keys import TokenKeys
+
+    token = TokenKeys(config.module, config.token, config.pin_file)
+    return (TpmKeys(tpm), token, FileKeys())
 
 
 def _device(tcti: str) -> Tpm:

@@ -99,7 +99,7 @@ def _may_read_or_produce(
     if decide.read(policy, dataset, standing, now) is None:
         return True
     # As a reader of its own past would judge: the topic's suite may be deprecated by now.
-    return decide.accept(policy, dataset, standing, suite=dataset.suite, now=now) is None
+    return decide.grant(policy, dataset, standing, suite=dataset.suite, now=now) is None
 
 
 def _is_sealed(policy: Policy, dataset: Dataset) -> bool:

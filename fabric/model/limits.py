@@ -10,7 +10,8 @@ EXPANSION_RATIO_MAX = 200
 """Decompressed bytes of a block per compressed byte; a bomb ends here."""
 DECOMPRESSED_BYTES_MAX = 16 * 1024 * 1024
 PADDING_BYTES_MIN = 4_096
-SIGNATURES_MAX = 4
+SIGNATURES_MAX = 8
+"""Of one statement: an attestation request has one by every signing key and the TLS key."""
 CBOR_DEPTH_MAX = 8
 CBOR_ITEMS_MAX = 50_000
 """Values in one CBOR structure; a thousand recipients or heads need a few thousand."""
@@ -75,7 +76,7 @@ SIDE_CONNECTIONS_MAX = 128
 """Connections of a gateway's refusal log."""
 CONNECTION_S_MAX = 60.0
 """Life of one connection over HTTPS: handshake, requests, answers; seconds."""
-BOUND_KEYS_MAX = 8
+BOUND_KEYS_MAX = 12
 """Keys that one quote binds and one result carries."""
 RESULT_HEADS_MAX = 1_000
 """Heads that a result carries: one per stream its host fills."""
