@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from fabric.config_audit import AuditConfig, ReceiptsConfig
 from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.limits import (
     BLOCK_BYTES_MAX,
@@ -229,12 +230,14 @@ class GatewayPart(Section):
         listen: for producers.
         advertised: every live gateway as producers reach it, this one among them.
         side_listen: for the refusal log (HTTPS).
+        folder: its audit log; each gateway has its own.
         heartbeat_interval_s: how often the authority's heartbeat is due, seconds.
     """
 
     listen: _Address
     advertised: tuple[_Address, ...] = Field(min_length=1, max_length=_LIST_MAX)
     side_listen: _Address
+    folder: Path = Path("state")
     heartbeat_interval_s: float = Field(default=HEARTBEAT_INTERVAL_S, ge=0.1, le=60)
 
 
@@ -307,6 +310,8 @@ class AgentConfig(_File):
     web: WebConfig = WebConfig()
     block: BlockConfig = BlockConfig()
     outbox: Outbox = Outbox()
+    audit: AuditConfig = AuditConfig()
+    receipts: ReceiptsConfig = ReceiptsConfig()
     capture: tuple[Capture, ...] = Field(default=(), max_length=_LIST_MAX)
     apply: tuple[Apply, ...] = Field(default=(), max_length=_LIST_MAX)
 
@@ -329,6 +334,7 @@ class GatewayConfig(_File):
     broker: Bootstrap
     policy: PolicyConfig
     web: WebConfig = WebConfig()
+    audit: AuditConfig = AuditConfig()
 
 
 class AuthorityConfig(_File):
@@ -341,6 +347,7 @@ class AuthorityConfig(_File):
     broker: Bootstrap
     policy: PolicyConfig
     web: WebConfig = WebConfig()
+    audit: AuditConfig = AuditConfig()
 
 
 _M = TypeVar("_M", bound=BaseModel)
