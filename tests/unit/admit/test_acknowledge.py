@@ -44,6 +44,7 @@ def test_both_topics_are_control_topics_and_not_the_authoritys_alone() -> None:
 
 
 def test_a_consumers_receipt_is_admitted_from_itself_alone(world: World) -> None:
+    """MUST-13.6."""
     record = receipt(world)
     admit(world, RECEIPTS, record, "G02/health/b1")
     assert refused(world, RECEIPTS, record, "G01/registry/a1") is Reason.IDENTITY_MISMATCH
