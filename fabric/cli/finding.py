@@ -43,7 +43,7 @@ async def find(
     """The newest record that changes the row, and which of its changes does.
 
     Raises:
-        ConfigInvalid: the key is not the dataset's.
+        ConfigInvalid: the key is not the dataset's, or no block changes its row.
         DeniedError: TOPIC_UNKNOWN, NOT_A_CONSUMER, GRANT_MISSING.
         UnavailableError: the audit log cannot be written; TPM_UNAVAILABLE.
     """
@@ -127,10 +127,12 @@ def _newest(
             change = matches[-1]
             said = {"operation": change.op.name.lower(), "sequence": list(change.sequence)}
             return record, {"change": said}
-    raise DeniedError(
-        Reason.GRANT_MISSING if unopened else Reason.HISTORY_LOST,
-        f"no block that this host can open changes that row ({unopened} did not open)",
-    )
+    if unopened:
+        raise DeniedError(
+            Reason.GRANT_MISSING,
+            f"no block that this host can open changes that row; {unopened} did not open",
+        )
+    raise ConfigInvalid("no block changes that row; check --key, and how long the topic is kept")
 
 
 def _opened(
