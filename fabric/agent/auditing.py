@@ -14,12 +14,12 @@ FILE = "audit.jsonl"
 _SUITE = "hybrid"  # its signatures are audit_head.HOST_ALGS
 
 
-def open_audit(
-    config: AgentConfig, clock: Clock, metrics: AgentMetrics, name: str = FILE
-) -> FileAudit:
+def open_audit(config: AgentConfig, clock: Clock, metrics: AgentMetrics) -> FileAudit:
     """The log in the agent's folder; raises ConfigInvalid."""
     bounds = Bounds(file_bytes_max=config.audit.file_bytes_max, files_max=config.audit.files_max)
-    return FileAudit(config.agent.folder / name, clock, failed=metrics.audit_failed, bounds=bounds)
+    audit = FileAudit(config.agent.folder / FILE, clock, failed=metrics.audit_failed, bounds=bounds)
+    audit.write("agent_started", {"host": str(config.agent.host)})
+    return audit
 
 
 async def publish_host_heads(

@@ -177,6 +177,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             ),
         )
         stack.callback(audit.close)
+        audit.write("authority_started", {"listen": str(part.listen)})
         log = _log_of(config)
         stack.push_async_callback(log.close)
         publisher = Publisher(

@@ -61,10 +61,17 @@ async def live(platform: Platform, folder: Path) -> TestHost:
     return b
 
 
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Platform, TestHost]:
     platform = Platform()
-    b = asyncio.run(live(platform, tmp_path))
+    return platform, asyncio.run(live(platform, tmp_path_factory.mktemp("platform")))
+
+
+@pytest.fixture
+def site(lived: tuple[Platform, TestHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    platform, b = lived
+    copied = {place: [*records] for place, records in platform.log.records.items()}
+    monkeypatch.setattr(platform.log, "records", copied)
 
     @contextlib.asynccontextmanager
     async def opened(config: AgentConfig) -> AsyncIterator[MemoryLog]:
