@@ -16,6 +16,7 @@ from pathlib import Path
 from fabric import tls
 from fabric.agent.attesting import PART as ATTESTATION
 from fabric.agent.attesting import Attesting, Hooks
+from fabric.agent.auditing import open_audit, publish_host_heads
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.parts import apply_partition, publisher, run_publisher, source_tables
@@ -33,7 +34,6 @@ from fabric.metrics import AgentMetrics
 from fabric.model.errors import ConfigInvalid, FabricError, Reason, UsageError
 from fabric.model.names import Topic
 from fabric.ports import ChangeSource, KeyStore, Tpm
-from fabric.store.audit import FileAudit
 from fabric.store.clock import SystemClock
 from fabric.store.file_keys import FileKeys
 from fabric.store.policy_folder import PolicyFolder
@@ -84,9 +84,7 @@ class Core:
         policy = await asyncio.to_thread(self._policies.load)
         self._clock = SystemClock()
         self._metrics = AgentMetrics([*policy.rules.values()])
-        audit = FileAudit(
-            self._folder / "audit.jsonl", self._clock, failed=self._metrics.audit_failed
-        )
+        self._audit = audit = open_audit(config, self._clock, self._metrics)
         stack.callback(audit.close)
         self._telemetry = Telemetry(self.board, self._metrics, audit)
         self._telemetry.approved(policy, config.agent.host)
@@ -167,6 +165,7 @@ class Core:
             log=self._log,
             clock=self._clock,
             telemetry=self._telemetry,
+            receipts=config.receipts,
         )
         self._has_log.set()
         show = self.board.show
@@ -174,6 +173,10 @@ class Core:
             "view", lambda: self._view.follow(host.log, lambda *told: show("view", *told))
         )
         self._supervise("figures", self._watch)
+        heads = config.audit.head_interval_s
+        self._supervise(
+            "audit", lambda: publish_host_heads(host, self._audit, self._metrics, heads)
+        )
         await self._view.wait_caught_up()
         for capture in config.capture:
             self._start_capture(host, capture)

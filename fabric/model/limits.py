@@ -120,3 +120,21 @@ STOP_S_MAX = 20.0
 REQUEST_S_MAX = 20.0
 """Deadline of any one request to a peer, in seconds."""
 PARKED_KEYS_MAX = 100_000
+
+# Audit and receipts
+AUDIT_FIELDS_MAX = 32
+AUDIT_TEXT_CHARS_MAX = 500
+AUDIT_LINE_BYTES_MAX = 256 * 1024
+"""One line: 32 fields of 500 characters, each escaped as at most twelve bytes."""
+AUDIT_FILE_BYTES_DEFAULT = 64 * 1024 * 1024
+AUDIT_FILES_DEFAULT = 64
+"""Files of one audit log; the oldest is deleted when there would be one more."""
+AUDIT_HEAD_S_DEFAULT = 30.0
+AUDIT_REFUSALS_REMEMBERED = 1_000
+"""Kinds of refusals that a gateway counts apart between two lines of its audit log."""
+RECEIPT_BLOCKS_MAX = 1_000
+"""Envelopes that one receipt names."""
+RECEIPT_BYTES_MAX = 128 * 1024
+RECEIPT_INTERVAL_S_DEFAULT = 1.0
+RECEIPT_RETRY_S_MAX = 60.0
+"""How long one receipt is tried, seconds; then it is counted as lost."""

@@ -121,6 +121,11 @@ class StateFile:
         """Replace the sealed key, after the approved state of the platform changed; durable."""
         self.put("sealed", sealed_json(sealed).encode())
 
+    def remember(self, name: str, value: bytes) -> None:
+        """As `put`, for a fact that may be an older one after a power cut."""
+        with self._write(durable=False) as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
     def put(self, name: str, value: bytes) -> None:
         """Remember a small public fact; durable."""
         with self._write(durable=True) as db:
