@@ -20,6 +20,7 @@ from fabric.agent import read_machine as m
 from fabric.agent.anchoring import AnchorSearch
 from fabric.agent.aside import aside
 from fabric.agent.host import BlockTarget, Host
+from fabric.agent.receipting import Receipting
 from fabric.agent.tick_machine import is_hopeless
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import Stream
@@ -59,6 +60,7 @@ class SealedReader:
     Args:
         sink: open, and serving the dataset's topic.
         part: name on the status board.
+        receipts: set when the sink commits what it is given.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class SealedReader:
         *,
         sink: BlockTarget,
         part: str,
+        receipts: Receipting | None = None,
     ) -> None:
         self._host = host
         self._part = part
@@ -76,6 +79,7 @@ class SealedReader:
         self._topic = dataset.topic
         self._partition = partition
         self._sink = sink
+        self._receipts = receipts
         self._book = host.view.book(dataset.topic)
         self._search = AnchorSearch(host, dataset.topic, partition)
         self._handling = asyncio.Lock()
@@ -93,9 +97,12 @@ class SealedReader:
         """
         place = str(self._topic)
         cluster, topic_id = await self._host.log.identity(place)
+        states = await self._states()
         self._machine = m.ReadMachine(
-            self._host.view.me, m.Log(cluster=cluster, topic_id=topic_id), await self._states()
+            self._host.view.me, m.Log(cluster=cluster, topic_id=topic_id), states
         )
+        if self._receipts is not None:
+            await self._receipts.resume(states)
         first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
         self._host.telemetry.board.show(self._part, None)
@@ -112,6 +119,8 @@ class SealedReader:
                 tasks.create_task(self._take(queue))
                 tasks.create_task(self._measure())
                 tasks.create_task(self._watch_held())
+                if self._receipts is not None:
+                    tasks.create_task(self._receipts.run())
         except* _GoBack:
             back = self._machine.release()
             assert back is not None
@@ -253,7 +262,11 @@ class SealedReader:
                     assert looked.second is not None
                     command = self._machine.step(looked.second)
                 case m.Apply():
-                    command = self._machine.step(await self._apply(command))
+                    done = await self._apply(command)
+                    command = self._machine.step(done)
+                    if self._receipts is not None and isinstance(done, m.Applied):
+                        assert isinstance(looked.first, m.Came)
+                        self._receipts.applied(looked.first.header, looked.first.digest)
                 case m.Pause():
                     paused = command.reason
                     looked = _still(await self._pause(record, paused), was_live)

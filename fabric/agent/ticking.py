@@ -6,7 +6,7 @@ from typing import Protocol
 
 from fabric.agent.tick_machine import TickMachine
 from fabric.agent.view import WorldView
-from fabric.attest.messages import Catchup
+from fabric.attest.catchup import Catchup
 from fabric.model.errors import FabricError, Reason
 from fabric.model.limits import TICK_ASK_S
 from fabric.model.names import MEMBERS

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 
+from fabric.attest.catchup import Catchup
 from fabric.attest.keys import SigningKey
 from fabric.attest.members import Heartbeat, Notice, heartbeat_record, notice_record
-from fabric.attest.messages import Catchup
 from fabric.attest.notices import NO_NOTICES, listed_with
 from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.model.errors import Reason, UnavailableError

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     AUTHORITY_UNAVAILABLE = "authority_unavailable"
     DATABASE_UNAVAILABLE = "database_unavailable"
     TPM_UNAVAILABLE = "tpm_unavailable"
+    KEYS_UNAVAILABLE = "keys_unavailable"
     OVERLOADED = "overloaded"
     UNANCHORED = "unanchored"
     SILENT = "silent"
@@ -109,6 +110,7 @@ _WAIT = frozenset(
         Reason.AUTHORITY_UNAVAILABLE,
         Reason.DATABASE_UNAVAILABLE,
         Reason.TPM_UNAVAILABLE,
+        Reason.KEYS_UNAVAILABLE,
         Reason.OVERLOADED,
         Reason.UNANCHORED,
         Reason.SILENT,

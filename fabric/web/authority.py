@@ -3,11 +3,11 @@
 import ssl
 from collections.abc import Callable
 
+from fabric.attest.catchup import Catchup
 from fabric.attest.messages import (
     CONTENT_TYPE,
     ActivateRequest,
     AttestAnswer,
-    Catchup,
     Challenge,
     ChallengeRequest,
     EnrolChallenge,

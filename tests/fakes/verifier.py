@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use
+from fabric.attest.keys import Alg, Kem, PublicKey, Signer, SigningKey, Use
 from fabric.attest.members import Heartbeat, HostState, MemberState, Notice, NoticeKind
 from fabric.attest.notices import NO_NOTICES, listed_with
 from fabric.attest.result import Result
@@ -38,7 +38,10 @@ class HostKeys:
     """The keys a host binds: two to sign, one for HPKE, one for TLS."""
 
     def __init__(self) -> None:
-        self.sign = (SigningKey.generate(Alg.ED25519), SigningKey.generate(Alg.ML_DSA_65))
+        self.sign: tuple[Signer, ...] = (
+            SigningKey.generate(Alg.ED25519),
+            SigningKey.generate(Alg.ML_DSA_65),
+        )
         self.tls = SigningKey.generate(Alg.ESP256, Use.TLS)
         self.hpke = PublicKey(Use.HPKE, Kem.MLKEM768_X25519, secrets.token_bytes(1216))
 
@@ -48,7 +51,7 @@ class HostKeys:
         return (*(key.public for key in self.sign), self.hpke, self.tls.public)
 
     @property
-    def signers(self) -> tuple[SigningKey, ...]:
+    def signers(self) -> tuple[Signer, ...]:
         """Whoever can sign, in that order."""
         return (*self.sign, self.tls)
 

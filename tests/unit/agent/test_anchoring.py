@@ -1,4 +1,4 @@
-"""Late readers take only what its sender could not have made up later. MUST-9.6, MUST-9.8."""
+"""Late readers take only what its sender could not have made up later. MUST-9.36, MUST-9.38."""
 
 import asyncio
 from datetime import timedelta

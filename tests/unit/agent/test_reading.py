@@ -185,7 +185,7 @@ def forged(platform: Platform) -> bytes:
 async def test_a_result_that_nobody_has_heard_of_is_waited_for_but_not_for_ever(
     platform: Platform, a: TestHost, b: TestHost
 ) -> None:
-    """MUST-9.9."""
+    """MUST-9.39."""
     database, store = MemoryDatabase([table()]), MemoryStore()
     database.upsert(table(), notes(0, 10))
     a.attest()

@@ -1,4 +1,4 @@
-"""When the authority is asked, and how long a view may be acted on. MUST-9.4, MUST-9.5."""
+"""When the authority is asked, and how long a view may be acted on. MUST-9.34, MUST-9.35."""
 
 from datetime import timedelta
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from fabric.agent.ticking import Ticking
+from fabric.attest.catchup import Catchup
 from fabric.attest.members import heartbeat_record, notice_record
-from fabric.attest.messages import Catchup
 from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.names import MEMBERS
 from tests.fakes.platform import A, B, Platform, TestHost
@@ -84,7 +84,7 @@ async def test_a_broker_that_shows_nothing_any_more_is_asked_around_after_three_
 
 
 async def test_a_whole_view_of_an_old_log_is_no_fresh_one(platform: Platform, b: TestHost) -> None:
-    """A broker that plays an old log at its old pace. MUST-9.3."""
+    """A broker that plays an old log at its old pace. MUST-9.33."""
     platform.clock.ahead -= timedelta(seconds=100)
     platform.tick()
     platform.clock.ahead += timedelta(seconds=100)

@@ -1,4 +1,4 @@
-"""Carried heads: who vouches for which envelope. MUST-9.7."""
+"""Carried heads: who vouches for which envelope. MUST-9.37."""
 
 from datetime import timedelta
 

@@ -348,7 +348,7 @@ def test_view_lists_hosts_read_only() -> None:
 
 
 def test_view_is_whole_only_for_a_heartbeat_whose_list_is_its_own() -> None:
-    """MUST-9.2."""
+    """MUST-9.32."""
     members = _members(a_notice(1), a_notice(2))
     assert members.whole_at is None
     members.feed(MEMBERS, *heartbeat_record(a_beat(2, NOW), VERIFIER.signers))

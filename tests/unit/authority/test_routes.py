@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from fabric.attest.catchup import Catchup
 from fabric.attest.members import Members, NoticeKind
-from fabric.attest.messages import Catchup, Refusal
+from fabric.attest.messages import Refusal
 from fabric.authority.admin_messages import Scope
 from fabric.authority.routes import Routes
 from fabric.metrics import AuthorityMetrics

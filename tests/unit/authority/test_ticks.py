@@ -1,12 +1,12 @@
-"""Ticks: what they name, and what whoever asks over HTTPS gets. MUST-9.1, MUST-9.4."""
+"""Ticks: what they name, and what whoever asks over HTTPS gets. MUST-9.31, MUST-9.34."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fabric.attest.catchup import Catchup
 from fabric.attest.members import Members, NoticeKind
-from fabric.attest.messages import Catchup
 from fabric.authority import ticks as ticks_module
 from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_BYTES_MAX, RESULT_HEADS_MAX

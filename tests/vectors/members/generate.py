@@ -90,7 +90,7 @@ def vector(
     *,
     number: int,
     whole: int | None,
-    musts: Iterable[str] = ("MUST-9.1", "MUST-9.2"),
+    musts: Iterable[str] = ("MUST-9.31", "MUST-9.32"),
     refused: dict[int, str] | None = None,
 ) -> dict[str, Any]:
     """One vector; `whole` in seconds."""

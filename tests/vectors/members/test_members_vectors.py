@@ -26,7 +26,7 @@ def load(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_view_is_whole_when_the_vector_says_so(name: str) -> None:
-    """MUST-9.1, MUST-9.2."""
+    """MUST-9.31, MUST-9.32."""
     vector = load(name)
     trust = Trust(
         trust_domain="fabric.example",
@@ -55,7 +55,7 @@ def test_vector_is_what_its_generator_makes(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["good", "any-order", "hidden-last"])
 def test_hash_of_the_list_follows_from_the_page_alone(name: str) -> None:
-    """MUST-9.1, reckoned from the records' bytes with another CBOR library."""
+    """MUST-9.31, reckoned from the records' bytes with another CBOR library."""
     vector = load(name)
     payloads = {}
     for key, value in vector["records"]:
