@@ -21,16 +21,20 @@ from fabric.agent.attest_machine import (
     Woke,
 )
 from fabric.agent.identity import Identity
+from fabric.agent.keyring import KeySet, plan_for
 from fabric.agent.supervisor import Board
 from fabric.agent.tally import Tally
 from fabric.agent.view import WorldView
 from fabric.attest.binding import qualifying
 from fabric.attest.messages import AttestRequest, Challenge, EnrolRequest
+from fabric.attest.resident import ResidentReport
 from fabric.attest.result import Result, decode
 from fabric.model.errors import ConfigInvalid, FabricError, Reason, UnavailableError
 from fabric.model.limits import EVENT_LOG_BYTES_MAX, REQUEST_S_MAX
+from fabric.policy import decide
 from fabric.ports import Tpm
 from fabric.store.clock import SystemClock
+from fabric.store.tpm_keys import TpmKeys
 from fabric.web.authority import AuthorityClient
 
 PART = "attestation"
@@ -148,7 +152,8 @@ class Attesting:
         if not self._identity.is_open:
             await self._in_thread(lambda: self._identity.create(challenge.pcrs))
             await self._in_thread(lambda: self._identity.state.put(_ENROLLED, b"1"))
-        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now()))
+        plan = plan_for(decide.suites_of(self._view.policy, self._view.me))
+        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now(), plan))
         request = await self._in_thread(lambda: self._request(challenge))
         answer = await self._authority.attest(request)
         result = decode(answer.result, self._view.policy.trust)
@@ -188,8 +193,17 @@ class Attesting:
             heads=self._hooks.heads(),
             tally=tally,
             event_log=read_event_log(self._event_log) if self._event_log else b"",
+            resident=self._resident(keys, extra),
         )
         return body.encode(keys.signers)
+
+    def _resident(self, keys: KeySet, extra: bytes) -> ResidentReport | None:
+        """Proof of the signing key that lives in the TPM, if the set has one."""
+        store = TpmKeys(self._tpm)
+        for held in keys.signing:
+            if held.store == store.name:
+                return store.certify(held.reference, extra)
+        return None
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         """Run a blocking call beside the loop; its deadline is the TPM's own, seconds."""

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fabric import tls
-from fabric.agent.keyring import Keyring, KeySet, generate, to_records
+from fabric.agent.keyring import KeyPlan, Keyring, KeySet, generate, to_records
 from fabric.attest.result import Result, decode
-from fabric.model.errors import DeniedError, PeerError, Reason, UsageError
+from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UsageError
 from fabric.policy.types import Trust
-from fabric.ports import Tpm
+from fabric.ports import KeyStore, Tpm
 from fabric.store.files import replace
 from fabric.store.sealed import SealedKey, create_state, read_sealed_key
 from fabric.store.state import StateFile
@@ -36,9 +36,13 @@ _REMEDY = "boot the approved state again, or move the state file away to begin a
 
 
 class Identity:
-    """The host's state and papers in `folder`."""
+    """The host's state and papers in `folder`.
 
-    def __init__(self, folder: Path, tpm: Tpm, *, ca: Path) -> None:
+    Args:
+        stores: where signing keys may live, in order of preference.
+    """
+
+    def __init__(self, folder: Path, tpm: Tpm, *, ca: Path, stores: Sequence[KeyStore]) -> None:
         self._folder = folder
         self._tpm = tpm
         self._ca = ca
@@ -46,7 +50,8 @@ class Identity:
         self._sealed: SealedKey | None = None
         self._key = b""
         self._context: ssl.SSLContext | None = None
-        self.keyring = Keyring(())
+        self._stores = tuple(stores)
+        self.keyring = Keyring((), self._stores)
 
     @property
     def folder(self) -> Path:
@@ -130,13 +135,17 @@ class Identity:
 
     def _open(self, key: bytes, sealed: SealedKey) -> None:
         state = StateFile(self._folder / STATE, key)
-        self.keyring = Keyring(state.keys())
+        try:
+            self.keyring = Keyring(state.keys(), self._stores)
+        except FabricError:  # a store does not answer: the next try opens the file again
+            state.close()
+            raise
         self._state, self._sealed, self._key = state, sealed, key
 
-    def keys(self, now: datetime) -> KeySet:
-        """The set the next attestation binds; a new one when the newest is a day old."""
-        if self.keyring.is_due(now):
-            fresh = generate(now)
+    def keys(self, now: datetime, plan: KeyPlan) -> KeySet:
+        """The set the next attestation binds; a new one when the ring says so."""
+        if self.keyring.is_due(now, plan):
+            fresh = generate(now, plan, self._stores)
             self.state.save_keys(to_records(fresh))
             self.keyring.add(fresh)
         newest = self.keyring.newest
@@ -151,7 +160,7 @@ class Identity:
         replace(self._folder / CERTIFICATE, svid_pem, mode=0o644)
         self.state.put(_RESULT, result)
         self._load_context()
-        self.state.drop_keys(self.keyring.outdated())
+        self.state.drop_keys(self.keyring.retire())
 
     def last_result(self, trust: Trust) -> Result | None:
         """The newest result of an earlier life, perhaps over by now."""

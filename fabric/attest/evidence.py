@@ -3,7 +3,7 @@
 Parsers only: a value that comes out has the shape of TPM 2.0 Library part 2, with
 no byte missing and none left over. Whether it is true is for `appraise` to say.
 Only the forms the fabric uses exist here: an ECC P-256 attestation key with
-ECDSA, quotes, and certified NV indexes; whatever else a TPM can make is refused.
+ECDSA, quotes, certified NV indexes and keys; whatever else a TPM can make is refused.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ MAGIC = 0xFF544347
 """TPM_GENERATED: a restricted key signs nothing from outside that begins with it."""
 TYPE_QUOTE = 0x8018
 TYPE_NV = 0x8014
+TYPE_CERTIFY = 0x8017
 AK_ATTRIBUTES = 0x0005_0472
 """fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, sign."""
 
@@ -144,6 +145,25 @@ class NvAttest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertifyAttest:
+    """A TPMS_ATTEST in the form of TPM2_Certify.
+
+    Attributes:
+        magic: MAGIC when a TPM made it.
+        type: TYPE_CERTIFY for a loaded key.
+        signer: qualified name of the key that signed.
+        extra: the qualifying data.
+        name: TPM name of the certified key, a hash over its public area.
+    """
+
+    magic: int
+    type: int
+    signer: bytes
+    extra: bytes
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
     """A TPMT_SIGNATURE of an elliptic curve key; the algorithms are not judged here."""
 
@@ -223,6 +243,18 @@ def parse_nv(data: bytes) -> NvAttest:
         index=index,
         offset=offset,
         contents=contents,
+    )
+
+
+def parse_certify(data: bytes) -> CertifyAttest:
+    """Read a TPMS_ATTEST that has the form of TPM2_Certify; raises Malformed."""
+    reader = Reader(data, "key certificate")
+    head = _head(reader)
+    name = reader.sized(_NAME_BYTES_MAX)
+    reader.sized(_NAME_BYTES_MAX)  # the qualified name; its parent is not known here
+    reader.end()
+    return CertifyAttest(
+        magic=head.magic, type=head.type, signer=head.signer, extra=head.extra, name=name
     )
 
 

@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Self
 
 from fabric.attest import cose, fields
-from fabric.attest.keys import PublicKey, SigningKey, Use
+from fabric.attest.keys import PublicKey, Signer, Use
+from fabric.attest.resident import ResidentReport
 from fabric.attest.tally import VALUE_BYTES, TallyReport
 from fabric.model import canonical
 from fabric.model.errors import Malformed, Reason
@@ -193,6 +194,7 @@ class AttestRequest:
         heads: hashes of this host's last acknowledged envelopes, 32 bytes each.
         tally: the tally, certified over the same qualifying data.
         event_log: TCG event log of this boot; empty when the host has none to show.
+        resident: proof that the P-256 signing key lives in the TPM; None without such a key.
     """
 
     session: bytes
@@ -203,8 +205,9 @@ class AttestRequest:
     heads: tuple[bytes, ...]
     tally: TallyReport
     event_log: bytes = b""
+    resident: ResidentReport | None = None
 
-    def encode(self, signers: Sequence[SigningKey]) -> bytes:
+    def encode(self, signers: Sequence[Signer]) -> bytes:
         """The body, signed.
 
         Args:
@@ -220,6 +223,7 @@ class AttestRequest:
                 5: self.heads,
                 6: [self.tally.attest, self.tally.signature, self.tally.step],
                 7: _optional(self.event_log),
+                8: _write_resident(self.resident),
             }
         )
         return cose.sign(KIND, _EMPTY_MAP, payload, signers)
@@ -238,7 +242,7 @@ class AttestRequest:
         signed = cose.parse(data)
         if signed.protected_bytes != _EMPTY_MAP:
             raise Malformed("request has headers it must not have")
-        value = _body(signed.payload, 8)
+        value = _body(signed.payload, 9)
         request = cls(
             session=fields.octets(value[0], "session", fields.ID_BYTES),
             host=_host(value[1]),
@@ -248,6 +252,7 @@ class AttestRequest:
             heads=fields.heads(value[5]),
             tally=_tally_report(value[6]),
             event_log=_one_or_none(value[7], "event log", EVENT_LOG_BYTES_MAX),
+            resident=_resident_report(value[8]),
         )
         cose.check(signed, KIND, [key for key in request.keys if key.use is not Use.HPKE])
         return request
@@ -347,3 +352,19 @@ def _bound_keys(value: canonical.Value) -> tuple[PublicKey, ...]:
     if uses.count(Use.TLS) != 1 or Use.SIGN not in uses or Use.HPKE not in uses:
         raise Malformed("keys must be one for TLS and at least one to sign and one for HPKE")
     return keys
+
+
+def _write_resident(report: ResidentReport | None) -> list[canonical.Value]:
+    return [] if report is None else [report.attest, report.signature, report.public]
+
+
+def _resident_report(value: canonical.Value) -> ResidentReport | None:
+    items = fields.array(value, 3, "key certificate")
+    if not items:
+        return None
+    if len(items) != 3:
+        raise Malformed("key certificate has a wrong shape")
+    attest, signature, public = (
+        fields.blob(item, "key certificate", _TPM_BYTES_MAX) for item in items
+    )
+    return ResidentReport(attest=attest, signature=signature, public=public)

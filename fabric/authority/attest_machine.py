@@ -16,6 +16,7 @@ from fabric.attest.binding import qualifying
 from fabric.attest.keys import Use
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.messages import AttestRequest
+from fabric.attest.resident import check_resident
 from fabric.attest.result import Result
 from fabric.attest.tally import check_tally
 from fabric.authority.machine import ID_BYTES, OpenChallenge, forbid, stands
@@ -141,6 +142,7 @@ def judge(case: Case) -> Verdict:
         spiffe=request.host.spiffe(policy.trust.trust_domain),
         keys=request.keys,
     )
+    check_resident(request.resident, request.keys, enrolment, qualifying=bound)
     # Before the counters, which see a copy too, but only once it has been started anew.
     tally = check_tally(request.tally, enrolment, qualifying=bound, last=case.known.tally)
     question = Question(

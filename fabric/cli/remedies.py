@@ -28,6 +28,7 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.GATEWAY_UNAVAILABLE: "check [gateway] bootstrap, the network and the gateway's /readyz",
     Reason.AUTHORITY_UNAVAILABLE: "check [authority] url, the network and the authority's /readyz",
     Reason.DATABASE_UNAVAILABLE: "check the database's url, that it runs, and its log",
+    Reason.KEYS_UNAVAILABLE: "check [keys] in agent.toml and that the token is plugged in",
     Reason.TPM_UNAVAILABLE: "check [tpm] tcti and that this user may open the TPM device",
     Reason.OVERLOADED: "wait; if it stays, see which limit the process's metrics show",
     Reason.CONFIG_INVALID: "correct the file and run it again",

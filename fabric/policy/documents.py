@@ -31,8 +31,8 @@ _LIST_MAX = 10_000
 _FIELDS_MAX = 2_000
 _TEXT_CHARS_MAX = 4_000
 _RETENTION_S_MAX = 100 * 366 * 24 * 3600
-_KEY_BYTES = {-19: 32, -49: 1952}
-"""Public key length by COSE algorithm: Ed25519, ML-DSA-65."""
+_KEY_BYTES = {-19: 32, -51: 97, -49: 1952, -50: 2592}
+"""Public key length by COSE algorithm: Ed25519, ESP384, ML-DSA-65, ML-DSA-87."""
 _TAG = re.compile(r"personal-data(:(basic|sensitive))?")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,7}")
 LABEL_TAG = "label:"
@@ -145,7 +145,7 @@ _AsTuple = BeforeValidator(_list)
 class VerifierKey(Document):
     """One signing key of the verifier: COSE algorithm id and raw public key, hex."""
 
-    alg: Literal[-19, -49]
+    alg: Literal[-19, -51, -49, -50]
     public: Annotated[str, Field(pattern=r"^[0-9a-f]+$", max_length=8_192)]
 
     @model_validator(mode="after")
@@ -201,10 +201,24 @@ class LevelDocument(Document):
 
 
 class SuiteDocument(Document):
-    """One entry of suites.yaml."""
+    """One entry of suites.yaml.
+
+    Attributes:
+        until: an approved suite seals until then; what any suite sealed before it still
+            opens. A deprecated suite must have one.
+    """
 
     id: Name
     status: Literal["approved", "deprecated", "refused"]
+    until: Instant | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.status == "deprecated" and self.until is None:
+            raise ValueError("until: is missing; say up to when the suite may have sealed")
+        if self.status == "refused" and self.until is not None:
+            raise ValueError("until: a refused suite opens nothing; remove it")
+        return self
 
 
 class AgencyDocument(Document):

@@ -112,7 +112,9 @@ def _file(files: Mapping[str, bytes], name: str, *, asked_by: str = "policy") ->
 
 def _suites(files: Mapping[str, bytes]) -> dict[str, SuiteRule]:
     documents = read_documents(_SUITES, _file(files, _SUITES), SuiteDocument)
-    suites = {item.id: SuiteRule(id=item.id, status=item.status) for item in documents}
+    suites = {
+        item.id: SuiteRule(id=item.id, status=item.status, until=item.until) for item in documents
+    }
     if len(suites) != len(documents):
         raise invalid(_SUITES, "id", "one suite stands twice; remove one")
     return suites

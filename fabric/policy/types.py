@@ -43,10 +43,17 @@ class LevelRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteRule:
-    """Whether a cryptographic suite may be used: `approved`, `deprecated` or `refused`."""
+    """Whether a cryptographic suite may be used.
+
+    Attributes:
+        status: `approved`, `deprecated` (seals nothing any more) or `refused` (opens
+            nothing either).
+        until: what was sealed before it opens, and nothing later; None for no such date.
+    """
 
     id: str
     status: str
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """A TPM 2.0 through tpm2-pytss: what the port asks, one connection a call.
 
-Calls block: run them in a thread. What a call does stands in `keys`, `nv` and
-`sealing`; how it reaches the TPM, in `connection`.
+Calls block: run them in a thread. What a call does stands in `keys`, `nv`,
+`resident` and `sealing`; how it reaches the TPM, in `connection`.
 """
 
 import hashlib
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabric.model.errors import Reason, UnavailableError, UsageError
-from fabric.ports import Quote
-from fabric.tpm import keys, nv, sealing
+from fabric.ports import Quote, ResidentKey
+from fabric.tpm import keys, nv, resident, sealing
 from fabric.tpm.connection import Connection
 from fabric.tpm.sealing import selection
 
@@ -115,6 +115,27 @@ class TpmDevice:
         _check_qualifying(qualifying)
         with self._connection.open() as call:
             return nv.certify(call, qualifying)
+
+    def make_key(self) -> ResidentKey:
+        """A fresh P-256 key that signs and that cannot leave this TPM."""
+        with self._connection.open() as call:
+            return resident.make(call)
+
+    def sign_with(self, key: ResidentKey, digest: bytes) -> bytes:
+        """ECDSA over a SHA-256 digest, r and s of 32 bytes each.
+
+        Raises:
+            DeniedError: SEALED_STATE_LOST, the key is not of this TPM, or not whole.
+            UnavailableError: TPM_UNAVAILABLE.
+        """
+        with self._connection.open() as call:
+            return resident.sign(call, key, digest)
+
+    def certify_key(self, key: ResidentKey, qualifying: bytes) -> Quote:
+        """TPM2_Certify of a key by the attestation key; raises DeniedError as `sign_with`."""
+        _check_qualifying(qualifying)
+        with self._connection.open() as call:
+            return resident.certify(call, key, qualifying)
 
     def seal(self, data: bytes, pcrs: Sequence[int], digest: bytes | None = None) -> bytes:
         """Seal at most 128 bytes to this TPM while `pcrs` give `digest`.

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -13,12 +13,15 @@ from fabric.attest.appraise import Appraisal, Counters, Enrolment, Question, app
 from fabric.attest.credential import make_credential
 from fabric.attest.ek import EndorsementKey, check_ek
 from fabric.attest.evidence import parse_attest
+from fabric.attest.keys import Alg, verify
+from fabric.attest.resident import check_resident
 from fabric.attest.tally import START, TallyReport, check_tally, extended
 from fabric.demo.swtpm import SoftTpm, TpmCa
-from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
+from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError, UsageError
 from fabric.model.label import Label
 from fabric.policy.types import Approval
 from fabric.ports import Tpm
+from fabric.store.tpm_keys import TpmKeys
 from fabric.tpm.device import TpmDevice
 from tests.fakes.tpm import FakeTpm, FakeTpmCa, await_tpm
 from tests.fakes.verifier import HOST
@@ -213,6 +216,55 @@ def test_certified_tally_passes_the_verifier_and_outlives_a_power_cut(world: Wor
     assert last == world.tpm.tally()
 
 
+def test_resident_key_signs_and_its_proof_passes_the_verifier(world: World) -> None:
+    """MUST-9.21, MUST-9.22, MUST-9.23."""
+    store = TpmKeys(world.tpm)
+    signer, reference = store.make(Alg.ESP256)
+    for data in (b"", b"block", bytes(100_000)):
+        verify(signer.public, signer.sign(data), data)
+    _, enrolment = world.enrolled()
+    proof = store.certify(reference, EXTRA)
+    check_resident(proof, (signer.public,), enrolment, qualifying=EXTRA)
+    with pytest.raises(PeerError) as refused:
+        check_resident(proof, (signer.public,), enrolment, qualifying=bytes(32))
+    assert refused.value.reason is Reason.BINDING_MISMATCH
+
+
+def test_resident_key_outlives_a_power_cut(world: World) -> None:
+    store = TpmKeys(world.tpm)
+    signer, reference = store.make(Alg.ESP256)
+    world.power_off()
+    world.power_on()
+    again = TpmKeys(world.tpm).load(Alg.ESP256, reference)
+    assert again.public == signer.public
+    verify(signer.public, again.sign(b"block"), b"block")
+
+
+def test_resident_key_of_another_tpm_signs_nothing(make: Make) -> None:
+    first, second = make(), make()
+    key = first.tpm.make_key()
+    for call in (
+        lambda: second.tpm.sign_with(key, bytes(32)),
+        lambda: second.tpm.certify_key(key, EXTRA),
+    ):
+        with pytest.raises(DeniedError) as denied:
+            call()
+        assert denied.value.reason is Reason.SEALED_STATE_LOST
+
+
+def test_resident_key_that_was_changed_signs_nothing(world: World) -> None:
+    key, other = world.tpm.make_key(), world.tpm.make_key()
+    for wrong in (
+        replace(key, public=other.public),
+        replace(key, private=b""),
+        replace(key, private=key.private[:-1] + bytes([key.private[-1] ^ 1])),
+        replace(key, public=b"\x00\x01"),
+    ):
+        with pytest.raises(DeniedError) as denied:
+            world.tpm.sign_with(wrong, bytes(32))
+        assert denied.value.reason is Reason.SEALED_STATE_LOST
+
+
 @pytest.mark.parametrize("size", [1, 128])
 def test_sealed_data_opens_while_the_state_lasts(world: World, size: int) -> None:
     data = secrets.token_bytes(size)
@@ -270,6 +322,7 @@ def test_changed_blob_does_not_open(world: World) -> None:
 def test_tpm_without_power_is_unavailable_and_comes_back_as_itself(world: World) -> None:
     before = world.tpm.ak_public()
     blob = world.tpm.seal(b"secret", PCRS)
+    key = world.tpm.make_key()
     world.power_off()
     for call in (
         world.tpm.ek_certificate,
@@ -280,6 +333,9 @@ def test_tpm_without_power_is_unavailable_and_comes_back_as_itself(world: World)
         world.tpm.tally,
         lambda: world.tpm.extend_tally(EXTRA),
         lambda: world.tpm.certify_tally(EXTRA),
+        world.tpm.make_key,
+        lambda: world.tpm.sign_with(key, bytes(32)),
+        lambda: world.tpm.certify_key(key, EXTRA),
         lambda: world.tpm.seal(b"data", PCRS),
         lambda: world.tpm.unseal(blob),
     ):

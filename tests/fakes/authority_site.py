@@ -13,6 +13,7 @@ from typing import Any
 
 from fabric.attest import evidence
 from fabric.attest.binding import qualifying
+from fabric.attest.keys import Alg
 from fabric.attest.members import Members
 from fabric.attest.messages import (
     ActivateRequest,
@@ -23,6 +24,7 @@ from fabric.attest.messages import (
     EnrolChallenge,
     EnrolRequest,
 )
+from fabric.attest.resident import ResidentReport
 from fabric.attest.tally import TallyReport, is_heard
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
@@ -35,6 +37,7 @@ from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.policy.load import load
 from fabric.policy.types import Policy
 from fabric.ports import Quote, Tpm
+from fabric.store.tpm_keys import TpmKeys
 from tests.fakes import policy_files
 from tests.fakes.admin import MemoryAdmin
 from tests.fakes.clock import ManualClock
@@ -58,6 +61,18 @@ class Machine:
         self.keys = HostKeys()
         self.event_log = b""
         self._step = b""
+        self._reference = b""
+
+    def sign_in_tpm(self) -> None:
+        """Let a key of the TPM sign in the place of Ed25519, as suite hybrid-tpm wants it."""
+        signer, self._reference = TpmKeys(self.tpm).make(Alg.ESP256)
+        self.keys.sign = (signer, self.keys.sign[1])
+
+    def resident_report(self, challenge: Challenge) -> ResidentReport | None:
+        """Proof of that key, if there is one."""
+        if not self._reference:
+            return None
+        return TpmKeys(self.tpm).certify(self._reference, self.extra(challenge))
 
     @property
     def ak_name(self) -> bytes:
@@ -132,6 +147,7 @@ class Machine:
             keys=self.keys.public,
             heads=(),
             tally=tally,
+            resident=self.resident_report(challenge),
             event_log=self.event_log,
         ).encode(self.keys.signers)
 

@@ -47,6 +47,7 @@ TPM = FakeTpm()
 KEYS = HostKeys()
 QUOTE = TPM.quote((0, 7), bytes(32))
 NV = TPM.certify_tally(bytes(32))
+CERTIFICATE = TPM.certify_key(TPM.make_key(), bytes(32))
 STATE_KEY, STATE = host_record(a_state(a_result()), VERIFIER.signers)
 NOTICE_KEY, NOTICE = notice_record(a_notice(1), VERIFIER.signers)
 BEAT_KEY, BEAT = heartbeat_record(1, NOW, VERIFIER.signers)
@@ -71,6 +72,7 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
     "key": (evidence.parse_ak, TPM.ak_public()),
     "quote": (evidence.parse_attest, QUOTE.attest),
     "tally": (evidence.parse_nv, NV.attest),
+    "key certificate": (evidence.parse_certify, CERTIFICATE.attest),
     "event log": (event_log.parse, Boot().log()),
     "quote signature": (evidence.parse_signature, QUOTE.signature),
     "cose": (cose.parse, RESULT),

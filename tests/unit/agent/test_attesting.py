@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from fabric.agent.identity import STATE, Identity
 from fabric.agent.supervisor import Board
 from fabric.agent.view import WorldView
 from fabric.attest.binding import qualifying
+from fabric.attest.keys import Alg, Kem, Use
 from fabric.attest.messages import (
     AttestAnswer,
     AttestRequest,
@@ -37,8 +38,9 @@ from fabric.model.limits import EVENT_LOG_BYTES_MAX
 from fabric.model.names import HostId
 from fabric.policy.types import Approval
 from fabric.store.clock import SystemClock
+from fabric.store.file_keys import FileKeys
 from fabric.store.sealed import read_sealed_key
-from tests.fakes.platform import A, DrawerTpm, Platform
+from tests.fakes.platform import LABEL, A, DrawerTpm, Platform
 from tests.fakes.running import until
 from tests.fakes.verifier import TRUST_DOMAIN, a_result
 
@@ -111,7 +113,9 @@ class Bench:
 
     def begin(self) -> None:
         """A new life."""
-        self.identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem")
+        self.identity = Identity(
+            self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(FileKeys(),)
+        )
         self.view = WorldView(A, self.platform.policy, rejected=lambda *_: None)
         self.attesting = Attesting(
             self.identity,
@@ -156,6 +160,35 @@ async def test_the_quote_is_over_the_challenge_and_every_key(bench: Bench) -> No
     )
     assert request.quote_attest == bound  # the drawer quotes by giving back
     assert request.heads == (bytes(32),)
+
+
+async def test_the_keys_are_those_of_the_suites_that_the_policy_lets_the_host_use(
+    bench: Bench,
+) -> None:
+    await bench.run(lambda: bool(bench.results))
+    (request,) = bench.authority.requests
+    bound = {int(key.alg) for key in request.keys if key.use is not Use.TLS}
+    assert bound == {Alg.ED25519, Kem.X25519}  # no approval: as little as can attest
+    bench.begin()
+    bench.view.take_policy(replace(bench.view.policy, approvals={A: an_approval()}))
+    await bench.run(lambda: len(bench.authority.requests) == 2)
+    bound = {int(key.alg) for key in bench.authority.requests[1].keys if key.use is not Use.TLS}
+    assert bound == {Alg.ED25519, Alg.ML_DSA_65, Kem.X25519, Kem.MLKEM768_X25519}
+
+
+def an_approval() -> Approval:
+    return Approval(
+        host=A,
+        number=1,
+        ek_sha256=bytes(32),
+        ak_name=None,
+        security_level=4,
+        clearance=LABEL,
+        pcrs=(0, 7),
+        digests=(bytes(32),),
+        not_before=datetime(2026, 1, 1, tzinfo=UTC),
+        not_after=datetime(2030, 1, 1, tzinfo=UTC),
+    )
 
 
 async def test_the_tally_goes_with_the_quote_and_moves_once_per_renewal(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from fabric.attest.messages import (
     EnrolRequest,
     Refusal,
 )
+from fabric.attest.resident import ResidentReport
 from fabric.attest.tally import TallyReport
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
@@ -48,6 +49,27 @@ MESSAGES = [
     AttestAnswer(svid_pem=b"pem", result=b"result"),
     Refusal(reason=Reason.STATE_REFUSED, message="host is not in an approved state"),
 ]
+
+
+PROOF = ResidentReport(attest=b"attest", signature=b"signature", public=b"public")
+
+
+def test_request_carries_the_proof_of_a_key_in_the_tpm() -> None:
+    request = replace(REQUEST, resident=PROOF)
+    assert AttestRequest.decode(request.encode(KEYS.signers)) == request
+
+
+@pytest.mark.parametrize(
+    "wrong", [[b"a"], [b"a", b"b"], [b"a", b"b", b""], [b"a", b"b", b"c", b"d"]]
+)
+def test_request_with_half_a_proof_is_malformed(wrong: list[bytes]) -> None:
+    signed = cose.parse(REQUEST.encode(KEYS.signers))
+    content = canonical.decode(signed.payload)
+    assert isinstance(content, dict)
+    content[8] = list(wrong)
+    body = cose.sign("attest", b"\xa0", canonical.encode(content), KEYS.signers)
+    with pytest.raises(Malformed):
+        AttestRequest.decode(body)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)

@@ -16,7 +16,7 @@ from fabric.authority.ledger import Ledger
 from fabric.authority.service import Caller
 from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
 from fabric.model.limits import CHALLENGE_LIFETIME_S, ENROLMENT_LIFETIME_S
-from fabric.model.names import MEMBERS, RESULTS
+from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS
 from tests.fakes.authority_site import (
     ADMIN,
     CALLER,
@@ -60,7 +60,8 @@ async def test_an_attested_host_gets_a_certificate_a_result_and_its_rights(
     assert certificate.subject.rfc4514_string() == "CN=host-a,OU=registry,O=G01"
     assert site.members().current(SENDER, site.clock.now()) == result
     grants = f"fabric.grants.{TOPIC}"
-    assert site.admin.rights[SENDER.principal] == {MEMBERS, RESULTS, TOPIC, grants, OPEN_TOPIC}
+    common = {MEMBERS, RESULTS, AUDIT, RECEIPTS}
+    assert site.admin.rights[SENDER.principal] == {*common, TOPIC, grants, OPEN_TOPIC}
 
 
 async def test_effects_come_in_the_order_ledger_results_members_answer(

@@ -1,6 +1,7 @@
 """What one document may say: every key's bounds, by its refusals."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -52,6 +53,7 @@ WRONG = [
     ("level", "padding", 1),
     ("level", "citation", ""),
     ("suite", "status", "fine"),
+    ("suite", "until", "soon"),
     ("agency", "name", ""),
     ("agency", "name", "x" * 4_001),
     ("approval", "number", 0),
@@ -191,6 +193,27 @@ def test_no_value_shows_in_a_refusal() -> None:
     with pytest.raises(UsageError) as caught:
         read_document("x.yaml", dumped({**value, "salt": "5eecrecy"}), model)
     assert "5eecrecy" not in str(caught.value)
+
+
+def test_a_refused_suite_opens_nothing_so_it_has_no_date() -> None:
+    value = {"id": "a", "status": "refused", "until": "2027-01-01T00:00:00Z"}
+    with pytest.raises(UsageError, match="until: a refused suite opens nothing"):
+        read_document("x.yaml", dumped(value), SuiteDocument)
+    with pytest.raises(UsageError, match="until: is missing"):
+        read_document("x.yaml", dumped({"id": "a", "status": "deprecated"}), SuiteDocument)
+    value["status"] = "deprecated"
+    found = read_document("x.yaml", dumped(value), SuiteDocument)
+    assert found.until == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("alg", "size"), [(-19, 32), (-51, 97), (-49, 1952), (-50, 2592)])
+def test_a_verifiers_key_has_its_algorithms_length(alg: int, size: int) -> None:
+    changed = documents()["policy.yaml"]
+    changed["trust"]["verifier"]["keys"] = [{"alg": alg, "public": "04" * size}]
+    read_document("policy.yaml", dumped(changed), PolicyDocument)
+    changed["trust"]["verifier"]["keys"] = [{"alg": alg, "public": "04" * (size + 1)}]
+    with pytest.raises(UsageError, match="hex digits"):
+        read_document("policy.yaml", dumped(changed), PolicyDocument)
 
 
 STEP = {"type": "EV_SEPARATOR", "digests": ["03" * 32]}

@@ -4,11 +4,13 @@ One file, one failure, all from fixed bytes (signatures are deterministic ECDSA)
 
     comment   what is wrong, in one sentence
     musts     the rules of docs/format.md that it is about
-    kind      tally | event-log
+    kind      tally | event-log | resident
     expect    `success`, or the Reason with which it is refused
     given     tally: ak_public, ek_name, qualifying, last (value before; empty before the first)
               event-log: pcrs, digest (as quoted), rules (as in an approval)
-    value     tally: attest, signature, step; event-log: log (all hexadecimal)
+              resident: ak_public, ek_name, qualifying, bound (the P-256 signing key; or empty)
+    value     tally: attest, signature, step; event-log: log; resident: attest, signature,
+              public, or nothing (all hexadecimal)
 """
 
 import json
@@ -28,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from fabric.attest import evidence, tally
 from fabric.attest.ek import qualified_name
 from fabric.attest.evidence import sized
+from fabric.attest.resident import RESIDENT_ATTRIBUTES, point_of
 from tests.fakes import boot
-from tests.fakes.tpm import TallyWords, public_area
+from tests.fakes.tpm import KeyWords, TallyWords, public_area
 
 FOLDER = Path(__file__).parent
 Vector = dict[str, Any]
@@ -44,6 +47,11 @@ WORDS = TallyWords(
     extra=QUALIFYING,
     contents=sha256(LAST + STEP).digest(),
 )
+
+
+KEY = ec.derive_private_key(int.from_bytes(sha256(b"vector key").digest()), ec.SECP256R1())
+KEY_PUBLIC = public_area(KEY.public_key(), RESIDENT_ATTRIBUTES)
+PROOF = KeyWords(signer=WORDS.signer, extra=QUALIFYING, name=evidence.parse_ak(KEY_PUBLIC).name)
 
 
 def _register(name: str, vector: Vector) -> None:
@@ -85,6 +93,26 @@ def log_vector(name: str, *musts: str, expect: str, comment: str, **parts: Any) 
     }
     value = {"log": parts.get("log", made.log()).hex()}
     _register(f"event-log-{name}", _vector("event-log", musts, expect, comment, given, value))
+
+
+def resident_vector(name: str, *musts: str, expect: str, comment: str, **parts: Any) -> None:
+    """Register a proof; `parts` replace what a good one has, `changes` what the TPM says."""
+    public = parts.get("public", KEY_PUBLIC)
+    said = {"name": evidence.parse_ak(public).name, **parts.get("changes", {})}
+    attest = parts.get("attest", replace(PROOF, **said).marshal())
+    value = {
+        "attest": attest.hex(),
+        "signature": parts.get("signature", signed(attest)).hex(),
+        "public": parts.get("shown", public).hex(),
+    }
+    given = {
+        "ak_public": AK_PUBLIC.hex(),
+        "ek_name": EK_NAME.hex(),
+        "qualifying": QUALIFYING.hex(),
+        "bound": parts.get("bound", point_of(public)).hex(),
+    }
+    value = value if parts.get("proof", True) else {}
+    _register(f"resident-{name}", _vector("resident", musts, expect, comment, given, value))
 
 
 def _vector(
@@ -153,6 +181,47 @@ def _tallies() -> None:
     add("short", "9.4", expect=refused, comment="31 bytes", attest=_words(contents=bytes(31)))
 
 
+def _residents() -> None:
+    add, refused, other = resident_vector, "evidence_refused", "binding_mismatch"
+    add("good", "9.21", "9.22", "9.23", expect="success", comment="a key that never leaves the TPM")
+    add("none", "9.21", expect="success", comment="no such key, no proof", bound=b"", proof=False)
+    add("unproved", "9.21", expect=refused, comment="such a key without a proof", proof=False)
+    add("unasked", "9.21", expect=refused, comment="a proof without such a key", bound=b"")
+    add("magic", "9.22", expect=refused, comment="no TPM made it", changes={"magic": 0xFF544346})
+    add("quote-type", "9.22", expect=refused, comment="type of a quote", changes={"type": 0x8018})
+    add("creation-type", "9.22", expect=refused, comment="of a birth", changes={"type": 0x801A})
+    add("signer", "9.22", expect=refused, comment="another signer", changes={"signer": b"\0\x0b"})
+    whole = PROOF.marshal()
+    add("cut", "9.22", expect="malformed", comment="one byte less", attest=whole[:-1])
+    add("trailing", "9.22", expect="malformed", comment="one byte more", attest=whole + b"\0")
+    add(
+        "other-challenge",
+        "9.22",
+        expect=other,
+        comment="answers another challenge",
+        changes={"extra": bytes(32)},
+    )
+    software = ec.derive_private_key(7, ec.SECP256R1())
+    add(
+        "other-signature",
+        "9.22",
+        expect="bad_signature",
+        comment="the key certifies itself",
+        signature=signed(whole, KEY),
+    )
+    theirs = public_area(software.public_key(), RESIDENT_ATTRIBUTES)
+    add("other-name", "9.23", expect=other, comment="shows another key", shown=theirs)
+    add("other-key", "9.23", expect=other, comment="binds another key", bound=point_of(theirs))
+    for name, bit, comment in (
+        ("movable", 1 << 1, "fixedTPM is clear: the key can be moved out"),
+        ("imported", 1 << 5, "sensitiveDataOrigin is clear: the key came from outside"),
+        ("restricted", 1 << 16, "restricted: it signs what a TPM says"),
+        ("decrypts", 1 << 17, "it decrypts, too"),
+    ):
+        area = public_area(KEY.public_key(), RESIDENT_ATTRIBUTES ^ bit)
+        add(name, "9.23", expect=refused, comment=comment, public=area)
+
+
 def _logs() -> None:
     add, state, good = log_vector, "state_refused", boot.GOOD
     add("good", "9.9", "9.12", expect="success", comment="a boot that keeps its rules")
@@ -213,6 +282,7 @@ def _logs() -> None:
 
 
 _tallies()
+_residents()
 _logs()
 
 
