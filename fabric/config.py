@@ -5,8 +5,7 @@ This is the only file that reads settings. A value in the environment
 the file's folder. No value ever shows in an error, because URLs hold passwords.
 """
 
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from fabric.config_file import absolute, explain, read_toml
 from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.limits import (
     BLOCK_BYTES_MAX,
@@ -27,7 +27,6 @@ from fabric.model.limits import (
 from fabric.model.names import HostId, Topic, part
 
 _T = TypeVar("_T")
-_CONFIG_BYTES_MAX = 1024 * 1024
 _LIST_MAX = 1_000
 _RESULT_LIFETIME_S_MAX = 24 * 3600
 
@@ -84,6 +83,12 @@ def _https(text: str) -> str:
     return text.rstrip("/")
 
 
+def _repository(text: str) -> str | Path:
+    """An HTTPS URL, or the path of a folder."""
+    return _https(text) if "://" in text else Path(text)
+
+
+_Repository = Annotated[str | Path, PlainValidator(_parsed(_repository))]
 _Address = Annotated[Address, PlainValidator(_parsed(Address.parse))]
 _Bootstrap = Annotated[str, PlainValidator(_parsed(_bootstrap))]
 _Bootstraps = Annotated[tuple[_Bootstrap, ...], Field(min_length=1, max_length=_LIST_MAX)]
@@ -102,9 +107,17 @@ class Section(BaseModel):
 
 
 class PolicyConfig(Section):
-    """Where the policy lies and how often to look for a newer one, seconds."""
+    """Where the signed policy comes from and how often to look for a newer one, seconds.
 
-    folder: Path
+    Attributes:
+        root: the trust anchor, TUF root metadata that the authority hands out.
+        repository: `https://host:port/policy` of the authority, or a folder that mirrors it.
+        state: folder for what was seen and the last good copy; of this process alone.
+    """
+
+    root: Path
+    repository: _Repository
+    state: Path
     refresh_s: float = Field(default=POLICY_REFRESH_S, ge=0.1, le=3600)
 
 
@@ -247,6 +260,10 @@ class AuthorityPart(Section):
         issuing_certificate, issuing_key: the CA that issues X.509-SVIDs, PEM.
         result_lifetime_s: shortens the levels' lifetime of results, seconds.
         replication_factor: of the topics it makes.
+        timestamp_key: signs the policy repository's timestamp anew before it ends, so that
+            the policy lives as long as the authority does; the policy must be a folder.
+        timestamp_valid_s: how long each of these timestamps holds, seconds: as long can
+            somebody who withholds the repository hide a newer policy.
     """
 
     listen: _Address
@@ -257,6 +274,8 @@ class AuthorityPart(Section):
     result_lifetime_s: int | None = Field(default=None, ge=2, le=_RESULT_LIFETIME_S_MAX)
     heartbeat_interval_s: float = Field(default=HEARTBEAT_INTERVAL_S, ge=0.1, le=60)
     replication_factor: int = Field(default=3, ge=1, le=15)
+    timestamp_key: Path | None = None
+    timestamp_valid_s: int = Field(default=24 * 3600, ge=10, le=30 * 24 * 3600)
 
 
 class _File(BaseSettings):
@@ -286,12 +305,12 @@ class _File(BaseSettings):
             ConfigInvalid: the message names the file, the key and the remedy.
         """
         try:
-            config = cls(**_read(path))
+            config = cls(**read_toml(path))
         except ValidationError as exc:
-            raise ConfigInvalid(f"{path}: {_explain(exc)}") from None
+            raise ConfigInvalid(f"{path}: {explain(exc)}") from None
         except SettingsError as exc:
             raise ConfigInvalid(f"{path}: a FABRIC_ variable of the environment {exc}") from None
-        return _absolute(config, path.absolute().parent)
+        return absolute(config, path.absolute().parent)
 
 
 class AgentConfig(_File):
@@ -341,52 +360,3 @@ class AuthorityConfig(_File):
     broker: Bootstrap
     policy: PolicyConfig
     web: WebConfig = WebConfig()
-
-
-_M = TypeVar("_M", bound=BaseModel)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _CONFIG_BYTES_MAX:
-            raise ConfigInvalid(f"{path}: is larger than {_CONFIG_BYTES_MAX} bytes")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigInvalid(
-            f"{path}: cannot be read ({exc.strerror}); check path and mode"
-        ) from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise ConfigInvalid(f"{path}: is not TOML: {exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigInvalid(f"{path}: is not UTF-8; save it as UTF-8") from exc
-
-
-def _explain(error: ValidationError) -> str:
-    """Every wrong key with cause and remedy, without any value."""
-    remedies: Mapping[str, str] = {
-        "missing": "is missing; add it",
-        "extra_forbidden": "is not a known key; correct its spelling or remove it",
-    }
-    lines = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        key = ".".join(str(place) for place in item["loc"] if place != "[key]") or "file"
-        message = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{key}: {remedies.get(item['type'], message)}")
-    return "; ".join(lines)
-
-
-def _absolute(model: _M, base: Path) -> _M:
-    """The same settings with every relative path below `base`."""
-    changed: dict[str, Any] = {}
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        if isinstance(value, Path):
-            changed[name] = base / value
-        elif isinstance(value, BaseModel):
-            changed[name] = _absolute(value, base)
-        elif isinstance(value, tuple):
-            parts = (_absolute(v, base) if isinstance(v, BaseModel) else v for v in value)
-            changed[name] = value if isinstance(value, Address) else tuple(parts)
-        elif name == "url" and getattr(model, "kind", "") == "sqlite":
-            changed[name] = f"sqlite:///{base / value.removeprefix('sqlite:///')}"
-    return model.model_copy(update=changed)

@@ -6,6 +6,7 @@ import logging
 import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
@@ -21,13 +22,15 @@ from fabric.config import AuthorityConfig
 from fabric.kafka.admin import AdminTls, KafkaAdmin
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import AGENT_STATES, AuthorityMetrics
-from fabric.model.errors import ConfigInvalid, FabricError, UsageError
+from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.names import AUTHORITY
 from fabric.policy.types import Policy
 from fabric.ports import Clock
+from fabric.repository.client import PolicyRepository, open_repository
+from fabric.repository.keys import decode_signer
+from fabric.repository.timestamp import Renewal
 from fabric.store.audit import FileAudit
 from fabric.store.clock import SystemClock
-from fabric.store.policy_folder import PolicyFolder
 from fabric.tls import certificate_end, client_context, server_context
 from fabric.web.listener import Listener
 from fabric.web.server import serving
@@ -35,7 +38,6 @@ from fabric.web.server import serving
 _log = logging.getLogger(__name__)
 _LEDGER = "ledger.db"
 _AUDIT = "audit.jsonl"
-_POLICY_COPY = "policy.json"
 _COUNT_S = 2.0
 """How often hosts are counted for metrics."""
 
@@ -55,7 +57,8 @@ class _Process:
     """The parts of a running authority."""
 
     config: AuthorityConfig
-    folder: PolicyFolder
+    policies: PolicyRepository
+    renewal: Renewal | None
     clock: Clock
     ledger: LedgerThread
     keeper: Keeper
@@ -92,15 +95,17 @@ class _Process:
 
     async def _publish(self) -> None:
         await self.keeper.is_made.wait()
-        await self.publisher.run(self.folder.policy.trust)
+        await self.publisher.run(self.policies.policy.trust)
 
     async def _refresh(self) -> None:
         """Take a newer policy into force; a broken one changes nothing and is said."""
         while True:
             await asyncio.sleep(self.config.policy.refresh_s)
             try:
-                policy = await asyncio.to_thread(self.folder.refresh)
-            except UsageError as exc:
+                if self.renewal is not None:
+                    await asyncio.to_thread(self.renewal.renew, self.clock.now())
+                policy = await asyncio.to_thread(self.policies.refresh)
+            except FabricError as exc:
                 self.metrics.policy_refused()
                 _log.error("policy: %s", exc)
                 continue
@@ -126,7 +131,7 @@ class _Process:
             await asyncio.sleep(_COUNT_S)
 
     def _ready(self) -> Mapping[str, str | None]:
-        policy = self.folder.policy
+        policy = self.policies.policy
         is_expired = self.clock.now() >= policy.expires
         return {
             "policy": "policy has expired; publish a newer version" if is_expired else None,
@@ -141,8 +146,11 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
     part = config.authority
     part.folder.mkdir(parents=True, exist_ok=True)
     signers = decode_verifier_keys(_secret(part.verifier_key, "authority.verifier_key"))
-    folder = PolicyFolder(config.policy.folder, copy=part.folder / _POLICY_COPY)
-    check_keys(folder.load(), signers)
+    renewal = renewal_of(config)
+    if renewal is not None:
+        renewal.renew(datetime.now(UTC))
+    policies = open_repository(config.policy, config.tls.ca)
+    check_keys(policies.load(), signers)
     async with contextlib.AsyncExitStack() as stack:
         ledger = LedgerThread(Ledger(part.folder / _LEDGER))
         stack.callback(ledger.close)
@@ -159,12 +167,12 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
         keeper = Keeper(
             _admin_of(config),
             ledger,
-            lambda: folder.policy,
+            lambda: policies.policy,
             now=clock.now,
             replication_factor=part.replication_factor,
         )
         parts = Parts(
-            policy=lambda: folder.policy,
+            policy=lambda: policies.policy,
             clock=clock,
             ledger=ledger,
             publisher=publisher,
@@ -174,10 +182,17 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             lifetime_s=part.result_lifetime_s,
             noticed=metrics.notice,
         )
-        routes = Routes(Authority(parts), parts.policy, clock=clock, metrics=metrics)
+        routes = Routes(
+            Authority(parts),
+            parts.policy,
+            clock=clock,
+            metrics=metrics,
+            repository=policy_files(config),
+        )
         process = _Process(
             config=config,
-            folder=folder,
+            policies=policies,
+            renewal=renewal,
             clock=clock,
             ledger=ledger,
             keeper=keeper,
@@ -186,8 +201,14 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             metrics=metrics,
             signers=signers,
         )
-        process._took(folder.policy)
+        process._took(policies.policy)
         yield process
+
+
+def policy_files(config: AuthorityConfig) -> Path | None:
+    """The folder that is served as the policy repository; None when another serves it."""
+    where = config.policy.repository
+    return where if isinstance(where, Path) else None
 
 
 def check_keys(policy: Policy, signers: tuple[SigningKey, ...]) -> None:
@@ -198,6 +219,20 @@ def check_keys(policy: Policy, signers: tuple[SigningKey, ...]) -> None:
             "authority.verifier_key: its keys are not the policy's trust.verifier.keys;"
             " publish a policy with these keys, or use the key file that belongs to it"
         )
+
+
+def renewal_of(config: AuthorityConfig) -> Renewal | None:
+    """The key that keeps the policy's timestamp fresh, if this authority has it."""
+    part, where = config.authority, config.policy.repository
+    if part.timestamp_key is None:
+        return None
+    if not isinstance(where, Path):
+        raise ConfigInvalid(
+            "authority.timestamp_key: needs the repository itself; let policy.repository name"
+            " its folder"
+        )
+    signer = decode_signer(_secret(part.timestamp_key, "authority.timestamp_key"))
+    return Renewal(where, signer, valid_s=part.timestamp_valid_s)
 
 
 def _log_of(config: AuthorityConfig) -> KafkaLog:

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 
 from fabric.demo.layout import OTHER, PUBLIC, SECRET, SOURCE_NAME, Host, Layout
 
-_POLICY = '[policy]\nfolder = "{folder}"\nrefresh_s = 1\n'
+
+def _policy(layout: Layout, repository: object, state: str = "state/policy") -> str:
+    return f"""[policy]
+root = "{layout.anchor}"
+repository = "{repository}"
+state = "{state}"
+refresh_s = 1"""
 
 
 def authority_toml(layout: Layout, broker: str) -> str:
@@ -19,6 +25,7 @@ verifier_key = "{layout.pki / "verifier.keys"}"
 issuing_certificate = "{layout.pki / "svid-ca.pem"}"
 issuing_key = "{layout.pki / "svid-ca.key"}"
 replication_factor = 1
+timestamp_key = "{layout.pki / "policy" / "online.pem"}"
 [tls]
 certificate = "{certificate}"
 key = "{key}"
@@ -30,7 +37,7 @@ key = "{admin_key}"
 bootstrap = ["{layout.gateway}"]
 [broker]
 bootstrap = ["{broker}"]
-{_POLICY.format(folder=layout.policy)}
+{_policy(layout, layout.repository)}
 [web]
 listen = "127.0.0.1:{layout.authority_web_port}"
 """
@@ -50,7 +57,7 @@ key = "{key}"
 ca = "{layout.ca}"
 [broker]
 bootstrap = ["{broker}"]
-{_POLICY.format(folder=layout.policy)}
+{_policy(layout, f"{layout.authority}/policy", "policy")}
 [web]
 listen = "127.0.0.1:{layout.gateway_web_port}"
 """
@@ -79,7 +86,7 @@ listen = "127.0.0.1:{host.web_port}"
 changes_max = 1000
 linger_s = 0.02
 silence_s = 10
-{_POLICY.format(folder=layout.policy)}
+{_policy(layout, f"{layout.authority}/policy")}
 {parts}
 """
 

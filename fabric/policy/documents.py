@@ -1,4 +1,4 @@
-"""The documents of a policy folder as they are written: shapes, types and bounds.
+"""The documents of a policy as they are written: shapes, types and bounds.
 
 One document is one YAML file. What a document says of itself is checked here;
 what documents say of each other is checked in `check`.
@@ -110,7 +110,7 @@ def _domain(text: str) -> str:
 def _path(text: str) -> str:
     """A path inside the folder, read as a key of the files and never opened."""
     if text.startswith("/") or ".." in text.split("/") or not text.isprintable():
-        raise Malformed("must be a path inside the policy folder")
+        raise Malformed("must be a path inside the policy")
     return text
 
 
@@ -179,8 +179,6 @@ class TrustDocument(Document):
 class PolicyDocument(Document):
     """policy.yaml"""
 
-    version: Version
-    expires: Instant
     trust: TrustDocument
 
 

@@ -1,4 +1,4 @@
-"""From the files of a policy folder to a Policy, or to one clear refusal.
+"""From the files of a policy to a Policy, or to one clear refusal.
 
 Holding a Policy proves that its documents parsed and fit each other. Expired
 approvals and an expired policy still load, because old records are verified
@@ -7,6 +7,7 @@ against them; decisions refuse them.
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
 from cryptography import x509
 
@@ -37,12 +38,14 @@ _DATASET = re.compile(r"datasets/([^/]+)/([^/]+)\.yaml")
 _CERTIFICATES_MAX = 1_000
 
 
-def load(files: Mapping[str, bytes]) -> Policy:
+def load(files: Mapping[str, bytes], *, version: int, expires: datetime) -> Policy:
     """Read and check a policy.
 
     Args:
-        files: content by POSIX path relative to the policy folder; every YAML file must
+        files: content by POSIX path relative to its root; every YAML file must
             be one that the folder's format knows, others are read when named.
+        version: of the signed repository that the files come from.
+        expires: when the first of its signatures ends, aware UTC.
 
     Raises:
         UsageError: POLICY_INVALID, `<file>: <key>: cause and remedy`.
@@ -67,8 +70,8 @@ def load(files: Mapping[str, bytes]) -> Policy:
         )
     check.check_datasets(datasets)
     return Policy(
-        version=head.version,
-        expires=head.expires,
+        version=version,
+        expires=expires,
         levels=levels,
         rules=rules,
         suites=suites,

@@ -6,8 +6,7 @@ import pytest
 
 from fabric.model.errors import Reason, UsageError
 from fabric.policy.check import FLOORS
-from fabric.policy.load import load
-from tests.fakes.policy_files import READER, SENDER, documents, files
+from tests.fakes.policy_files import READER, SENDER, documents, files, load
 
 RESIDENTS = "datasets/G01/residents.yaml"
 WARDS = "datasets/G01/wards.yaml"
