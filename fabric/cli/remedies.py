@@ -18,7 +18,7 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.NOT_READY: "wait some seconds; if it stays, see the process's log and its /readyz",
     Reason.MEMBERS_STALE: "check that the authority runs: its heartbeat is late",
     Reason.RESULT_UNKNOWN: "wait; if it stays, see the gateway's /readyz: it lags behind",
-    Reason.POLICY_NEWER: "wait for the policy's refresh; if it stays, see why the repository does not reach this host",
+    Reason.POLICY_NEWER: "wait for the refresh; if it stays, see why no newer policy comes here",
     Reason.EPOCH_START_MISSING: "check that the sender's agent runs and writes its grants topic",
     Reason.GRANT_MISSING: (
         "check that the sender's agent runs (it grants to late readers) and that the policy names"

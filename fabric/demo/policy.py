@@ -186,7 +186,11 @@ class PolicyWriter:
         return int(self._approvals[str(host.id)]["number"])
 
     def publish(self) -> int:
-        """Sign and publish: what was written takes effect at the next refresh; its version."""
+        """Sign and publish: what was written takes effect at the next refresh; its version.
+
+        The authority's persons set the floor of each new dataset where its label is.
+        """
+        self._write("floors.yaml", {"floors": self._labels()})
         signers = {
             name: keys.open_signer(str(self._keys / f"{name}.pem"))
             for name in (*_PERSONS, _AGENCY, _ONLINE)
@@ -196,6 +200,13 @@ class PolicyWriter:
             sign(self._workspace, signers[name], now)
         online = OnlineKeys(snapshot=signers[_ONLINE], timestamp=signers[_ONLINE])
         return publish(self._workspace, online, now).version
+
+    def _labels(self) -> dict[str, str]:
+        labels = {}
+        for path in sorted((self._folder / "datasets").glob("*/*.yaml")):
+            name = f"{path.parent.name}/{path.stem}"
+            labels[name] = str(yaml.safe_load(path.read_text())["label"])
+        return labels
 
     def _write(self, name: str, document: Any) -> None:
         path = self._folder / name

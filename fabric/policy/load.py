@@ -29,6 +29,8 @@ from fabric.policy.documents import (
     read_document,
     read_documents,
 )
+from fabric.policy.floors import FILE as FLOORS
+from fabric.policy.floors import RELEASE, check_floor, read_floors, read_releases
 from fabric.policy.types import Approval, Dataset, LevelRule, Policy, SuiteRule, Trust
 
 _POLICY, _LEVELS, _SUITES = "policy.yaml", "levels.yaml", "suites.yaml"
@@ -58,6 +60,8 @@ def load(files: Mapping[str, bytes], *, version: int, expires: datetime) -> Poli
     agencies = _agencies(files)
     approvals = _approvals(files)
     check.check_approvals(approvals, levels, agencies)
+    floors = read_floors(_file(files, FLOORS), levels)
+    releases = read_releases(files, levels)
     datasets = _datasets(files)
     for file, dataset in datasets.items():
         check.check_dataset(
@@ -68,6 +72,7 @@ def load(files: Mapping[str, bytes], *, version: int, expires: datetime) -> Poli
             suites=suites,
             agencies=agencies,
         )
+        check_floor(file, dataset, levels=levels, floors=floors, releases=releases)
     check.check_datasets(datasets)
     return Policy(
         version=version,
@@ -79,6 +84,8 @@ def load(files: Mapping[str, bytes], *, version: int, expires: datetime) -> Poli
         approvals={approval.host: approval for approval in approvals.values()},
         datasets={str(dataset.topic): dataset for dataset in datasets.values()},
         trust=_trust(files, head.trust),
+        floors=floors,
+        releases=releases,
     )
 
 
@@ -87,11 +94,11 @@ def _check_bounds(files: Mapping[str, bytes]) -> None:
         raise invalid("policy", "files", f"are more than {POLICY_FILES_MAX}; remove old ones")
     if sum(len(data) for data in files.values()) > POLICY_BYTES_MAX:
         raise invalid("policy", "files", f"are more than {POLICY_BYTES_MAX} bytes together")
-    known = {_POLICY, _LEVELS, _SUITES}
+    known = {_POLICY, _LEVELS, _SUITES, FLOORS}
     for file, data in sorted(files.items()):
         if len(data) > POLICY_FILE_BYTES_MAX:
             raise invalid(file, "size", f"is more than {POLICY_FILE_BYTES_MAX} bytes")
-        is_ours = any(shape.fullmatch(file) for shape in (_AGENCY, _APPROVAL, _DATASET))
+        is_ours = any(shape.fullmatch(file) for shape in (_AGENCY, _APPROVAL, _DATASET, RELEASE))
         if file.endswith((".yaml", ".yml")) and file not in known and not is_ours:
             raise invalid(file, "path", "is no document of a policy; move or remove it")
 
@@ -176,7 +183,7 @@ def _datasets(files: Mapping[str, bytes]) -> dict[str, Dataset]:
         datasets[file] = Dataset(
             topic=topic,
             label=item.label,
-            schema=_schema(files, file, item),
+            schema=_schema(files, file, item, match[1]),
             suite=item.suite,
             partitions=item.partitions,
             salt=item.salt,
@@ -192,7 +199,10 @@ def _datasets(files: Mapping[str, bytes]) -> dict[str, Dataset]:
     return datasets
 
 
-def _schema(files: Mapping[str, bytes], file: str, item: DatasetDocument) -> RowSchema:
+def _schema(files: Mapping[str, bytes], file: str, item: DatasetDocument, agency: str) -> RowSchema:
+    if not item.schema_.startswith(f"schemas/{agency}/"):
+        # Whoever signs a schema shapes the dataset: it must be the same agency.
+        raise invalid(file, "schema", f"must lie below schemas/{agency}/, which its agency signs")
     text = _file(files, item.schema_, asked_by=f"{file}: schema")
     try:
         return RowSchema.parse(text, item.key)

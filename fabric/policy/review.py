@@ -9,6 +9,7 @@ from datetime import datetime
 from fabric.model.names import Topic
 from fabric.policy.compatible import why_not
 from fabric.policy.documents import invalid
+from fabric.policy.floors import check_kept, name_of
 from fabric.policy.types import Policy
 
 
@@ -33,6 +34,14 @@ def review(before: Policy | None, after: Policy, now: datetime) -> None:
         problem = why_not(known[file].schema, dataset.schema) if file in known else None
         if problem is not None:
             raise invalid(file, "schema", problem)
+    if before is not None:
+        check_kept(
+            before.floors,
+            after.floors,
+            levels=after.levels,
+            releases=after.releases,
+            datasets=frozenset(name_of(item.topic) for item in after.datasets.values()),
+        )
 
 
 def _file(topic: Topic) -> str:

@@ -5,7 +5,7 @@ were parsed and checked against each other. Nothing here decides anything.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from fabric.model.label import Label, Levels
@@ -131,6 +131,8 @@ class Policy:
         version: rises with every change.
         expires: after it protected work stops.
         datasets: by topic name.
+        floors: the lowest label of each dataset, by `agency/dataset`.
+        releases: the label to which a dataset may sink below its floor, by the same name.
     """
 
     version: int
@@ -142,6 +144,8 @@ class Policy:
     approvals: Mapping[HostId, Approval]
     datasets: Mapping[str, Dataset]
     trust: Trust
+    floors: Mapping[str, Label] = field(default_factory=dict)
+    releases: Mapping[str, Label] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Policy(version={self.version}, datasets={len(self.datasets)})"

@@ -175,6 +175,7 @@ class Site:
                 },
             ],
             "suites.yaml": [{"id": n, "status": "approved"} for n in ("classic", "hybrid")],
+            "floors.yaml": {"floors": {"G01/notes": "secret+personal-data", "G01/wards": "public"}},
             "agencies/G01.yaml": {"name": "Registry"},
             "agencies/G02.yaml": {"name": "Health"},
             "datasets/G01/notes.yaml": {

@@ -118,6 +118,7 @@ def documents() -> dict[str, Any]:
             {"id": "classic", "status": "approved"},
             {"id": "hybrid", "status": "approved"},
         ],
+        "floors.yaml": {"floors": {"G01/residents": "secret+personal-data", "G01/wards": "public"}},
         "agencies/G01.yaml": {"name": "Registry"},
         "agencies/G02.yaml": {"name": "Health"},
         "agencies/G03.yaml": {"name": "Statistics"},

@@ -150,7 +150,9 @@ listen = "127.0.0.1:{web}"
     agency = f"T{os.urandom(4).hex().upper()}"
     documents[f"agencies/{agency}.yaml"] = {"name": "Test"}
     schema = f"schemas/{agency}/residents.avsc"
+    floors = documents["floors.yaml"]["floors"]
     for name in ("residents", "wards"):
+        floors[f"{agency}/{name}"] = floors.pop(f"G01/{name}")
         moved = documents.pop(f"datasets/G01/{name}.yaml")
         documents[f"datasets/{agency}/{name}.yaml"] = moved | {"schema": schema}
     return Site(
