@@ -25,16 +25,26 @@ _NAMED = "NAME=FILE.pub"
 
 @app.command()
 def key(
-    path: Annotated[Path, typer.Argument(help="new file; its public half is FILE.pub")],
-    kind: Annotated[str, typer.Option(help="ed25519 or ml-dsa-65")] = "ed25519",
+    where: Annotated[str, typer.Argument(help="new file, or pkcs11: URI of a token and a label")],
+    kind: Annotated[str, typer.Option(help="ed25519; ml-dsa-65 (file), ecdsa-p384 (token)")] = (
+        "ed25519"
+    ),
 ) -> None:
-    """Make a key that signs policies; keep FILE, hand out FILE.pub."""
-    from fabric.repository import keys
+    """Make a key that signs policies, and beside it NAME.pub to hand out."""
+    from fabric.repository import keys, token
 
-    if kind not in keys.KINDS:
-        raise ConfigInvalid(f"--kind: must be one of {', '.join(keys.KINDS)}")
-    made = keys.make_key(path, kind)
-    typer.echo(f"wrote {path} (keep it secret) and {path}.pub (key {made.keyid[:16]})")
+    is_token = where.startswith(token.SCHEME)
+    kinds = token.KINDS if is_token else keys.KINDS
+    if kind not in kinds:
+        raise ConfigInvalid(f"--kind: must be one of {', '.join(sorted(kinds))}")
+    if is_token:
+        found = token.TokenKey.parse(where)
+        public = Path(f"{found.label}.pub")
+        keys.write_public(public, token.make_token_key(found, kind).public_key)
+    else:
+        keys.make_key(Path(where), kind)
+        public = Path(f"{where}.pub")
+    typer.echo(f"wrote {public}: hand it out; the private half stays where it was made")
 
 
 @app.command()

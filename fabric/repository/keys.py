@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from fabric.model.errors import ConfigInvalid, PeerError, Reason
+from fabric.repository import token
 
 KINDS: Mapping[str, Callable[[], Any]] = {
     "ed25519": Ed25519PrivateKey.generate,
@@ -100,6 +101,8 @@ def open_signer(where: str) -> Signer:
     Raises:
         ConfigInvalid: the key cannot be used; says why.
     """
+    if where.startswith(token.SCHEME):
+        return token.TokenSigner(token.TokenKey.parse(where))
     path = Path(where)
     try:
         data = path.read_bytes()
