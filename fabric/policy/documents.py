@@ -6,7 +6,7 @@ what documents say of each other is checked in `check`.
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -182,6 +182,17 @@ class PolicyDocument(Document):
     trust: TrustDocument
 
 
+class BasisDocument(Document):
+    """A place in the law behind a rule."""
+
+    act: Text
+    place: Text
+    says: Text
+    since: date | None
+    until: date | None
+    inference: bool
+
+
 class LevelDocument(Document):
     """One entry of levels.yaml."""
 
@@ -195,6 +206,7 @@ class LevelDocument(Document):
     coding: Literal["zstd", "none"]
     padding: bool
     citation: Text
+    basis: Annotated[tuple[BasisDocument, ...], _AsTuple, Field(max_length=64)] = ()
 
 
 class SuiteDocument(Document):

@@ -31,7 +31,7 @@ from fabric.policy.documents import (
 )
 from fabric.policy.floors import FILE as FLOORS
 from fabric.policy.floors import RELEASE, check_floor, read_floors, read_releases
-from fabric.policy.types import Approval, Dataset, LevelRule, Policy, SuiteRule, Trust
+from fabric.policy.types import Approval, Basis, Dataset, LevelRule, Policy, SuiteRule, Trust
 
 _POLICY, _LEVELS, _SUITES = "policy.yaml", "levels.yaml", "suites.yaml"
 _AGENCY = re.compile(r"agencies/([^/]+)\.yaml")
@@ -131,6 +131,17 @@ def _rules(files: Mapping[str, bytes], suites: Mapping[str, SuiteRule]) -> dict[
             coding=item.coding,
             padding=item.padding,
             citation=item.citation,
+            basis=tuple(
+                Basis(
+                    act=place.act,
+                    place=place.place,
+                    says=place.says,
+                    since=place.since,
+                    until=place.until,
+                    is_inference=place.inference,
+                )
+                for place in item.basis
+            ),
         )
         for item in documents
     ]

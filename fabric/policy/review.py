@@ -22,6 +22,14 @@ def review(before: Policy | None, after: Policy, now: datetime) -> None:
     Raises:
         UsageError: POLICY_INVALID, `<file>: <key>: cause and remedy`.
     """
+    for rule in after.rules.values():
+        for place in rule.basis:
+            if place.until is not None and now.date() >= place.until:
+                raise invalid(
+                    "levels.yaml",
+                    f"{rule.name}.basis",
+                    f"{place.act}, {place.place}, ended on {place.until}; cite what replaced it",
+                )
     for host, approval in after.approvals.items():
         if now >= approval.not_after:
             raise invalid(
