@@ -116,6 +116,8 @@ class _Process:
 
     def _took(self, policy: Policy) -> None:
         self.metrics.policy(policy.version, policy.expires)
+        if policy.renew_by is not None:
+            self.metrics.signatures.set(policy.renew_by.timestamp())
         _log.info("policy version %d is in force", policy.version)
 
     async def _count(self) -> None:

@@ -45,12 +45,14 @@ class SignedPolicy:
     Attributes:
         version: of the snapshot: rises whenever anything signed changes.
         expires: when the first of the roles ends.
+        renew_by: the same without the timestamp, which no person signs.
         files: what must be found under each path.
         versions: of every role.
     """
 
     version: int
     expires: datetime
+    renew_by: datetime
     files: Mapping[str, TargetFile]
     versions: Mapping[str, int]
 
@@ -92,6 +94,7 @@ def verify(roots: Sequence[bytes], metadata: Mapping[str, bytes]) -> SignedPolic
         return SignedPolicy(
             version=snapshot.version,
             expires=min(item.expires for item in signed.values()),
+            renew_by=min(item.expires for item in signed.values() if item is not timestamp),
             files=_files(holders),
             versions={name: item.version for name, item in signed.items()},
         )

@@ -153,6 +153,7 @@ class Policy:
         expires: after it protected work stops.
         datasets: by topic name.
         floors: the lowest label of each dataset, by `agency/dataset`.
+        renew_by: end of the first signature that a person must renew; None when not known.
         releases: the label to which a dataset may sink below its floor, by the same name.
     """
 
@@ -167,6 +168,7 @@ class Policy:
     trust: Trust
     floors: Mapping[str, Label] = field(default_factory=dict)
     releases: Mapping[str, Label] = field(default_factory=dict)
+    renew_by: datetime | None = None
 
     def __repr__(self) -> str:
         return f"Policy(version={self.version}, datasets={len(self.datasets)})"

@@ -67,6 +67,7 @@ class Held:
         signed = verify(roots, metadata)
         taken = {path: signed.take(path, files.get(path, b"")) for path in signed.files}
         policy = load(taken, version=signed.version, expires=signed.expires)
+        policy = replace_fields(policy, renew_by=signed.renew_by)
         return cls(roots=roots, metadata=metadata, files=taken, signed=signed, policy=policy)
 
 

@@ -51,6 +51,13 @@ def test_other_bytes_than_the_signed_ones_are_not_taken(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.BAD_SIGNATURE
 
 
+def test_what_persons_must_renew_is_told_without_the_timestamp(tmp_path: Path) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    ends = {"timestamp": now + timedelta(days=1), "approvals": now + timedelta(days=2)}
+    found = looked(built(tmp_path, lambda r: r.ends.update(ends)))
+    assert (found.expires, found.renew_by) == (ends["timestamp"], ends["approvals"])
+
+
 @pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets", "agency-G01"])
 def test_the_end_is_that_of_the_first_role_that_ends(tmp_path: Path, role: str) -> None:
     end = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
