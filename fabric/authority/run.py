@@ -102,9 +102,9 @@ class _Process:
         while True:
             await asyncio.sleep(self.config.policy.refresh_s)
             try:
-                if self.renewal is not None:
-                    await asyncio.to_thread(self.renewal.renew, self.clock.now())
-                policy = await asyncio.to_thread(self.policies.refresh)
+                policy = await asyncio.to_thread(
+                    look, self.policies, self.renewal, self.clock.now()
+                )
             except FabricError as exc:
                 self.metrics.policy_refused()
                 _log.error("policy: %s", exc)
@@ -148,11 +148,10 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
     part = config.authority
     part.folder.mkdir(parents=True, exist_ok=True)
     signers = decode_verifier_keys(_secret(part.verifier_key, "authority.verifier_key"))
-    renewal = renewal_of(config)
-    if renewal is not None:
-        renewal.renew(datetime.now(UTC))
-    policies = open_repository(config.policy, config.tls.ca)
-    check_keys(policies.load(), signers)
+    policies, renewal = open_repository(config.policy, config.tls.ca), renewal_of(config)
+    policies.load()
+    look(policies, renewal, datetime.now(UTC))
+    check_keys(policies.policy, signers)
     async with contextlib.AsyncExitStack() as stack:
         ledger = LedgerThread(Ledger(part.folder / _LEDGER))
         stack.callback(ledger.close)
@@ -205,6 +204,13 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
         )
         process._took(policies.policy)
         yield process
+
+
+def look(policies: PolicyRepository, renewal: Renewal | None, now: datetime) -> Policy | None:
+    """Renew the timestamp when it is due, then take what is new; as PolicyRepository.refresh."""
+    if renewal is not None:
+        renewal.renew(now, policies.timestamp)
+    return policies.refresh()
 
 
 def policy_files(config: AuthorityConfig) -> Path | None:

@@ -51,7 +51,8 @@ def key(
 def init(
     workspace: Folder,
     person: Annotated[list[str], typer.Option(help=f"{_NAMED}, twice or more")],
-    online: Annotated[Path, typer.Option(help="FILE.pub of the authority's service")],
+    snapshot: Annotated[Path, typer.Option(help="FILE.pub of whoever publishes")],
+    timestamp: Annotated[Path, typer.Option(help="FILE.pub of the authority's machine")],
     agency: Annotated[list[str] | None, typer.Option(help="CODE=FILE.pub")] = None,
 ) -> None:
     """Begin a workspace: who signs what. Then put documents below source/ and sign."""
@@ -65,7 +66,9 @@ def init(
     agencies = {code: read_public(Path(file)) for code, file in map(_named, agency or [])}
     if len(persons) < 2:
         raise ConfigInvalid("--person: name two persons or more; nobody decides alone")
-    text = roster.first_roster(persons, read_public(online), agencies)
+    text = roster.first_roster(
+        persons, agencies, snapshot=read_public(snapshot), timestamp=read_public(timestamp)
+    )
     roster.Roster.parse(text)
     (workspace / "source").mkdir(parents=True, exist_ok=True)
     path.write_bytes(text)

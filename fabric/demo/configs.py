@@ -25,7 +25,7 @@ verifier_key = "{layout.pki / "verifier.keys"}"
 issuing_certificate = "{layout.pki / "svid-ca.pem"}"
 issuing_key = "{layout.pki / "svid-ca.key"}"
 replication_factor = 1
-timestamp_key = "{layout.pki / "policy" / "online.pem"}"
+timestamp_key = "{layout.pki / "policy" / "timestamp.pem"}"
 [tls]
 certificate = "{certificate}"
 key = "{key}"

@@ -60,7 +60,7 @@ LEVELS = [
 
 
 _PERSONS = ("an", "binh")
-_ONLINE = "online"
+_SNAPSHOT, _TIMESTAMP = "snapshot", "timestamp"
 _AGENCY = "G01"
 
 
@@ -107,10 +107,15 @@ class PolicyWriter:
         self._keys.mkdir(parents=True, exist_ok=True)
         made = {
             name: keys.make_key(self._keys / f"{name}.pem")
-            for name in (*_PERSONS, _ONLINE, _AGENCY)
+            for name in (*_PERSONS, _AGENCY, _SNAPSHOT, _TIMESTAMP)
         }
         persons = {name: made[name] for name in _PERSONS}
-        text = roster.first_roster(persons, made[_ONLINE], {_AGENCY: made[_AGENCY]})
+        text = roster.first_roster(
+            persons,
+            {_AGENCY: made[_AGENCY]},
+            snapshot=made[_SNAPSHOT],
+            timestamp=made[_TIMESTAMP],
+        )
         (self._workspace.folder / roster.FILE).write_bytes(text)
 
     def _write_datasets(self) -> None:
@@ -193,12 +198,12 @@ class PolicyWriter:
         self._write("floors.yaml", {"floors": self._labels()})
         signers = {
             name: keys.open_signer(str(self._keys / f"{name}.pem"))
-            for name in (*_PERSONS, _AGENCY, _ONLINE)
+            for name in (*_PERSONS, _AGENCY, _SNAPSHOT, _TIMESTAMP)
         }
         now = datetime.now(UTC)
         for name in (*_PERSONS, _AGENCY):
             sign(self._workspace, signers[name], now)
-        online = OnlineKeys(snapshot=signers[_ONLINE], timestamp=signers[_ONLINE])
+        online = OnlineKeys(snapshot=signers[_SNAPSHOT], timestamp=signers[_TIMESTAMP])
         return publish(self._workspace, online, now).version
 
     def _labels(self) -> dict[str, str]:

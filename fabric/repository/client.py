@@ -92,6 +92,13 @@ class PolicyRepository:
             raise UnavailableError(Reason.NOT_READY, "policy is not loaded yet")
         return self._held.policy
 
+    @property
+    def timestamp(self) -> bytes:
+        """The timestamp under which the policy is in force; raises as `policy`."""
+        _ = self.policy
+        assert self._held is not None
+        return self._held.metadata[roles.TIMESTAMP]
+
     def load(self) -> Policy:
         """Take the repository's policy, or the last good copy when it gives none.
 

@@ -116,14 +116,19 @@ class Roster:
 
 
 def first_roster(
-    persons: Mapping[str, SSlibKey], online: SSlibKey, agencies: Mapping[str, SSlibKey]
+    persons: Mapping[str, SSlibKey],
+    agencies: Mapping[str, SSlibKey],
+    *,
+    snapshot: SSlibKey,
+    timestamp: SSlibKey,
 ) -> bytes:
     """A roles.yaml to begin with: the persons hold every two-person role together.
 
     Args:
         persons: at least two, by name.
-        online: signs snapshots and timestamps.
         agencies: each agency's own key by code.
+        snapshot: of whoever publishes.
+        timestamp: of the authority's machine, and of nothing else.
     """
 
     def role(names: Iterable[str], threshold: int, days: int = _DAYS_DEFAULT) -> dict[str, Any]:
@@ -131,11 +136,11 @@ def first_roster(
 
     both = {name: role(persons, 2) for name in sorted(roles.TWO_PERSONS)}
     lone = {
-        name: role(["online"], 1, _DAYS.get(name, _DAYS_DEFAULT))
+        name: role([name], 1, _DAYS.get(name, _DAYS_DEFAULT))
         for name in (roles.SNAPSHOT, roles.TIMESTAMP)
     }
     own = {roles.agency_role(code): role([roles.agency_role(code)], 1) for code in agencies}
-    keys = {**persons, "online": online}
+    keys = {**persons, roles.SNAPSHOT: snapshot, roles.TIMESTAMP: timestamp}
     keys |= {roles.agency_role(code): key for code, key in agencies.items()}
     document = {
         "keys": {name: public_fields(key) for name, key in keys.items()},

@@ -102,7 +102,7 @@ def stage(workspace: Workspace, now: datetime, *, renewed: frozenset[str] = froz
         role.version = last.version + 1 if last is not None else 1
         role.expires = (now + roster.valid(name)).replace(microsecond=0)
         waits = before.get(name)
-        if waits is not None and _says(waits.signed, role):
+        if waits is not None and _says(waits.signed, role) and waits.signed.expires <= role.expires:
             staged[name] = waits
         elif (
             last is None
@@ -127,7 +127,7 @@ def _holds(name: str, published: Published, roles_wanted: Mapping[str, Role]) ->
 
 def _says(signed: Role, wanted: Role) -> bool:
     """Whether what is staged says what is wanted, so that its signatures stay good."""
-    return signed.version == wanted.version and _content(signed) == _content(wanted)
+    return {**signed.to_dict(), "expires": ""} == {**wanted.to_dict(), "expires": ""}
 
 
 def wanted(roster: Roster, files: Mapping[str, bytes]) -> dict[str, Role]:

@@ -30,11 +30,17 @@ class Renewal:
     signer: Signer = field(repr=False)
     valid_s: float
 
-    def renew(self, now: datetime) -> bool:
+    def renew(self, now: datetime, known: bytes) -> bool:
         """Sign anew when half of the time is over; whether it did. Blocks.
+
+        Args:
+            known: the timestamp under which our own policy is in force. Another one is left
+                alone: it may be an old one that somebody put back, and our signature would
+                make it fresh. If it is newer, the next refresh takes it.
 
         Raises:
             ConfigInvalid: the repository is missing, or the key is not the one it names.
+            PeerError: the repository is not what was signed.
         """
         with locked(self.folder):
             published = read_published(self.folder)
@@ -43,6 +49,9 @@ class Renewal:
                 raise ConfigInvalid(
                     f"{self.folder}: holds no policy yet; publish one: fabric policy publish"
                 )
+            if published.metadata[roles.TIMESTAMP] != known:
+                return False
+            published.verified()
             left = (timestamp.expires - now).total_seconds()
             if left > self.valid_s / 2:
                 return False

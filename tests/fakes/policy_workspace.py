@@ -11,7 +11,7 @@ from tests.fakes.policy_files import documents, files
 from tests.fakes.policy_repository import key
 
 SIGNERS = ("an", "binh", "agency-G01")
-ONLINE = OnlineKeys(snapshot=key("online"), timestamp=key("online"))
+ONLINE = OnlineKeys(snapshot=key("snapshot"), timestamp=key("timestamp"))
 
 
 def live_files() -> dict[str, bytes]:
@@ -32,7 +32,12 @@ def make_workspace(folder: Path, content: Mapping[str, bytes] | None = None) -> 
         path.write_bytes(data)
     persons = {name: key(name).public_key for name in ("an", "binh")}
     agencies = {"G01": key("agency-G01").public_key}
-    text = first_roster(persons, key("online").public_key, agencies)
+    text = first_roster(
+        persons,
+        agencies,
+        snapshot=key("snapshot").public_key,
+        timestamp=key("timestamp").public_key,
+    )
     (workspace.folder / FILE).write_bytes(text)
     return workspace
 

@@ -8,13 +8,14 @@ from tests.fakes.policy_workspace import live_files, make_workspace, publish_all
 
 def begun(fabric, folder: Path) -> Path:
     """Keys of everybody and a workspace with documents."""
-    for name in ("an", "binh", "online", "g01"):
+    for name in ("an", "binh", "snapshot", "timestamp", "g01"):
         assert fabric("policy", "key", folder / f"{name}.pem").code == 0
     workspace = folder / "workspace"
     done = fabric(
         "policy", "init", workspace,
         "--person", f"an={folder}/an.pem.pub", "--person", f"binh={folder}/binh.pem.pub",
-        "--online", folder / "online.pem.pub", "--agency", f"G01={folder}/g01.pem.pub",
+        "--snapshot", folder / "snapshot.pem.pub",
+        "--timestamp", folder / "timestamp.pem.pub", "--agency", f"G01={folder}/g01.pem.pub",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "fabric policy check" in done.out
@@ -26,10 +27,9 @@ def begun(fabric, folder: Path) -> Path:
 
 
 def published(fabric, folder: Path, workspace: Path):
-    online = folder / "online.pem"
     return fabric(
-        "policy", "publish", workspace, "--snapshot-key", online, "--timestamp-key", online,
-        "-o", "json",
+        "policy", "publish", workspace, "--snapshot-key", folder / "snapshot.pem",
+        "--timestamp-key", folder / "timestamp.pem", "-o", "json",
     )  # fmt: skip
 
 
@@ -76,11 +76,12 @@ def test_wrong_source_is_refused_before_anybody_signs(fabric, tmp_path: Path) ->
 
 
 def test_one_person_is_not_enough_to_begin(fabric, tmp_path: Path) -> None:
-    for name in ("an", "online"):
+    for name in ("an", "snapshot", "timestamp"):
         fabric("policy", "key", tmp_path / f"{name}.pem")
     done = fabric(
         "policy", "init", tmp_path / "w", "--person", f"an={tmp_path}/an.pem.pub",
-        "--online", tmp_path / "online.pem.pub",
+        "--snapshot", tmp_path / "snapshot.pem.pub",
+        "--timestamp", tmp_path / "timestamp.pem.pub",
     )  # fmt: skip
     assert done.code == 2
     assert "two persons" in done.err
@@ -91,7 +92,8 @@ def test_workspace_is_not_begun_twice(fabric, tmp_path: Path) -> None:
     done = fabric(
         "policy", "init", workspace,
         "--person", f"an={tmp_path}/an.pem.pub", "--person", f"binh={tmp_path}/binh.pem.pub",
-        "--online", tmp_path / "online.pem.pub",
+        "--snapshot", tmp_path / "snapshot.pem.pub",
+        "--timestamp", tmp_path / "timestamp.pem.pub",
     )  # fmt: skip
     assert done.code == 2
     assert "is there already" in done.err

@@ -124,10 +124,10 @@ def test_key_of_another_role_cannot_sign_snapshot_or_timestamp(workspace: Worksp
         sign(workspace, key(name), NOW)
     wrong = key("mallory")
     assert "snapshot's key" in refusal(
-        workspace, keys=OnlineKeys(snapshot=wrong, timestamp=key("online"))
+        workspace, keys=OnlineKeys(snapshot=wrong, timestamp=key("timestamp"))
     )
     assert "timestamp's key" in refusal(
-        workspace, keys=OnlineKeys(snapshot=key("online"), timestamp=wrong)
+        workspace, keys=OnlineKeys(snapshot=key("snapshot"), timestamp=wrong)
     )
 
 

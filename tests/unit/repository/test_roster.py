@@ -13,7 +13,12 @@ from tests.fakes.policy_repository import key
 
 def document() -> dict[str, Any]:
     persons = {name: key(name).public_key for name in ("an", "binh")}
-    text = first_roster(persons, key("online").public_key, {"G01": key("agency-G01").public_key})
+    text = first_roster(
+        persons,
+        {"G01": key("agency-G01").public_key},
+        snapshot=key("snapshot").public_key,
+        timestamp=key("timestamp").public_key,
+    )
     found: dict[str, Any] = yaml.safe_load(text)
     return found
 
@@ -45,7 +50,7 @@ def test_delegations_carry_only_the_delegated_keys() -> None:
     found = Roster.parse(json.dumps(document()).encode()).delegations()
     assert found.roles is not None
     assert set(found.roles) == {"approvals", "releases", "agency-G01"}
-    assert key("online").public_key.keyid not in found.keys
+    assert key("timestamp").public_key.keyid not in found.keys
     assert found.roles["agency-G01"].paths == ["datasets/G01/*", "schemas/G01/*"]
 
 

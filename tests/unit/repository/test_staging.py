@@ -1,6 +1,7 @@
 """Signatures are collected one at a time, and hold only for what the source still says."""
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,20 @@ def test_renewal_stages_the_roles_of_the_key_though_nothing_changed(tmp_path: Pa
     assert (found.role, found.version, found.missing) == ("agency-G01", 2, [])
     again = sign(workspace, key("agency-G01"), NOW, renew=True)
     assert [item.version for item in again] == [2]
+
+
+def test_end_that_is_later_than_the_role_allows_is_not_signed(tmp_path: Path) -> None:
+    """The staged file comes from another machine: only what roles.yaml says is signed."""
+    workspace = make_workspace(tmp_path)
+    sign(workspace, key("an"), NOW)
+    path = workspace.staged / "targets.json"
+    document = json.loads(path.read_bytes())
+    document["signed"]["expires"] = "2099-01-01T00:00:00Z"
+    path.write_text(json.dumps(document))
+    sign(workspace, key("binh"), NOW)
+    staged = read_staged(workspace)["targets"]
+    assert staged.signed.expires < NOW + timedelta(days=366)
+    assert list(staged.signatures) == [key("binh").public_key.keyid]
 
 
 def test_key_of_nobody_signs_nothing(tmp_path: Path) -> None:

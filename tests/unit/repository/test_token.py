@@ -89,7 +89,8 @@ def test_person_whose_key_is_on_a_token_signs_a_policy(folder: Path, kind: str) 
     persons = {"an": read_public(folder / "an.pub"), "binh": key("binh").public_key}
     workspace = make_workspace(folder)
     agencies = {"G01": key("agency-G01").public_key}
-    text = first_roster(persons, key("online").public_key, agencies)
+    online = {name: key(name).public_key for name in ("snapshot", "timestamp")}
+    text = first_roster(persons, agencies, **online)
     (workspace.folder / FILE).write_bytes(text)
     done = policy(folder, "sign", workspace.folder, "--key", uri(folder, "an"))
     assert done.returncode == 0, done.stderr
