@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
-from fabric.config_file import absolute, explain, read_toml
+from fabric.config_audit import AuditConfig, ReceiptsConfig
+from fabric.config_file import explain, read
+from fabric.config_keys import KeysConfig
 from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.limits import (
     BLOCK_BYTES_MAX,
@@ -26,6 +28,7 @@ from fabric.model.limits import (
 from fabric.model.names import HostId, Topic, part
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=BaseModel)
 _LIST_MAX = 1_000
 _RESULT_LIFETIME_S_MAX = 24 * 3600
 
@@ -172,9 +175,15 @@ class GatewayAddresses(Bootstrap):
 
 
 class TpmConfig(Section):
-    """How to reach the TPM, in tpm2-tss's words, for example `device:/dev/tpmrm0`."""
+    """How to reach the TPM, in tpm2-tss's words, for example `device:/dev/tpmrm0`.
+
+    Attributes:
+        event_log: firmware's log of this boot, shown to the authority when it attests;
+            Linux has it in /sys/kernel/security/tpm0/binary_bios_measurements.
+    """
 
     tcti: _Text = "device:/dev/tpmrm0"
+    event_log: Path | None = None
 
 
 class BlockConfig(Section):
@@ -243,12 +252,14 @@ class GatewayPart(Section):
         listen: for producers.
         advertised: every live gateway as producers reach it, this one among them.
         side_listen: for the refusal log (HTTPS).
+        folder: its audit log; each gateway has its own.
         heartbeat_interval_s: how often the authority's heartbeat is due, seconds.
     """
 
     listen: _Address
     advertised: tuple[_Address, ...] = Field(min_length=1, max_length=_LIST_MAX)
     side_listen: _Address
+    folder: Path = Path("state")
     heartbeat_interval_s: float = Field(default=HEARTBEAT_INTERVAL_S, ge=0.1, le=60)
 
 
@@ -306,12 +317,12 @@ class _File(BaseSettings):
             ConfigInvalid: the message names the file, the key and the remedy.
         """
         try:
-            config = cls(**read_toml(path))
+            config = cls(**read(path))
         except ValidationError as exc:
             raise ConfigInvalid(f"{path}: {explain(exc)}") from None
         except SettingsError as exc:
             raise ConfigInvalid(f"{path}: a FABRIC_ variable of the environment {exc}") from None
-        return absolute(config, path.absolute().parent)
+        return _absolute(config, path.absolute().parent)
 
 
 class AgentConfig(_File):
@@ -324,9 +335,12 @@ class AgentConfig(_File):
     gateway: GatewayAddresses
     broker: Bootstrap
     tpm: TpmConfig = TpmConfig()
+    keys: KeysConfig = KeysConfig()
     web: WebConfig = WebConfig()
     block: BlockConfig = BlockConfig()
     outbox: Outbox = Outbox()
+    audit: AuditConfig = AuditConfig()
+    receipts: ReceiptsConfig = ReceiptsConfig()
     capture: tuple[Capture, ...] = Field(default=(), max_length=_LIST_MAX)
     apply: tuple[Apply, ...] = Field(default=(), max_length=_LIST_MAX)
 
@@ -349,6 +363,7 @@ class GatewayConfig(_File):
     broker: Bootstrap
     policy: PolicyConfig
     web: WebConfig = WebConfig()
+    audit: AuditConfig = AuditConfig()
 
 
 class AuthorityConfig(_File):
@@ -361,3 +376,21 @@ class AuthorityConfig(_File):
     broker: Bootstrap
     policy: PolicyConfig
     web: WebConfig = WebConfig()
+    audit: AuditConfig = AuditConfig()
+
+
+def _absolute(model: _M, base: Path) -> _M:
+    """The same settings with every relative path below `base`."""
+    changed: dict[str, Any] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, Path):
+            changed[name] = base / value
+        elif isinstance(value, BaseModel):
+            changed[name] = _absolute(value, base)
+        elif isinstance(value, tuple):
+            parts = (_absolute(v, base) if isinstance(v, BaseModel) else v for v in value)
+            changed[name] = value if isinstance(value, Address) else tuple(parts)
+        elif name == "url" and getattr(model, "kind", "") == "sqlite":
+            changed[name] = f"sqlite:///{base / value.removeprefix('sqlite:///')}"
+    return model.model_copy(update=changed)

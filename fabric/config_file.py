@@ -1,20 +1,23 @@
-"""One settings file: read within bounds, explained when wrong, its paths made absolute."""
+"""Read a TOML file of settings, and say what is wrong with it without showing a value."""
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from fabric.model.errors import ConfigInvalid
 
-_M = TypeVar("_M", bound=BaseModel)
 _CONFIG_BYTES_MAX = 1024 * 1024
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The file's tables; raises ConfigInvalid."""
+def read(path: Path) -> dict[str, Any]:
+    """The file's content, nothing of it checked.
+
+    Raises:
+        ConfigInvalid: it is no readable TOML file; the message names it and the remedy.
+    """
     try:
         if path.stat().st_size > _CONFIG_BYTES_MAX:
             raise ConfigInvalid(f"{path}: is larger than {_CONFIG_BYTES_MAX} bytes")
@@ -41,21 +44,3 @@ def explain(error: ValidationError) -> str:
         message = item["msg"].removeprefix("Value error, ")
         lines.append(f"{key}: {remedies.get(item['type'], message)}")
     return "; ".join(lines)
-
-
-def absolute(model: _M, base: Path) -> _M:
-    """The same settings with every relative path below `base`."""
-    changed: dict[str, Any] = {}
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        if isinstance(value, Path):
-            changed[name] = base / value
-        elif isinstance(value, BaseModel):
-            changed[name] = absolute(value, base)
-        elif type(value) is tuple:  # an address is a named tuple and stays whole
-            changed[name] = tuple(
-                absolute(item, base) if isinstance(item, BaseModel) else item for item in value
-            )
-        elif name == "url" and getattr(model, "kind", "") == "sqlite":
-            changed[name] = f"sqlite:///{base / value.removeprefix('sqlite:///')}"
-    return model.model_copy(update=changed)

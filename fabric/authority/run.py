@@ -11,6 +11,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from fabric.attest.audit_chain import Link
+from fabric.attest.audit_head import Head, head_record
 from fabric.attest.keys import SigningKey
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
@@ -20,6 +22,7 @@ from fabric.authority.routes import Routes
 from fabric.authority.service import Authority, Parts
 from fabric.config import AuthorityConfig
 from fabric.kafka.admin import AdminTls, KafkaAdmin
+from fabric.kafka.heads import publish_heads
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import AGENT_STATES, AuthorityMetrics
 from fabric.model.errors import ConfigInvalid, FabricError
@@ -29,7 +32,7 @@ from fabric.ports import Clock
 from fabric.repository.client import PolicyRepository, open_repository
 from fabric.repository.keys import decode_signer
 from fabric.repository.timestamp import Renewal
-from fabric.store.audit import FileAudit
+from fabric.store.audit import Bounds, FileAudit
 from fabric.store.clock import SystemClock
 from fabric.tls import certificate_end, client_context, server_context
 from fabric.web.listener import Listener
@@ -66,6 +69,8 @@ class _Process:
     routes: Routes
     metrics: AuthorityMetrics
     signers: tuple[SigningKey, ...]
+    log: KafkaLog
+    audit: FileAudit
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`; the first that fails ends all."""
@@ -95,7 +100,21 @@ class _Process:
 
     async def _publish(self) -> None:
         await self.keeper.is_made.wait()
-        await self.publisher.run(self.policies.policy.trust)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.publisher.run(self.policies.policy.trust))
+            group.create_task(
+                publish_heads(
+                    self.log,
+                    self.audit,
+                    self._sign_head,
+                    interval_s=self.config.audit.head_interval_s,
+                    unsigned=self.metrics.audit_unsigned,
+                )
+            )
+
+    def _sign_head(self, link: Link) -> tuple[bytes, bytes]:
+        head = Head(component=AUTHORITY, link=link, at=self.clock.now())
+        return head_record(head, self.signers)
 
     async def _refresh(self) -> None:
         """Take a newer policy into force; a broken one changes nothing and is said."""
@@ -148,18 +167,16 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
     part = config.authority
     part.folder.mkdir(parents=True, exist_ok=True)
     signers = decode_verifier_keys(_secret(part.verifier_key, "authority.verifier_key"))
-    policies, renewal = open_repository(config.policy, config.tls.ca), renewal_of(config)
-    policies.load()
-    look(policies, renewal, datetime.now(UTC))
-    check_keys(policies.policy, signers)
+    policies, renewal = _opened_policy(config, signers)
     async with contextlib.AsyncExitStack() as stack:
         ledger = LedgerThread(Ledger(part.folder / _LEDGER))
         stack.callback(ledger.close)
         clock = SystemClock(await ledger.do(Ledger.newest))
         metrics = AuthorityMetrics()
         metrics.certificate(certificate_end(config.tls.certificate))
-        audit = FileAudit(part.folder / _AUDIT, clock, failed=metrics.audit_failed)
+        audit = _audit_of(config, clock, metrics)
         stack.callback(audit.close)
+        audit.write("authority_started", {"listen": str(part.listen)})
         log = _log_of(config)
         stack.push_async_callback(log.close)
         publisher = Publisher(
@@ -201,9 +218,33 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             routes=routes,
             metrics=metrics,
             signers=signers,
+            log=log,
+            audit=audit,
         )
         process._took(policies.policy)
         yield process
+
+
+def _opened_policy(
+    config: AuthorityConfig, signers: tuple[SigningKey, ...]
+) -> tuple[PolicyRepository, Renewal | None]:
+    """The policy in force, its timestamp renewed when that is due, also after a long stop."""
+    policies, renewal = open_repository(config.policy, config.tls.ca), renewal_of(config)
+    policies.load()
+    if renewal is not None and renewal.renew(datetime.now(UTC), policies.timestamp):
+        policies.load()
+    check_keys(policies.policy, signers)
+    return policies, renewal
+
+
+def _audit_of(config: AuthorityConfig, clock: Clock, metrics: AuthorityMetrics) -> FileAudit:
+    limits = config.audit
+    return FileAudit(
+        config.authority.folder / _AUDIT,
+        clock,
+        failed=metrics.audit_failed,
+        bounds=Bounds(file_bytes_max=limits.file_bytes_max, files_max=limits.files_max),
+    )
 
 
 def look(policies: PolicyRepository, renewal: Renewal | None, now: datetime) -> Policy | None:

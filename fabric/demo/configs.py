@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from fabric.demo.layout import OTHER, PUBLIC, SECRET, SOURCE_NAME, Host, Layout
 
+_AUDIT = "[audit]\nhead_interval_s = 2\n"
+
 
 def _policy(layout: Layout, repository: object, state: str = "state/policy") -> str:
     return f"""[policy]
@@ -38,6 +40,7 @@ bootstrap = ["{layout.gateway}"]
 [broker]
 bootstrap = ["{broker}"]
 {_policy(layout, layout.repository)}
+{_AUDIT}
 [web]
 listen = "127.0.0.1:{layout.authority_web_port}"
 """
@@ -58,6 +61,7 @@ ca = "{layout.ca}"
 [broker]
 bootstrap = ["{broker}"]
 {_policy(layout, f"{layout.authority}/policy", "policy")}
+{_AUDIT}
 [web]
 listen = "127.0.0.1:{layout.gateway_web_port}"
 """
@@ -87,6 +91,7 @@ changes_max = 1000
 linger_s = 0.0
 silence_s = 10
 {_policy(layout, f"{layout.authority}/policy")}
+{_AUDIT}
 {parts}
 """
 

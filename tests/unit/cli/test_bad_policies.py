@@ -36,10 +36,10 @@ def level(name: str, **fields: Any) -> Callable[[Source], None]:
     return edit
 
 
-def suite(at: int, status: str) -> Callable[[Source], None]:
+def suite(at: int, status: str, **fields: Any) -> Callable[[Source], None]:
     def edit(source: Source) -> None:
         suites = yaml.safe_load(source["suites.yaml"])
-        suites[at]["status"] = status
+        suites[at] |= {"status": status, **fields}
         source["suites.yaml"] = yaml.safe_dump(suites).encode()
 
     return edit
@@ -104,7 +104,10 @@ BAD: dict[str, tuple[Callable[[Source], None], str]] = {
         doc(RESIDENTS, suite="classic"),
         f"{RESIDENTS}: suite: must be one of its level's",
     ),
-    "suite that is deprecated": (suite(1, "deprecated"), f"{RESIDENTS}: suite: is not approved"),
+    "suite that is deprecated": (
+        suite(1, "deprecated", until="2026-08-01T00:00:00Z"),
+        f"{RESIDENTS}: suite: is not approved",
+    ),
     "suite that is refused": (suite(0, "refused"), "confidential.suites: classic is refused"),
     "approval that has ended": (
         doc(APPROVAL, not_after="2026-08-02T00:00:00Z"),
