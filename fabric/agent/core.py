@@ -8,6 +8,7 @@ supervised alone.
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import ssl
 from collections.abc import Callable, Coroutine
@@ -17,6 +18,7 @@ from fabric import tls
 from fabric.agent.attesting import PART as ATTESTATION
 from fabric.agent.attesting import Attesting, Hooks
 from fabric.agent.auditing import open_audit, publish_host_heads
+from fabric.agent.heads import Told
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.parts import apply_partition, publisher, run_publisher, source_tables
@@ -33,18 +35,25 @@ from fabric.database.registry import open_sink, open_source
 from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import KafkaLog, check_extension
 from fabric.metrics import AgentMetrics
-from fabric.model.errors import ConfigInvalid, FabricError, Reason, UsageError
-from fabric.model.limits import RESULT_HEADS_MAX
+from fabric.model.errors import (
+    ConfigInvalid,
+    FabricError,
+    Reason,
+    UnavailableError,
+    UsageError,
+)
 from fabric.model.names import Topic
 from fabric.ports import ChangeSource, KeyStore, Tpm
+from fabric.repository.client import open_repository
+from fabric.repository.waiting import first_policy
 from fabric.store.clock import SystemClock
 from fabric.store.file_keys import FileKeys
-from fabric.store.policy_folder import PolicyFolder
 from fabric.store.tpm_keys import TpmKeys
 from fabric.web.authority import AuthorityClient
 from fabric.web.refusals import RefusalsClient
 from fabric.web.server import serving
 
+_log = logging.getLogger(__name__)
 Spawn = Callable[[Coroutine[object, object, None]], object]
 
 _OUTBOX_TABLE = "outbox"
@@ -67,7 +76,7 @@ class Core:
         self._stop = asyncio.Event()
         self._captures: list[asyncio.Event] = []
         self._grants: set[Topic] = set()
-        self._heads_told = 0
+        self._told = Told()
         self._host: Host | None = None
         self._log: KafkaLog | None = None
         self._outbox: SqliteOutbox | None = None
@@ -83,8 +92,8 @@ class Core:
         config = self._config
         self._folder.mkdir(parents=True, exist_ok=True)
         stack.callback(os.close, _lock(self._folder / "agent.lock"))
-        self._policies = PolicyFolder(config.policy.folder, copy=self._folder / "policy.copy")
-        policy = await asyncio.to_thread(self._policies.load)
+        self._policies = open_repository(config.policy, config.tls.ca)
+        policy = await first_policy(self._policies)
         self._clock = SystemClock()
         self._metrics = AgentMetrics([*policy.rules.values()])
         self._audit = audit = open_audit(config, self._clock, self._metrics)
@@ -122,18 +131,8 @@ class Core:
         )
 
     def _heads(self) -> tuple[bytes, ...]:
-        """Hashes of every stream's head; of very many, another part each time."""
         topics = {topic for capture in self._config.capture for topic in capture.tables.values()}
-        topics |= {*self._config.outbox.topics}
-        found = [
-            item.head.hash
-            for topic in sorted(topics, key=str)
-            for item in self.identity.state.heads(topic).values()
-            if item.head is not None
-        ]
-        first = self._heads_told % max(1, len(found))
-        self._heads_told += RESULT_HEADS_MAX
-        return tuple([*found[first:], *found[:first]][:RESULT_HEADS_MAX])
+        return self._told.next(self.identity.state, topics | {*self._config.outbox.topics})
 
     def _attested(self, result: Result) -> None:
         self._telemetry.attested(result)
@@ -327,6 +326,9 @@ class Core:
                 if policy is not None:
                     self._view.take_policy(policy)
                     self._telemetry.approved(policy, self._config.agent.host)
+                self.board.show("policy", self._policy_reason())
+            except UnavailableError as exc:  # the policy in force holds until it ends
+                _log.warning("policy: %s", exc)
                 self.board.show("policy", self._policy_reason())
             except FabricError as exc:
                 self._metrics.policy_refused()
