@@ -52,7 +52,7 @@ from fabric.seal.grant import KIND, parse_grant
 from fabric.seal.record import kind_of
 
 _OUT = Path(__file__).parent / "out"
-_VICTIMS = Topic.parse("secret.G02.notes")
+_VICTIMS = Topic.parse("secret.G01.victims")
 _START_S_MAX = 90.0
 _AFTER_S, _AFTER_HIDDEN_S = 2.0, 5.5
 _FRESH_S = 1.0
@@ -145,8 +145,7 @@ class Trials:
             "consumers": ["G01/registry"],
             "schema_id": 4,
         }
-        (folder / "datasets/G02").mkdir()
-        (folder / "datasets/G02/notes.yaml").write_text(yaml.safe_dump(notes, sort_keys=False))
+        (folder / "datasets/G01/victims.yaml").write_text(yaml.safe_dump(notes, sort_keys=False))
         self.world.policy.publish()
 
     def _replace_parts(self) -> None:
