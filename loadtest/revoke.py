@@ -123,7 +123,9 @@ class Trials:
         self.folder.chmod(0o755)
         wish = Wish(folder=self.folder / "world", source="sqlite", target="sqlite")
         self.world = build(wish, Teller())
-        self._switches = {name: self.folder / f"hide-{name}" for name in ("sender", "gateway")}
+        self._switches = {
+            name: self.folder / f"hide-{name}" for name in ("sender", "gateway", "victim")
+        }
         try:
             self.world.layout.hosts.pop("C")
             self._write_dataset()
@@ -160,7 +162,7 @@ class Trials:
             tcti = self.world.machines[letter].tpm.tcti
             broker = self.world.broker.address
             host.config.write_text(configs.agent_toml(layout, host, broker, tcti, outbox))
-            switch = str(self._switches["sender"] if letter == "A" else self.folder / "never")
+            switch = str(self._switches["sender" if letter == "A" else "victim"])
             arguments = ("host", str(host.config), switch, str(topic))
             name = f"agent {letter}"
             parts[letter] = _Hiding(name, "agent", host.config, host.web, arguments=arguments)
@@ -200,8 +202,10 @@ class Trials:
         fetching = Fetching(self.world.papers("B"), self.world.broker.address, str(OTHER))
         try:
             await_that(lambda: fetching.last is not None, "VICTIM to fetch", wait_s=_START_S_MAX)
-            if hide is not None:
-                self._switches[hide].touch()
+            # A victim that does not look goes on sending: what is measured is who stops it.
+            for name in ("victim", hide):
+                if name is not None:
+                    self._switches[name].touch()
             began = time.time()
             asyncio.run(revoke(self._authority, Scope.parse(str(victim)), "a trial"))
             self._rest(_AFTER_S if hide is None else _AFTER_HIDDEN_S)
