@@ -71,7 +71,7 @@ class SealedReader:
         place = str(self._topic)
         cluster, topic_id = await self._host.log.identity(place)
         self._machine = m.ReadMachine(
-            self._host.view.me, m.Log(cluster=cluster, topic_id=topic_id), await self._states()
+            m.Log(cluster=cluster, topic_id=topic_id), await self._states()
         )
         first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
@@ -112,7 +112,11 @@ class SealedReader:
             return _Looked(first=refused, second=None)
         envelope = verified.envelope
         came = m.Came(
-            offset=record.offset, header=envelope.header, digest=envelope.hash, start=start
+            offset=record.offset,
+            header=envelope.header,
+            digest=envelope.hash,
+            start=start,
+            before_join=start is not None and self._book.is_before_join(start, view.members),
         )
         second = second or await self._open(verified, start)
         if isinstance(second, m.Opened):
@@ -140,7 +144,7 @@ class SealedReader:
             return None
         try:
             secret = self._book.secret(
-                start, self._host.identity.keyring.hpke, self._host.view.members
+                start, self._host.identity.keyring.hpke, self._host.view.door
             )
         except FabricError as exc:
             return m.NotOpened(reason=exc.reason)

@@ -14,13 +14,22 @@ from fabric.policy.types import Dataset, Policy
 from fabric.seal.suites import suite_of
 
 
+def named(policy: Policy, dataset: Dataset, members: Members) -> frozenset[HostId]:
+    """Every consumer that the policy approves or the members know, attested or not."""
+    known = {*policy.approvals, *members.hosts}
+    return frozenset(host for host in known if decide.is_named(dataset, host))
+
+
 def choose(
-    policy: Policy, dataset: Dataset, members: Members, *, me: HostId, now: datetime
+    policy: Policy, dataset: Dataset, members: Members, *, me: HostId | None, now: datetime
 ) -> tuple[Wanted, Mapping[HostId, PublicKey]]:
     """Everyone who may read `dataset` at `now`, with the key to wrap to; the sender too.
 
     Named consumer, clearance, effective level, and attested now: all of them, or a
     reason why not.
+
+    Args:
+        me: the sender, who need not be a consumer; None for a custodian, who must be.
     """
     keys: dict[HostId, PublicKey] = {}
     refused: dict[HostId, Reason] = {}
@@ -42,7 +51,7 @@ def choose(
 
 
 def _key(
-    policy: Policy, dataset: Dataset, result: Result, *, me: HostId, now: datetime
+    policy: Policy, dataset: Dataset, result: Result, *, me: HostId | None, now: datetime
 ) -> PublicKey:
     if result.host != me:  # the sender holds its own data in the clear anyway
         why = decide.read(policy, dataset, standing(result), now)
