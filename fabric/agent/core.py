@@ -16,6 +16,7 @@ from pathlib import Path
 from fabric import tls
 from fabric.agent.attesting import PART as ATTESTATION
 from fabric.agent.attesting import Attesting, Hooks
+from fabric.agent.custody import Custody
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.parts import apply_partition, publisher, run_publisher, source_tables
@@ -270,7 +271,12 @@ class Core:
             self.board.show(part, None)
             await self._view.follow_grants(host.log, topic)
 
+        async def keep() -> None:
+            self.board.show(f"custody {topic}", None)
+            await Custody(host, topic).run()
+
         self._supervise(part, run)
+        self._supervise(f"custody {topic}", keep)
 
     # Running
 

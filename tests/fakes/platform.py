@@ -156,6 +156,7 @@ class Platform:
         self.verifier = Verifier()
         self.clock = ManualClock()
         self.log = IdentifiedLog()
+        self.log.now = self.clock.now
         self.members = Members(self.verifier.trust)
         self.notices = 0
         self.policy = Policy(
