@@ -20,7 +20,6 @@ from fabric.model.limits import (
     BLOCK_BYTES_MAX,
     BLOCK_CHANGES_MAX,
     HEARTBEAT_INTERVAL_S,
-    LINGER_S_DEFAULT,
     POLICY_REFRESH_S,
     SILENCE_INTERVAL_S,
 )
@@ -168,12 +167,14 @@ class TpmConfig(Section):
 class BlockConfig(Section):
     """When a block is full: changes, plaintext bytes, seconds since its first change.
 
+    `linger_s`: how long a change waits for others. With 0 it waits only while the stream's
+    last block is on its way, which is best for latency; more makes blocks larger and fewer.
     `silence_s`: an empty block is sent after so many seconds without one.
     """
 
-    changes_max: int = Field(default=1_000, ge=1, le=BLOCK_CHANGES_MAX)
-    bytes_max: int = Field(default=400_000, ge=1_024, le=BLOCK_BYTES_MAX)
-    linger_s: float = Field(default=LINGER_S_DEFAULT, ge=0, le=60)
+    changes_max: int = Field(default=4_000, ge=1, le=BLOCK_CHANGES_MAX)
+    bytes_max: int = Field(default=500_000, ge=1_024, le=BLOCK_BYTES_MAX)
+    linger_s: float = Field(default=0.0, ge=0, le=60)
     silence_s: float = Field(default=SILENCE_INTERVAL_S, ge=0.1, le=SILENCE_INTERVAL_S)
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol
 
+from fabric.agent.aside import aside
 from fabric.agent.epoch_machine import Why
 from fabric.agent.epochs import Epoch, Epochs
 from fabric.agent.host import Host
@@ -30,6 +31,7 @@ from fabric.seal.epoch import Head
 from fabric.seal.sealing import Link, Packed, Sealed, Stamp, prepare, seal, seal_packed
 from fabric.store.state import StreamHead
 
+_SHORT_CHANGES_MAX = 64
 _HANDED_OVER_S = 0.001
 """Long enough for the log to write a block to its socket."""
 
@@ -202,8 +204,9 @@ class SealedLane:
             work = partial(seal_packed, packed)
         else:
             work = partial(seal, block, self._schema)
-        sealed = await asyncio.to_thread(
-            work, epoch=epoch.sealing, link=link, stamp=stamp, signers=signers
+        sealed = await aside(
+            partial(work, epoch=epoch.sealing, link=link, stamp=stamp, signers=signers),
+            is_short=block.count <= _SHORT_CHANGES_MAX,
         )
         self._host.telemetry.sealing_took(
             self._topic, dataset.suite, self._host.clock.monotonic() - began

@@ -7,10 +7,12 @@ applied; judging and applying go strictly in order, as the read machine says.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from fabric.admit.reader import admit_read
 from fabric.admit.view import Place
 from fabric.agent import read_machine as m
+from fabric.agent.aside import aside
 from fabric.agent.host import BlockTarget, Host
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import Stream
@@ -21,7 +23,8 @@ from fabric.seal.opening import open_
 from fabric.seal.secret import EpochSecret
 from fabric.seal.verify import VerifiedEnvelope
 
-_AHEAD_MAX = 6
+_AHEAD_MAX = 3
+_SHORT_BYTES_MAX = 16 * 1024
 _PAUSE_S = 1.0
 _LAG_S = 10.0
 
@@ -105,7 +108,10 @@ class SealedReader:
     async def _look(self, record: Record) -> _Looked:
         view, began = self._host.view, self._host.clock.monotonic()
         try:
-            verified, second = await asyncio.to_thread(self._admit, record)
+            verified, second = await aside(
+                partial(self._admit, record),
+                is_short=len(record.value or b"") <= _SHORT_BYTES_MAX,
+            )
             start = self._book.start(verified.envelope.header.start_hash, view.members)
         except FabricError as exc:
             refused = m.Refused(offset=record.offset, reason=exc.reason)

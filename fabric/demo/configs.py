@@ -77,7 +77,7 @@ tcti = "{tcti}"
 listen = "127.0.0.1:{host.web_port}"
 [block]
 changes_max = 1000
-linger_s = 0.02
+linger_s = 0.0
 silence_s = 10
 {_POLICY.format(folder=layout.policy)}
 {parts}

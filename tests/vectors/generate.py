@@ -176,6 +176,12 @@ def with_plain(plain: bytes, **changes: Any) -> bytes:
     return forge(padded=lambda _: framed(coded(plain)), **changes)
 
 
+def by_column(rows: list[Any]) -> dict[str, Any]:
+    """The rows of a datum, from docs/format.md section 4; no field of a note may be null."""
+    columns = {name: [row[name] for row in rows] for name in ("id", "text")}
+    return {"nulls": [], "rows": columns, "keys": {"id": []}}
+
+
 def datum(**changes: Any) -> bytes:
     """Avro bytes of the good block with one run changed behind pack's back."""
     from io import BytesIO
@@ -185,8 +191,8 @@ def datum(**changes: Any) -> bytes:
     good = block()
     run = {**blocks._run_datum(good.runs[0]), **changes.pop("run", {})}
     out = BytesIO()
-    value = {"runs": [run], "rows": good.runs[0].rows, "keys": [], **changes}
-    fastavro.schemaless_writer(out, NOTES.block_codec, value)
+    value = by_column(changes.pop("of", good.runs[0].rows))
+    fastavro.schemaless_writer(out, NOTES.block_codec, {"runs": [run], **value, **changes})
     return out.getvalue()
 
 
@@ -364,12 +370,12 @@ def block_unknown_operation() -> bytes:
 
 @vector("block", "4.2", reason=OPEN, comment="a run has no change")
 def block_empty_run() -> bytes:
-    return with_plain(datum(run={"count": 0}, rows=[]), change=setting(18, 0))
+    return with_plain(datum(run={"count": 0}, of=[]), change=setting(18, 0))
 
 
 @vector("block", "4.2", reason=OPEN, comment="a mark claims two changes")
 def block_mark_of_two() -> bytes:
-    return with_plain(datum(run={"op": 2, "count": 2}, rows=[]), change=setting(18, 2))
+    return with_plain(datum(run={"op": 2, "count": 2}, of=[]), change=setting(18, 2))
 
 
 @vector("block", "4.2", reason=OPEN, comment="an ordinal is 0")
@@ -385,6 +391,17 @@ def block_rows_missing() -> bytes:
 @vector("block", "4.2", reason=OPEN, comment="a row belongs to no run")
 def block_rows_left_over() -> bytes:
     return with_plain(datum(run={"count": 2}), change=setting(18, 2))
+
+
+@vector("block", "4.10", reason=OPEN, comment="a column is one value short")
+def block_column_short() -> bytes:
+    columns = by_column(block().runs[0].rows)["rows"]
+    return with_plain(datum(rows={**columns, "text": columns["text"][1:]}))
+
+
+@vector("block", "4.10", reason=OPEN, comment="nulls of a field that may not be null")
+def block_nulls_of_no_field() -> bytes:
+    return with_plain(datum(nulls=[[0]]))
 
 
 @vector("block", "4.3", reason=OPEN, comment="a change lies at the block's start")
