@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 from fabric.agent.attest_machine import (
@@ -27,6 +28,7 @@ from fabric.attest.messages import AttestRequest, Challenge, EnrolRequest
 from fabric.attest.result import Result, decode
 from fabric.model.errors import FabricError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
+from fabric.policy.types import Policy
 from fabric.ports import Tpm
 from fabric.store.clock import SystemClock
 from fabric.web.authority import AuthorityClient
@@ -143,12 +145,19 @@ class Attesting:
         if not self._identity.is_open:
             await self._in_thread(lambda: self._identity.create(challenge.pcrs))
             await self._in_thread(lambda: self._identity.state.put(_ENROLLED, b"1"))
-        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now()))
+        policy = self._view.policy
+        life = max((rule.result_lifetime_s for rule in policy.rules.values()), default=0)
+        keys = await self._in_thread(
+            lambda: self._identity.keys(self._clock.now(), timedelta(seconds=life))
+        )
         request = await self._in_thread(lambda: self._request(challenge))
         answer = await self._authority.attest(request)
         result = decode(answer.result, self._view.policy.trust)
         await self._in_thread(lambda: self._identity.take(answer.svid_pem, answer.result, keys))
         await self._in_thread(lambda: self._identity.keep_sealed(challenge.pcrs))
+        await self._in_thread(
+            lambda: self._identity.erase_keys(self._clock.now(), longest_retention(policy))
+        )
         self._clock.observe(result.issued)
         self._hooks.attested(result)
         self.ready.set()
@@ -184,6 +193,12 @@ class Attesting:
                 return await asyncio.to_thread(work)
         except TimeoutError as exc:
             raise UnavailableError(Reason.TPM_UNAVAILABLE, "TPM does not answer") from exc
+
+
+def longest_retention(policy: Policy) -> timedelta | None:
+    """How long the log keeps what it keeps longest; None when the policy names no dataset."""
+    kept = [dataset.retention_s for dataset in policy.datasets.values()]
+    return timedelta(seconds=max(kept)) if kept else None
 
 
 __all__ = ["PART", "Attesting"]

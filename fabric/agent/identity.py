@@ -7,7 +7,7 @@ open ones end when their peer ends them. Methods here block: run them in a threa
 
 import os
 import ssl
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import (
@@ -115,9 +115,13 @@ class Identity:
         self.keyring = Keyring(state.keys())
         self._state, self._sealed, self._key = state, sealed, key
 
-    def keys(self, now: datetime) -> KeySet:
-        """The set the next attestation binds; a new one when the newest is a day old."""
-        if self.keyring.is_due(now):
+    def keys(self, now: datetime, result_life: timedelta = timedelta()) -> KeySet:
+        """The set the next attestation binds; a new one before the newest is a day old.
+
+        Args:
+            result_life: how long the next result may live.
+        """
+        if self.keyring.is_due(now, result_life):
             fresh = generate(now)
             self.state.save_keys(to_records(fresh))
             self.keyring.add(fresh)
@@ -133,7 +137,14 @@ class Identity:
         _write(self._folder / CERTIFICATE, svid_pem, mode=0o644)
         self.state.put(_RESULT, result)
         self._load_context()
-        self.state.drop_keys(self.keyring.outdated())
+
+    def erase_keys(self, now: datetime, retention: timedelta | None) -> None:
+        """Erase signing keys a day old, and HPKE keys whose data the log no longer keeps.
+
+        Args:
+            retention: of the data kept longest; None keeps every HPKE key.
+        """
+        self.state.drop_keys(self.keyring.erase(now, retention))
 
     def last_result(self, trust: Trust) -> Result | None:
         """The newest result of an earlier life, perhaps over by now."""

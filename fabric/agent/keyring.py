@@ -1,9 +1,9 @@
 """The host's own keys: made here, bound by quotes, kept in the sealed state file.
 
-Signing and TLS keys live a day at most and HPKE keys rotate daily; old HPKE keys
-stay, because data sealed to them stay. Sets of signing keys are told apart by
-the thumbprints a result binds, so a block is always signed by the keys that the
-result it names speaks of.
+Signing and TLS keys live a day at most and are erased then; HPKE keys rotate daily,
+and old ones stay as long as data that were sealed to them, and are erased with
+those. Sets of signing keys are told apart by the thumbprints a result binds, so a
+block is always signed by the keys that the result it names speaks of.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use
 from fabric.attest.result import Result
 from fabric.model.errors import DeniedError, Reason
+from fabric.model.limits import EPOCH_AGE_S_MAX
 from fabric.seal.hpke import HpkeKey
 from fabric.seal.suites import Suite
 from fabric.store.state import KeyRecord
@@ -21,8 +22,9 @@ SIGN_ALGS = (Alg.ED25519, Alg.ML_DSA_65)
 TLS_ALG = Alg.ESP256
 KEMS = (Kem.X25519, Kem.MLKEM768_X25519)
 KEY_LIFE = timedelta(hours=20)
-"""When a set is replaced: below the 24 h that signing and TLS keys may live."""
-_SETS_KEPT = 3
+"""When a set is replaced, at the latest."""
+KEY_LIFE_MAX = timedelta(hours=24)
+"""How long signing and TLS keys live: no result that binds them ends later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +60,12 @@ def generate(now: datetime) -> KeySet:
 
 def to_records(keys: KeySet) -> list[KeyRecord]:
     """What the state file keeps of a set."""
-    stamp = int(keys.made.timestamp() * 1_000_000)
     found: list[KeyRecord] = []
     pairs = [(key.public, key.private_bytes()) for key in keys.signers]
     pairs += [(key.public, key.private_bytes()) for key in keys.hpke]
     for public, private in pairs:
         record = KeyRecord(
-            name=f"{stamp}/{public.use}/{int(public.alg)}",
+            name=_name(keys.made, public),
             kind=public.use.value,
             alg=int(public.alg),
             made=keys.made,
@@ -79,7 +80,7 @@ class Keyring:
 
     def __init__(self, records: Sequence[KeyRecord]) -> None:
         self._signing: dict[bytes, SigningKey] = {}
-        self._hpke: list[HpkeKey] = []
+        self._hpke: list[tuple[datetime, HpkeKey]] = []
         self._sets: list[KeySet] = []
         by_stamp: dict[str, list[KeyRecord]] = {}
         for record in records:
@@ -100,7 +101,7 @@ class Keyring:
         }
         whole = len(hpke) == len(KEMS) and len(rest) == len(SIGN_ALGS) + 1
         if not whole:  # signing keys were dropped: what the HPKE keys open is still ours
-            self._hpke.extend(hpke.values())
+            self._hpke.extend((records[0].made, key) for key in hpke.values())
             return
         self.add(
             KeySet(
@@ -114,7 +115,7 @@ class Keyring:
     def add(self, keys: KeySet) -> None:
         """Take a new set into use."""
         self._sets.append(keys)
-        self._hpke.extend(keys.hpke)
+        self._hpke.extend((keys.made, key) for key in keys.hpke)
         for key in keys.signing:
             self._signing[key.public.thumbprint] = key
 
@@ -123,14 +124,19 @@ class Keyring:
         """The set that the next attestation binds."""
         return self._sets[-1] if self._sets else None
 
-    def is_due(self, now: datetime) -> bool:
-        """Whether a new set is to be made before the next attestation."""
-        return self.newest is None or now - self.newest.made >= KEY_LIFE
+    def is_due(self, now: datetime, result_life: timedelta) -> bool:
+        """Whether a new set is to be made before the next attestation.
+
+        Args:
+            result_life: how long the next result may live; its keys must not outlive theirs.
+        """
+        life = min(KEY_LIFE, KEY_LIFE_MAX - result_life)
+        return self.newest is None or now - self.newest.made >= life
 
     @property
     def hpke(self) -> tuple[HpkeKey, ...]:
         """Every key that may open a wrap."""
-        return tuple(reversed(self._hpke))
+        return tuple(key for _, key in reversed(self._hpke))
 
     def signers(self, result: Result, suite: Suite) -> tuple[SigningKey, ...]:
         """The keys that a result binds, exactly the suite's, in its order.
@@ -147,12 +153,29 @@ class Keyring:
             raise DeniedError(Reason.NOT_ATTESTED, "current result does not bind our keys")
         return tuple(key for key in found if key is not None)
 
-    def outdated(self) -> list[str]:
-        """Names of signing and TLS keys of sets that no living result can bind."""
-        old = self._sets[:-_SETS_KEPT]
-        return [
-            record.name
-            for keys in old
-            for record in to_records(keys)
-            if record.kind != Use.HPKE.value
-        ]
+    def erase(self, now: datetime, retention: timedelta | None) -> list[str]:
+        """Forget keys whose time is over; the names of their records, to be erased too.
+
+        The newest set stays, also when it is old: the next attestation replaces it.
+
+        Args:
+            retention: of the data kept longest; None keeps every HPKE key.
+        """
+        old = [keys for keys in self._sets[:-1] if now - keys.made >= KEY_LIFE_MAX]
+        names = [_name(keys.made, key.public) for keys in old for key in keys.signers]
+        for keys in old:
+            self._sets.remove(keys)
+            for key in keys.signing:
+                self._signing.pop(key.public.thumbprint, None)
+        if retention is None:
+            return names
+        # Wrapped to until its set's end, for an epoch that takes blocks for another day.
+        keep = retention + KEY_LIFE_MAX + timedelta(seconds=EPOCH_AGE_S_MAX)
+        newest = self.newest.made if self.newest else now
+        over = [item for item in self._hpke if item[0] != newest and now - item[0] >= keep]
+        self._hpke = [item for item in self._hpke if item not in over]
+        return names + [_name(made, key.public) for made, key in over]
+
+
+def _name(made: datetime, public: PublicKey) -> str:
+    return f"{int(made.timestamp() * 1_000_000)}/{public.use}/{int(public.alg)}"
