@@ -247,17 +247,17 @@ class ReadMachine:
             offset=self._came.offset + 1,
             cluster=self._log.cluster,
             topic_id=self._log.topic_id,
-            incomplete=incomplete(self._lacks(before), rest.runs),
+            incomplete=self._joins(before)
+            or incomplete(before is not None and before.incomplete, rest.runs),
         )
         return Apply(block=rest, expected=before, new=new)
 
-    def _lacks(self, before: StreamState | None) -> bool:
-        """Whether rows may lack already: said before, or because the stream begins at a join."""
+    def _joins(self, before: StreamState | None) -> bool:
+        """Whether the stream begins here in its middle, because this host was named late."""
         assert self._came is not None
         assert self._came.start is not None
-        if before is not None and before.chain:
-            return before.incomplete
-        return is_join(self._came.header, self._came.start)
+        begins = before is None or not before.chain
+        return begins and is_join(self._came.header, self._came.start)
 
     def _not_opened(self, reason: Reason) -> Command:
         if class_of(reason) is ReasonClass.WAIT:
