@@ -121,9 +121,9 @@ def _check_rules(statement: _Statement, view: View, *, current: Result, now: dat
     dataset = decide.dataset_of(view.policy, str(statement.topic))
     if statement.label != dataset.label:
         raise DeniedError(Reason.LABEL_MISMATCH, "label is not the dataset's")
-    ask = decide.publish
-    if statement.kind == grant.KIND:  # history stays grantable when its suite is deprecated
-        ask = decide.accept if statement.writer == statement.sender else decide.custody
+    ask = decide.publish  # a new epoch seals; a grant hands on what an older one has sealed
+    if statement.kind == grant.KIND:
+        ask = decide.grant if statement.writer == statement.sender else decide.custody
     why = ask(view.policy, dataset, standing(current), suite=statement.suite, now=now)
     if why is not None:
         what = "grant" if statement.kind == grant.KIND else "open epochs"

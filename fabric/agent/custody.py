@@ -7,7 +7,6 @@ any time, so the part runs on every host that reads the topic and mostly sleeps.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from fabric.agent.custody_machine import CustodyMachine, Held
@@ -57,7 +56,7 @@ class Custody:
         sent = 0
         for suite in sorted({item.start.suite for item in starts}):
             mine = [item for item in starts if item.start.suite == suite]
-            sent += await self._grant(replace(dataset, suite=suite), result, mine, now)
+            sent += await self._grant(dataset, result, mine, now)
         return sent
 
     def _starts(self, dataset: Dataset, result: Result, now: datetime) -> list[VerifiedStart]:
@@ -75,9 +74,9 @@ class Custody:
     async def _grant(
         self, dataset: Dataset, result: Result, starts: Sequence[VerifiedStart], now: datetime
     ) -> int:
-        """Grant epochs of one suite, the dataset's as it is given here."""
-        view = self._host.view
-        wanted, keys = choose(view.policy, dataset, view.members, me=None, now=now)
+        """Grant epochs of one suite."""
+        view, suite = self._host.view, starts[0].start.suite
+        wanted, keys = choose(view.policy, dataset, view.members, me=None, now=now, suite=suite)
         due = self._machine.due(
             [self._held(item) for item in starts],
             wanted,

@@ -298,11 +298,10 @@ class Epochs:
     def _choose_for(self, dataset: Dataset, suite: str, result: Result) -> _Chosen:
         """Recipients of an epoch whose suite is no longer the dataset's; none, if it is refused."""
         view, now = self._host.view, self._host.clock.now()
-        why = decide.accept(view.policy, dataset, standing(result), suite=suite, now=now)
+        why = decide.grant(view.policy, dataset, standing(result), suite=suite, now=now)
         if why is not None:
             return Wanted(hosts={}, refused={}, retained=False, result_lifetime_s=0), {}
-        older = replace(dataset, suite=suite)
-        wanted, keys = choose(view.policy, older, view.members, me=view.me, now=now)
+        wanted, keys = choose(view.policy, dataset, view.members, me=view.me, now=now, suite=suite)
         return replace(wanted, named=self._named), keys
 
     async def _grant(self, kept: Kept, result: Result, keys: Mapping[HostId, PublicKey]) -> int:

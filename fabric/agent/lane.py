@@ -20,6 +20,7 @@ from fabric.agent.host import Host
 from fabric.agent.publish_machine import halve
 from fabric.agent.refusal_machine import Action, plan
 from fabric.agent.view import WorldView
+from fabric.attest.keys import are_at_hand
 from fabric.attest.result import Result, standing
 from fabric.model.block import Block
 from fabric.model.errors import DeniedError, FabricError, Malformed, Reason, UsageError
@@ -206,7 +207,7 @@ class SealedLane:
             work = partial(seal, block, self._schema)
         sealed = await aside(
             partial(work, epoch=epoch.sealing, link=link, stamp=stamp, signers=signers),
-            is_short=block.count <= _SHORT_CHANGES_MAX,
+            is_short=block.count <= _SHORT_CHANGES_MAX and are_at_hand(signers),
         )
         self._host.telemetry.sealing_took(
             self._topic, dataset.suite, self._host.clock.monotonic() - began

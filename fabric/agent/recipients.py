@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from fabric.agent.epoch_machine import Wanted
-from fabric.attest.keys import PublicKey, Use
+from fabric.attest.keys import Kem, PublicKey, Use
 from fabric.attest.members import Members
 from fabric.attest.result import Result, standing
 from fabric.model.errors import DeniedError, Reason
@@ -21,7 +21,13 @@ def named(policy: Policy, dataset: Dataset, members: Members) -> frozenset[HostI
 
 
 def choose(
-    policy: Policy, dataset: Dataset, members: Members, *, me: HostId | None, now: datetime
+    policy: Policy,
+    dataset: Dataset,
+    members: Members,
+    *,
+    me: HostId | None,
+    now: datetime,
+    suite: str | None = None,
 ) -> tuple[Wanted, Mapping[HostId, PublicKey]]:
     """Everyone who may read `dataset` at `now`, with the key to wrap to; the sender too.
 
@@ -30,7 +36,9 @@ def choose(
 
     Args:
         me: the sender, who need not be a consumer; None for a custodian, who must be.
+        suite: of the epoch to wrap; the dataset's own when None.
     """
+    kem = suite_of(dataset.suite if suite is None else suite).kem
     keys: dict[HostId, PublicKey] = {}
     refused: dict[HostId, Reason] = {}
     for host in members.hosts:
@@ -38,7 +46,9 @@ def choose(
             refused[host] = Reason.NOT_A_CONSUMER
             continue
         try:
-            keys[host] = _key(policy, dataset, members.current(host, now), me=me, now=now)
+            result = members.current(host, now)
+            _check(policy, dataset, result, me=me, now=now)
+            keys[host] = _key(result, kem)
         except DeniedError as exc:
             refused[host] = exc.reason
     wanted = Wanted(
@@ -50,14 +60,17 @@ def choose(
     return wanted, keys
 
 
-def _key(
+def _check(
     policy: Policy, dataset: Dataset, result: Result, *, me: HostId | None, now: datetime
-) -> PublicKey:
-    if result.host != me:  # the sender holds its own data in the clear anyway
-        why = decide.read(policy, dataset, standing(result), now)
-        if why is not None:
-            raise DeniedError(why, "host may not read this dataset")
-    kem = suite_of(dataset.suite).kem
+) -> None:
+    if result.host == me:  # the sender holds its own data in the clear anyway
+        return
+    why = decide.read(policy, dataset, standing(result), now)
+    if why is not None:
+        raise DeniedError(why, "host may not read this dataset")
+
+
+def _key(result: Result, kem: Kem) -> PublicKey:
     for key in result.keys:
         if key.use is Use.HPKE and key.alg == kem:
             return key

@@ -10,7 +10,7 @@ from dataclasses import fields as fields_of
 from datetime import datetime
 from itertools import pairwise
 
-from fabric.attest.keys import PublicKey, SigningKey, Use, of_use
+from fabric.attest.keys import PublicKey, Signer, Use, of_use
 from fabric.attest.result import Result
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason, UsageError
@@ -177,7 +177,7 @@ def start_epoch(
     secret: EpochSecret,
     recipients: Sequence[tuple[HostId, PublicKey]],
     *,
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> Started:
     """Open an epoch: wrap its secret for every recipient and sign the manifest once.
 
@@ -205,13 +205,14 @@ def wrap_start(
     """
     if draft.sender not in {host for host, _ in recipients}:
         raise UsageError(Reason.INTERNAL, "the sender must grant to itself")
-    ident = epoch_id(secret, draft.sender_id, str(draft.topic), draft.number)
+    kdf = suite_of(draft.suite).kdf
+    ident = epoch_id(secret, draft.sender_id, str(draft.topic), draft.number, kdf=kdf)
     terms = _start(draft, ident, ()).terms
     named, wraps = record.wrap_all(terms, secret, recipients)
     return Wrapped(terms=terms, recipients=named, wraps=wraps)
 
 
-def sign_start(draft: EpochDraft, wrapped: Wrapped, *, signers: Sequence[SigningKey]) -> Started:
+def sign_start(draft: EpochDraft, wrapped: Wrapped, *, signers: Sequence[Signer]) -> Started:
     """Sign the manifest of an epoch whose secret is wrapped, and in the sealed state.
 
     Args:

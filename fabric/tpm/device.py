@@ -1,7 +1,7 @@
 """A TPM 2.0 through tpm2-pytss: what the port asks, one connection a call.
 
-Calls block: run them in a thread. What a call does stands in `keys` and `sealing`;
-how it reaches the TPM, in `connection`.
+Calls block: run them in a thread. What a call does stands in `keys`, `nv`,
+`resident` and `sealing`; how it reaches the TPM, in `connection`.
 """
 
 import hashlib
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fabric.model.errors import Reason, UnavailableError, UsageError
-from fabric.ports import Quote
-from fabric.tpm import keys, sealing
+from fabric.ports import Quote, ResidentKey
+from fabric.tpm import keys, nv, resident, sealing
 from fabric.tpm.connection import Connection
 from fabric.tpm.sealing import selection
 
@@ -76,8 +76,7 @@ class TpmDevice:
 
     def quote(self, pcrs: Sequence[int], qualifying: bytes) -> Quote:
         """Quote the SHA-256 bank over exactly `pcrs` with at most 64 bytes of `qualifying`."""
-        if len(qualifying) > _QUALIFYING_BYTES_MAX:
-            raise UsageError(Reason.INTERNAL, "qualifying data must be at most 64 bytes")
+        _check_qualifying(qualifying)
         with self._connection.open() as call:
             ak, _ = keys.load_ak(call)
             attest, signature = call.esapi.quote(ak, selection(pcrs), qualifying)
@@ -96,15 +95,60 @@ class TpmDevice:
                     return hashlib.sha256(b"".join(values)).digest()
         raise UnavailableError(Reason.TPM_UNAVAILABLE, "PCRs change while they are read")
 
-    def seal(self, data: bytes, pcrs: Sequence[int]) -> bytes:
-        """Seal at most 128 bytes to this TPM while `pcrs` have their current values.
+    def tally(self) -> bytes:
+        """Value of the tally, 32 bytes; its NV index is defined on first use.
+
+        Raises:
+            ConfigInvalid: another index has its place.
+            UnavailableError: TPM_UNAVAILABLE, also when there is no room for the index.
+        """
+        with self._connection.open() as call:
+            return nv.value(call)
+
+    def extend_tally(self, step: bytes) -> None:
+        """Extend the tally by `step`, 32 bytes."""
+        with self._connection.open() as call:
+            nv.extend(call, step)
+
+    def certify_tally(self, qualifying: bytes) -> Quote:
+        """TPM2_NV_Certify of the whole tally by the attestation key."""
+        _check_qualifying(qualifying)
+        with self._connection.open() as call:
+            return nv.certify(call, qualifying)
+
+    def make_key(self) -> ResidentKey:
+        """A fresh P-256 key that signs and that cannot leave this TPM."""
+        with self._connection.open() as call:
+            return resident.make(call)
+
+    def sign_with(self, key: ResidentKey, digest: bytes) -> bytes:
+        """ECDSA over a SHA-256 digest, r and s of 32 bytes each.
+
+        Raises:
+            DeniedError: SEALED_STATE_LOST, the key is not of this TPM, or not whole.
+            UnavailableError: TPM_UNAVAILABLE.
+        """
+        with self._connection.open() as call:
+            return resident.sign(call, key, digest)
+
+    def certify_key(self, key: ResidentKey, qualifying: bytes) -> Quote:
+        """TPM2_Certify of a key by the attestation key; raises DeniedError as `sign_with`."""
+        _check_qualifying(qualifying)
+        with self._connection.open() as call:
+            return resident.certify(call, key, qualifying)
+
+    def seal(self, data: bytes, pcrs: Sequence[int], digest: bytes | None = None) -> bytes:
+        """Seal at most 128 bytes to this TPM while `pcrs` give `digest`.
 
         The blob holds all that `unseal` needs but the TPM.
+
+        Args:
+            digest: of a state now or to come, as `pcr_digest` gives it; None for now.
         """
         if not 1 <= len(data) <= _SEALED_BYTES_MAX:
             raise UsageError(Reason.INTERNAL, "sealed data must be 1 to 128 bytes")
         with self._connection.open() as call:
-            return sealing.seal(call, data, pcrs)
+            return sealing.seal(call, data, pcrs, digest or b"")
 
     def unseal(self, blob: bytes) -> bytes:
         """Undo `seal`.
@@ -123,6 +167,11 @@ class TpmDevice:
             tss = call.tss
             value = tss.TPMT_HA(hashAlg=tss.TPM2_ALG.SHA256, digest=tss.TPMU_HA(sha256=digest))
             call.esapi.pcr_extend(tss.ESYS_TR(pcr), tss.TPML_DIGEST_VALUES([value]))
+
+
+def _check_qualifying(data: bytes) -> None:
+    if len(data) > _QUALIFYING_BYTES_MAX:
+        raise UsageError(Reason.INTERNAL, "qualifying data must be at most 64 bytes")
 
 
 def _read_pcrs(esapi: Any, pcrs: Sequence[int]) -> tuple[set[int], list[bytes]]:

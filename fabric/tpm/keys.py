@@ -17,6 +17,8 @@ from fabric.tpm.connection import Call
 AK_HANDLE = 0x8101_8000
 """Persistent handle of the attestation key, in the owner's range."""
 _EK = "EK-RSA2048"  # NV 0x01C00002, template L-1 of the TCG EK Credential Profile
+_STORAGE_ATTRIBUTES = 0x0003_0472
+"""fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, decrypt."""
 _RC_HANDLE_1 = 0x18B  # TPM_RC_HANDLE, first handle: nothing is there
 
 
@@ -96,7 +98,9 @@ def activate(call: Call, credential: bytes, secret: bytes) -> bytes:
 
 def load_storage(call: Call) -> Any:
     """The owner's storage key: the same template gives the same key each time."""
-    primary, *_ = call.esapi.create_primary(None, "ecc256:aes128cfb", call.tss.ESYS_TR.OWNER)
+    # noDA, or a host that lost power three times could not open its state.
+    template = call.tss.TPM2B_PUBLIC.parse("ecc256:aes128cfb", objectAttributes=_STORAGE_ATTRIBUTES)
+    primary, *_ = call.esapi.create_primary(None, template, call.tss.ESYS_TR.OWNER)
     return call.keep(primary)
 
 

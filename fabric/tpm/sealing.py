@@ -18,13 +18,13 @@ def selection(pcrs: Sequence[int]) -> str:
     return f"sha256:{','.join(str(pcr) for pcr in sorted(pcrs))}"
 
 
-def seal(call: Call, data: bytes, pcrs: Sequence[int]) -> bytes:
-    """Seal `data` while `pcrs` have their current values."""
+def seal(call: Call, data: bytes, pcrs: Sequence[int], digest: bytes) -> bytes:
+    """Seal `data` while `pcrs` give `digest`; an empty one stands for their current values."""
     tss, esapi = call.tss, call.esapi
     call.clear()
     primary = keys.load_storage(call)
     trial = call.session(tss.TPM2_SE.TRIAL)
-    esapi.policy_pcr(trial, b"", selection(pcrs))
+    esapi.policy_pcr(trial, digest, selection(pcrs))
     template = tss.TPM2B_PUBLIC.parse(
         "keyedhash",
         objectAttributes=tss.TPMA_OBJECT.FIXEDTPM
