@@ -167,14 +167,17 @@ class Enrolments:
 class Quota:
     """Requests a peer may make: a bucket of tokens each, refilled with time."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: tuple[int, int] | None = None) -> None:
+        """`rate`: requests a second and at once; None is that of the authority's operations."""
+        self._rate = rate
         self._buckets: dict[str, tuple[float, datetime]] = {}  # least recently asked first
 
     def spend(self, peer: str, now: datetime) -> None:
         """Take one token of `peer`; raises UnavailableError OVERLOADED when it has none."""
-        tokens, since = self._buckets.pop(peer, (float(REQUESTS_BURST_MAX), now))
+        per_s, burst = self._rate or (REQUESTS_PER_S_MAX, REQUESTS_BURST_MAX)
+        tokens, since = self._buckets.pop(peer, (float(burst), now))
         passed = max(0.0, (now - since).total_seconds())
-        tokens = min(float(REQUESTS_BURST_MAX), tokens + passed * REQUESTS_PER_S_MAX)
+        tokens = min(float(burst), tokens + passed * per_s)
         self._buckets[peer] = (max(0.0, tokens - 1), now)
         if len(self._buckets) > PEERS_REMEMBERED_MAX:
             del self._buckets[next(iter(self._buckets))]

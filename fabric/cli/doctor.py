@@ -80,8 +80,10 @@ async def _package() -> str:
 
 async def _policy(config: AgentConfig) -> str:
     from fabric.policy.decide import approval_of
+    from fabric.repository.client import fetch_once
 
-    policy, now = policy_of(config), datetime.now(UTC)
+    now = datetime.now(UTC)
+    policy = await asyncio.to_thread(fetch_once, config.policy, config.tls.ca)
     if policy.expires <= now:
         raise DeniedError(Reason.POLICY_EXPIRED, f"version {policy.version} has expired")
     approval = approval_of(policy, config.agent.host, now)

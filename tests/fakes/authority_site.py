@@ -174,6 +174,7 @@ class AuthoritySite:
             host: Machine(host, FakeTpm(self.maker, elliptic=True)) for host in (SENDER, READER)
         }
         self.documents = policy_files.documents()
+        self.version = policy_files.VERSION
         self.documents["policy.yaml"]["trust"]["verifier"]["keys"] = [
             {"alg": int(alg), "public": public.hex()}
             for alg, public in self.verifier.trust.verifier_keys
@@ -222,9 +223,10 @@ class AuthoritySite:
 
     def publish(self) -> Policy:
         """Put the documents in force under the next version."""
-        self.documents["policy.yaml"]["version"] += 1
+        self.version += 1
         files = policy_files.files(self.documents)
-        self.policy = load({**files, "trust/ek-ca.pem": self.maker.pem})
+        files["trust/ek-ca.pem"] = self.maker.pem
+        self.policy = load(files, version=self.version, expires=policy_files.EXPIRES)
         return self.policy
 
     @contextlib.asynccontextmanager

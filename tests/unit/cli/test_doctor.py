@@ -11,8 +11,13 @@ from fabric.cli.doctor import Check
 from fabric.cli.remedies import remedy_of
 from fabric.model.errors import DeniedError, Reason
 from tests.fakes.agent_page import APPLYING, SENDING, write_config
+<<<<<<< HEAD
 from tests.fakes.boot import PCRS, Boot
 from tests.fakes.tpm import FakeTpm
+=======
+from tests.fakes.policy_files import files
+from tests.fakes.policy_repository import Repository
+>>>>>>> policy
 
 
 def test_every_failed_check_has_cause_and_remedy_and_the_exit_is_10(fabric, tmp_path) -> None:
@@ -46,7 +51,7 @@ def test_databases_that_are_there_are_well(fabric, tmp_path: Path) -> None:
 
 def test_a_policy_that_does_not_load_is_named_with_its_document(fabric, tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    (tmp_path / "policy" / "levels.yaml").write_text("no list")
+    Repository(tmp_path / "policy", {**files(), "levels.yaml": b"no list"}).publish()
     found = {item["check"]: item for item in fabric("doctor", "-c", config, "-o", "json").json}
     assert "levels.yaml" in found["policy"]["seen"]
     assert found["policy"]["remedy"] == remedy_of(Reason.POLICY_INVALID)
