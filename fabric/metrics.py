@@ -356,6 +356,9 @@ class AuthorityMetrics(_Role):
             "authority_attestation_failures_total", "Attestations refused.", ("reason",)
         )
         self._agents = self._gauge("authority_agents", "Hosts by their state.", ("state",))
+        self.signatures = self._gauge(
+            "policy_signatures_expiry_timestamp_seconds", "End of the first signature by a person."
+        )
         self._notices = self._counter(
             "authority_notices_total", "Suspensions, revocations, reinstatements.", ("kind",)
         )

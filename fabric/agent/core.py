@@ -8,6 +8,7 @@ supervised alone.
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import ssl
 from collections.abc import Callable, Coroutine
@@ -32,17 +33,25 @@ from fabric.database.registry import open_sink, open_source
 from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import KafkaLog, check_extension
 from fabric.metrics import AgentMetrics
-from fabric.model.errors import ConfigInvalid, FabricError, Reason, UsageError
+from fabric.model.errors import (
+    ConfigInvalid,
+    FabricError,
+    Reason,
+    UnavailableError,
+    UsageError,
+)
 from fabric.model.names import Topic
 from fabric.ports import ChangeSource, KeyStore, Tpm
+from fabric.repository.client import open_repository
+from fabric.repository.waiting import first_policy
 from fabric.store.clock import SystemClock
 from fabric.store.file_keys import FileKeys
-from fabric.store.policy_folder import PolicyFolder
 from fabric.store.tpm_keys import TpmKeys
 from fabric.web.authority import AuthorityClient
 from fabric.web.refusals import RefusalsClient
 from fabric.web.server import serving
 
+_log = logging.getLogger(__name__)
 Spawn = Callable[[Coroutine[object, object, None]], object]
 
 _HEADS_CARRIED_MAX = 64
@@ -81,8 +90,8 @@ class Core:
         config = self._config
         self._folder.mkdir(parents=True, exist_ok=True)
         stack.callback(os.close, _lock(self._folder / "agent.lock"))
-        self._policies = PolicyFolder(config.policy.folder, copy=self._folder / "policy.copy")
-        policy = await asyncio.to_thread(self._policies.load)
+        self._policies = open_repository(config.policy, config.tls.ca)
+        policy = await first_policy(self._policies)
         self._clock = SystemClock()
         self._metrics = AgentMetrics([*policy.rules.values()])
         self._audit = audit = open_audit(config, self._clock, self._metrics)
@@ -316,6 +325,9 @@ class Core:
                 if policy is not None:
                     self._view.take_policy(policy)
                     self._telemetry.approved(policy, self._config.agent.host)
+                self.board.show("policy", self._policy_reason())
+            except UnavailableError as exc:  # the policy in force holds until it ends
+                _log.warning("policy: %s", exc)
                 self.board.show("policy", self._policy_reason())
             except FabricError as exc:
                 self._metrics.policy_refused()

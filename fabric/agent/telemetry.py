@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from fabric.agent.epoch_machine import Why
+from fabric.agent.sparing import Sparing
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
 from fabric.metrics import ATTESTATIONS, WAYS, AgentMetrics
@@ -30,6 +31,7 @@ class Telemetry:
         self.board = board
         self._metrics = metrics
         self._audit = audit
+        self._sparing = Sparing()
         self._reached: dict[tuple[Topic, int], float] = {}
 
     # Lanes
@@ -108,10 +110,7 @@ class Telemetry:
         """A record was passed over; one with a reason is audited."""
         if reason is not None:
             self._metrics.rejected(topic, reason)
-            self._audit.write(
-                "record_dropped",
-                {"topic": str(topic), "offset": offset, "reason": reason.value},
-            )
+            self._often("record_dropped", topic=str(topic), offset=offset, reason=reason.value)
         elif outcome in _DUPLICATES:
             self._metrics.applied(topic, "duplicate")
 
@@ -205,4 +204,11 @@ class Telemetry:
 
     def control_rejected(self, topic: str, reason: Reason) -> None:
         """A control record was bad."""
-        self._audit.write("control_record_dropped", {"topic": topic, "reason": reason.value})
+        self._often("control_record_dropped", topic=topic, reason=reason.value)
+
+    def _often(self, event: str, **fields: str | int) -> None:
+        """Audit what others decide the number of; `unsaid` counts those that were left out."""
+        kind = (event, fields["topic"], fields["reason"])
+        unsaid = self._sparing.unsaid(kind, time.monotonic())
+        if unsaid is not None:
+            self._audit.write(event, {**fields, "unsaid": unsaid} if unsaid else fields)

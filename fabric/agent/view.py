@@ -1,6 +1,6 @@
 """What this host knows of the world: policy, members, grants; and a bell for changes.
 
-Filled by followers of the control topics and the policy folder. Bad records are
+Filled by followers of the control topics and the policy repository. Bad records are
 counted and passed over: whoever can write them can also withhold good ones, and
 what is missing shows elsewhere.
 """
@@ -91,18 +91,18 @@ class WorldView:
         return View(policy=self._policy, members=self._members)
 
     def take_policy(self, policy: Policy) -> None:
-        """Take over a newer policy.
+        """Take over a newer policy, or the same with a later end.
 
         Raises:
             UsageError: POLICY_INVALID, its version or its verifier keys are not acceptable
                 while we run.
         """
         if policy.version < self._policy.version:
-            raise UsageError(Reason.POLICY_INVALID, "policy.yaml: version: must not go back")
+            raise UsageError(Reason.POLICY_INVALID, "policy: version: must not go back")
         if policy.trust != self._policy.trust:
             raise UsageError(
                 Reason.POLICY_INVALID,
-                "policy.yaml: trust: has changed; restart the agent to take it over",
+                "policy: trust: has changed; restart the agent to take it over",
             )
         self._policy = policy
         self.changed_policy.ring()

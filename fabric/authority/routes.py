@@ -2,7 +2,7 @@
 
 Bodies towards hosts are canonical CBOR; the schema registry and the administrator's
 answers are JSON. Every refusal has a body that names its reason. One request a
-connection, so that a connection has an end whatever its client does.
+connection (but for the policy's files), so that a connection has an end whatever its client does.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from fabric.attest.messages import CONTENT_TYPE, Refusal
 from fabric.authority import admin_messages, registry_api
 from fabric.authority.callers import caller_of
 from fabric.authority.machine import Quota
+from fabric.authority.policy_files import PolicyFiles
 from fabric.authority.service import Authority, Caller
 from fabric.metrics import AuthorityMetrics
 from fabric.model.errors import (
@@ -33,6 +35,8 @@ from fabric.policy.types import Policy
 from fabric.ports import Clock
 
 _log = logging.getLogger(__name__)
+_POLICY = "/policy/"
+_OK = 200
 _STATUS: Mapping[Reason, int] = {
     Reason.OVERLOADED: 429,
     Reason.ENROLMENT_CONFLICT: 409,
@@ -45,6 +49,7 @@ class Routes:
 
     Args:
         policy: the policy in force.
+        repository: folder of the policy repository, to be served to everybody.
     """
 
     def __init__(
@@ -54,12 +59,14 @@ class Routes:
         *,
         clock: Clock,
         metrics: AuthorityMetrics,
+        repository: Path | None = None,
     ) -> None:
         self._authority = authority
         self._policy = policy
         self._clock = clock
         self._metrics = metrics
         self._quota = Quota()
+        self._files = PolicyFiles(repository, clock)
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -75,6 +82,7 @@ class Routes:
         app.router.add_get("/admin/enrolments", self._for(_listing(authority.enrolments)))
         app.router.add_get("/admin/hosts", self._for(_listing(authority.hosts)))
         app.router.add_post("/admin/{verb:suspend|revoke|forget}", self._for(self._decide))
+        app.router.add_get(f"{_POLICY}{{path:.+}}", self._files.handle)
         for path, look in (
             ("/subjects", registry.subjects),
             ("/schemas/ids/{ident}", registry.schema),
@@ -86,7 +94,10 @@ class Routes:
 
     @web.middleware
     async def _last_word(self, request: web.Request, handler: "_Handler") -> web.StreamResponse:
-        """Turn every error into a refusal, and end the connection after the answer."""
+        """Turn every error into a refusal, and end the connection after the answer.
+
+        Files of the policy come many at a time: only they share a connection.
+        """
         try:
             async with asyncio.timeout(REQUEST_S_MAX):
                 response = await handler(request)
@@ -102,7 +113,8 @@ class Routes:
         except Exception:  # noqa: BLE001  # whatever it is, it must not read as consent, and be seen
             _log.exception("request to %s failed", request.path)
             response = _refuse(PeerError(Reason.INTERNAL, "internal error"), 500)
-        response.force_close()
+        if not (request.path.startswith(_POLICY) and response.status == _OK):
+            response.force_close()
         return response
 
     def _for(self, handle: "_CallerHandler") -> "_Handler":

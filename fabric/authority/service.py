@@ -7,6 +7,7 @@ ledger decides between requests that race; whoever reads it last sees every noti
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from fabric.attest.messages import (
     EnrolChallenge,
     EnrolRequest,
 )
+from fabric.attest.tally import VALUE_BYTES
 from fabric.authority.attest_machine import (
     SUSPENDING,
     Case,
@@ -149,7 +151,7 @@ class Authority:
             pcrs=approval.pcrs,
             expires_ms=int((challenge.expires - now).total_seconds() * 1000),
             tally=known.tally or b"",
-            step=challenge.step,
+            step=secrets.token_bytes(VALUE_BYTES),  # told to who asks, kept nowhere
         ).encode()
 
     async def attest(self, body: bytes, caller: Caller) -> bytes:

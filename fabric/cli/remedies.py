@@ -18,7 +18,7 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.NOT_READY: "wait some seconds; if it stays, see the process's log and its /readyz",
     Reason.MEMBERS_STALE: "check that the authority runs: its heartbeat is late",
     Reason.RESULT_UNKNOWN: "wait; if it stays, see the gateway's /readyz: it lags behind",
-    Reason.POLICY_NEWER: "wait for the policy's refresh; if it stays, bring the policy folder here",
+    Reason.POLICY_NEWER: "wait for the refresh; if it stays, see why no newer policy comes here",
     Reason.EPOCH_START_MISSING: "check that the sender's agent runs and writes its grants topic",
     Reason.GRANT_MISSING: (
         "check that the sender's agent runs (it grants to late readers) and that the policy names"
@@ -32,7 +32,7 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.TPM_UNAVAILABLE: "check [tpm] tcti and that this user may open the TPM device",
     Reason.OVERLOADED: "wait; if it stays, see which limit the process's metrics show",
     Reason.CONFIG_INVALID: "correct the file and run it again",
-    Reason.POLICY_INVALID: "correct the named document in the policy folder",
+    Reason.POLICY_INVALID: "correct the named document, sign and publish it: fabric policy",
     Reason.POLICY_EXPIRED: "ask the competent authority for a policy that is still valid",
     Reason.TOPIC_UNKNOWN: "correct the topic in agent.toml, or have the policy declare its dataset",
     Reason.NOT_A_PRODUCER: "have the data owner name this system's source among the producers",

@@ -44,6 +44,20 @@ POLICY_REFRESH_S = 30
 POLICY_FILES_MAX = 20_000
 POLICY_FILE_BYTES_MAX = 1024 * 1024
 POLICY_BYTES_MAX = 64 * 1024 * 1024
+POLICY_ROLES_MAX = 2_000
+"""Roles that the policy's signed repository delegates to: one for each agency, and two."""
+POLICY_METADATA_BYTES_MAX = 4 * 1024 * 1024
+"""One role's metadata: paths and hashes of POLICY_FILES_MAX files."""
+POLICY_TIMESTAMP_BYTES_MAX = 16 * 1024
+POLICY_ROOTS_MAX = 64
+"""Root rotations that one refresh follows; the next refresh goes on."""
+POLICY_REFRESH_S_MAX = 300.0
+"""How long one look at the policy repository may take in all, seconds."""
+POLICY_FIRST_S_MAX = 30.0
+"""How long a process waits at its start for a policy that nobody serves yet, seconds."""
+POLICY_REQUESTS_PER_S_MAX = 200
+POLICY_REQUESTS_BURST_MAX = 4_000
+"""Requests of one address to the policy repository: a first load asks for every file."""
 
 # Names
 AGENCY_CHARS_MAX = 35

@@ -421,7 +421,6 @@ def judged_refused(
     opened = OpenChallenge(
         session=challenge.session,
         nonce=challenge.nonce,
-        step=challenge.step,
         host=host.host,
         expires=site.clock.now(),
     )

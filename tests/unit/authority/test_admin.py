@@ -32,7 +32,9 @@ bootstrap = ["127.0.0.1:1"]
 [broker]
 bootstrap = ["127.0.0.1:1"]
 [policy]
-folder = "policy"
+root = "1.root.json"
+repository = "policy"
+state = "state/policy"
 """
 Answering = Callable[[int, str, bytes], list[tuple[str, str, bytes | None]]]
 
