@@ -50,8 +50,9 @@ class Custody:
             return 0
         try:
             result = view.current(now)
+            view.check_grants(dataset, now)
         except DeniedError:
-            return 0  # attesting shows why
+            return 0  # attesting and publishing show why
         starts = self._starts(dataset, result, now)
         sent = 0
         for suite in sorted({item.start.suite for item in starts}):

@@ -148,6 +148,7 @@ class Epochs:
         drawn = self._drawn if self._fits(dataset, wanted) else None
         if current is not None and drawn is None and self._can_wait(why, current):
             return current
+        self._host.view.check_grants(dataset, self._host.clock.now())
         if drawn is None:
             drawn = await self._draw(dataset, wanted, keys)
         return await self._open(drawn, result, why)

@@ -2,7 +2,8 @@
 
 One record at a time, one command for one event:
 
-    Came, Refused  ->  Drop | Pause | Open | Stop
+    Came, Refused  ->  Drop | Pause | Search | Open | Stop
+    Searched       ->  Drop | Open
     Opened         ->  Apply               NotOpened   ->  Drop | Pause | Stop
     Applied        ->  Done                NotApplied  ->  Reload | Pause | Stop
 
@@ -10,15 +11,23 @@ A record that admission refuses is garbage in the log: dropped, counted, audited
 and the stream goes on. A verified block that breaks the chain or does not open
 stops its stream by name. What may come later (a result, a policy, an epoch start,
 a grant) pauses the partition: the same record is looked at again, never skipped.
+
+A block that its sender could have made up later (its result was over when we first
+saw it) is taken only when it is anchored. Until then its stream is held: its records
+are passed over, the hint of where to read on stays before the first of them, and
+`held` says what to watch for; the shell reads them again once one is carried. A
+block that is fresh and follows the last applied one ends the holding at once.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from fabric.agent.anchor_machine import Cover
 from fabric.model.block import Block, trim
 from fabric.model.change import ZERO, Op, Run
 from fabric.model.errors import DeniedError, PeerError, Reason, ReasonClass, class_of
+from fabric.model.limits import ANCHOR_WINDOW
 from fabric.model.names import Stream
 from fabric.ports import StreamState
 from fabric.seal.chain import ChainState, Verdict, is_join, judge
@@ -29,6 +38,7 @@ _DUPLICATE = "duplicate"
 _SUPERSEDED = "superseded"
 _NOT_FOR_US = "before_join"
 _STOPPED = "stopped"
+_UNANCHORED = "unanchored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +47,7 @@ class Came:
 
     Attributes:
         before_join: under `from_join`, its epoch began before the first that serves us.
+        is_live: its sender was trusted still when we saw it: it was not made up later.
     """
 
     offset: int
@@ -44,6 +55,14 @@ class Came:
     digest: bytes
     start: VerifiedStart | None
     before_join: bool = False
+    is_live: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """A look ahead in the log for an anchor has ended."""
+
+    cover: Cover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +101,7 @@ class NotApplied:
     reason: Reason
 
 
-Event: TypeAlias = Came | Refused | Opened | NotOpened | Applied | NotApplied
+Event: TypeAlias = Came | Searched | Refused | Opened | NotOpened | Applied | NotApplied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +110,16 @@ class Drop:
 
     Attributes:
         reason: set when it is to be audited as refused.
-        outcome: else what it was: duplicate, superseded, before_join, stopped.
+        outcome: else what it was: duplicate, superseded, before_join, stopped, unanchored.
     """
 
     reason: Reason | None
     outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Look ahead in the log for an anchor of the record in hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +163,20 @@ class Done:
     """Go on to the next record."""
 
 
-Command: TypeAlias = Drop | Pause | Open | Apply | Reload | Stop | Done
+Command: TypeAlias = Drop | Pause | Search | Open | Apply | Reload | Stop | Done
+
+
+@dataclass(slots=True)
+class Held:
+    """A stream whose blocks nobody vouches for (yet).
+
+    Attributes:
+        offset: of the first of them.
+        seen: (sender, hash) of those that were passed over, as many as a window holds.
+    """
+
+    offset: int
+    seen: list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +194,7 @@ class ReadMachine:
         self._log = log
         self._states: dict[Stream, StreamState] = dict(states)
         self._stopped: dict[Stream, Reason] = {}
+        self._held: dict[Stream, Held] = {}
         self._came: Came | None = None
         self._next: ChainState | None = None
 
@@ -164,6 +202,17 @@ class ReadMachine:
     def stopped(self) -> Mapping[Stream, Reason]:
         """Streams that ended, and why."""
         return self._stopped
+
+    @property
+    def held(self) -> Mapping[Stream, Held]:
+        """Streams whose blocks wait for an anchor."""
+        return self._held
+
+    def release(self) -> int | None:
+        """End every holding; the offset to read again from, None when nothing was held."""
+        first = min((held.offset for held in self._held.values()), default=None)
+        self._held.clear()
+        return first
 
     def state(self, stream: Stream) -> StreamState | None:
         """The state that the next block of `stream` must meet."""
@@ -194,6 +243,8 @@ class ReadMachine:
                 return _refused(event.reason)
             case Came():
                 return self._judge(event)
+            case Searched():
+                return self._searched(event.cover)
             case Opened():
                 return self._opened(event.block)
             case NotOpened():
@@ -214,6 +265,8 @@ class ReadMachine:
         stream = stream_of(event.header)
         if stream in self._stopped:
             return Drop(reason=None, outcome=_STOPPED)
+        if stream in self._held and not event.is_live:
+            return self._hold(stream, event)
         if event.start is None:
             return Pause(reason=Reason.EPOCH_START_MISSING)
         state = self._states.get(stream)
@@ -224,7 +277,8 @@ class ReadMachine:
         try:
             step = judge(chain, event.header, event.digest, start=event.start, high=high)
         except PeerError as exc:
-            return self._stop(exc.reason)
+            # What a held stream misses lies among what is held: that is no gap yet.
+            return self._hold(stream, event) if stream in self._held else self._stop(exc.reason)
         except DeniedError as exc:
             # The beginning is not in the log: what a reset brings later can still be taken.
             return Drop(reason=exc.reason, outcome="")
@@ -233,7 +287,29 @@ class ReadMachine:
         if step.verdict is Verdict.SUPERSEDED:
             return Drop(reason=None, outcome=_SUPERSEDED)
         self._next = step.state
+        if not event.is_live:
+            return Search()
+        self._held.pop(stream, None)  # it goes on from what is applied: those are abandoned
         return Open()
+
+    def _searched(self, cover: Cover) -> Command:
+        assert self._came is not None
+        match cover:
+            case Cover.COVERED:
+                return Open()
+            case Cover.ABANDONED:
+                return Drop(reason=Reason.SUPERSEDED, outcome="")
+            case Cover.UNKNOWN:
+                return self._hold(self._stream, self._came)
+
+    def _hold(self, stream: Stream, event: Came) -> Drop:
+        """Pass a record over and remember it."""
+        held = self._held.get(stream)
+        if held is None:
+            self._held[stream] = held = Held(offset=event.offset, seen=[])
+        if len(held.seen) < ANCHOR_WINDOW:
+            held.seen.append((event.header.sender, event.digest))
+        return Drop(reason=None, outcome=_UNANCHORED)
 
     def _opened(self, block: Block) -> Command:
         assert self._came is not None
@@ -244,7 +320,7 @@ class ReadMachine:
         new = StreamState(
             high=high,
             chain=self._next.encode(),
-            offset=self._came.offset + 1,
+            offset=min([self._came.offset + 1, *(held.offset for held in self._held.values())]),
             cluster=self._log.cluster,
             topic_id=self._log.topic_id,
             incomplete=self._joins(before)
