@@ -40,12 +40,14 @@ def notes(first: int, count: int) -> list[dict[str, object]]:
 
 
 async def publish(platform: Platform, a: TestHost, database: MemoryDatabase) -> None:
-    """Publish everything the database holds, then end."""
+    """Publish everything the database holds, let a result vouch for it, then end."""
     a.attest()
     async with running() as parts:
         await parts.view(a)
         parts.capture(a, database)
         await until(lambda: database.released == database.position)
+    heads = a.host.identity.state.heads(SECRET).values()
+    a.attest(heads=[item.head.hash for item in heads if item.head])
 
 
 @asynccontextmanager
@@ -55,6 +57,14 @@ async def custodian(host: TestHost) -> AsyncIterator[tuple[Running, Custody]]:
     async with running() as parts, asyncio.timeout(20):
         await parts.view(host, SECRET)
         yield parts, Custody(host.host, SECRET)
+
+
+async def pass_by(platform: Platform, host: TestHost, seconds: float) -> None:
+    """Let time pass, and the host hear of it: it grants nothing by an old view."""
+    platform.clock.ahead += timedelta(seconds=seconds)
+    now = platform.clock.now()
+    platform.tick()
+    await until(lambda: (host.host.view.members.whole_at or now - timedelta(1)) >= now)
 
 
 def grants(platform: Platform) -> list[Grant]:
@@ -80,7 +90,7 @@ async def test_a_late_reader_opens_what_a_sender_that_is_away_has_sent(
         part = "apply secret.G01.notes:0"
         await until(lambda: Reason.GRANT_MISSING.value in c.board.problems.get(part, ""))
         assert await custody.look() == 0
-        platform.clock.ahead += timedelta(seconds=AWAY_S)
+        await pass_by(platform, b, AWAY_S)
         assert await custody.look() == 1
         await until(lambda: store.rows(SECRET) == database.held(table()))
         await until(lambda: len(custody._book._good) + len(custody._book._grants) >= 1)
@@ -104,7 +114,7 @@ async def test_a_host_that_policy_does_not_name_grants_nothing(
     c.open().attest()
     async with custodian(b) as (_, custody):
         await custody.look()
-        platform.clock.ahead += timedelta(seconds=AWAY_S)
+        await pass_by(platform, b, AWAY_S)
         assert await custody.look() == 0
     assert grants(platform) == []
 
@@ -123,7 +133,7 @@ async def test_a_custodian_cannot_grant_what_it_was_not_granted(
     c.open().attest()
     async with custodian(b) as (_, custody):
         await custody.look()
-        platform.clock.ahead += timedelta(seconds=AWAY_S)
+        await pass_by(platform, b, AWAY_S)
         assert await custody.look() == 0
 
 
@@ -141,7 +151,7 @@ async def test_a_custodian_that_is_not_attested_grants_nothing(
     c.open().attest()
     async with custodian(b) as (_, custody):
         await custody.look()
-        platform.clock.ahead += timedelta(seconds=AWAY_S)
+        await pass_by(platform, b, AWAY_S)
         assert await custody.look() == 0
 
 
