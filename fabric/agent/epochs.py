@@ -9,7 +9,7 @@ done beside the stream, and the next block waits for signature and log alone.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
@@ -43,6 +43,7 @@ from fabric.seal.suites import suite_of
 from fabric.store.state import StoredEpoch
 
 _OPEN_TRIES_MAX = 5
+_SWEEP_AGAIN_S = 5.0
 _Chosen: TypeAlias = tuple[Wanted, Mapping[HostId, PublicKey]]
 
 
@@ -112,6 +113,7 @@ class Epochs:
         self._named: Mapping[HostId, datetime] = {}
         self._chosen: tuple[tuple[int, int, str], _Chosen] | None = None
         self._swept: object = None
+        self._sweep_at = datetime.min.replace(tzinfo=UTC)
 
     @property
     def current(self) -> Epoch | None:
@@ -275,7 +277,8 @@ class Epochs:
         await self._erase(dataset)
         number = self._shelf.next_number(result.issued)
         state = (chosen[0].hosts, chosen[0].named, dataset, number)
-        if state == self._swept:
+        now = self._host.clock.now()
+        if state == self._swept or now < self._sweep_at:
             return 0
         sent, whole = 0, True
         # Readers take no block of another label than the dataset's, so nobody needs its epoch.
@@ -290,6 +293,8 @@ class Epochs:
                 done = await self._grant(kept, result, hosts) if hosts else 0
                 sent, whole = sent + done, whole and done == len(hosts)
         self._swept = state if whole else None
+        if not whole:  # refused, or not acknowledged: wraps are not made anew every second
+            self._sweep_at = now + timedelta(seconds=_SWEEP_AGAIN_S)
         return sent
 
     @property

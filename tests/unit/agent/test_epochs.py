@@ -295,6 +295,8 @@ async def test_a_refused_grant_is_tried_again_and_stops_nothing(
     platform.log.judge = lambda *_: DeniedError(Reason.TOO_OLD, "revoked meanwhile")
     assert await grant_late(a, it) == 0
     platform.log.judge = judge
+    assert await grant_late(a, it) == 0  # not every second: wraps cost
+    platform.clock.ahead += timedelta(seconds=5)
     assert await grant_late(a, it) == 1
 
 
