@@ -16,6 +16,7 @@ from fabric import tls
 from fabric.agent.attesting import PART as ATTESTATION
 from fabric.agent.attesting import Attesting, Hooks
 from fabric.agent.auditing import open_audit, publish_host_heads
+from fabric.agent.custody import Custody
 from fabric.agent.heads import Told
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
@@ -289,7 +290,12 @@ class Core:
             self.board.show(part, None)
             await self._view.follow_grants(host.log, topic)
 
+        async def keep() -> None:
+            self.board.show(f"custody {topic}", None)
+            await Custody(host, topic).run()
+
         self._supervise(part, run)
+        self._supervise(f"custody {topic}", keep)
 
     # Running
 

@@ -98,9 +98,7 @@ class SealedReader:
         place = str(self._topic)
         cluster, topic_id = await self._host.log.identity(place)
         states = await self._states()
-        self._machine = m.ReadMachine(
-            self._host.view.me, m.Log(cluster=cluster, topic_id=topic_id), states
-        )
+        self._machine = m.ReadMachine(m.Log(cluster=cluster, topic_id=topic_id), states)
         if self._receipts is not None:
             await self._receipts.resume(states)
         first, end = await self._host.log.bounds(place, self._partition)
@@ -196,6 +194,7 @@ class SealedReader:
             header=envelope.header,
             digest=envelope.hash,
             start=start,
+            before_join=start is not None and self._book.is_before_join(start, view.members),
             is_live=view.members.was_trusted(verified.result, self._host.clock.now()) is None,
         )
         second = second or await self._open(verified, start)
@@ -237,7 +236,7 @@ class SealedReader:
             return None
         try:
             secret = self._book.secret(
-                start, self._host.identity.keyring.hpke, self._host.view.members
+                start, self._host.identity.keyring.hpke, self._host.view.door
             )
         except FabricError as exc:
             return m.NotOpened(reason=exc.reason)

@@ -148,7 +148,7 @@ def _opened(
         start = book.start(verified.envelope.header.start_hash, view.members)
         if start is None:
             return None
-        secret = book.secret(start, identity.keyring.hpke, view.members)
+        secret = book.secret(start, identity.keyring.hpke, view)
         return open_(verified, secret, dataset.schema)
     except FabricError:
         return None
