@@ -104,6 +104,13 @@ class SealedReader:
         first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
         self._host.telemetry.board.show(self._part, None)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_reading())
+            tasks.create_task(self._measure())
+            if self._receipts is not None:
+                tasks.create_task(self._receipts.run())
+
+    async def _keep_reading(self) -> None:
         while True:
             with contextlib.suppress(_GoBack):
                 await self._read()
@@ -115,10 +122,7 @@ class SealedReader:
                 queue: _Queue = asyncio.Queue(_AHEAD_MAX)
                 tasks.create_task(self._fetch(queue, tasks))
                 tasks.create_task(self._take(queue))
-                tasks.create_task(self._measure())
                 tasks.create_task(self._watch_held())
-                if self._receipts is not None:
-                    tasks.create_task(self._receipts.run())
         except* _GoBack:
             back = self._machine.release()
             assert back is not None
