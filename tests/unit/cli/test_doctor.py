@@ -11,13 +11,10 @@ from fabric.cli.doctor import Check
 from fabric.cli.remedies import remedy_of
 from fabric.model.errors import DeniedError, Reason
 from tests.fakes.agent_page import APPLYING, SENDING, write_config
-<<<<<<< HEAD
 from tests.fakes.boot import PCRS, Boot
 from tests.fakes.tpm import FakeTpm
-=======
 from tests.fakes.policy_files import files
 from tests.fakes.policy_repository import Repository
->>>>>>> policy
 
 
 def test_every_failed_check_has_cause_and_remedy_and_the_exit_is_10(fabric, tmp_path) -> None:

@@ -1,4 +1,7 @@
-"""Whoever serves the repository can withhold it and nothing else; every attack has a name."""
+"""Whoever serves the repository can withhold it and nothing else; every attack has a name.
+
+MUST-14.1, MUST-14.4, MUST-14.7.
+"""
 
 import json
 import os
