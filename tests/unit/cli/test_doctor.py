@@ -12,9 +12,9 @@ from fabric.cli.remedies import remedy_of
 from fabric.model.errors import DeniedError, Reason
 from tests.fakes.agent_page import APPLYING, SENDING, write_config
 from tests.fakes.boot import PCRS, Boot
-from tests.fakes.tpm import FakeTpm
 from tests.fakes.policy_files import files
 from tests.fakes.policy_repository import Repository
+from tests.fakes.tpm import FakeTpm
 
 
 def test_every_failed_check_has_cause_and_remedy_and_the_exit_is_10(fabric, tmp_path) -> None:
@@ -83,11 +83,12 @@ def test_the_tpm_is_well_when_its_state_is_listed_or_its_boot_keeps_the_rules(
     tpm.pcrs.update(boot.values())
     monkeypatch.setattr("fabric.tpm.device.TpmDevice", lambda tcti: tpm)
     config = write_config(tmp_path)
-    path = tmp_path / "policy/approvals/G02/health/host-b.yaml"
-    approval = yaml.safe_load(path.read_text())
+    content, name = files(), "approvals/G02/health/host-b.yaml"
+    approval = {**yaml.safe_load(content[name]), "not_after": "2099-01-01T00:00:00Z"}
 
     def seen(**changes: object) -> str:
-        path.write_text(json.dumps({**approval, "pcrs": list(PCRS), **changes}))
+        changed = {**approval, "pcrs": list(PCRS), **changes}
+        Repository(tmp_path / "policy", {**content, name: json.dumps(changed).encode()}).publish()
         done = fabric("doctor", "-c", config, "-o", "json")
         return str(next(item["seen"] for item in done.json if item["check"] == "tpm"))
 
