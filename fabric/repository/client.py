@@ -6,16 +6,11 @@ loaded, and kept in one file as the last good copy: a start without the reposito
 by that, and a broken or hostile repository changes nothing.
 """
 
-import base64
-import binascii
 import hashlib
-import json
 import logging
-import os
 import ssl
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from urllib.parse import quote
@@ -33,42 +28,12 @@ from fabric.model.limits import (
 )
 from fabric.policy import roles
 from fabric.policy.faults import translated
-from fabric.policy.load import load
 from fabric.policy.signed import SignedPolicy, delegated, verify
 from fabric.policy.types import Policy
 from fabric.repository.fetch import FILES, METADATA, Fetcher, FolderFetcher, HttpsFetcher
+from fabric.repository.held import Held, keep_copy, read_copy
 
 _log = logging.getLogger(__name__)
-_COPY = "policy.copy"
-_COPY_BYTES_MAX = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """A verified repository: the bytes that were signed, and what follows from them.
-
-    Attributes:
-        roots: trust anchor first.
-        metadata: by role name, without root.
-        files: content by path.
-    """
-
-    roots: Sequence[bytes]
-    metadata: Mapping[str, bytes]
-    files: Mapping[str, bytes]
-    signed: SignedPolicy
-    policy: Policy
-
-    @classmethod
-    def of(
-        cls, roots: Sequence[bytes], metadata: Mapping[str, bytes], files: Mapping[str, bytes]
-    ) -> "Held":
-        """Verify and load; raises PeerError or UsageError POLICY_INVALID."""
-        signed = verify(roots, metadata)
-        taken = {path: signed.take(path, files.get(path, b"")) for path in signed.files}
-        policy = load(taken, version=signed.version, expires=signed.expires)
-        policy = replace_fields(policy, renew_by=signed.renew_by)
-        return cls(roots=roots, metadata=metadata, files=taken, signed=signed, policy=policy)
 
 
 class PolicyRepository:
@@ -134,7 +99,7 @@ class PolicyRepository:
         if found is None:
             return None
         self._held = found
-        self._keep(found)
+        keep_copy(self._state, found)
         return found.policy
 
     def _look(self) -> Held | None:
@@ -217,42 +182,6 @@ class PolicyRepository:
             _log.info("policy: no last good copy: %s", exc)
             return None
 
-    def _keep(self, held: Held) -> None:
-        text = json.dumps(
-            {
-                "roots": [base64.b64encode(data).decode() for data in held.roots],
-                "metadata": {k: base64.b64encode(v).decode() for k, v in held.metadata.items()},
-                "files": {k: base64.b64encode(v).decode() for k, v in held.files.items()},
-            }
-        )
-        try:
-            replace(self._state / _COPY, text.encode())
-        except OSError as exc:
-            # A new policy may take something away: it must hold even when the disk is full.
-            _log.warning("copy of the policy cannot be written: %s", exc.strerror)
-
-
-def read_copy(anchor: bytes, state: Path) -> Held:
-    """The last good copy below `state`, verified again from the trust anchor.
-
-    Raises:
-        UnavailableError: NOT_READY, there is none.
-        PeerError: it is spoilt, or belongs to another trust anchor.
-    """
-    try:
-        with (state / _COPY).open("rb") as file:
-            text = json.loads(file.read(_COPY_BYTES_MAX))
-        roots = [_bytes(data) for data in text["roots"]]
-        metadata = {name: _bytes(data) for name, data in text["metadata"].items()}
-        files = {name: _bytes(data) for name, data in text["files"].items()}
-    except OSError as exc:
-        raise UnavailableError(Reason.NOT_READY, f"no policy was fetched yet to {state}") from exc
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
-        raise UnavailableError(Reason.NOT_READY, f"the copy below {state} is spoilt") from exc
-    if roots[:1] != [anchor]:
-        raise UnavailableError(Reason.NOT_READY, "the copy belongs to another trust anchor")
-    return Held.of(roots, metadata, files)
-
 
 def open_repository(config: PolicyConfig, ca: Path) -> PolicyRepository:
     """The repository that a configuration names; nothing is read but the trust anchor.
@@ -290,35 +219,11 @@ def last_good(config: PolicyConfig) -> Policy:
     return read_copy(_read_anchor(config.root), config.state).policy
 
 
-def replace(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a file whole or not at all; raises OSError."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def _is_renewal(held: Held, metadata: Mapping[str, bytes]) -> bool:
     """Whether only the timestamp is new: the same policy with a later end."""
     names = held.metadata.keys() | metadata.keys()
     changed = {name for name in names if held.metadata.get(name) != metadata.get(name)}
     return changed <= {roles.TIMESTAMP}
-
-
-def _bytes(text: object) -> bytes:
-    if not isinstance(text, str):
-        raise TypeError
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as exc:
-        raise ValueError from exc
 
 
 def _read_anchor(path: Path) -> bytes:
@@ -334,14 +239,3 @@ def _read_anchor(path: Path) -> bytes:
 
 def _is_same(data: bytes, sha256: str) -> bool:
     return hashlib.sha256(data).hexdigest() == sha256
-
-
-__all__ = [
-    "Held",
-    "PolicyRepository",
-    "fetch_once",
-    "last_good",
-    "open_repository",
-    "read_copy",
-    "replace",
-]

@@ -47,6 +47,7 @@ async def test_an_authority_that_is_away_shows_and_everything_waits(tmp_path: Pa
     config = write_agent(tmp_path, more=CAPTURE, web_port=port)
     async with opened(config) as core:
         await until(lambda: "authority_unavailable" in core.board.problems.get("attestation", ""))
+        await until(lambda: "policy" not in core.board.problems)
         assert core.board.problems["capture registry"] == "not_ready: starting"
         async with aiohttp.ClientSession() as web:
             async with web.get(f"http://127.0.0.1:{port}/readyz") as answer:
