@@ -49,6 +49,7 @@ class PolicyRepository:
         self._fetcher = fetcher
         self._state = state
         self._held: Held | None = None
+        self._fetched: dict[str, bytes] = {}
 
     @property
     def policy(self) -> Policy:
@@ -161,18 +162,22 @@ class PolicyRepository:
         return (self._state / METADATA / f"{quote(name, '')}.json").read_bytes()
 
     def _files(self, updater: Updater, signed: SignedPolicy) -> dict[str, bytes]:
-        """Every file that was signed; what we hold already is not fetched again."""
+        """Every file that was signed; what we have already is not fetched again.
+
+        A look that fails half way leaves what it fetched to the next one: else a busy
+        server would never see a large policy through.
+        """
         held = self._held.files if self._held is not None else {}
+        have = {_sha256(data): data for data in held.values()} | self._fetched
+        wanted = {target.hashes["sha256"]: target for target in signed.files.values()}
+        self._fetched = {digest: data for digest, data in have.items() if digest in wanted}
         part = self._state / "target.part"
-        files: dict[str, bytes] = {}
-        for path, wanted in signed.files.items():
-            have = held.get(path)
-            if have is not None and _is_same(have, wanted.hashes["sha256"]):
-                files[path] = have
-                continue
-            updater.download_target(wanted, str(part))
-            files[path] = part.read_bytes()
+        for digest in wanted.keys() - self._fetched.keys():
+            updater.download_target(wanted[digest], str(part))
+            self._fetched[digest] = part.read_bytes()
         part.unlink(missing_ok=True)
+        files = {path: self._fetched[t.hashes["sha256"]] for path, t in signed.files.items()}
+        self._fetched = {}
         return files
 
     def _from_copy(self) -> Held | None:
@@ -237,5 +242,5 @@ def _read_anchor(path: Path) -> bytes:
         ) from exc
 
 
-def _is_same(data: bytes, sha256: str) -> bool:
-    return hashlib.sha256(data).hexdigest() == sha256
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -109,6 +109,31 @@ def test_only_files_that_changed_are_fetched_again(part: Part) -> None:
     assert part.reader.refresh() is not None
 
 
+def test_look_that_fails_half_way_leaves_what_it_fetched_to_the_next(
+    part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    fetch = FolderFetcher._fetch
+
+    def counted(self: FolderFetcher, url: str) -> object:
+        if "/targets/" in url:
+            asked.append(url)
+        return fetch(self, url)
+
+    monkeypatch.setattr(FolderFetcher, "_fetch", counted)
+    for name in ("levels.yaml", RESIDENTS, "agencies/G01.yaml"):
+        part.served.content[name] += b"\n"
+    part.served.publish()
+    missing = part.served.find(RESIDENTS)
+    kept = missing.read_bytes()
+    missing.unlink()
+    assert isinstance(part.refused(), UnavailableError)
+    missing.write_bytes(kept)
+    assert part.reader.refresh() is not None
+    assert len(set(asked)) == 3
+    assert len(asked) == 4
+
+
 # What a server can do
 
 
