@@ -20,7 +20,7 @@ from tuf.ngclient import Updater, UpdaterConfig
 
 from fabric import tls
 from fabric.config import PolicyConfig
-from fabric.model.errors import ConfigInvalid, FabricError, Reason, UnavailableError
+from fabric.model.errors import ConfigInvalid, FabricError, PeerError, Reason, UnavailableError
 from fabric.model.limits import (
     POLICY_METADATA_BYTES_MAX,
     POLICY_ROOTS_MAX,
@@ -121,6 +121,8 @@ class PolicyRepository:
             updater.get_targetinfo(roles.paths_of(role.name)[0].replace("*", "-"))
             metadata[role.name] = self._seen_role(role.name)
         signed = verify(roots, metadata)
+        if held is not None and held.roots[-1] == roots[-1]:
+            _check_forward(held.signed, signed)
         if held is not None and _is_renewal(held, metadata):
             policy = replace_fields(held.policy, expires=signed.expires)
             return replace_fields(
@@ -222,6 +224,17 @@ def last_good(config: PolicyConfig) -> Policy:
         PeerError: the copy is spoilt.
     """
     return read_copy(_read_anchor(config.root), config.state).policy
+
+
+def _check_forward(held: SignedPolicy, found: SignedPolicy) -> None:
+    """Nothing goes back behind the copy, also when the updater's own memory was lost."""
+    for name, version in held.versions.items():
+        if found.versions.get(name, version) < version:
+            raise PeerError(
+                Reason.REPLAYED,
+                f"policy repository has an older file in it: {name} version"
+                f" {found.versions[name]}, {version} was seen",
+            )
 
 
 def _is_renewal(held: Held, metadata: Mapping[str, bytes]) -> bool:

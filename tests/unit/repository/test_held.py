@@ -1,6 +1,7 @@
 """The last good copy: verified again whenever it is read, and as none when it is spoilt."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,18 @@ def test_copy_with_one_thing_changed_is_refused(part: Part, place: str) -> None:
     with pytest.raises(PeerError) as caught:
         read_copy(part.anchor.read_bytes(), part.state)
     assert caught.value.reason in {Reason.BAD_SIGNATURE, Reason.POLICY_INVALID}
+
+
+def test_nothing_goes_back_behind_the_copy_though_the_updaters_memory_is_lost(part: Part) -> None:
+    part.served.publish()
+    again = part.started()
+    assert again.load().version == 8
+    Repository(part.served.folder, version=7).publish()
+    shutil.rmtree(part.state / "metadata")
+    with pytest.raises(PeerError) as caught:
+        again.refresh()
+    assert caught.value.reason is Reason.REPLAYED
+    assert part.started().load().version == 8
 
 
 def test_copy_of_another_trust_anchor_is_not_taken(part: Part) -> None:
