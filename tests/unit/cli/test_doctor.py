@@ -1,18 +1,18 @@
 """`fabric doctor` where nothing runs: each failed check has its cause and its remedy."""
 
-import json
+from itertools import count
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fabric.cli import doctor as module
 from fabric.cli.doctor import Check
 from fabric.cli.remedies import remedy_of
 from fabric.model.errors import DeniedError, Reason
+from tests.contract.softhsm import tokens
 from tests.fakes.agent_page import APPLYING, SENDING, write_config
 from tests.fakes.boot import PCRS, Boot
-from tests.fakes.policy_files import files
+from tests.fakes.policy_files import READER, documents, files
 from tests.fakes.policy_repository import Repository
 from tests.fakes.tpm import FakeTpm
 
@@ -83,11 +83,14 @@ def test_the_tpm_is_well_when_its_state_is_listed_or_its_boot_keeps_the_rules(
     tpm.pcrs.update(boot.values())
     monkeypatch.setattr("fabric.tpm.device.TpmDevice", lambda tcti: tpm)
     config = write_config(tmp_path)
-    path = tmp_path / "policy/approvals/G02/health/host-b.yaml"
-    approval = yaml.safe_load(path.read_text())
+    path = f"approvals/{READER}.yaml"
+    versions = count(100)
 
     def seen(**changes: object) -> str:
-        path.write_text(json.dumps({**approval, "pcrs": list(PCRS), **changes}))
+        changed = documents()
+        until = {"not_after": "2099-01-01T00:00:00Z"}
+        changed[path] = {**changed[path], **until, "pcrs": list(PCRS), **changes}
+        Repository(tmp_path / "policy", files(changed), version=next(versions)).publish()
         done = fabric("doctor", "-c", config, "-o", "json")
         return str(next(item["seen"] for item in done.json if item["check"] == "tpm"))
 
@@ -98,3 +101,17 @@ def test_the_tpm_is_well_when_its_state_is_listed_or_its_boot_keeps_the_rules(
     (tmp_path / "boot.log").write_bytes(boot.log())
     monkeypatch.setenv("FABRIC_TPM__EVENT_LOG", str(tmp_path / "boot.log"))
     assert seen(digests=[], event_log=rules).endswith("is approved")
+
+
+def test_the_token_of_the_signing_keys_is_looked_at(fabric, tmp_path) -> None:
+    soft = tokens()
+    config = write_config(tmp_path, SENDING)
+    plain = {item["check"]: item for item in fabric("doctor", "-c", config, "-o", "json").json}
+    assert plain["keys"]["seen"] == "in the state file"
+    table = f'[keys]\nprovider = "pkcs11"\nmodule = "{soft.module}"\npin_file = "none"\n'
+    for token, seen in (("agent", "on token agent, which makes"), ("lost", "keys_unavailable")):
+        config.write_text(config.read_text().split("[keys]")[0] + table + f'token = "{token}"\n')
+        done = fabric("doctor", "-c", config, "-o", "json")
+        found = {item["check"]: item for item in done.json}
+        assert found["keys"]["seen"].startswith(seen)
+        assert found["keys"]["ok"] is (token == "agent")
