@@ -12,7 +12,7 @@ from fabric.model.errors import DeniedError, Reason
 from tests.contract.softhsm import tokens
 from tests.fakes.agent_page import APPLYING, SENDING, write_config
 from tests.fakes.boot import PCRS, Boot
-from tests.fakes.policy_files import READER, documents, files
+from tests.fakes.policy_files import VERSION, documents, files
 from tests.fakes.policy_repository import Repository
 from tests.fakes.tpm import FakeTpm
 
@@ -83,13 +83,12 @@ def test_the_tpm_is_well_when_its_state_is_listed_or_its_boot_keeps_the_rules(
     tpm.pcrs.update(boot.values())
     monkeypatch.setattr("fabric.tpm.device.TpmDevice", lambda tcti: tpm)
     config = write_config(tmp_path)
-    path = f"approvals/{READER}.yaml"
-    versions = count(100)
+    versions = count(VERSION + 1)
 
     def seen(**changes: object) -> str:
         changed = documents()
-        until = {"not_after": "2099-01-01T00:00:00Z"}
-        changed[path] = {**changed[path], **until, "pcrs": list(PCRS), **changes}
+        approval = changed["approvals/G02/health/host-b.yaml"]
+        approval |= {"not_after": "2099-01-01T00:00:00Z", "pcrs": list(PCRS), **changes}
         Repository(tmp_path / "policy", files(changed), version=next(versions)).publish()
         done = fabric("doctor", "-c", config, "-o", "json")
         return str(next(item["seen"] for item in done.json if item["check"] == "tpm"))
