@@ -5,8 +5,7 @@ This is the only file that reads settings. A value in the environment
 the file's folder. No value ever shows in an error, because URLs hold passwords.
 """
 
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
@@ -15,19 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from fabric.config_audit import AuditConfig, ReceiptsConfig
+from fabric.config_file import explain, read
+from fabric.config_keys import KeysConfig
 from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.limits import (
     BLOCK_BYTES_MAX,
     BLOCK_CHANGES_MAX,
     HEARTBEAT_INTERVAL_S,
-    LINGER_S_DEFAULT,
     POLICY_REFRESH_S,
     SILENCE_INTERVAL_S,
 )
 from fabric.model.names import HostId, Topic, part
 
 _T = TypeVar("_T")
-_CONFIG_BYTES_MAX = 1024 * 1024
+_M = TypeVar("_M", bound=BaseModel)
 _LIST_MAX = 1_000
 _RESULT_LIFETIME_S_MAX = 24 * 3600
 
@@ -160,20 +161,28 @@ class GatewayAddresses(Bootstrap):
 
 
 class TpmConfig(Section):
-    """How to reach the TPM, in tpm2-tss's words, for example `device:/dev/tpmrm0`."""
+    """How to reach the TPM, in tpm2-tss's words, for example `device:/dev/tpmrm0`.
+
+    Attributes:
+        event_log: firmware's log of this boot, shown to the authority when it attests;
+            Linux has it in /sys/kernel/security/tpm0/binary_bios_measurements.
+    """
 
     tcti: _Text = "device:/dev/tpmrm0"
+    event_log: Path | None = None
 
 
 class BlockConfig(Section):
     """When a block is full: changes, plaintext bytes, seconds since its first change.
 
+    `linger_s`: how long a change waits for others. With 0 it waits only while the stream's
+    last block is on its way, which is best for latency; more makes blocks larger and fewer.
     `silence_s`: an empty block is sent after so many seconds without one.
     """
 
-    changes_max: int = Field(default=1_000, ge=1, le=BLOCK_CHANGES_MAX)
-    bytes_max: int = Field(default=400_000, ge=1_024, le=BLOCK_BYTES_MAX)
-    linger_s: float = Field(default=LINGER_S_DEFAULT, ge=0, le=60)
+    changes_max: int = Field(default=4_000, ge=1, le=BLOCK_CHANGES_MAX)
+    bytes_max: int = Field(default=500_000, ge=1_024, le=BLOCK_BYTES_MAX)
+    linger_s: float = Field(default=0.0, ge=0, le=60)
     silence_s: float = Field(default=SILENCE_INTERVAL_S, ge=0.1, le=SILENCE_INTERVAL_S)
 
 
@@ -229,12 +238,14 @@ class GatewayPart(Section):
         listen: for producers.
         advertised: every live gateway as producers reach it, this one among them.
         side_listen: for the refusal log (HTTPS).
+        folder: its audit log; each gateway has its own.
         heartbeat_interval_s: how often the authority's heartbeat is due, seconds.
     """
 
     listen: _Address
     advertised: tuple[_Address, ...] = Field(min_length=1, max_length=_LIST_MAX)
     side_listen: _Address
+    folder: Path = Path("state")
     heartbeat_interval_s: float = Field(default=HEARTBEAT_INTERVAL_S, ge=0.1, le=60)
 
 
@@ -286,9 +297,9 @@ class _File(BaseSettings):
             ConfigInvalid: the message names the file, the key and the remedy.
         """
         try:
-            config = cls(**_read(path))
+            config = cls(**read(path))
         except ValidationError as exc:
-            raise ConfigInvalid(f"{path}: {_explain(exc)}") from None
+            raise ConfigInvalid(f"{path}: {explain(exc)}") from None
         except SettingsError as exc:
             raise ConfigInvalid(f"{path}: a FABRIC_ variable of the environment {exc}") from None
         return _absolute(config, path.absolute().parent)
@@ -304,9 +315,12 @@ class AgentConfig(_File):
     gateway: GatewayAddresses
     broker: Bootstrap
     tpm: TpmConfig = TpmConfig()
+    keys: KeysConfig = KeysConfig()
     web: WebConfig = WebConfig()
     block: BlockConfig = BlockConfig()
     outbox: Outbox = Outbox()
+    audit: AuditConfig = AuditConfig()
+    receipts: ReceiptsConfig = ReceiptsConfig()
     capture: tuple[Capture, ...] = Field(default=(), max_length=_LIST_MAX)
     apply: tuple[Apply, ...] = Field(default=(), max_length=_LIST_MAX)
 
@@ -329,6 +343,7 @@ class GatewayConfig(_File):
     broker: Bootstrap
     policy: PolicyConfig
     web: WebConfig = WebConfig()
+    audit: AuditConfig = AuditConfig()
 
 
 class AuthorityConfig(_File):
@@ -341,38 +356,7 @@ class AuthorityConfig(_File):
     broker: Bootstrap
     policy: PolicyConfig
     web: WebConfig = WebConfig()
-
-
-_M = TypeVar("_M", bound=BaseModel)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _CONFIG_BYTES_MAX:
-            raise ConfigInvalid(f"{path}: is larger than {_CONFIG_BYTES_MAX} bytes")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigInvalid(
-            f"{path}: cannot be read ({exc.strerror}); check path and mode"
-        ) from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise ConfigInvalid(f"{path}: is not TOML: {exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigInvalid(f"{path}: is not UTF-8; save it as UTF-8") from exc
-
-
-def _explain(error: ValidationError) -> str:
-    """Every wrong key with cause and remedy, without any value."""
-    remedies: Mapping[str, str] = {
-        "missing": "is missing; add it",
-        "extra_forbidden": "is not a known key; correct its spelling or remove it",
-    }
-    lines = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        key = ".".join(str(place) for place in item["loc"] if place != "[key]") or "file"
-        message = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{key}: {remedies.get(item['type'], message)}")
-    return "; ".join(lines)
+    audit: AuditConfig = AuditConfig()
 
 
 def _absolute(model: _M, base: Path) -> _M:

@@ -1,4 +1,4 @@
-"""Every metric of the fabric: the only file that names one.
+"""Every metric of the fabric: with metrics_audit.py the only file that names one.
 
 Each role has a class with a registry of its own. Labels come from closed sets,
 and their children exist from the start, so that a zero is a zero and not an
@@ -13,7 +13,8 @@ from itertools import product
 
 from prometheus_client import CollectorRegistry
 
-from fabric.families import Families, Parts, Waiting, collecting, one_of, start
+from fabric.families import Parts, Waiting, collecting, one_of, start
+from fabric.metrics_audit import AuditFamilies, ReceiptFamilies
 from fabric.model.errors import Reason, ReasonClass, class_of
 from fabric.model.limits import EPOCH_AGE_S_MAX
 from fabric.model.names import Topic
@@ -47,11 +48,11 @@ _REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5
 _WAY_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 
-class _Role(Families):
+class _Role(AuditFamilies):
     """What every process shows: its build, policy, revocations and audit log."""
 
     def __init__(self) -> None:
-        super().__init__("fabric")
+        super().__init__()
         self._info("build", "Build of this process.")
         self._policy = self._gauge("policy_version", "Version of the policy in force.")
         self._policy_end = self._gauge("policy_expiry_timestamp_seconds", "End of the policy.")
@@ -61,9 +62,6 @@ class _Role(Families):
         self._revocation = self._gauge("revocation_list_number", "Last notice known here.")
         self._heartbeat = self._gauge(
             "revocation_list_timestamp_seconds", "Last heartbeat of the authority seen here."
-        )
-        self._audit_failures = self._counter(
-            "audit_write_failures_total", "Audit events that were not written."
         )
 
     def certificate(self, expires: datetime) -> None:
@@ -86,12 +84,8 @@ class _Role(Families):
         if heartbeat is not None:
             self._heartbeat.set(heartbeat.timestamp())
 
-    def audit_failed(self) -> None:
-        """An audit event could not be written."""
-        self._audit_failures.inc()
 
-
-class AgentMetrics(_Role):
+class AgentMetrics(_Role, ReceiptFamilies):
     """The agent: capture, seal, open, apply, lag, trust.
 
     Args:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from fabric.attest.keys import Alg, Signer
 from fabric.model.block import Block
 from fabric.model.change import Change, Run
 from fabric.model.change import Sequence as ChangeSequence
@@ -232,10 +233,18 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """A TPM2_Quote: marshalled TPMS_ATTEST and TPMT_SIGNATURE."""
+    """What a TPM signed: marshalled TPMS_ATTEST and TPMT_SIGNATURE."""
 
     attest: bytes
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidentKey:
+    """A key that lives in a TPM: marshalled TPM2B_PUBLIC, and TPM2B_PRIVATE, which it wrapped."""
+
+    public: bytes
+    private: bytes
 
 
 class Tpm(Protocol):
@@ -259,11 +268,72 @@ class Tpm(Protocol):
     def pcr_digest(self, pcrs: Sequence[int]) -> bytes:
         """SHA-256 over the current values of `pcrs`, as a quote would carry it."""
 
-    def seal(self, data: bytes, pcrs: Sequence[int]) -> bytes:
-        """Seal at most 128 bytes to this TPM under PolicyPCR of the current values."""
+    def tally(self) -> bytes:
+        """Value of the tally (fabric.attest.tally), 32 bytes; made on first use."""
+
+    def extend_tally(self, step: bytes) -> None:
+        """Extend the tally by 32 bytes; it cannot be undone."""
+
+    def certify_tally(self, qualifying: bytes) -> Quote:
+        """The attestation key's certificate of the tally, which was extended before."""
+
+    def make_key(self) -> ResidentKey:
+        """A fresh P-256 key that signs and that cannot leave this TPM."""
+
+    def sign_with(self, key: ResidentKey, digest: bytes) -> bytes:
+        """ECDSA over a SHA-256 digest, r and s of 32 bytes each.
+
+        Raises:
+            DeniedError: SEALED_STATE_LOST, the key is not of this TPM, or not whole.
+        """
+
+    def certify_key(self, key: ResidentKey, qualifying: bytes) -> Quote:
+        """TPM2_Certify of a key by the attestation key; raises DeniedError as `sign_with`."""
+
+    def seal(self, data: bytes, pcrs: Sequence[int], digest: bytes | None = None) -> bytes:
+        """Seal at most 128 bytes to this TPM under PolicyPCR.
+
+        Args:
+            digest: as `pcr_digest` would give it in the state that shall open the data,
+                now or later; None for the state as it is.
+        """
 
     def unseal(self, blob: bytes) -> bytes:
         """Undo `seal`; raises DeniedError SEALED_STATE_LOST in another state or TPM."""
+
+
+class KeyStore(Protocol):
+    """A place where signing keys live: the sealed state file, a PKCS#11 token, the TPM.
+
+    Calls may block for milliseconds to seconds: run them in a thread. Every method but
+    `drop` of what is gone raises UnavailableError when the store does not answer.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the state file calls it."""
+
+    @property
+    def algs(self) -> frozenset[Alg]:
+        """Algorithms it makes keys of."""
+
+    def make(self, alg: Alg) -> tuple[Signer, bytes]:
+        """Make a key: what signs with it, and the reference to find it by.
+
+        The reference is kept in the sealed state file; only a store in software puts the
+        private key itself there.
+        """
+
+    def load(self, alg: Alg, reference: bytes) -> Signer:
+        """The key of a reference.
+
+        Raises:
+            DeniedError: SEALED_STATE_LOST, the store no longer has it.
+            Malformed: the reference is no reference of this store.
+        """
+
+    def drop(self, alg: Alg, reference: bytes) -> None:
+        """Destroy a key; one that is gone is no error."""
 
 
 class Clock(Protocol):

@@ -13,13 +13,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
+from fabric.admit.acknowledge import admit_head, admit_receipt
 from fabric.admit.grants import admit_grant
 from fabric.admit.view import Place, View
 from fabric.attest.members import Members
 from fabric.attest.result import standing
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason
 from fabric.model.limits import CLOCK_SKEW_S_MAX, ENVELOPE_BYTES_MAX, OPEN_RECORD_BYTES_MAX
-from fabric.model.names import AUTHORITY, GRANTS_PREFIX, MEMBERS, RESULTS, HostId, Topic
+from fabric.model.names import (
+    AUDIT,
+    AUTHORITY,
+    GRANTS_PREFIX,
+    MEMBERS,
+    RECEIPTS,
+    RESULTS,
+    HostId,
+    Topic,
+)
 from fabric.policy import decide
 from fabric.policy.types import LevelRule, Policy
 from fabric.seal import envelope as form
@@ -214,7 +224,7 @@ def admit_open(value: bytes, place: Place, view: View, *, identity: HostId, now:
 
 def is_control(topic: str) -> bool:
     """Whether a topic carries the fabric's own statements."""
-    return topic in (MEMBERS, RESULTS) or topic.startswith(GRANTS_PREFIX)
+    return topic in (MEMBERS, RESULTS, AUDIT, RECEIPTS) or topic.startswith(GRANTS_PREFIX)
 
 
 def is_sealed(policy: Policy, topic: str) -> bool:
@@ -249,6 +259,12 @@ def admit_control(
         if identity != AUTHORITY:
             raise PeerError(Reason.IDENTITY_MISMATCH, "topic is the authority's alone")
         Members(view.policy.trust).feed(topic, key, value)
+        return
+    if topic == AUDIT:
+        admit_head(key, value, view, identity=identity, now=now)
+        return
+    if topic == RECEIPTS and identity != AUTHORITY:
+        admit_receipt(key, value, view, host=HostId.parse(identity), now=now)
         return
     if not topic.startswith(GRANTS_PREFIX) or identity == AUTHORITY:
         raise PeerError(Reason.IDENTITY_MISMATCH, "topic is not this identity's to write")

@@ -122,6 +122,8 @@ def _check_rules(statement: _Statement, view: View, *, current: Result, now: dat
     dataset = decide.dataset_of(view.policy, str(statement.topic))
     if statement.label != dataset.label:
         raise DeniedError(Reason.LABEL_MISMATCH, "label is not the dataset's")
-    why = decide.publish(view.policy, dataset, standing(current), suite=statement.suite, now=now)
+    # A new epoch seals; a grant hands on what an epoch of an older suite has sealed.
+    ask = decide.publish if statement.kind == epoch.KIND else decide.grant
+    why = ask(view.policy, dataset, standing(current), suite=statement.suite, now=now)
     if why is not None:
         raise DeniedError(why, f"policy does not let the host publish: {why}")

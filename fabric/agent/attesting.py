@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from fabric.agent.attest_machine import (
@@ -20,15 +21,20 @@ from fabric.agent.attest_machine import (
     Woke,
 )
 from fabric.agent.identity import Identity
+from fabric.agent.keyring import KeySet, plan_for
 from fabric.agent.supervisor import Board
+from fabric.agent.tally import Tally
 from fabric.agent.view import WorldView
 from fabric.attest.binding import qualifying
 from fabric.attest.messages import AttestRequest, Challenge, EnrolRequest
+from fabric.attest.resident import ResidentReport
 from fabric.attest.result import Result, decode
-from fabric.model.errors import FabricError, Reason, UnavailableError
-from fabric.model.limits import REQUEST_S_MAX
+from fabric.model.errors import ConfigInvalid, FabricError, Reason, UnavailableError
+from fabric.model.limits import EVENT_LOG_BYTES_MAX, REQUEST_S_MAX
+from fabric.policy import decide
 from fabric.ports import Tpm
 from fabric.store.clock import SystemClock
+from fabric.store.tpm_keys import TpmKeys
 from fabric.web.authority import AuthorityClient
 
 PART = "attestation"
@@ -69,14 +75,17 @@ class Attesting:
         clock: SystemClock,
         board: Board,
         hooks: Hooks,
+        event_log: Path | None = None,
     ) -> None:
         self._identity = identity
         self._view = view
         self._tpm = tpm
+        self._tally = Tally(identity.folder, tpm)
         self._authority = authority
         self._clock = clock
         self._board = board
         self._hooks = hooks
+        self._event_log = event_log
         self._detail = ""
         self.ready = asyncio.Event()
 
@@ -143,17 +152,24 @@ class Attesting:
         if not self._identity.is_open:
             await self._in_thread(lambda: self._identity.create(challenge.pcrs))
             await self._in_thread(lambda: self._identity.state.put(_ENROLLED, b"1"))
-        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now()))
+        plan = plan_for(decide.suites_of(self._view.policy, self._view.me))
+        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now(), plan))
         request = await self._in_thread(lambda: self._request(challenge))
         answer = await self._authority.attest(request)
         result = decode(answer.result, self._view.policy.trust)
         await self._in_thread(lambda: self._identity.take(answer.svid_pem, answer.result, keys))
-        await self._in_thread(lambda: self._identity.keep_sealed(challenge.pcrs))
+        accepted = self._accepted(challenge.pcrs)
+        await self._in_thread(lambda: self._identity.keep_sealed(challenge.pcrs, accepted))
         self._clock.observe(result.issued)
         self._hooks.attested(result)
         self.ready.set()
         jitter = random.random()  # noqa: S311  # spreads load, is no secret
         return Attested(issued=result.issued, expires=result.expires, jitter=jitter)
+
+    def _accepted(self, pcrs: tuple[int, ...]) -> tuple[bytes, ...]:
+        """The states over `pcrs` that this host's approval accepts."""
+        approval = self._view.policy.approvals.get(self._view.me)
+        return approval.digests if approval is not None and approval.pcrs == pcrs else ()
 
     def _request(self, challenge: Challenge) -> bytes:
         """Quote over the challenge and our keys, signed by every key it binds."""
@@ -166,6 +182,7 @@ class Attesting:
             spiffe=self._view.me.spiffe(self._view.trust_domain),
             keys=keys.bound,
         )
+        tally = self._tally.report(challenge, extra)
         quote = self._tpm.quote(challenge.pcrs, extra)
         body = AttestRequest(
             session=challenge.session,
@@ -174,8 +191,19 @@ class Attesting:
             quote_signature=quote.signature,
             keys=keys.bound,
             heads=self._hooks.heads(),
+            tally=tally,
+            event_log=read_event_log(self._event_log) if self._event_log else b"",
+            resident=self._resident(keys, extra),
         )
         return body.encode(keys.signers)
+
+    def _resident(self, keys: KeySet, extra: bytes) -> ResidentReport | None:
+        """Proof of the signing key that lives in the TPM, if the set has one."""
+        store = TpmKeys(self._tpm)
+        for held in keys.signing:
+            if held.store == store.name:
+                return store.certify(held.reference, extra)
+        return None
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         """Run a blocking call beside the loop; its deadline is the TPM's own, seconds."""
@@ -186,4 +214,20 @@ class Attesting:
             raise UnavailableError(Reason.TPM_UNAVAILABLE, "TPM does not answer") from exc
 
 
-__all__ = ["PART", "Attesting"]
+def read_event_log(path: Path) -> bytes:
+    """Firmware's log of this boot.
+
+    Raises:
+        ConfigInvalid: it cannot be read or is longer than EVENT_LOG_BYTES_MAX.
+    """
+    try:
+        with path.open("rb") as file:  # its size is not known before: read one byte too many
+            data = file.read(EVENT_LOG_BYTES_MAX + 1)
+    except OSError as exc:
+        raise ConfigInvalid(f"tpm.event_log: {path} cannot be read ({exc.strerror})") from exc
+    if len(data) > EVENT_LOG_BYTES_MAX:
+        raise ConfigInvalid(f"tpm.event_log: {path} is longer than {EVENT_LOG_BYTES_MAX} bytes")
+    return data
+
+
+__all__ = ["PART", "Attesting", "read_event_log"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from fabric import tls
 from fabric.agent.attesting import PART as ATTESTATION
 from fabric.agent.attesting import Attesting, Hooks
+from fabric.agent.auditing import open_audit, publish_host_heads
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.parts import apply_partition, publisher, run_publisher, source_tables
@@ -25,16 +26,18 @@ from fabric.agent.telemetry import Telemetry
 from fabric.agent.view import WorldView
 from fabric.attest.result import Result
 from fabric.config import AgentConfig, Apply, Capture
+from fabric.config_keys import KeysConfig
 from fabric.database.registry import open_sink, open_source
 from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import KafkaLog, check_extension
 from fabric.metrics import AgentMetrics
 from fabric.model.errors import ConfigInvalid, FabricError, Reason, UsageError
 from fabric.model.names import Topic
-from fabric.ports import ChangeSource, Tpm
-from fabric.store.audit import FileAudit
+from fabric.ports import ChangeSource, KeyStore, Tpm
 from fabric.store.clock import SystemClock
+from fabric.store.file_keys import FileKeys
 from fabric.store.policy_folder import PolicyFolder
+from fabric.store.tpm_keys import TpmKeys
 from fabric.web.authority import AuthorityClient
 from fabric.web.refusals import RefusalsClient
 from fabric.web.server import serving
@@ -81,15 +84,14 @@ class Core:
         policy = await asyncio.to_thread(self._policies.load)
         self._clock = SystemClock()
         self._metrics = AgentMetrics([*policy.rules.values()])
-        audit = FileAudit(
-            self._folder / "audit.jsonl", self._clock, failed=self._metrics.audit_failed
-        )
+        self._audit = audit = open_audit(config, self._clock, self._metrics)
         stack.callback(audit.close)
         self._telemetry = Telemetry(self.board, self._metrics, audit)
         self._telemetry.approved(policy, config.agent.host)
         self._view = WorldView(config.agent.host, policy, rejected=self._telemetry.control_rejected)
         device = self._tpm or _device(config.tpm.tcti)
-        self.identity = Identity(self._folder, device, ca=config.tls.ca)
+        stores = _key_stores(config.keys, device)
+        self.identity = Identity(self._folder, device, ca=config.tls.ca, stores=stores)
         stack.callback(self.identity.close)
         self._attesting = self._make_attesting(device)
         stack.push_async_callback(self._close_log)
@@ -112,6 +114,7 @@ class Core:
                 attested=self._attested,
                 failed=self._telemetry.not_attested,
             ),
+            event_log=self._config.tpm.event_log,
         )
 
     def _heads(self) -> tuple[bytes, ...]:
@@ -162,6 +165,7 @@ class Core:
             log=self._log,
             clock=self._clock,
             telemetry=self._telemetry,
+            receipts=config.receipts,
         )
         self._has_log.set()
         show = self.board.show
@@ -169,6 +173,10 @@ class Core:
             "view", lambda: self._view.follow(host.log, lambda *told: show("view", *told))
         )
         self._supervise("figures", self._watch)
+        heads = config.audit.head_interval_s
+        self._supervise(
+            "audit", lambda: publish_host_heads(host, self._audit, self._metrics, heads)
+        )
         await self._view.wait_caught_up()
         for capture in config.capture:
             self._start_capture(host, capture)
@@ -346,6 +354,19 @@ def _lock(path: Path) -> int:
             f"agent.folder: another agent runs with {path.parent}; stop it, or use another folder"
         ) from exc
     return handle
+
+
+def _key_stores(config: KeysConfig, tpm: Tpm) -> tuple[KeyStore, ...]:
+    """Where signing keys may live, in order of preference; ML-DSA is always in software."""
+    if config.provider == "file":
+        return (TpmKeys(tpm), FileKeys())
+    assert config.module is not None
+    assert config.token is not None
+    assert config.pin_file is not None
+    from fabric.store.token_keys import TokenKeys
+
+    token = TokenKeys(config.module, config.token, config.pin_file)
+    return (TpmKeys(tpm), token, FileKeys())
 
 
 def _device(tcti: str) -> Tpm:

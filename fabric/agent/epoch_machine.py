@@ -39,6 +39,7 @@ class Served:
     """One kept epoch and whom it serves: (host, HPKE key thumbprint), wraps and grants alike."""
 
     number: int
+    suite: str
     started: datetime
     served: frozenset[tuple[HostId, bytes]]
 

@@ -36,7 +36,7 @@ from fabric.seal.suites import suite_of
 from fabric.store.state import StoredEpoch
 
 _APPEND_TRIES_MAX = 30
-_Chosen: TypeAlias = tuple[tuple[int, int], tuple[Wanted, Mapping[HostId, PublicKey]]]
+_Chosen: TypeAlias = tuple[Wanted, Mapping[HostId, PublicKey]]
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Epochs:
         self._lock = asyncio.Lock()
         self._current: Epoch | None = None
         self._asked: Why | None = None
-        self._chosen: _Chosen | None = None
+        self._chosen: tuple[tuple[int, int], _Chosen] | None = None
 
     @property
     def current(self) -> Epoch | None:
@@ -104,14 +104,17 @@ class Epochs:
                 return current
             return await self._open(dataset, result, keys, why or Why.START)
 
-    def _choose(self, dataset: Dataset) -> tuple[Wanted, Mapping[HostId, PublicKey]]:
+    def _choose(self, dataset: Dataset) -> _Chosen:
         """As `choose`; asked anew when the view changed, and every second, as results end."""
         view, now = self._host.view, self._host.clock.now()
         stamp = (view.version, int(now.timestamp()))
         if self._chosen is None or self._chosen[0] != stamp:
-            found = choose(view.policy, dataset, view.members, me=view.me, now=now)
-            self._chosen = (stamp, found)
+            self._chosen = (stamp, self._choose_for(dataset, dataset.suite))
         return self._chosen[1]
+
+    def _choose_for(self, dataset: Dataset, suite: str) -> _Chosen:
+        view, now = self._host.view, self._host.clock.now()
+        return choose(view.policy, dataset, view.members, me=view.me, now=now, suite=suite)
 
     # Opening
 
@@ -129,6 +132,7 @@ class Epochs:
             sealing=SealingEpoch.of(started.start, started.hash, secret),
             served=Served(
                 number=started.start.number,
+                suite=started.start.suite,
                 started=started.start.started,
                 served=frozenset(pairs),
             ),
@@ -196,13 +200,17 @@ class Epochs:
 
     async def grant_late(self, dataset: Dataset, result: Result) -> int:
         """Grant kept epochs to whoever should have them and does not; number of wraps sent."""
-        wanted, keys = self._choose(dataset)
         kept = await asyncio.to_thread(self._host.identity.state.epochs, self._topic)
         served = await asyncio.to_thread(lambda: [self._served(stored) for stored in kept])
-        missing = late(served, wanted)
+        # A dataset may have moved between suites: each epoch is wrapped to keys of its own.
+        chosen = {
+            suite: self._choose_for(dataset, suite) for suite in {item.suite for item in served}
+        }
+        missing = {suite: late(served, wanted) for suite, (wanted, _) in chosen.items()}
         sent = 0
         for stored, item in zip(kept, served, strict=True):
-            hosts = missing.get(item.number, ())
+            keys = chosen[item.suite][1]
+            hosts = missing[item.suite].get(item.number, ())
             for at in range(0, len(hosts), RECIPIENTS_PER_RECORD_MAX):
                 part = hosts[at : at + RECIPIENTS_PER_RECORD_MAX]
                 sent += await self._grant(stored, result, {host: keys[host] for host in part})
@@ -214,7 +222,12 @@ class Epochs:
         pairs = {(recipient.host, recipient.thumbprint) for recipient in start.recipients}
         for host, thumbprint in self._host.identity.state.granted(start.id):
             pairs.add((HostId.parse(host), thumbprint))
-        return Served(number=stored.number, started=stored.started, served=frozenset(pairs))
+        return Served(
+            number=stored.number,
+            suite=start.suite,
+            started=stored.started,
+            served=frozenset(pairs),
+        )
 
     async def _grant(
         self, stored: StoredEpoch, result: Result, keys: Mapping[HostId, PublicKey]

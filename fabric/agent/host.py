@@ -1,12 +1,13 @@
 """What every part of an agent works with: one host's identity, view, log, clock and voice."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fabric.agent.identity import Identity
 from fabric.agent.telemetry import Telemetry
 from fabric.agent.view import WorldView
+from fabric.config_audit import ReceiptsConfig
 from fabric.model.block import Block
 from fabric.model.names import Stream, Topic
 from fabric.ports import Applied, Clock, Log, StreamState
@@ -41,3 +42,4 @@ class Host:
     log: LogWithIdentity
     clock: Clock
     telemetry: Telemetry
+    receipts: ReceiptsConfig = field(default_factory=lambda: ReceiptsConfig(enabled=False))

@@ -5,8 +5,8 @@ loaded into it, so that every new connection shows the new certificate, while
 open ones end when their peer ends them. Methods here block: run them in a thread.
 """
 
-import os
 import ssl
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fabric import tls
-from fabric.agent.keyring import Keyring, KeySet, generate, to_records
+from fabric.agent.keyring import KeyPlan, Keyring, KeySet, generate, to_records
 from fabric.attest.result import Result, decode
-from fabric.model.errors import DeniedError, PeerError, Reason, UsageError
+from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UsageError
 from fabric.policy.types import Trust
-from fabric.ports import Tpm
+from fabric.ports import KeyStore, Tpm
+from fabric.store.files import replace
 from fabric.store.sealed import SealedKey, create_state, read_sealed_key
 from fabric.store.state import StateFile
 from fabric.store.vault import Vault
@@ -35,9 +36,13 @@ _REMEDY = "boot the approved state again, or move the state file away to begin a
 
 
 class Identity:
-    """The host's state and papers in `folder`."""
+    """The host's state and papers in `folder`.
 
-    def __init__(self, folder: Path, tpm: Tpm, *, ca: Path) -> None:
+    Args:
+        stores: where signing keys may live, in order of preference.
+    """
+
+    def __init__(self, folder: Path, tpm: Tpm, *, ca: Path, stores: Sequence[KeyStore]) -> None:
         self._folder = folder
         self._tpm = tpm
         self._ca = ca
@@ -45,7 +50,13 @@ class Identity:
         self._sealed: SealedKey | None = None
         self._key = b""
         self._context: ssl.SSLContext | None = None
-        self.keyring = Keyring(())
+        self._stores = tuple(stores)
+        self.keyring = Keyring((), self._stores)
+
+    @property
+    def folder(self) -> Path:
+        """Where it keeps its files."""
+        return self._folder
 
     @property
     def is_open(self) -> bool:
@@ -81,44 +92,60 @@ class Identity:
         if sealed is None:
             return False
         try:
-            self._open(self._tpm.unseal(sealed.blob), sealed)
+            self._open(self._unsealed(sealed), sealed)
         except DeniedError as exc:
             raise DeniedError(
                 Reason.SEALED_STATE_LOST, f"state file does not open here now; {_REMEDY}"
             ) from exc
         return True
 
+    def _unsealed(self, sealed: SealedKey) -> bytes:
+        blob = sealed.blob(self._tpm.pcr_digest(sealed.pcrs))
+        if blob is None:
+            raise DeniedError(Reason.SEALED_STATE_LOST, "key is sealed to other states than this")
+        return self._tpm.unseal(blob)
+
     def create(self, pcrs: tuple[int, ...]) -> None:
         """Make a state file whose key is sealed to the current values of `pcrs`."""
         key = Vault.new_key()
-        sealed = self._seal(key, pcrs)
+        sealed = self._seal(key, pcrs, ())
         create_state(self._folder / STATE, sealed)
         self._open(key, sealed)
 
-    def keep_sealed(self, pcrs: tuple[int, ...]) -> None:
-        """Seal the key anew when the approved state is another than it was sealed to.
+    def keep_sealed(self, pcrs: tuple[int, ...], accepted: Sequence[bytes] = ()) -> None:
+        """Seal the key to the current state and to every other state that is approved.
 
-        Call it after a successful attestation only: then the current state is approved.
+        Call it after a successful attestation only: then the current state is approved. A
+        planned change of the boot loses nothing when its digest is approved beforehand.
+
+        Args:
+            accepted: digests over `pcrs` that the host's approval accepts.
         """
         assert self._sealed is not None
-        if (self._sealed.pcrs, self._sealed.digest) == (pcrs, self._tpm.pcr_digest(pcrs)):
+        wanted = frozenset((self._tpm.pcr_digest(pcrs), *accepted))
+        if (self._sealed.pcrs, self._sealed.digests) == (pcrs, wanted):
             return
-        self._sealed = self._seal(self._key, pcrs)
+        self._sealed = self._seal(self._key, pcrs, accepted)
         self.state.reseal(self._sealed)
 
-    def _seal(self, key: bytes, pcrs: tuple[int, ...]) -> SealedKey:
-        blob = self._tpm.seal(key, pcrs)
-        return SealedKey(blob=blob, pcrs=pcrs, digest=self._tpm.pcr_digest(pcrs))
+    def _seal(self, key: bytes, pcrs: tuple[int, ...], accepted: Sequence[bytes]) -> SealedKey:
+        digests = dict.fromkeys((self._tpm.pcr_digest(pcrs), *accepted))
+        states = tuple((digest, self._tpm.seal(key, pcrs, digest)) for digest in digests)
+        return SealedKey(pcrs=pcrs, states=states)
 
     def _open(self, key: bytes, sealed: SealedKey) -> None:
         state = StateFile(self._folder / STATE, key)
-        self.keyring = Keyring(state.keys())
+        try:
+            self.keyring = Keyring(state.keys(), self._stores)
+        except FabricError:  # a store does not answer: the next try opens the file again
+            state.close()
+            raise
         self._state, self._sealed, self._key = state, sealed, key
 
-    def keys(self, now: datetime) -> KeySet:
-        """The set the next attestation binds; a new one when the newest is a day old."""
-        if self.keyring.is_due(now):
-            fresh = generate(now)
+    def keys(self, now: datetime, plan: KeyPlan) -> KeySet:
+        """The set the next attestation binds; a new one when the ring says so."""
+        if self.keyring.is_due(now, plan):
+            fresh = generate(now, plan, self._stores)
             self.state.save_keys(to_records(fresh))
             self.keyring.add(fresh)
         newest = self.keyring.newest
@@ -129,11 +156,11 @@ class Identity:
         """Write the SVID with its key, remember the result, and show the new certificate."""
         private = load_der_private_key(keys.tls.private_bytes(), None)
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(self._folder / KEY, pem, mode=0o600)
-        _write(self._folder / CERTIFICATE, svid_pem, mode=0o644)
+        replace(self._folder / KEY, pem, mode=0o600)
+        replace(self._folder / CERTIFICATE, svid_pem, mode=0o644)
         self.state.put(_RESULT, result)
         self._load_context()
-        self.state.drop_keys(self.keyring.outdated())
+        self.state.drop_keys(self.keyring.retire())
 
     def last_result(self, trust: Trust) -> Result | None:
         """The newest result of an earlier life, perhaps over by now."""
@@ -166,15 +193,3 @@ class Identity:
         if self._state is not None:
             self._state.close()
             self._state = None
-
-
-def _write(path: Path, data: bytes, *, mode: int) -> None:
-    """Replace a file at once, never readable to more than `mode` says."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -1,28 +1,73 @@
 """The host's own keys: made here, bound by quotes, kept in the sealed state file.
 
+Which keys a host has follows from the suites that policy lets it use (`plan_for`).
 Signing and TLS keys live a day at most and HPKE keys rotate daily; old HPKE keys
 stay, because data sealed to them stay. Sets of signing keys are told apart by
 the thumbprints a result binds, so a block is always signed by the keys that the
-result it names speaks of.
+result it names speaks of. Where a signing key lives is its store's affair.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use
+from fabric.attest.keys import Alg, Kem, PublicKey, Signer, SigningKey, Use
 from fabric.attest.result import Result
-from fabric.model.errors import DeniedError, Reason
+from fabric.model.errors import ConfigInvalid, DeniedError, PeerError, Reason
+from fabric.ports import KeyStore
 from fabric.seal.hpke import HpkeKey
-from fabric.seal.suites import Suite
+from fabric.seal.suites import SUITES, Suite
 from fabric.store.state import KeyRecord
 
-SIGN_ALGS = (Alg.ED25519, Alg.ML_DSA_65)
 TLS_ALG = Alg.ESP256
-KEMS = (Kem.X25519, Kem.MLKEM768_X25519)
 KEY_LIFE = timedelta(hours=20)
 """When a set is replaced: below the 24 h that signing and TLS keys may live."""
+_LEAST = "classic"
+_STATE = "file"
 _SETS_KEPT = 3
+_ALGS = tuple(dict.fromkeys(alg for suite in SUITES.values() for alg in suite.signatures))
+_KEMS = tuple(dict.fromkeys(suite.kem for suite in SUITES.values()))
+"""The order of keys in every set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPlan:
+    """The keys a host is to have, in the order in which quotes bind them."""
+
+    signing: tuple[Alg, ...]
+    kems: tuple[Kem, ...]
+
+
+def plan_for(suites: Collection[str]) -> KeyPlan:
+    """Keys for `suites`, in the table's order, whatever the order given; never none at all.
+
+    A suite that this build does not know is passed over: a newer policy must not
+    keep the host from what it can do.
+    """
+    found = [suite for name, suite in SUITES.items() if name in suites] or [SUITES[_LEAST]]
+    algs = {alg for suite in found for alg in suite.signatures}
+    kems = {suite.kem for suite in found}
+    return KeyPlan(
+        signing=tuple(alg for alg in _ALGS if alg in algs),
+        kems=tuple(kem for kem in _KEMS if kem in kems),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldKey:
+    """A signing key, the name of the store that holds it, and how to find it there again."""
+
+    signer: Signer
+    store: str
+    reference: bytes
+
+    def __repr__(self) -> str:
+        return f"HeldKey({self.signer!r}, store={self.store})"
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half."""
+        return self.signer.public
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +75,7 @@ class KeySet:
     """Keys made at one time: what one attestation binds."""
 
     made: datetime
-    signing: tuple[SigningKey, ...]
+    signing: tuple[HeldKey, ...]
     tls: SigningKey
     hpke: tuple[HpkeKey, ...]
 
@@ -41,46 +86,71 @@ class KeySet:
         return (*signing, *(key.public for key in self.hpke))
 
     @property
-    def signers(self) -> tuple[SigningKey, ...]:
+    def signers(self) -> tuple[Signer, ...]:
         """Keys that sign the attestation request, in the order of `bound`."""
-        return (*self.signing, self.tls)
+        return (*(held.signer for held in self.signing), self.tls)
 
 
-def generate(now: datetime) -> KeySet:
-    """Make a fresh set."""
+def store_for(alg: Alg, stores: Sequence[KeyStore]) -> KeyStore:
+    """The first store that can make keys of `alg`; raises ConfigInvalid."""
+    for store in stores:
+        if alg in store.algs:
+            return store
+    raise ConfigInvalid(f"keys.provider: no store of this host makes keys of {alg.name}")
+
+
+def generate(now: datetime, plan: KeyPlan, stores: Sequence[KeyStore]) -> KeySet:
+    """Make a fresh set.
+
+    Args:
+        stores: in order of preference.
+
+    Raises:
+        ConfigInvalid: no store makes keys of an algorithm of the plan.
+        UnavailableError: a store does not answer.
+    """
     return KeySet(
         made=now,
-        signing=tuple(SigningKey.generate(alg) for alg in SIGN_ALGS),
+        signing=tuple(_make(alg, store_for(alg, stores)) for alg in plan.signing),
         tls=SigningKey.generate(TLS_ALG, Use.TLS),
-        hpke=tuple(HpkeKey.generate(kem) for kem in KEMS),
+        hpke=tuple(HpkeKey.generate(kem) for kem in plan.kems),
     )
+
+
+def _make(alg: Alg, store: KeyStore) -> HeldKey:
+    signer, reference = store.make(alg)
+    return HeldKey(signer=signer, store=store.name, reference=reference)
 
 
 def to_records(keys: KeySet) -> list[KeyRecord]:
     """What the state file keeps of a set."""
-    stamp = int(keys.made.timestamp() * 1_000_000)
-    found: list[KeyRecord] = []
-    pairs = [(key.public, key.private_bytes()) for key in keys.signers]
-    pairs += [(key.public, key.private_bytes()) for key in keys.hpke]
-    for public, private in pairs:
-        record = KeyRecord(
-            name=f"{stamp}/{public.use}/{int(public.alg)}",
-            kind=public.use.value,
-            alg=int(public.alg),
-            made=keys.made,
-            private=private,
-        )
-        found.append(record)
-    return found
+    entries = [(held.public, held.store, held.reference) for held in keys.signing]
+    entries.append((keys.tls.public, _STATE, keys.tls.private_bytes()))
+    entries += [(key.public, _STATE, key.private_bytes()) for key in keys.hpke]
+    return [_record(keys.made, *entry) for entry in entries]
+
+
+def _record(made: datetime, public: PublicKey, store: str, private: bytes) -> KeyRecord:
+    stamp = int(made.timestamp() * 1_000_000)
+    return KeyRecord(
+        name=f"{stamp}/{public.use}/{int(public.alg)}",
+        kind=public.use.value,
+        alg=int(public.alg),
+        store=store,
+        made=made,
+        private=private,
+    )
 
 
 class Keyring:
     """Every set this host holds, oldest first."""
 
-    def __init__(self, records: Sequence[KeyRecord]) -> None:
-        self._signing: dict[bytes, SigningKey] = {}
+    def __init__(self, records: Sequence[KeyRecord], stores: Sequence[KeyStore]) -> None:
+        self._signing: dict[bytes, Signer] = {}
         self._hpke: list[HpkeKey] = []
         self._sets: list[KeySet] = []
+        self._stores = stores
+        self._by_name: Mapping[str, KeyStore] = {store.name: store for store in stores}
         by_stamp: dict[str, list[KeyRecord]] = {}
         for record in records:
             by_stamp.setdefault(record.name.partition("/")[0], []).append(record)
@@ -91,48 +161,63 @@ class Keyring:
         return f"Keyring(sets={len(self._sets)})"
 
     def _load(self, records: Sequence[KeyRecord]) -> None:
-        hpke = {r.alg: HpkeKey.from_private_bytes(Kem(r.alg), r.private) for r in records
-                if r.kind == Use.HPKE}  # fmt: skip
-        rest = {
-            (r.kind, r.alg): SigningKey.from_private_bytes(Alg(r.alg), r.private, Use(r.kind))
-            for r in records
-            if r.kind != Use.HPKE
-        }
-        whole = len(hpke) == len(KEMS) and len(rest) == len(SIGN_ALGS) + 1
-        if not whole:  # signing keys were dropped: what the HPKE keys open is still ours
-            self._hpke.extend(hpke.values())
+        hpke = [HpkeKey.from_private_bytes(Kem(r.alg), r.private) for r in records
+                if r.kind == Use.HPKE]  # fmt: skip
+        tls = [SigningKey.from_private_bytes(Alg(r.alg), r.private, Use.TLS) for r in records
+               if r.kind == Use.TLS]  # fmt: skip
+        signing = [record for record in records if record.kind == Use.SIGN]
+        held = [key for key in map(self._held, signing) if key is not None]
+        if len(tls) != 1 or not held or len(held) != len(signing):
+            # Signing keys were dropped or are out of reach: what the HPKE keys open is still ours.
+            self._hpke.extend(hpke)
             return
-        self.add(
-            KeySet(
-                made=records[0].made,
-                signing=tuple(rest[Use.SIGN.value, alg] for alg in SIGN_ALGS),
-                tls=rest[Use.TLS.value, TLS_ALG],
-                hpke=tuple(hpke[kem] for kem in KEMS),
-            )
-        )
+        held.sort(key=lambda key: _ALGS.index(Alg(key.public.alg)))
+        hpke.sort(key=lambda key: _KEMS.index(key.kem))
+        made = records[0].made
+        self.add(KeySet(made=made, signing=tuple(held), tls=tls[0], hpke=tuple(hpke)))
+
+    def _held(self, record: KeyRecord) -> HeldKey | None:
+        """The key of a record, or None when its store is not ours or no longer has it."""
+        store = self._by_name.get(record.store)
+        if store is None:
+            return None
+        try:
+            signer = store.load(Alg(record.alg), record.private)
+        except (DeniedError, PeerError):
+            return None
+        return HeldKey(signer=signer, store=record.store, reference=record.private)
 
     def add(self, keys: KeySet) -> None:
         """Take a new set into use."""
         self._sets.append(keys)
         self._hpke.extend(keys.hpke)
         for key in keys.signing:
-            self._signing[key.public.thumbprint] = key
+            self._signing[key.public.thumbprint] = key.signer
 
     @property
     def newest(self) -> KeySet | None:
         """The set that the next attestation binds."""
         return self._sets[-1] if self._sets else None
 
-    def is_due(self, now: datetime) -> bool:
-        """Whether a new set is to be made before the next attestation."""
-        return self.newest is None or now - self.newest.made >= KEY_LIFE
+    def is_due(self, now: datetime, plan: KeyPlan) -> bool:
+        """Whether a new set is to be made before the next attestation.
+
+        It is when there is none, the newest is old, policy asks for other keys, or the
+        settings for another place to keep them.
+        """
+        newest = self.newest
+        if newest is None or now - newest.made >= KEY_LIFE:
+            return True
+        places = [(Alg(key.public.alg), key.store) for key in newest.signing]
+        wanted = [(alg, store_for(alg, self._stores).name) for alg in plan.signing]
+        return places != wanted or tuple(key.kem for key in newest.hpke) != plan.kems
 
     @property
     def hpke(self) -> tuple[HpkeKey, ...]:
         """Every key that may open a wrap."""
         return tuple(reversed(self._hpke))
 
-    def signers(self, result: Result, suite: Suite) -> tuple[SigningKey, ...]:
+    def signers(self, result: Result, suite: Suite) -> tuple[Signer, ...]:
         """The keys that a result binds, exactly the suite's, in its order.
 
         Raises:
@@ -147,9 +232,18 @@ class Keyring:
             raise DeniedError(Reason.NOT_ATTESTED, "current result does not bind our keys")
         return tuple(key for key in found if key is not None)
 
-    def outdated(self) -> list[str]:
-        """Names of signing and TLS keys of sets that no living result can bind."""
+    def retire(self) -> list[str]:
+        """Forget signing and TLS keys of sets that no living result can bind; their names.
+
+        Raises:
+            UnavailableError: a store does not answer; nothing is forgotten then.
+        """
         old = self._sets[:-_SETS_KEPT]
+        for held in (held for keys in old for held in keys.signing):
+            self._by_name[held.store].drop(Alg(held.public.alg), held.reference)
+        for held in (held for keys in old for held in keys.signing):
+            self._signing.pop(held.public.thumbprint, None)
+        self._sets = self._sets[-_SETS_KEPT:]
         return [
             record.name
             for keys in old

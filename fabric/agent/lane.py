@@ -13,12 +13,14 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol
 
+from fabric.agent.aside import aside
 from fabric.agent.epoch_machine import Why
 from fabric.agent.epochs import Epoch, Epochs
 from fabric.agent.host import Host
 from fabric.agent.publish_machine import halve
 from fabric.agent.refusal_machine import Action, plan
 from fabric.agent.view import WorldView
+from fabric.attest.keys import are_at_hand
 from fabric.attest.result import Result, standing
 from fabric.model.block import Block
 from fabric.model.errors import DeniedError, FabricError, Malformed, Reason, UsageError
@@ -31,6 +33,7 @@ from fabric.seal.epoch import Head
 from fabric.seal.sealing import Link, Packed, Sealed, Stamp, prepare, seal, seal_packed
 from fabric.store.state import StreamHead
 
+_SHORT_CHANGES_MAX = 64
 _HANDED_OVER_S = 0.001
 """Long enough for the log to write a block to its socket."""
 
@@ -204,8 +207,9 @@ class SealedLane:
             work = partial(seal_packed, packed)
         else:
             work = partial(seal, block, self._schema)
-        sealed = await asyncio.to_thread(
-            work, epoch=epoch.sealing, link=link, stamp=stamp, signers=signers
+        sealed = await aside(
+            partial(work, epoch=epoch.sealing, link=link, stamp=stamp, signers=signers),
+            is_short=block.count <= _SHORT_CHANGES_MAX and are_at_hand(signers),
         )
         self._host.telemetry.sealing_took(
             self._topic, dataset.suite, self._host.clock.monotonic() - began

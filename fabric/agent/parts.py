@@ -11,6 +11,7 @@ from fabric.agent.progress import Progress
 from fabric.agent.publish_machine import Feed, Limits
 from fabric.agent.publishing import Plan, Publisher
 from fabric.agent.reading import SealedReader
+from fabric.agent.receipting import Receipting
 from fabric.agent.sinks import SinkHolder
 from fabric.agent.subscription import Subscription
 from fabric.agent.supervisor import cause_of
@@ -106,12 +107,21 @@ async def run_publisher(host: Host, made: Publisher, topics: Sequence[Topic]) ->
 
 
 async def read_partition(
-    host: Host, part: str, dataset: Dataset, partition: int, target: BlockTarget
+    host: Host,
+    part: str,
+    dataset: Dataset,
+    partition: int,
+    target: BlockTarget,
+    *,
+    receipts: Receipting | None = None,
 ) -> None:
     """Read one partition into `target`, for ever; raises as the readers do."""
     host.telemetry.reads(dataset.topic, dataset.suite)
-    kind = SealedReader if is_sealed(host, dataset) else OpenReader
-    reader = kind(host, dataset, partition, sink=target, part=part)
+    reader: SealedReader | OpenReader
+    if is_sealed(host, dataset):
+        reader = SealedReader(host, dataset, partition, sink=target, part=part, receipts=receipts)
+    else:
+        reader = OpenReader(host, dataset, partition, sink=target, part=part)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(host.view.until_changed(dataset.topic))
         tasks.create_task(reader.run())
@@ -124,12 +134,21 @@ async def apply_partition(
     sink = await holder.use(topic)
     dataset = decide.dataset_of(host.view.policy, str(topic))
     try:
-        await read_partition(host, part, dataset, partition, sink)
+        receipts = _receipting(host, dataset)
+        await read_partition(host, part, dataset, partition, sink, receipts=receipts)
     except BaseException as exc:
         cause = cause_of(exc)
         if cause is not None and cause.reason is Reason.DATABASE_UNAVAILABLE:
             await holder.broken(sink)
         raise
+
+
+def _receipting(host: Host, dataset: Dataset) -> Receipting | None:
+    """Receipts are for sealed datasets that go to a database, unless the settings say no."""
+    wanted = host.receipts.enabled and str(dataset.topic) not in host.receipts.without
+    if not wanted or not is_sealed(host, dataset):
+        return None
+    return Receipting(host, dataset, interval_s=host.receipts.interval_s)
 
 
 async def subscribe_partition(

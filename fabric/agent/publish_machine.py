@@ -33,7 +33,7 @@ from fabric.model.schema import RowSchema
 from fabric.ports import Captured, Reached
 
 _CHANGE_BYTES_GUESS = 512.0
-_QUEUE_BLOCKS_MAX = 4
+_QUEUE_BLOCKS_MAX = 2
 _SMOOTHING = 0.5
 _AT_ONCE = datetime.min.replace(tzinfo=UTC)
 

@@ -7,11 +7,14 @@ applied; judging and applying go strictly in order, as the read machine says.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from fabric.admit.reader import admit_read
 from fabric.admit.view import Place
 from fabric.agent import read_machine as m
+from fabric.agent.aside import aside
 from fabric.agent.host import BlockTarget, Host
+from fabric.agent.receipting import Receipting
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import Stream
 from fabric.policy.types import Dataset
@@ -21,7 +24,8 @@ from fabric.seal.opening import open_
 from fabric.seal.secret import EpochSecret
 from fabric.seal.verify import VerifiedEnvelope
 
-_AHEAD_MAX = 6
+_AHEAD_MAX = 3
+_SHORT_BYTES_MAX = 16 * 1024
 _PAUSE_S = 1.0
 _LAG_S = 10.0
 
@@ -40,6 +44,7 @@ class SealedReader:
     Args:
         sink: open, and serving the dataset's topic.
         part: name on the status board.
+        receipts: set when the sink commits what it is given.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class SealedReader:
         *,
         sink: BlockTarget,
         part: str,
+        receipts: Receipting | None = None,
     ) -> None:
         self._host = host
         self._part = part
@@ -57,6 +63,7 @@ class SealedReader:
         self._topic = dataset.topic
         self._partition = partition
         self._sink = sink
+        self._receipts = receipts
         self._book = host.view.book(dataset.topic)
         self._position = 0
         self._heard_at = host.clock.monotonic()
@@ -70,9 +77,12 @@ class SealedReader:
         """
         place = str(self._topic)
         cluster, topic_id = await self._host.log.identity(place)
+        states = await self._states()
         self._machine = m.ReadMachine(
-            self._host.view.me, m.Log(cluster=cluster, topic_id=topic_id), await self._states()
+            self._host.view.me, m.Log(cluster=cluster, topic_id=topic_id), states
         )
+        if self._receipts is not None:
+            await self._receipts.resume(states)
         first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
         self._host.telemetry.board.show(self._part, None)
@@ -81,6 +91,8 @@ class SealedReader:
             tasks.create_task(self._fetch(queue, tasks))
             tasks.create_task(self._take(queue))
             tasks.create_task(self._measure())
+            if self._receipts is not None:
+                tasks.create_task(self._receipts.run())
 
     async def _states(self) -> Mapping[Stream, StreamState]:
         streams = await self._sink.streams(self._topic)
@@ -105,7 +117,10 @@ class SealedReader:
     async def _look(self, record: Record) -> _Looked:
         view, began = self._host.view, self._host.clock.monotonic()
         try:
-            verified, second = await asyncio.to_thread(self._admit, record)
+            verified, second = await aside(
+                partial(self._admit, record),
+                is_short=len(record.value or b"") <= _SHORT_BYTES_MAX,
+            )
             start = self._book.start(verified.envelope.header.start_hash, view.members)
         except FabricError as exc:
             refused = m.Refused(offset=record.offset, reason=exc.reason)
@@ -164,7 +179,11 @@ class SealedReader:
                     assert looked.second is not None
                     command = self._machine.step(looked.second)
                 case m.Apply():
-                    command = self._machine.step(await self._apply(command))
+                    done = await self._apply(command)
+                    command = self._machine.step(done)
+                    if self._receipts is not None and isinstance(done, m.Applied):
+                        assert isinstance(looked.first, m.Came)
+                        self._receipts.applied(looked.first.header, looked.first.digest)
                 case m.Pause():
                     paused = command.reason
                     looked = await self._pause(record, paused)

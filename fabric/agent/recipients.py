@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from fabric.agent.epoch_machine import Wanted
-from fabric.attest.keys import PublicKey, Use
+from fabric.attest.keys import Kem, PublicKey, Use
 from fabric.attest.members import Members
 from fabric.attest.result import Result, standing
 from fabric.model.errors import DeniedError, Reason
@@ -15,13 +15,23 @@ from fabric.seal.suites import suite_of
 
 
 def choose(
-    policy: Policy, dataset: Dataset, members: Members, *, me: HostId, now: datetime
+    policy: Policy,
+    dataset: Dataset,
+    members: Members,
+    *,
+    me: HostId,
+    now: datetime,
+    suite: str | None = None,
 ) -> tuple[Wanted, Mapping[HostId, PublicKey]]:
     """Everyone who may read `dataset` at `now`, with the key to wrap to; the sender too.
 
     Named consumer, clearance, effective level, and attested now: all of them, or a
     reason why not.
+
+    Args:
+        suite: of the epoch to wrap; the dataset's own when None.
     """
+    kem = suite_of(dataset.suite if suite is None else suite).kem
     keys: dict[HostId, PublicKey] = {}
     refused: dict[HostId, Reason] = {}
     for host in members.hosts:
@@ -29,7 +39,9 @@ def choose(
             refused[host] = Reason.NOT_A_CONSUMER
             continue
         try:
-            keys[host] = _key(policy, dataset, members.current(host, now), me=me, now=now)
+            result = members.current(host, now)
+            _check(policy, dataset, result, me=me, now=now)
+            keys[host] = _key(result, kem)
         except DeniedError as exc:
             refused[host] = exc.reason
     wanted = Wanted(
@@ -41,14 +53,15 @@ def choose(
     return wanted, keys
 
 
-def _key(
-    policy: Policy, dataset: Dataset, result: Result, *, me: HostId, now: datetime
-) -> PublicKey:
-    if result.host != me:  # the sender holds its own data in the clear anyway
-        why = decide.read(policy, dataset, standing(result), now)
-        if why is not None:
-            raise DeniedError(why, "host may not read this dataset")
-    kem = suite_of(dataset.suite).kem
+def _check(policy: Policy, dataset: Dataset, result: Result, *, me: HostId, now: datetime) -> None:
+    if result.host == me:  # the sender holds its own data in the clear anyway
+        return
+    why = decide.read(policy, dataset, standing(result), now)
+    if why is not None:
+        raise DeniedError(why, "host may not read this dataset")
+
+
+def _key(result: Result, kem: Kem) -> PublicKey:
     for key in result.keys:
         if key.use is Use.HPKE and key.alg == kem:
             return key

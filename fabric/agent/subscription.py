@@ -7,6 +7,7 @@ once: until its position is acknowledged, a restart delivers it again.
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fabric.agent.identity import Identity
 from fabric.model.block import Block
@@ -17,23 +18,23 @@ from fabric.ports import Applied, StreamState
 _QUEUE_BLOCKS_MAX = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where a subscriber stands; opaque. Give it to `ack` when the change is dealt with."""
 
     stream: Stream
-    _after: StreamState
-    _inside: tuple[Sequence, bytes] | None = None
+    after: StreamState
+    """What stands when the whole block is dealt with."""
+    inside: tuple[Sequence, bytes] | None = None
     """High-water and chain of a change that is not its block's last."""
 
     @property
     def state(self) -> StreamState:
         """What `ack` remembers; made when asked for, because most positions never are."""
-        if self._inside is None:
-            return self._after
-        high, chain = self._inside
+        if self.inside is None:
+            return self.after
+        high, chain = self.inside
         # The chain has not moved: a restart reads the same record again, and drops up to here.
-        return replace(self._after, high=high, chain=chain, offset=self._after.offset - 1)
+        return replace(self.after, high=high, chain=chain, offset=self.after.offset - 1)
 
     def __repr__(self) -> str:
         return f"Position({self.stream}, {tuple(self.state.high)})"

@@ -13,6 +13,7 @@ from fabric.agent.epoch_machine import Why
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
 from fabric.metrics import ATTESTATIONS, WAYS, AgentMetrics
+from fabric.metrics_audit import RECEIPTS
 from fabric.model.block import Block
 from fabric.model.errors import Reason, ReasonClass, class_of
 from fabric.model.limits import SILENCE_INTERVAL_S, SILENCES_MISSED_MAX
@@ -206,6 +207,21 @@ class Telemetry:
     def _reach(self, topic: Topic, partition: int, at: float) -> None:
         """Everything committed up to `at` (Unix seconds) is in the target."""
         self._reached[topic, partition] = max(at, self._reached.get((topic, partition), 0.0))
+
+    # Receipts
+
+    def receipts_for(self, topic: Topic) -> None:
+        """Receipts are issued for a dataset."""
+        self._metrics.receipts_for(topic)
+
+    def receipt_sent(self, topic: Topic) -> None:
+        """A receipt was acknowledged."""
+        self._metrics.receipt(topic, RECEIPTS[0])
+
+    def receipt_lost(self, topic: Topic, reason: Reason) -> None:
+        """A receipt was given up; the next one covers what it said."""
+        self._metrics.receipt(topic, RECEIPTS[1])
+        self._audit.write("receipt_lost", {"topic": str(topic), "reason": reason.value})
 
     # Trust
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from fabric.attest import evidence
+from fabric.attest import event_log, evidence
 from fabric.attest.ek import EndorsementKey, qualified_name
 from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.names import HostId
@@ -69,12 +69,14 @@ class Question:
         approval: of the host, valid now.
         qualifying: what `binding.qualifying` gives for the challenge and the request.
         counters: of the last quote that was accepted from this AK; None before the first.
+        event_log: the host's account of its boot, unproved; empty when it gave none.
     """
 
     enrolment: Enrolment
     approval: Approval
     qualifying: bytes
     counters: Counters | None
+    event_log: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,17 +124,13 @@ def appraise(quote_attest: bytes, quote_signature: bytes, *, question: Question)
     enrolment, approval = question.enrolment, question.approval
     attest = evidence.parse_attest(quote_attest)
     signature = evidence.parse_signature(quote_signature)
-    ak = evidence.parse_ak(enrolment.ak_public)
-    if not hmac.compare_digest(ak.name, enrolment.ak_name):
-        raise DeniedError(Reason.NOT_ENROLLED, "attestation key is not the one activated")
-    _check_attributes(ak)
-    _check_signature(ak, signature, quote_attest)
+    check_signature(check_ak(enrolment), signature, quote_attest)
     if (attest.magic, attest.type) != (evidence.MAGIC, evidence.TYPE_QUOTE):
         raise PeerError(Reason.EVIDENCE_REFUSED, "signed structure is not a TPM's quote")
     if not hmac.compare_digest(attest.extra, question.qualifying):
         raise PeerError(Reason.BINDING_MISMATCH, "quote answers another challenge or other keys")
     _check_selection(attest, approval)
-    _check_digest(attest, approval)
+    _check_state(attest, approval, question.event_log)
     if attest.signer != qualified_name(enrolment.ek_name, enrolment.ak_name):
         raise PeerError(
             Reason.EVIDENCE_REFUSED, "quote's signer is not the endorsement key's child"
@@ -145,6 +143,28 @@ def appraise(quote_attest: bytes, quote_signature: bytes, *, question: Question)
     _check_approval(enrolment, approval)
     level = min(approval.security_level, _EVIDENCED_LEVEL[EVIDENCE])
     return Appraisal(level=level, counters=counters, pcr_digest=attest.pcr_digest)
+
+
+def check_ak(enrolment: Enrolment) -> evidence.AkPublic:
+    """The key that activation proved, with its attributes; raises DeniedError, Malformed."""
+    ak = evidence.parse_ak(enrolment.ak_public)
+    if not hmac.compare_digest(ak.name, enrolment.ak_name):
+        raise DeniedError(Reason.NOT_ENROLLED, "attestation key is not the one activated")
+    _check_attributes(ak)
+    return ak
+
+
+def check_signature(ak: evidence.AkPublic, signature: evidence.Signature, attest: bytes) -> None:
+    """Whether `ak` signed a TPMS_ATTEST; raises PeerError BAD_SIGNATURE, also for SHA-1."""
+    if (signature.algorithm, signature.hash) != (evidence.ALG_ECDSA, evidence.ALG_SHA256):
+        raise PeerError(Reason.BAD_SIGNATURE, "TPM's statement is not signed by ECDSA with SHA-256")
+    der = encode_dss_signature(signature.r, signature.s)
+    try:
+        ak.key.verify(der, attest, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as exc:
+        raise PeerError(
+            Reason.BAD_SIGNATURE, "TPM's statement is not signed by the enrolled key"
+        ) from exc
 
 
 def check_counters(new: Counters, old: Counters) -> None:
@@ -171,28 +191,33 @@ def _check_attributes(ak: evidence.AkPublic) -> None:
         )
 
 
-def _check_signature(
-    ak: evidence.AkPublic, signature: evidence.Signature, quote_attest: bytes
-) -> None:
-    if (signature.algorithm, signature.hash) != (evidence.ALG_ECDSA, evidence.ALG_SHA256):
-        raise PeerError(Reason.BAD_SIGNATURE, "quote is not signed by ECDSA with SHA-256")
-    der = encode_dss_signature(signature.r, signature.s)
-    try:
-        ak.key.verify(der, quote_attest, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature as exc:
-        raise PeerError(Reason.BAD_SIGNATURE, "quote is not the enrolled key's") from exc
-
-
 def _check_selection(attest: evidence.Attest, approval: Approval) -> None:
     wanted = ((evidence.ALG_SHA256, frozenset(approval.pcrs)),)
     if not approval.pcrs or attest.selection != wanted:
         raise PeerError(Reason.EVIDENCE_REFUSED, "quote is not over exactly the approved PCRs")
 
 
-def _check_digest(attest: evidence.Attest, approval: Approval) -> None:
+def _check_state(attest: evidence.Attest, approval: Approval, log: bytes) -> None:
+    """The quoted values are accepted as they are, or as the end of a boot that keeps the rules.
+
+    A missing or untrue log shows no wrong state, so it suspends nobody: the host has shown
+    nothing, and its old result ends on time.
+    """
     accepted = [hmac.compare_digest(attest.pcr_digest, digest) for digest in approval.digests]
-    if not any(accepted):
+    if any(accepted):
+        return
+    if not approval.event_rules:
         raise DeniedError(Reason.STATE_REFUSED, "host is not in an approved state")
+    if not log:
+        raise DeniedError(
+            Reason.EVIDENCE_REFUSED, "approval demands an event log; set event_log in [tpm]"
+        )
+    boot = event_log.parse(log)
+    if not hmac.compare_digest(event_log.replayed(boot, approval.pcrs), attest.pcr_digest):
+        raise DeniedError(
+            Reason.EVIDENCE_REFUSED, "event log does not end in the quoted PCR values"
+        )
+    event_log.check_rules(boot, approval.event_rules)
 
 
 def _check_approval(enrolment: Enrolment, approval: Approval) -> None:

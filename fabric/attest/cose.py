@@ -10,7 +10,7 @@ Spec: docs/format.md section 3.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fabric.attest.keys import PublicKey, SigningKey, verify
+from fabric.attest.keys import PublicKey, Signer, verify
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
 from fabric.model.limits import SIGNATURES_MAX
@@ -40,7 +40,7 @@ def _tbs(kind: str, protected: bytes, signer: bytes, payload: bytes) -> bytes:
     return canonical.encode([_CONTEXT, protected, signer, _aad(kind), payload])
 
 
-def sign(kind: str, protected: bytes, payload: bytes, signers: Sequence[SigningKey]) -> bytes:
+def sign(kind: str, protected: bytes, payload: bytes, signers: Sequence[Signer]) -> bytes:
     """Sign `payload` under `protected` (encoded map) with every key, in order.
 
     Args:

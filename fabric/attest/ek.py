@@ -136,7 +136,10 @@ def _parse(der: bytes) -> x509.Certificate:
         certificate.public_key()
         certificate.extensions  # noqa: B018
     except Exception as exc:  # the decoder's own errors are many and unlisted
-        raise Malformed("endorsement certificate is not one certificate in clean DER") from exc
+        raise Malformed(
+            "endorsement certificate is not one certificate in clean DER, so this TPM cannot be"
+            " enrolled: its maker must issue a corrected one, or take another TPM"
+        ) from exc
     return certificate
 
 

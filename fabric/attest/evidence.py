@@ -3,7 +3,7 @@
 Parsers only: a value that comes out has the shape of TPM 2.0 Library part 2, with
 no byte missing and none left over. Whether it is true is for `appraise` to say.
 Only the forms the fabric uses exist here: an ECC P-256 attestation key with
-ECDSA, and quotes; whatever else a TPM can make is refused.
+ECDSA, quotes, certified NV indexes and keys; whatever else a TPM can make is refused.
 """
 
 import hashlib
@@ -26,12 +26,15 @@ CURVE_P384 = 0x0004
 MAGIC = 0xFF544347
 """TPM_GENERATED: a restricted key signs nothing from outside that begins with it."""
 TYPE_QUOTE = 0x8018
+TYPE_NV = 0x8014
+TYPE_CERTIFY = 0x8017
 AK_ATTRIBUTES = 0x0005_0472
 """fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, sign."""
 
 _COORDINATE_BYTES = 32
 _NAME_BYTES_MAX = 66
 _DATA_BYTES_MAX = 66
+_NV_BYTES_MAX = 64
 _SELECTIONS_MAX = 16
 _SELECT_BYTES_MAX = 4
 _STRUCTURE_BYTES_MAX = 4_096
@@ -120,6 +123,47 @@ class Attest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NvAttest:
+    """A TPMS_ATTEST in the form of TPM2_NV_Certify.
+
+    Attributes:
+        magic: MAGIC when a TPM made it.
+        type: TYPE_NV for the contents of an NV index.
+        signer: qualified name of the key that signed.
+        extra: the qualifying data.
+        index: TPM name of the NV index, a hash over its public area.
+        offset: where in the index `contents` begin.
+    """
+
+    magic: int
+    type: int
+    signer: bytes
+    extra: bytes
+    index: bytes
+    offset: int
+    contents: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertifyAttest:
+    """A TPMS_ATTEST in the form of TPM2_Certify.
+
+    Attributes:
+        magic: MAGIC when a TPM made it.
+        type: TYPE_CERTIFY for a loaded key.
+        signer: qualified name of the key that signed.
+        extra: the qualifying data.
+        name: TPM name of the certified key, a hash over its public area.
+    """
+
+    magic: int
+    type: int
+    signer: bytes
+    extra: bytes
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
     """A TPMT_SIGNATURE of an elliptic curve key; the algorithms are not judged here."""
 
@@ -164,18 +208,89 @@ def name_of(area: bytes) -> bytes:
 def parse_attest(data: bytes) -> Attest:
     """Read a TPMS_ATTEST that has the form of a quote; raises Malformed."""
     reader = Reader(data, "quote")
+    head = _head(reader)
+    selection = _selection(reader)
+    digest = reader.sized(_DATA_BYTES_MAX)
+    reader.end()
+    return Attest(
+        magic=head.magic,
+        type=head.type,
+        signer=head.signer,
+        extra=head.extra,
+        clock=head.clock,
+        resets=head.resets,
+        restarts=head.restarts,
+        safe=head.safe,
+        firmware=head.firmware,
+        selection=selection,
+        pcr_digest=digest,
+    )
+
+
+def parse_nv(data: bytes) -> NvAttest:
+    """Read a TPMS_ATTEST that has the form of TPM2_NV_Certify; raises Malformed."""
+    reader = Reader(data, "tally")
+    head = _head(reader)
+    index = reader.sized(_NAME_BYTES_MAX)
+    offset = reader.uint(2)
+    contents = reader.sized(_NV_BYTES_MAX)
+    reader.end()
+    return NvAttest(
+        magic=head.magic,
+        type=head.type,
+        signer=head.signer,
+        extra=head.extra,
+        index=index,
+        offset=offset,
+        contents=contents,
+    )
+
+
+def parse_certify(data: bytes) -> CertifyAttest:
+    """Read a TPMS_ATTEST that has the form of TPM2_Certify; raises Malformed."""
+    reader = Reader(data, "key certificate")
+    head = _head(reader)
+    name = reader.sized(_NAME_BYTES_MAX)
+    reader.sized(_NAME_BYTES_MAX)  # the qualified name; its parent is not known here
+    reader.end()
+    return CertifyAttest(
+        magic=head.magic, type=head.type, signer=head.signer, extra=head.extra, name=name
+    )
+
+
+def parse_signature(data: bytes) -> Signature:
+    """Read a TPMT_SIGNATURE with two numbers (ECDSA's form); raises Malformed."""
+    reader = Reader(data, "signature")
+    algorithm, digest = reader.uint(2), reader.uint(2)
+    r, s = reader.sized(_DATA_BYTES_MAX), reader.sized(_DATA_BYTES_MAX)
+    reader.end()
+    return Signature(algorithm=algorithm, hash=digest, r=int.from_bytes(r), s=int.from_bytes(s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """What every TPMS_ATTEST begins with."""
+
+    magic: int
+    type: int
+    signer: bytes
+    extra: bytes
+    clock: int
+    resets: int
+    restarts: int
+    safe: bool
+    firmware: int
+
+
+def _head(reader: Reader) -> _Head:
     magic, kind = reader.uint(4), reader.uint(2)
     signer = reader.sized(_NAME_BYTES_MAX)
     extra = reader.sized(_DATA_BYTES_MAX)
     clock, resets, restarts = reader.uint(8), reader.uint(4), reader.uint(4)
     safe = reader.uint(1)
     if safe > 1:
-        raise Malformed("quote has a truth value that is neither")
-    firmware = reader.uint(8)
-    selection = _selection(reader)
-    digest = reader.sized(_DATA_BYTES_MAX)
-    reader.end()
-    return Attest(
+        raise Malformed("TPM's statement has a truth value that is neither")
+    return _Head(
         magic=magic,
         type=kind,
         signer=signer,
@@ -184,19 +299,8 @@ def parse_attest(data: bytes) -> Attest:
         resets=resets,
         restarts=restarts,
         safe=bool(safe),
-        firmware=firmware,
-        selection=selection,
-        pcr_digest=digest,
+        firmware=reader.uint(8),
     )
-
-
-def parse_signature(data: bytes) -> Signature:
-    """Read a TPMT_SIGNATURE with two numbers (ECDSA's form); raises Malformed."""
-    reader = Reader(data, "quote's signature")
-    algorithm, digest = reader.uint(2), reader.uint(2)
-    r, s = reader.sized(_DATA_BYTES_MAX), reader.sized(_DATA_BYTES_MAX)
-    reader.end()
-    return Signature(algorithm=algorithm, hash=digest, r=int.from_bytes(r), s=int.from_bytes(s))
 
 
 def _selection(reader: Reader) -> tuple[tuple[int, frozenset[int]], ...]:

@@ -20,10 +20,13 @@ _MS_MAX = 253_402_300_799_999  # the last millisecond of year 9999, where dateti
 _KEY_BYTES = {
     (Use.SIGN, Alg.ED25519): 32,
     (Use.SIGN, Alg.ESP256): 65,
+    (Use.SIGN, Alg.ESP384): 97,
     (Use.SIGN, Alg.ML_DSA_65): 1952,
+    (Use.SIGN, Alg.ML_DSA_87): 2592,
     (Use.TLS, Alg.ESP256): 65,
     (Use.HPKE, Kem.X25519): 32,
     (Use.HPKE, Kem.MLKEM768_X25519): 1216,
+    (Use.HPKE, Kem.MLKEM1024_P384): 1665,
 }
 
 

@@ -11,10 +11,17 @@ from itertools import pairwise
 from typing import Self
 
 from fabric.attest import cose, fields
-from fabric.attest.keys import PublicKey, SigningKey, Use
+from fabric.attest.keys import PublicKey, Signer, Use
+from fabric.attest.resident import ResidentReport
+from fabric.attest.tally import VALUE_BYTES, TallyReport
 from fabric.model import canonical
 from fabric.model.errors import Malformed, Reason
-from fabric.model.limits import NONCE_BYTES, REQUEST_BYTES_MAX, RESULT_BYTES_MAX
+from fabric.model.limits import (
+    EVENT_LOG_BYTES_MAX,
+    NONCE_BYTES,
+    REQUEST_BYTES_MAX,
+    RESULT_BYTES_MAX,
+)
 from fabric.model.names import HostId, part
 
 CONTENT_TYPE = "application/cbor"
@@ -132,6 +139,8 @@ class Challenge:
         verifier: the verifier's name, which the quote binds.
         pcrs: the exact selection to quote, rising, 0..23.
         expires_ms: milliseconds from now until the session ends.
+        tally: the verifier's value of the host's tally, 32 bytes; empty before the first.
+        step: what the host extends its tally by, 32 bytes, known to nobody else.
     """
 
     session: bytes
@@ -139,23 +148,38 @@ class Challenge:
     verifier: str
     pcrs: tuple[int, ...]
     expires_ms: int
+    tally: bytes
+    step: bytes
+
+    def __repr__(self) -> str:  # whoever learns a step can follow the chain
+        return f"Challenge(session={self.session.hex()}, step=hidden)"
 
     def encode(self) -> bytes:
         """The body."""
         return canonical.encode(
-            {0: self.session, 1: self.nonce, 2: self.verifier, 3: self.pcrs, 4: self.expires_ms}
+            {
+                0: self.session,
+                1: self.nonce,
+                2: self.verifier,
+                3: self.pcrs,
+                4: self.expires_ms,
+                5: _optional(self.tally),
+                6: self.step,
+            }
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Undo `encode`; raises Malformed."""
-        value = _body(data, 5)
+        value = _body(data, 7)
         return cls(
             session=fields.octets(value[0], "session", fields.ID_BYTES),
             nonce=fields.octets(value[1], "nonce", NONCE_BYTES),
             verifier=part(fields.text(value[2], "verifier", _NAME_CHARS_MAX)),
             pcrs=_pcrs(value[3]),
             expires_ms=fields.uint(value[4], "lifetime", 2**32),
+            tally=_one_or_none(value[5], "tally", VALUE_BYTES),
+            step=fields.octets(value[6], "step", VALUE_BYTES),
         )
 
 
@@ -168,6 +192,9 @@ class AttestRequest:
         quote_signature: marshalled TPMT_SIGNATURE by the enrolled AK.
         keys: all bound keys, in the order the qualifying data has them.
         heads: hashes of this host's last acknowledged envelopes, 32 bytes each.
+        tally: the tally, certified over the same qualifying data.
+        event_log: TCG event log of this boot; empty when the host has none to show.
+        resident: proof that the P-256 signing key lives in the TPM; None without such a key.
     """
 
     session: bytes
@@ -176,8 +203,11 @@ class AttestRequest:
     quote_signature: bytes
     keys: tuple[PublicKey, ...]
     heads: tuple[bytes, ...]
+    tally: TallyReport
+    event_log: bytes = b""
+    resident: ResidentReport | None = None
 
-    def encode(self, signers: Sequence[SigningKey]) -> bytes:
+    def encode(self, signers: Sequence[Signer]) -> bytes:
         """The body, signed.
 
         Args:
@@ -191,6 +221,9 @@ class AttestRequest:
                 3: self.quote_signature,
                 4: fields.write_keys(self.keys),
                 5: self.heads,
+                6: [self.tally.attest, self.tally.signature, self.tally.step],
+                7: _optional(self.event_log),
+                8: _write_resident(self.resident),
             }
         )
         return cose.sign(KIND, _EMPTY_MAP, payload, signers)
@@ -209,7 +242,7 @@ class AttestRequest:
         signed = cose.parse(data)
         if signed.protected_bytes != _EMPTY_MAP:
             raise Malformed("request has headers it must not have")
-        value = _body(signed.payload, 6)
+        value = _body(signed.payload, 9)
         request = cls(
             session=fields.octets(value[0], "session", fields.ID_BYTES),
             host=_host(value[1]),
@@ -217,6 +250,9 @@ class AttestRequest:
             quote_signature=fields.blob(value[3], "quote's signature", _TPM_BYTES_MAX),
             keys=_bound_keys(value[4]),
             heads=fields.heads(value[5]),
+            tally=_tally_report(value[6]),
+            event_log=_one_or_none(value[7], "event log", EVENT_LOG_BYTES_MAX),
+            resident=_resident_report(value[8]),
         )
         cose.check(signed, KIND, [key for key in request.keys if key.use is not Use.HPKE])
         return request
@@ -289,9 +325,46 @@ def _pcrs(value: canonical.Value) -> tuple[int, ...]:
     return pcrs
 
 
+def _optional(data: bytes) -> list[canonical.Value]:
+    """What may be missing stands in an array of one or none."""
+    return [data] if data else []
+
+
+def _one_or_none(value: canonical.Value, what: str, size_max: int) -> bytes:
+    items = fields.array(value, 1, what)
+    return fields.blob(items[0], what, size_max) if items else b""
+
+
+def _tally_report(value: canonical.Value) -> TallyReport:
+    items = fields.array(value, 3, "tally")
+    if len(items) != 3:
+        raise Malformed("tally is not three values")
+    return TallyReport(
+        attest=fields.blob(items[0], "tally", _TPM_BYTES_MAX),
+        signature=fields.blob(items[1], "tally's signature", _TPM_BYTES_MAX),
+        step=fields.octets(items[2], "step", VALUE_BYTES),
+    )
+
+
 def _bound_keys(value: canonical.Value) -> tuple[PublicKey, ...]:
     keys = fields.keys(value)
     uses = [key.use for key in keys]
     if uses.count(Use.TLS) != 1 or Use.SIGN not in uses or Use.HPKE not in uses:
         raise Malformed("keys must be one for TLS and at least one to sign and one for HPKE")
     return keys
+
+
+def _write_resident(report: ResidentReport | None) -> list[canonical.Value]:
+    return [] if report is None else [report.attest, report.signature, report.public]
+
+
+def _resident_report(value: canonical.Value) -> ResidentReport | None:
+    items = fields.array(value, 3, "key certificate")
+    if not items:
+        return None
+    if len(items) != 3:
+        raise Malformed("key certificate has a wrong shape")
+    attest, signature, public = (
+        fields.blob(item, "key certificate", _TPM_BYTES_MAX) for item in items
+    )
+    return ResidentReport(attest=attest, signature=signature, public=public)

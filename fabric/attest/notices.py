@@ -12,7 +12,7 @@ from enum import StrEnum, unique
 from typing import TypeVar
 
 from fabric.attest import cose, fields
-from fabric.attest.keys import SigningKey
+from fabric.attest.keys import Signer
 from fabric.attest.result import Result, encode, verifier_keys
 from fabric.model import canonical
 from fabric.model.errors import Malformed, Reason
@@ -96,7 +96,7 @@ class Heartbeat:
     at: datetime
 
 
-def host_record(state: HostState, signers: Sequence[SigningKey]) -> tuple[bytes, bytes]:
+def host_record(state: HostState, signers: Sequence[Signer]) -> tuple[bytes, bytes]:
     """Key and value of a host's current state."""
     content: dict[int, canonical.Value] = {
         0: _VERSION,
@@ -111,7 +111,7 @@ def host_record(state: HostState, signers: Sequence[SigningKey]) -> tuple[bytes,
     return _host_key(state.host), _write(_MEMBER, content, signers)
 
 
-def notice_record(notice: Notice, signers: Sequence[SigningKey]) -> tuple[bytes, bytes]:
+def notice_record(notice: Notice, signers: Sequence[Signer]) -> tuple[bytes, bytes]:
     """Key and value of a notice."""
     content: dict[int, canonical.Value] = {
         0: _VERSION,
@@ -125,16 +125,14 @@ def notice_record(notice: Notice, signers: Sequence[SigningKey]) -> tuple[bytes,
     return _notice_key(notice.number), _write(_NOTICE, content, signers)
 
 
-def heartbeat_record(
-    number: int, at: datetime, signers: Sequence[SigningKey]
-) -> tuple[bytes, bytes]:
+def heartbeat_record(number: int, at: datetime, signers: Sequence[Signer]) -> tuple[bytes, bytes]:
     """Key and value of a heartbeat that names the last notice."""
     content = {0: _VERSION, 1: number, 2: fields.milliseconds(at)}
     return HEARTBEAT_KEY, _write(_HEARTBEAT, content, signers)
 
 
 def result_record(
-    result: Result, trust_domain: str, signers: Sequence[SigningKey]
+    result: Result, trust_domain: str, signers: Sequence[Signer]
 ) -> tuple[bytes, bytes]:
     """Key and value of a result on the results topic."""
     return result_key(result.id), encode(result, trust_domain, signers)
@@ -176,9 +174,7 @@ def _protected(kind: str) -> bytes:
     return canonical.encode({_TYP: kind})
 
 
-def _write(
-    kind: str, content: Mapping[int, canonical.Value], signers: Sequence[SigningKey]
-) -> bytes:
+def _write(kind: str, content: Mapping[int, canonical.Value], signers: Sequence[Signer]) -> bytes:
     payload = canonical.encode(content)
     _READERS[kind](canonical.decode(payload))
     return cose.sign(kind, _protected(kind), payload, signers)

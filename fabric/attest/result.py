@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fabric.attest import cose, fields
-from fabric.attest.keys import PublicKey, SigningKey, Use
+from fabric.attest.keys import PublicKey, Signer, Use
 from fabric.model import canonical
 from fabric.model.errors import Malformed
 from fabric.model.label import Label
@@ -72,7 +72,7 @@ class Result:
     expires: datetime
 
 
-def encode(result: Result, trust_domain: str, signers: Sequence[SigningKey]) -> bytes:
+def encode(result: Result, trust_domain: str, signers: Sequence[Signer]) -> bytes:
     """Sign a result with the verifier's keys, in the policy's order.
 
     Parts of a second of `issued` and `expires` are cut off.

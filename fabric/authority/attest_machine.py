@@ -1,7 +1,7 @@
 """Judge one attestation request: from everything that is known to a result, or an error. Pure.
 
-All checks must pass; whatever is raised means refused, and STATE_REFUSED alone means
-that the host must be suspended at once. What follows from a verdict, and in which
+All checks must pass; whatever is raised means refused, and the reasons in SUSPENDING
+mean that the host must be suspended at once. What follows from a verdict, and in which
 order, is for the service.
 """
 
@@ -16,7 +16,9 @@ from fabric.attest.binding import qualifying
 from fabric.attest.keys import Use
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.messages import AttestRequest
+from fabric.attest.resident import check_resident
 from fabric.attest.result import Result
+from fabric.attest.tally import check_tally
 from fabric.authority.machine import ID_BYTES, OpenChallenge, forbid, stands
 from fabric.model.errors import DeniedError, Malformed, Reason
 from fabric.model.limits import CLOCK_SKEW_S_MAX, RESULT_LIFETIME_S_DEFAULT
@@ -25,6 +27,8 @@ from fabric.policy.decide import approval_of
 from fabric.policy.types import Approval, Policy
 
 _SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
+SUSPENDING = frozenset({Reason.STATE_REFUSED, Reason.COUNTERS_WENT_BACK, Reason.FORK})
+"""Only authentic evidence of this host's own TPM is refused with these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class Known:
     Attributes:
         enrolment: None before it is enrolled.
         counters: of the last quote accepted from this attestation key.
+        tally: value of the last tally accepted from it; None before the first.
         approval_seen: highest approval number it was ever judged under, 0 for none.
         notices: every notice about it.
         last_number: number of the last notice about anyone, 0 for none.
@@ -41,6 +46,7 @@ class Known:
 
     enrolment: Enrolment | None
     counters: Counters | None
+    tally: bytes | None
     approval_seen: int
     notices: Sequence[Notice]
     last_number: int
@@ -65,10 +71,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A host that proved itself: its result, and what to remember of the quote."""
+    """A host that proved itself: its result, and what to remember of its evidence."""
 
     result: Result
     counters: Counters
+    tally: bytes
 
 
 def enrolled(known: Known, host: HostId) -> Enrolment:
@@ -122,25 +129,32 @@ def judge(case: Case) -> Verdict:
     """Decide about a request whose own signatures hold and whose challenge is used up.
 
     Raises:
-        PeerError, DeniedError: refused; STATE_REFUSED calls for a suspension.
+        PeerError, DeniedError: refused; those in SUSPENDING call for a suspension.
     """
     request, challenge, policy = case.request, case.challenge, case.policy
     approval = approved(policy, case.known, request.host, case.now)
     forbid(stands(case.known.notices, approval.number), request.host)
+    enrolment = enrolled(case.known, request.host)
+    bound = qualifying(
+        challenge.nonce,
+        challenge.session,
+        verifier=policy.trust.verifier_name,
+        spiffe=request.host.spiffe(policy.trust.trust_domain),
+        keys=request.keys,
+    )
+    check_resident(request.resident, request.keys, enrolment, qualifying=bound)
+    # Before the counters, which see a copy too, but only once it has been started anew.
+    tally = check_tally(request.tally, enrolment, qualifying=bound, last=case.known.tally)
     question = Question(
-        enrolment=enrolled(case.known, request.host),
+        enrolment=enrolment,
         approval=approval,
-        qualifying=qualifying(
-            challenge.nonce,
-            challenge.session,
-            verifier=policy.trust.verifier_name,
-            spiffe=request.host.spiffe(policy.trust.trust_domain),
-            keys=request.keys,
-        ),
+        qualifying=bound,
         counters=case.known.counters,
+        event_log=request.event_log,
     )
     appraisal = appraise(request.quote_attest, request.quote_signature, question=question)
-    return Verdict(result=_result(case, approval, appraisal), counters=appraisal.counters)
+    result = _result(case, approval, appraisal)
+    return Verdict(result=result, counters=appraisal.counters, tally=tally)
 
 
 def attested_state(result: Result, now: datetime) -> HostState:

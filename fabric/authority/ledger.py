@@ -80,12 +80,16 @@ class Ledger:
                 rows.put_enrolment(db, enrolment, now)
 
     def forget(self, host: HostId) -> bool:
-        """Delete a host's enrolment, so that another TPM may enrol; whether there was one."""
+        """Delete a host's enrolment, so that another TPM may enrol; whether there was one.
+
+        Its tally goes too; its counters stay, so that an old state never comes back.
+        """
         with self._transaction() as db:
+            rows.drop_tally(db, host)
             return db.execute("DELETE FROM enrolments WHERE host = ?", (str(host),)).rowcount > 0
 
     def attest(self, verdict: Verdict, now: datetime) -> HostState:
-        """Keep what a good quote changes: counters and the host's state.
+        """Keep what good evidence changes: counters, tally and the host's state.
 
         Raises:
             DeniedError: a notice or another enrolment came in between; nothing is kept.
@@ -101,6 +105,7 @@ class Ledger:
             if known.enrolment is None:
                 raise UnavailableError(Reason.NOT_READY, "enrolment was forgotten in between")
             rows.put_counters(db, known.enrolment.ak_name, verdict.counters)
+            rows.put_tally(db, known.enrolment.ak_name, verdict.tally)
             standing = Standing(
                 host=result.host,
                 level=result.level,
@@ -217,6 +222,7 @@ class Ledger:
         return Known(
             enrolment=enrolment,
             counters=rows.find_counters(db, enrolment.ak_name) if enrolment else None,
+            tally=rows.find_tally(db, enrolment.ak_name) if enrolment else None,
             approval_seen=max(seen, default=0),
             notices=notices,
             last_number=rows.last_number(db),

@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS enrolments (host TEXT PRIMARY KEY, ek_sha256 BLOB NOT
   STRICT;
 CREATE TABLE IF NOT EXISTS counters (ak_name BLOB PRIMARY KEY, clock INTEGER NOT NULL,
   resets INTEGER NOT NULL, restarts INTEGER NOT NULL, safe INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS tallies (ak_name BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS hosts (host TEXT PRIMARY KEY, state TEXT NOT NULL,
   result_id BLOB NOT NULL, approval INTEGER NOT NULL, number INTEGER NOT NULL,
   since INTEGER NOT NULL, expires INTEGER NOT NULL, level INTEGER NOT NULL,
@@ -71,6 +72,25 @@ def put_counters(db: sqlite3.Connection, ak_name: bytes, new: Counters) -> None:
     db.execute(
         "INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?)",
         (ak_name, new.clock, new.resets, new.restarts, int(new.safe)),
+    )
+
+
+def put_tally(db: sqlite3.Connection, ak_name: bytes, value: bytes) -> None:
+    """Set the tally that the next renewal of an attestation key continues."""
+    db.execute("INSERT OR REPLACE INTO tallies VALUES (?, ?)", (ak_name, value))
+
+
+def find_tally(db: sqlite3.Connection, ak_name: bytes) -> bytes | None:
+    """The tally of an attestation key; None before its first renewal."""
+    row = db.execute("SELECT value FROM tallies WHERE ak_name = ?", (ak_name,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def drop_tally(db: sqlite3.Connection, host: HostId) -> None:
+    """Forget the tally of a host's enrolled key: its next enrolment begins another."""
+    db.execute(
+        "DELETE FROM tallies WHERE ak_name IN (SELECT ak_name FROM enrolments WHERE host = ?)",
+        (str(host),),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 from fabric.attest.appraise import Enrolment
 from fabric.attest.members import Notice, NoticeKind
+from fabric.attest.tally import VALUE_BYTES
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
 from fabric.model.limits import (
     CHALLENGE_LIFETIME_S,
@@ -37,10 +38,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenChallenge:
-    """A nonce that one host may answer once, until `expires`."""
+    """A nonce that one host may answer once, until `expires`.
+
+    Attributes:
+        step: what the host extends its tally by; goes to whoever asked, and is kept nowhere.
+    """
 
     session: bytes
     nonce: bytes
+    step: bytes = field(repr=False)
     host: HostId
     expires: datetime
 
@@ -117,6 +123,7 @@ class Challenges:
         challenge = OpenChallenge(
             session=secrets.token_bytes(ID_BYTES),
             nonce=secrets.token_bytes(NONCE_BYTES),
+            step=secrets.token_bytes(VALUE_BYTES),
             host=host,
             expires=self._pending.expires(now),
         )

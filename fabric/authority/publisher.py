@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from datetime import datetime
 from functools import partial
 
-from fabric.attest.keys import SigningKey
+from fabric.attest.keys import Signer
 from fabric.attest.members import (
     Heartbeat,
     HostState,
@@ -50,7 +50,7 @@ class Publisher:
         self,
         log: Log,
         ledger: LedgerThread,
-        signers: Sequence[SigningKey],
+        signers: Sequence[Signer],
         *,
         now: Callable[[], datetime],
         interval_s: float,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from fabric.attest.audit_chain import Link
+from fabric.attest.audit_head import Head, head_record
 from fabric.attest.keys import SigningKey
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
@@ -19,13 +21,14 @@ from fabric.authority.routes import Routes
 from fabric.authority.service import Authority, Parts
 from fabric.config import AuthorityConfig
 from fabric.kafka.admin import AdminTls, KafkaAdmin
+from fabric.kafka.heads import publish_heads
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import AGENT_STATES, AuthorityMetrics
 from fabric.model.errors import ConfigInvalid, FabricError, UsageError
 from fabric.model.names import AUTHORITY
 from fabric.policy.types import Policy
 from fabric.ports import Clock
-from fabric.store.audit import FileAudit
+from fabric.store.audit import Bounds, FileAudit
 from fabric.store.clock import SystemClock
 from fabric.store.policy_folder import PolicyFolder
 from fabric.tls import certificate_end, client_context, server_context
@@ -63,6 +66,8 @@ class _Process:
     routes: Routes
     metrics: AuthorityMetrics
     signers: tuple[SigningKey, ...]
+    log: KafkaLog
+    audit: FileAudit
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`; the first that fails ends all."""
@@ -92,7 +97,21 @@ class _Process:
 
     async def _publish(self) -> None:
         await self.keeper.is_made.wait()
-        await self.publisher.run(self.folder.policy.trust)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.publisher.run(self.folder.policy.trust))
+            group.create_task(
+                publish_heads(
+                    self.log,
+                    self.audit,
+                    self._sign_head,
+                    interval_s=self.config.audit.head_interval_s,
+                    unsigned=self.metrics.audit_unsigned,
+                )
+            )
+
+    def _sign_head(self, link: Link) -> tuple[bytes, bytes]:
+        head = Head(component=AUTHORITY, link=link, at=self.clock.now())
+        return head_record(head, self.signers)
 
     async def _refresh(self) -> None:
         """Take a newer policy into force; a broken one changes nothing and is said."""
@@ -149,8 +168,16 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
         clock = SystemClock(await ledger.do(Ledger.newest))
         metrics = AuthorityMetrics()
         metrics.certificate(certificate_end(config.tls.certificate))
-        audit = FileAudit(part.folder / _AUDIT, clock, failed=metrics.audit_failed)
+        audit = FileAudit(
+            part.folder / _AUDIT,
+            clock,
+            failed=metrics.audit_failed,
+            bounds=Bounds(
+                file_bytes_max=config.audit.file_bytes_max, files_max=config.audit.files_max
+            ),
+        )
         stack.callback(audit.close)
+        audit.write("authority_started", {"listen": str(part.listen)})
         log = _log_of(config)
         stack.push_async_callback(log.close)
         publisher = Publisher(
@@ -185,6 +212,8 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             routes=routes,
             metrics=metrics,
             signers=signers,
+            log=log,
+            audit=audit,
         )
         process._took(folder.policy)
         yield process

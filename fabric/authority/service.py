@@ -25,6 +25,7 @@ from fabric.attest.messages import (
     EnrolRequest,
 )
 from fabric.authority.attest_machine import (
+    SUSPENDING,
     Case,
     approved,
     check_approved_ek,
@@ -147,6 +148,8 @@ class Authority:
             verifier=policy.trust.verifier_name,
             pcrs=approval.pcrs,
             expires_ms=int((challenge.expires - now).total_seconds() * 1000),
+            tally=known.tally or b"",
+            step=challenge.step,
         ).encode()
 
     async def attest(self, body: bytes, caller: Caller) -> bytes:
@@ -169,8 +172,8 @@ class Authority:
             except (PeerError, DeniedError) as exc:
                 host, reason = str(request.host), exc.reason.value
                 self._audit("attestation_refused", caller, host=host, reason=reason)
-                if exc.reason is Reason.STATE_REFUSED:
-                    await self._suspend_at_once(case)
+                if exc.reason in SUSPENDING:
+                    await self._suspend_at_once(case, exc.reason)
                 raise
         return answer.encode()
 
@@ -198,14 +201,12 @@ class Authority:
         )
         return AttestAnswer(svid_pem=svid, result=data)
 
-    async def _suspend_at_once(self, case: Case) -> None:
-        """An authentic quote of a wrong state does not wait for the old result to end."""
+    async def _suspend_at_once(self, case: Case, why: Reason) -> None:
+        """Authentic evidence against a host does not wait for its old result to end."""
         host = case.request.host
         approval = approval_of(case.policy, host, case.now).number
         try:
-            await self._give_notice(
-                host, NoticeKind.SUSPENSION, approval=approval, why=Reason.STATE_REFUSED
-            )
+            await self._give_notice(host, NoticeKind.SUSPENSION, approval=approval, why=why)
         except UnavailableError as exc:
             # The notice is kept and goes out first; the refusal must be told all the same.
             _log.error("suspension of %s: %s", host, exc)

@@ -11,7 +11,7 @@ from fabric.attest.members import MemberState
 from fabric.authority.ledger_rows import HostEntry
 from fabric.kafka.admin import TopicSpec
 from fabric.model.errors import DeniedError, Malformed
-from fabric.model.names import MEMBERS, RESULTS, HostId, grants_topic
+from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS, HostId, grants_topic
 from fabric.policy import decide
 from fabric.policy.types import Dataset, Policy
 
@@ -36,6 +36,9 @@ def specs(policy: Policy, replication_factor: int) -> Sequence[TopicSpec]:
     found = [
         TopicSpec(name=MEMBERS, partitions=1, settings=members),
         TopicSpec(name=RESULTS, partitions=1, settings=results),
+        # Evidence about the data, so kept as long as the longest of it.
+        TopicSpec(name=AUDIT, partitions=1, settings=results),
+        TopicSpec(name=RECEIPTS, partitions=1, settings=results),
     ]
     for name in sorted(policy.datasets):
         dataset = policy.datasets[name]
@@ -56,12 +59,12 @@ def rights(policy: Policy, entry: HostEntry | None, now: datetime) -> frozenset[
     standing = _standing(policy, entry, now)
     if standing is None:
         return frozenset()
-    found = {MEMBERS, RESULTS}
+    found = {MEMBERS, RESULTS, AUDIT}
     for name, dataset in policy.datasets.items():
         if _may_read_or_produce(policy, dataset, standing, now):
             found.add(name)
             if _is_sealed(policy, dataset):
-                found.add(grants_topic(dataset.topic))
+                found |= {grants_topic(dataset.topic), RECEIPTS}
     return frozenset(found)
 
 
@@ -99,7 +102,7 @@ def _may_read_or_produce(
     if decide.read(policy, dataset, standing, now) is None:
         return True
     # As a reader of its own past would judge: the topic's suite may be deprecated by now.
-    return decide.accept(policy, dataset, standing, suite=dataset.suite, now=now) is None
+    return decide.grant(policy, dataset, standing, suite=dataset.suite, now=now) is None
 
 
 def _is_sealed(policy: Policy, dataset: Dataset) -> bool:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from fabric.cli import attest, output, processes, quarantine
+from fabric.cli import attest, audit, output, processes, quarantine
 from fabric.cli.demo import demo
 from fabric.cli.doctor import doctor
 from fabric.cli.look import inspect, tail
@@ -32,6 +32,7 @@ app.add_typer(processes.agent, name="agent")
 app.add_typer(processes.gateway, name="gateway")
 app.add_typer(processes.authority, name="authority")
 app.add_typer(attest.app, name="attest")
+app.add_typer(audit.app, name="audit")
 app.add_typer(quarantine.app, name="quarantine")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from fabric.agent.identity import STATE
 from fabric.attest.members import Members
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of
@@ -14,6 +15,7 @@ from fabric.model.errors import PeerError
 from fabric.model.limits import REQUEST_S_MAX
 from fabric.model.names import MEMBERS, RESULTS
 from fabric.ports import Log
+from fabric.store.sealed import read_sealed_key
 
 app = typer.Typer(help="Attestation of this host.", no_args_is_help=True)
 
@@ -44,7 +46,18 @@ async def standing(config: AgentConfig) -> dict[str, object]:
         "keys": [f"{key.use.value} {key.alg} {key.thumbprint.hex()[:16]}" for key in result.keys],
         "last_notice": members.revocation_number,
         "certificate": str(Path(config.agent.folder) / "svid.pem"),
+        "sealed_states": sealed_states(config),
     }
+
+
+def sealed_states(config: AgentConfig) -> int:
+    """In how many approved states of the platform the state file opens; 0 when there is none.
+
+    Raises:
+        DeniedError: SEALED_STATE_LOST, it is no state file.
+    """
+    sealed = read_sealed_key(Path(config.agent.folder) / STATE)
+    return 0 if sealed is None else len(sealed.states)
 
 
 async def read_members(config: AgentConfig) -> Members:

@@ -28,6 +28,7 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.GATEWAY_UNAVAILABLE: "check [gateway] bootstrap, the network and the gateway's /readyz",
     Reason.AUTHORITY_UNAVAILABLE: "check [authority] url, the network and the authority's /readyz",
     Reason.DATABASE_UNAVAILABLE: "check the database's url, that it runs, and its log",
+    Reason.KEYS_UNAVAILABLE: "check [keys] in agent.toml and that the token is plugged in",
     Reason.TPM_UNAVAILABLE: "check [tpm] tcti and that this user may open the TPM device",
     Reason.OVERLOADED: "wait; if it stays, see which limit the process's metrics show",
     Reason.CONFIG_INVALID: "correct the file and run it again",
@@ -74,7 +75,8 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.OPEN_FAILED: "keep the record as evidence; the sender must look at its audit log",
     Reason.NONCE_REFUSED: "start the agent again; if it stays, somebody replays attestations",
     Reason.BINDING_MISMATCH: "start the agent again; if it stays, somebody stands in between",
-    Reason.COUNTERS_WENT_BACK: "find out who restored this machine or copied it, then re-approve",
+    Reason.COUNTERS_WENT_BACK: "find out who restored this machine or copied it, clear its TPM and"
+    " enrol it anew",
     Reason.ACTIVATION_FAILED: "check that [tpm] tcti is the TPM of the approval's certificate",
     Reason.ENROLMENT_CONFLICT: "if the TPM was replaced: fabric authority forget, then enrol anew",
     Reason.FORK: _LOG_CHANGED,

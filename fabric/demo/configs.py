@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from fabric.demo.layout import OTHER, PUBLIC, SECRET, SOURCE_NAME, Host, Layout
 
+_AUDIT = "[audit]\nhead_interval_s = 2\n"
 _POLICY = '[policy]\nfolder = "{folder}"\nrefresh_s = 1\n'
 
 
@@ -30,7 +31,7 @@ key = "{admin_key}"
 bootstrap = ["{layout.gateway}"]
 [broker]
 bootstrap = ["{broker}"]
-{_POLICY.format(folder=layout.policy)}
+{_POLICY.format(folder=layout.policy)}{_AUDIT}
 [web]
 listen = "127.0.0.1:{layout.authority_web_port}"
 """
@@ -50,7 +51,7 @@ key = "{key}"
 ca = "{layout.ca}"
 [broker]
 bootstrap = ["{broker}"]
-{_POLICY.format(folder=layout.policy)}
+{_POLICY.format(folder=layout.policy)}{_AUDIT}
 [web]
 listen = "127.0.0.1:{layout.gateway_web_port}"
 """
@@ -77,9 +78,9 @@ tcti = "{tcti}"
 listen = "127.0.0.1:{host.web_port}"
 [block]
 changes_max = 1000
-linger_s = 0.02
+linger_s = 0.0
 silence_s = 10
-{_POLICY.format(folder=layout.policy)}
+{_POLICY.format(folder=layout.policy)}{_AUDIT}
 {parts}
 """
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from fabric.config import Address, GatewayConfig
 from fabric.gateway import answers, refusals, requests
+from fabric.gateway.auditing import Auditing
 from fabric.gateway.cluster import Directory
 from fabric.gateway.judge import Judge
 from fabric.gateway.refusals import RefusalLog
@@ -44,7 +45,8 @@ async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> No
     metrics = GatewayMetrics(tuple(policy.rules.values()))
     metrics.certificate(certificate_end(config.tls.certificate))
     clock = SystemClock()
-    parts = _parts(config, metrics, clock)
+    auditing = Auditing(config, metrics, clock)
+    parts = _parts(config, metrics, clock, auditing)
     log = KafkaLog(
         config.broker.bootstrap,
         [str(address) for address in config.gateway.advertised],
@@ -53,12 +55,15 @@ async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> No
     )
     keeper = Keeper(parts.judge, policies, log, metrics=metrics, refresh_s=config.policy.refresh_s)
     try:
-        await _serve(config, parts, keeper, stop or asyncio.Event())
+        await _serve(config, parts, keeper, auditing, stop=stop or asyncio.Event())
     finally:
         await log.close()
+        auditing.close()
 
 
-def _parts(config: GatewayConfig, metrics: GatewayMetrics, clock: SystemClock) -> Parts:
+def _parts(
+    config: GatewayConfig, metrics: GatewayMetrics, clock: SystemClock, auditing: Auditing
+) -> Parts:
     tls = config.tls
     upstream: ssl.SSLContext = client_context(tls.certificate, tls.key, tls.ca)
     interval_s = config.gateway.heartbeat_interval_s
@@ -70,11 +75,19 @@ def _parts(config: GatewayConfig, metrics: GatewayMetrics, clock: SystemClock) -
         clock=clock,
         context=server_context(tls.certificate, tls.key, tls.ca),
         upstream=lambda: upstream,
+        audit=auditing.refusals,
         bootstrap=tuple(Address.parse(text) for text in config.broker.bootstrap),
     )
 
 
-async def _serve(config: GatewayConfig, parts: Parts, keeper: Keeper, stop: asyncio.Event) -> None:
+async def _serve(
+    config: GatewayConfig,
+    parts: Parts,
+    keeper: Keeper,
+    auditing: Auditing,
+    *,
+    stop: asyncio.Event,
+) -> None:
     gateway = config.gateway
     knows_broker = asyncio.Event()
 
@@ -100,6 +113,7 @@ async def _serve(config: GatewayConfig, parts: Parts, keeper: Keeper, stop: asyn
         ):
             _log.info("refusal log on port %d, pages on port %d", side_port, web_port)
             group.create_task(keeper.run())
+            group.create_task(auditing.run(parts))
             group.create_task(_ask_broker(parts, knows_broker))
             group.create_task(_probe(parts.directory))
             group.create_task(Door(parts, hurry=keeper.hurry).serve(gateway.listen, _say))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fabric.config import Address
+from fabric.gateway.audit import RefusalAudit
 from fabric.gateway.cluster import Address as Pair
 from fabric.gateway.cluster import Directory
 from fabric.gateway.identity import Identity, identify
@@ -74,6 +75,7 @@ class Parts:
     clock: Clock
     context: ssl.SSLContext
     upstream: Context
+    audit: RefusalAudit
     bootstrap: tuple[Pair, ...]
 
     @property
@@ -351,6 +353,13 @@ class Session:
             self._identity.name,
             note.topic,
             note.partition,
+        )
+        self._parts.audit.refused(
+            self._identity.name,
+            note.topic,
+            note.partition,
+            digest=note.digest,
+            reason=note.reason,
         )
         if note.digest is not None:
             self._parts.refusals.note(

@@ -1,8 +1,8 @@
 """A block: every change of one stream in a range of sequences, and its plaintext bytes.
 
 `pack` and `unpack` are inverses. The plaintext is one Avro datum: the runs, then
-all rows of upserts in order, then all keys of deletes in order. Spec:
-docs/format.md section 4.
+all rows of upserts in order, then all keys of deletes in order, both by column.
+Spec: docs/format.md section 4.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from typing import Any
 import fastavro
 
 from fabric.model.change import MARKS, ORDINAL_MAX, Op, Row, Run, Sequence, after
+from fabric.model.columns import join, split
 from fabric.model.errors import Malformed
 from fabric.model.limits import BLOCK_CHANGES_MAX
 from fabric.model.names import Stream
@@ -72,9 +73,10 @@ def pack(block: Block, schema: RowSchema) -> bytes:
             keys.extend(run.rows)
     out = BytesIO()
     try:
-        fastavro.schemaless_writer(
-            out, schema.block_codec, {"runs": runs, "rows": rows, "keys": keys}
-        )
+        columns, nulls = split(rows, schema.columns)
+        key_columns, _ = split(keys, schema.key_columns)
+        datum = {"runs": runs, "nulls": nulls, "rows": columns, "keys": key_columns}
+        fastavro.schemaless_writer(out, schema.block_codec, datum)
     except Exception as exc:  # fastavro raises whatever the value raised
         raise Malformed("row does not fit the schema") from exc
     return out.getvalue()
@@ -107,20 +109,34 @@ def unpack(
         raise Malformed("block is not Avro of its schema") from exc
     if buffer.read(1):
         raise Malformed("block has bytes after its end")
-    runs = _runs(datum)
+    runs = _runs(datum, schema)
     _check_order(runs, after, upto)
     return Block(stream=stream, after=after, upto=upto, runs=runs)
 
 
-def _runs(datum: Any) -> tuple[Run, ...]:
-    rows, keys = datum["rows"], datum["keys"]
-    row_at = key_at = total = 0
+def _rows(datum: Any, schema: RowSchema) -> tuple[list[Row], list[Row]]:
+    """Whole rows and keys, exactly as many as the runs claim."""
+    counts = {Op.UPSERT: 0, Op.DELETE: 0}
+    total = 0
+    for item in datum["runs"]:
+        total += item["count"]
+        if item["count"] < 1 or total > BLOCK_CHANGES_MAX or item["ordinal"] < 1:
+            raise Malformed("run has no changes, too many, or no ordinal")
+        op = _op(item["op"])
+        if op in counts:
+            counts[op] += item["count"]
+    return (
+        join(datum["rows"], datum["nulls"], schema.columns, counts[Op.UPSERT]),
+        join(datum["keys"], (), schema.key_columns, counts[Op.DELETE]),
+    )
+
+
+def _runs(datum: Any, schema: RowSchema) -> tuple[Run, ...]:
+    rows, keys = _rows(datum, schema)
+    row_at = key_at = 0
     runs: list[Run] = []
     for item in datum["runs"]:
         count = item["count"]
-        total += count
-        if count < 1 or total > BLOCK_CHANGES_MAX or item["ordinal"] < 1:
-            raise Malformed("run has no changes, too many, or no ordinal")
         op = _op(item["op"])
         part: list[Row] = []
         if op is Op.UPSERT:
@@ -138,8 +154,6 @@ def _runs(datum: Any) -> tuple[Run, ...]:
         if run.count != count:
             raise Malformed("runs and rows do not add up")
         runs.append(run)
-    if row_at != len(rows) or key_at != len(keys):
-        raise Malformed("runs and rows do not add up")
     return tuple(runs)
 
 

@@ -90,8 +90,7 @@ class Run:
         return f"Run({self.op.name}, position={self.position}, count={self.count})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(NamedTuple):
     """One row operation, as `subscribe` and the quarantine show it."""
 
     topic: Topic
@@ -108,17 +107,12 @@ class Change:
 
 def changes_of(run: Run, generation: int, topic: Topic, origin: Origin) -> Iterator[Change]:
     """View a run change by change, in order."""
-    rows: list[Row | None] = [None] if run.op in MARKS else list(run.rows)
-    for offset, row in enumerate(rows):
-        yield Change(
-            topic=topic,
-            origin=origin,
-            op=run.op,
-            sequence=Sequence(generation, run.position, run.ordinal + offset),
-            commit_us=run.commit_us,
-            row=row,
-            absent=run.absent,
-        )
+    rows: list[Row | None] = [None] if run.op in MARKS else [*run.rows]
+    # By position and bound once: this runs for every row that the Python API gives out.
+    op, position, commit_us, absent = run.op, run.position, run.commit_us, run.absent
+    for ordinal, row in enumerate(rows, run.ordinal):
+        sequence = Sequence(generation, position, ordinal)
+        yield Change(topic, origin, op, sequence, commit_us, row, absent)
 
 
 def after(run: Run, generation: int, high: Sequence) -> Run | None:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     AUTHORITY_UNAVAILABLE = "authority_unavailable"
     DATABASE_UNAVAILABLE = "database_unavailable"
     TPM_UNAVAILABLE = "tpm_unavailable"
+    KEYS_UNAVAILABLE = "keys_unavailable"
     OVERLOADED = "overloaded"
     # hold: a person or the policy must act
     CONFIG_INVALID = "config_invalid"
@@ -106,6 +107,7 @@ _WAIT = frozenset(
         Reason.AUTHORITY_UNAVAILABLE,
         Reason.DATABASE_UNAVAILABLE,
         Reason.TPM_UNAVAILABLE,
+        Reason.KEYS_UNAVAILABLE,
         Reason.OVERLOADED,
     }
 )

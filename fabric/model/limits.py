@@ -10,7 +10,8 @@ EXPANSION_RATIO_MAX = 200
 """Decompressed bytes of a block per compressed byte; a bomb ends here."""
 DECOMPRESSED_BYTES_MAX = 16 * 1024 * 1024
 PADDING_BYTES_MIN = 4_096
-SIGNATURES_MAX = 4
+SIGNATURES_MAX = 8
+"""Of one statement: an attestation request has one by every signing key and the TLS key."""
 CBOR_DEPTH_MAX = 8
 CBOR_ITEMS_MAX = 50_000
 """Values in one CBOR structure; a thousand recipients or heads need a few thousand."""
@@ -52,6 +53,9 @@ CONTROL_RECORD_BYTES_MAX = 900_000
 REQUEST_BYTES_MAX = 256 * 1024
 """Body of one HTTPS request to the authority."""
 NONCE_BYTES = 32
+EVENT_LOG_BYTES_MAX = 160 * 1024
+"""Firmware's log of one boot; real ones have 20 to 100 KiB."""
+EVENT_LOG_EVENTS_MAX = 4_096
 CHALLENGE_LIFETIME_S = 30
 CHALLENGES_MAX = 10_000
 ENROLMENTS_PENDING_MAX = 1_000
@@ -72,7 +76,7 @@ SIDE_CONNECTIONS_MAX = 128
 """Connections of a gateway's refusal log."""
 CONNECTION_S_MAX = 60.0
 """Life of one connection over HTTPS: handshake, requests, answers; seconds."""
-BOUND_KEYS_MAX = 8
+BOUND_KEYS_MAX = 12
 """Keys that one quote binds and one result carries."""
 RESULT_HEADS_MAX = 1_000
 """Heads that a result carries: one per stream its host fills."""
@@ -110,10 +114,27 @@ OPEN_RECORD_BYTES_MAX = 256 * 1024
 # Agent
 QUEUE_RUNS_MAX = 64
 QUEUE_BYTES_MAX = 8 * 1024 * 1024
-LINGER_S_DEFAULT = 0.02
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 10.0
 STOP_S_MAX = 20.0
 REQUEST_S_MAX = 20.0
 """Deadline of any one request to a peer, in seconds."""
 PARKED_KEYS_MAX = 100_000
+
+# Audit and receipts
+AUDIT_FIELDS_MAX = 32
+AUDIT_TEXT_CHARS_MAX = 500
+AUDIT_LINE_BYTES_MAX = 256 * 1024
+"""One line: 32 fields of 500 characters, each escaped as at most twelve bytes."""
+AUDIT_FILE_BYTES_DEFAULT = 64 * 1024 * 1024
+AUDIT_FILES_DEFAULT = 64
+"""Files of one audit log; the oldest is deleted when there would be one more."""
+AUDIT_HEAD_S_DEFAULT = 30.0
+AUDIT_REFUSALS_REMEMBERED = 1_000
+"""Kinds of refusals that a gateway counts apart between two lines of its audit log."""
+RECEIPT_BLOCKS_MAX = 1_000
+"""Envelopes that one receipt names."""
+RECEIPT_BYTES_MAX = 128 * 1024
+RECEIPT_INTERVAL_S_DEFAULT = 1.0
+RECEIPT_RETRY_S_MAX = 60.0
+"""How long one receipt is tried, seconds; then it is counted as lost."""

@@ -18,8 +18,12 @@ _TRUST_DOMAIN = re.compile(r"[a-z0-9.-]+")
 MEMBERS = "fabric.members"
 RESULTS = "fabric.results"
 GRANTS_PREFIX = "fabric.grants."
+AUDIT = "fabric.audit"
+RECEIPTS = "fabric.receipts"
 AUTHORITY = "verifier"
 """Identity under which the authority writes its control records."""
+GATEWAY = "gateway"
+"""Identity under which gateways sign and the brokers know them."""
 
 
 def agency_code(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import fastavro
 
+from fabric.model.columns import Field, fields_of, record
 from fabric.model.errors import Malformed, Reason, UsageError
 from fabric.model.schema_weight import weigh
 
@@ -98,27 +99,28 @@ class RowSchema:
         return hashlib.sha256(text.encode()).digest()
 
     @cached_property
+    def columns(self) -> tuple[Field, ...]:
+        """How a block holds whole rows."""
+        parsed: Any = fastavro.parse_schema(_physical(self.declared), named_schemas={})
+        return fields_of(parsed)
+
+    @cached_property
+    def key_columns(self) -> tuple[Field, ...]:
+        """How a block holds keys; none of them may be null."""
+        return tuple(Field(n, _physical(self.type_of(n)), nullable=False) for n in self.key)
+
+    @cached_property
     def block_codec(self) -> Any:
-        """fastavro schema of a block's plaintext: runs, then whole rows, then keys."""
-        row = _physical(self.declared)
-        keys = [{"name": n, "type": _physical(self.type_of(n))} for n in self.key]
+        """fastavro schema of a block's plaintext: runs, then columns of rows, then of keys."""
+        parts: list[tuple[str, Any]] = [
+            ("runs", {"type": "array", "items": _RUN}),
+            ("nulls", {"type": "array", "items": {"type": "array", "items": "int"}}),
+            ("rows", record("fabric.Rows", self.columns)),
+            ("keys", record("fabric.Keys", self.key_columns)),
+        ]
+        fields = [{"name": name, "type": kind} for name, kind in parts]
         return fastavro.parse_schema(
-            {
-                "type": "record",
-                "name": "fabric.Block",
-                "fields": [
-                    {"name": "runs", "type": {"type": "array", "items": _RUN}},
-                    {"name": "rows", "type": {"type": "array", "items": row}},
-                    {
-                        "name": "keys",
-                        "type": {
-                            "type": "array",
-                            "items": {"type": "record", "name": "fabric.Key", "fields": keys},
-                        },
-                    },
-                ],
-            },
-            named_schemas={},
+            {"type": "record", "name": "fabric.Block", "fields": fields}, named_schemas={}
         )
 
     @cached_property

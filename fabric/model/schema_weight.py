@@ -37,6 +37,31 @@ def weigh(parsed: Any) -> None:
     _Scale().weigh(parsed, frozenset(), _DEPTH_MAX)
 
 
+def is_empty(parsed: Any, known: dict[str, bool]) -> bool:
+    """Whether a datum of this type is always zero bytes long.
+
+    Args:
+        parsed: a type that fastavro has parsed and `weigh` has passed.
+        known: named types seen so far; those that stand in here are added.
+    """
+    if isinstance(parsed, list):
+        for branch in parsed:
+            is_empty(branch, known)
+        return False
+    if isinstance(parsed, str):
+        return known.get(parsed, parsed == "null")
+    kind = parsed["type"]
+    if kind == "record":
+        parts = [is_empty(field["type"], known) for field in parsed["fields"]]
+        return known.setdefault(parsed["name"], all(parts))
+    if kind in ("enum", "fixed"):
+        return known.setdefault(parsed["name"], kind == "fixed" and parsed["size"] < 1)
+    if kind in ("array", "map"):
+        is_empty(parsed["items" if kind == "array" else "values"], known)
+        return False
+    return is_empty(kind, known)
+
+
 class _Scale:
     def __init__(self) -> None:
         self._known: dict[str, _Weight] = {}

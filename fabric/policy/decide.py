@@ -11,7 +11,9 @@ from datetime import datetime
 from fabric.model.errors import DeniedError, Malformed, Reason
 from fabric.model.label import Label, dominates
 from fabric.model.names import HostId, Origin
-from fabric.policy.types import Approval, Dataset, LevelRule, Policy
+from fabric.policy.types import Approval, Dataset, LevelRule, Policy, SuiteRule
+
+_USABLE = frozenset({"approved", "deprecated"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +66,9 @@ def publish(
 
     Args:
         suite: id of the suite that seals; empty for the open form. It must be the
-            dataset's own and still approved.
+            dataset's own, still approved, and its date not reached.
     """
-    if suite != dataset.suite or not _has_status(policy, dataset, suite, "approved"):
+    if suite != dataset.suite or not _may_seal(policy, dataset, suite, now):
         return _expired(policy, now) or Reason.SUITE_REFUSED
     return _send(policy, dataset, standing, now)
 
@@ -77,9 +79,25 @@ def accept(
     """Whether what a host once sent may be opened: for readers.
 
     As `publish`, but history stays readable when the dataset moves to another suite:
-    any suite of its level is taken, approved or deprecated.
+    any suite of its level is taken, approved or deprecated, if it sealed before its date.
+
+    Args:
+        now: when it was sealed.
     """
-    if not _has_status(policy, dataset, suite, "approved", "deprecated"):
+    if not _could_seal(policy, dataset, suite, now):
+        return _expired(policy, now) or Reason.SUITE_REFUSED
+    return _send(policy, dataset, standing, now)
+
+
+def grant(
+    policy: Policy, dataset: Dataset, standing: Standing, *, suite: str, now: datetime
+) -> Reason | None:
+    """Whether a host may hand on the secret of an epoch that it once opened.
+
+    As `accept`, whenever the suite's date is: who joins late gets the wraps of an old
+    epoch, and what was sealed in it too late opens for nobody all the same.
+    """
+    if _suite(policy, dataset, suite) is None:
         return _expired(policy, now) or Reason.SUITE_REFUSED
     return _send(policy, dataset, standing, now)
 
@@ -146,11 +164,57 @@ def _stands(policy: Policy, dataset: Dataset, standing: Standing) -> Reason | No
     return None if is_cleared else Reason.CLEARANCE_TOO_LOW
 
 
-def _has_status(policy: Policy, dataset: Dataset, suite: str, *statuses: str) -> bool:
+def suites_of(policy: Policy, host: HostId) -> tuple[str, ...]:
+    """Suites that a host needs keys for: of every sealed level that it may hold, in their order.
+
+    Deprecated ones are among them, because what they sealed is still granted and opened.
+    A host without an approval needs none.
+    """
+    approval = policy.approvals.get(host)
+    if approval is None:
+        return ()
+    try:
+        rank = policy.levels.rank(approval.clearance.level)
+    except Malformed:
+        return ()
+    found: dict[str, None] = {}
+    for name in policy.levels.names[: rank + 1]:
+        rule = policy.rules.get(name)
+        if rule is not None and rule.host_level_min <= approval.security_level:
+            found |= dict.fromkeys(rule.suites)
+    return tuple(suite for suite in found if _usable(policy, suite) is not None)
+
+
+_OPEN = SuiteRule(id="", status="approved")
+"""What stands for the open form: no cipher, always allowed where the level is open."""
+
+
+def _may_seal(policy: Policy, dataset: Dataset, suite: str, now: datetime) -> bool:
+    rule = _suite(policy, dataset, suite)
+    return rule is not None and rule.status == "approved" and _is_before(rule, now)
+
+
+def _could_seal(policy: Policy, dataset: Dataset, suite: str, then: datetime) -> bool:
+    rule = _suite(policy, dataset, suite)
+    return rule is not None and _is_before(rule, then)
+
+
+def _is_before(rule: SuiteRule, when: datetime) -> bool:
+    if rule.until is None:
+        return rule.status == "approved"
+    return when < rule.until
+
+
+def _suite(policy: Policy, dataset: Dataset, suite: str) -> SuiteRule | None:
+    """The rule of a suite that the dataset's level has and that is not refused."""
     rule = policy.rules.get(dataset.topic.level)
     if rule is None:
-        return False
+        return None
     if not rule.sealed:
-        return suite == ""
-    known = policy.suites.get(suite)
-    return suite in rule.suites and known is not None and known.status in statuses
+        return _OPEN if suite == "" else None
+    return _usable(policy, suite) if suite in rule.suites else None
+
+
+def _usable(policy: Policy, suite: str) -> SuiteRule | None:
+    found = policy.suites.get(suite)
+    return found if found is not None and found.status in _USABLE else None

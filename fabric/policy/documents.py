@@ -23,6 +23,7 @@ from fabric.model.errors import FabricError, Malformed, Reason, UsageError
 from fabric.model.label import Label
 from fabric.model.names import Origin, agency_code, part
 from fabric.policy import strict_yaml
+from fabric.policy.event_types import EVENT_TYPES
 
 _T = TypeVar("_T")
 _D = TypeVar("_D", bound=BaseModel)
@@ -30,8 +31,8 @@ _LIST_MAX = 10_000
 _FIELDS_MAX = 2_000
 _TEXT_CHARS_MAX = 4_000
 _RETENTION_S_MAX = 100 * 366 * 24 * 3600
-_KEY_BYTES = {-19: 32, -49: 1952}
-"""Public key length by COSE algorithm: Ed25519, ML-DSA-65."""
+_KEY_BYTES = {-19: 32, -51: 97, -49: 1952, -50: 2592}
+"""Public key length by COSE algorithm: Ed25519, ESP384, ML-DSA-65, ML-DSA-87."""
 _TAG = re.compile(r"personal-data(:(basic|sensitive))?")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,7}")
 LABEL_TAG = "label:"
@@ -144,7 +145,7 @@ _AsTuple = BeforeValidator(_list)
 class VerifierKey(Document):
     """One signing key of the verifier: COSE algorithm id and raw public key, hex."""
 
-    alg: Literal[-19, -49]
+    alg: Literal[-19, -51, -49, -50]
     public: Annotated[str, Field(pattern=r"^[0-9a-f]+$", max_length=8_192)]
 
     @model_validator(mode="after")
@@ -200,16 +201,51 @@ class LevelDocument(Document):
 
 
 class SuiteDocument(Document):
-    """One entry of suites.yaml."""
+    """One entry of suites.yaml.
+
+    Attributes:
+        until: an approved suite seals until then; what any suite sealed before it still
+            opens. A deprecated suite must have one.
+    """
 
     id: Name
     status: Literal["approved", "deprecated", "refused"]
+    until: Instant | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.status == "deprecated" and self.until is None:
+            raise ValueError("until: is missing; say up to when the suite may have sealed")
+        if self.status == "refused" and self.until is not None:
+            raise ValueError("until: a refused suite opens nothing; remove it")
+        return self
 
 
 class AgencyDocument(Document):
     """agencies/<CODE>.yaml"""
 
     name: Text
+
+
+class EventStepDocument(Document):
+    """One event of an approved boot: its type, its accepted digests, whether it may be missing."""
+
+    type: Annotated[str, Field(max_length=63)]
+    digests: Annotated[tuple[Digest, ...], _AsTuple, Field(min_length=1, max_length=64)]
+    optional: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.type not in EVENT_TYPES:
+            raise ValueError("type: must be a TCG event type that measures, such as EV_SEPARATOR")
+        return self
+
+
+class PcrRuleDocument(Document):
+    """Every event that may be measured into one PCR, in order."""
+
+    pcr: Annotated[int, Field(ge=0, le=22)]
+    steps: Annotated[tuple[EventStepDocument, ...], _AsTuple, Field(max_length=512)]
 
 
 class ApprovalDocument(Document):
@@ -221,7 +257,8 @@ class ApprovalDocument(Document):
     security_level: Annotated[int, Field(ge=1, le=5)]
     clearance: LabelText
     pcrs: Annotated[tuple[int, ...], _AsTuple, Field(min_length=1, max_length=22)]
-    digests: Annotated[tuple[Digest, ...], _AsTuple, Field(min_length=1, max_length=64)]
+    digests: Annotated[tuple[Digest, ...], _AsTuple, Field(max_length=64)]
+    event_log: Annotated[tuple[PcrRuleDocument, ...], _AsTuple, Field(max_length=22)] = ()
     not_before: Instant
     not_after: Instant
 
@@ -231,6 +268,10 @@ class ApprovalDocument(Document):
         allowed = set(range(24)) - {16, 23}
         if list(self.pcrs) != sorted(set(self.pcrs)) or not set(self.pcrs) <= allowed:
             raise ValueError("pcrs: must rise, within 0 to 22, without 16")
+        if self.event_log and tuple(rule.pcr for rule in self.event_log) != self.pcrs:
+            raise ValueError("event_log: must have one rule for each of pcrs, in their order")
+        if not self.digests and not self.event_log:
+            raise ValueError("digests: must have one, or give event_log rules")
         if self.not_before >= self.not_after:
             raise ValueError("not_after: must lie after not_before")
         return self

@@ -21,6 +21,7 @@ from fabric.policy.documents import (
     ApprovalDocument,
     DatasetDocument,
     LevelDocument,
+    PcrRuleDocument,
     PolicyDocument,
     SuiteDocument,
     TrustDocument,
@@ -28,7 +29,17 @@ from fabric.policy.documents import (
     read_document,
     read_documents,
 )
-from fabric.policy.types import Approval, Dataset, LevelRule, Policy, SuiteRule, Trust
+from fabric.policy.event_types import EVENT_TYPES
+from fabric.policy.types import (
+    Approval,
+    Dataset,
+    EventStep,
+    LevelRule,
+    PcrRule,
+    Policy,
+    SuiteRule,
+    Trust,
+)
 
 _POLICY, _LEVELS, _SUITES = "policy.yaml", "levels.yaml", "suites.yaml"
 _AGENCY = re.compile(r"agencies/([^/]+)\.yaml")
@@ -101,7 +112,9 @@ def _file(files: Mapping[str, bytes], name: str, *, asked_by: str = "policy") ->
 
 def _suites(files: Mapping[str, bytes]) -> dict[str, SuiteRule]:
     documents = read_documents(_SUITES, _file(files, _SUITES), SuiteDocument)
-    suites = {item.id: SuiteRule(id=item.id, status=item.status) for item in documents}
+    suites = {
+        item.id: SuiteRule(id=item.id, status=item.status, until=item.until) for item in documents
+    }
     if len(suites) != len(documents):
         raise invalid(_SUITES, "id", "one suite stands twice; remove one")
     return suites
@@ -158,8 +171,17 @@ def _approvals(files: Mapping[str, bytes]) -> dict[str, Approval]:
             digests=item.digests,
             not_before=item.not_before,
             not_after=item.not_after,
+            event_rules=tuple(_pcr_rule(rule) for rule in item.event_log),
         )
     return approvals
+
+
+def _pcr_rule(rule: PcrRuleDocument) -> PcrRule:
+    steps = tuple(
+        EventStep(type=EVENT_TYPES[step.type], digests=step.digests, is_optional=step.optional)
+        for step in rule.steps
+    )
+    return PcrRule(pcr=rule.pcr, steps=steps)
 
 
 def _datasets(files: Mapping[str, bytes]) -> dict[str, Dataset]:

@@ -43,10 +43,40 @@ class LevelRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteRule:
-    """Whether a cryptographic suite may be used: `approved`, `deprecated` or `refused`."""
+    """Whether a cryptographic suite may be used.
+
+    Attributes:
+        status: `approved`, `deprecated` (seals nothing any more) or `refused` (opens
+            nothing either).
+        until: what was sealed before it opens, and nothing later; None for no such date.
+    """
 
     id: str
     status: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventStep:
+    """One event of an approved boot.
+
+    Attributes:
+        type: number of the event's type, one of fabric.policy.event_types.
+        digests: any one of these must have been extended (SHA-256).
+        is_optional: the event may be missing.
+    """
+
+    type: int
+    digests: tuple[bytes, ...]
+    is_optional: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PcrRule:
+    """Every event that may be measured into one PCR, in order; the rule owns the PCR."""
+
+    pcr: int
+    steps: tuple[EventStep, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +90,8 @@ class Approval:
         security_level: 1..5.
         pcrs: exact PCR selection of the SHA-256 bank, rising.
         digests: accepted PCR digests (SHA-256 over the selected values).
+        event_rules: one for each of `pcrs`, or none. A state is right when its digest is
+            accepted, or when its event log replays to it and keeps every rule.
     """
 
     host: HostId
@@ -72,6 +104,7 @@ class Approval:
     digests: tuple[bytes, ...]
     not_before: datetime
     not_after: datetime
+    event_rules: tuple[PcrRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import fields as fields_of
 from datetime import datetime
 from itertools import pairwise
 
-from fabric.attest.keys import PublicKey, SigningKey, Use, of_use
+from fabric.attest.keys import PublicKey, Signer, Use, of_use
 from fabric.attest.result import Result
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason, UsageError
@@ -154,7 +154,7 @@ def start_epoch(
     secret: EpochSecret,
     recipients: Sequence[tuple[HostId, PublicKey]],
     *,
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> Started:
     """Open an epoch: wrap its secret for every recipient and sign the manifest once.
 
@@ -170,9 +170,10 @@ def start_epoch(
     """
     if draft.sender not in {host for host, _ in recipients}:
         raise UsageError(Reason.INTERNAL, "the sender must grant to itself")
-    if tuple(signer.public.alg for signer in signers) != suite_of(draft.suite).signatures:
+    suite = suite_of(draft.suite)
+    if tuple(signer.public.alg for signer in signers) != suite.signatures:
         raise UsageError(Reason.BAD_SIGNATURE, "signing keys are not exactly the suite's")
-    ident = epoch_id(secret, draft.sender_id, str(draft.topic), draft.number)
+    ident = epoch_id(secret, draft.sender_id, str(draft.topic), draft.number, kdf=suite.kdf)
     given = {field.name: getattr(draft, field.name) for field in fields_of(EpochDraft)}
     given["heads"] = tuple(sorted(draft.heads, key=_head_place))
     bare = EpochStart(**given, id=ident, recipients=())

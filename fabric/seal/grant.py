@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from datetime import datetime
 
-from fabric.attest.keys import PublicKey, SigningKey, Use, of_use
+from fabric.attest.keys import PublicKey, Signer, Use, of_use
 from fabric.attest.result import Result
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason, UsageError
@@ -105,7 +105,7 @@ def grant(
     secret: EpochSecret,
     *,
     recipients: Sequence[tuple[HostId, PublicKey]],
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> bytes:
     """Wrap a kept epoch's secret for later recipients; returns the record's value.
 

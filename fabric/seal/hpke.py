@@ -1,32 +1,46 @@
 """Wrap a secret to one recipient's key and back: HPKE (RFC 9180), base mode, single shot.
 
-KDF is HKDF-SHA-256, AEAD is AES-256-GCM, `aad` is empty: everything a wrap is
-bound to stands in `info`. Hybrid keys have no serialisation of their own, so
-both parts are stored. Spec: docs/format.md section 6.
+The KEM says which KDF goes with it, the AEAD is AES-256-GCM, `aad` is empty:
+everything a wrap is bound to stands in `info`. Hybrid keys have no serialisation
+of their own, so both parts are stored. Spec: docs/format.md sections 1 and 6.
 """
 
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
-from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fabric.attest.keys import Kem, PublicKey, Use
 from fabric.model.errors import Malformed, PeerError, Reason, UsageError
 
-_Private: TypeAlias = x25519.X25519PrivateKey | hpke.MLKEM768X25519PrivateKey
-_Public: TypeAlias = x25519.X25519PublicKey | hpke.MLKEM768X25519PublicKey
+_Private: TypeAlias = (
+    x25519.X25519PrivateKey | hpke.MLKEM768X25519PrivateKey | hpke.MLKEM1024P384PrivateKey
+)
+_Public: TypeAlias = (
+    x25519.X25519PublicKey | hpke.MLKEM768X25519PublicKey | hpke.MLKEM1024P384PublicKey
+)
 
-_SEED_BYTES = 64  # ML-KEM-768: d || z of FIPS 203
-_MLKEM_PUBLIC_BYTES = 1184
+_SEED_BYTES = 64  # ML-KEM: d || z of FIPS 203
+_MLKEM768_PUBLIC_BYTES = 1184
+_MLKEM1024_PUBLIC_BYTES = 1568
+_P384_BYTES = 48
 _SUITES = {
     Kem.X25519: hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM),
     Kem.MLKEM768_X25519: hpke.Suite(
         hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM
     ),
+    Kem.MLKEM1024_P384: hpke.Suite(
+        hpke.KEM.MLKEM1024_P384, hpke.KDF.HKDF_SHA384, hpke.AEAD.AES_256_GCM
+    ),
 }
 SECRET_BYTES = 32
-WRAP_BYTES = {Kem.X25519: 32 + SECRET_BYTES + 16, Kem.MLKEM768_X25519: 1120 + SECRET_BYTES + 16}
+WRAP_BYTES = {
+    Kem.X25519: 32 + SECRET_BYTES + 16,
+    Kem.MLKEM768_X25519: 1120 + SECRET_BYTES + 16,
+    Kem.MLKEM1024_P384: 1665 + SECRET_BYTES + 16,
+}
 """Length of a wrap of an epoch secret: encapsulated key, secret, tag."""
 
 
@@ -45,9 +59,16 @@ class HpkeKey:
     @classmethod
     def generate(cls, kem: Kem) -> "HpkeKey":
         """Make a fresh key."""
-        data = x25519.X25519PrivateKey.generate().private_bytes_raw()
-        if kem is Kem.MLKEM768_X25519:
-            data = mlkem.MLKEM768PrivateKey.generate().private_bytes_raw() + data
+        match kem:
+            case Kem.X25519:
+                data = x25519.X25519PrivateKey.generate().private_bytes_raw()
+            case Kem.MLKEM768_X25519:
+                data = mlkem.MLKEM768PrivateKey.generate().private_bytes_raw()
+                data += x25519.X25519PrivateKey.generate().private_bytes_raw()
+            case Kem.MLKEM1024_P384:
+                data = mlkem.MLKEM1024PrivateKey.generate().private_bytes_raw()
+                scalar = ec.generate_private_key(ec.SECP384R1()).private_numbers().private_value
+                data += scalar.to_bytes(_P384_BYTES)
         return cls(kem, data)
 
     @classmethod
@@ -59,7 +80,7 @@ class HpkeKey:
             raise Malformed("private key does not parse") from exc
 
     def private_bytes(self) -> bytes:
-        """X25519: 32 raw bytes; hybrid: ML-KEM seed (64), X25519 (32). For sealed state only."""
+        """ML-KEM seed (64) if any, then X25519 (32) or P-384 scalar (48). For sealed state only."""
         return self._data
 
     def open(self, wrapped: bytes, info: bytes) -> bytes:
@@ -92,19 +113,43 @@ def unwrap(key: HpkeKey, wrapped: bytes, info: bytes) -> bytes:
 
 
 def _load(kem: Kem, data: bytes) -> tuple[_Private, bytes]:
-    if kem is Kem.X25519:
-        plain = x25519.X25519PrivateKey.from_private_bytes(data)
-        return plain, plain.public_key().public_bytes_raw()
-    lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(data[:_SEED_BYTES])
-    curve = x25519.X25519PrivateKey.from_private_bytes(data[_SEED_BYTES:])
-    public = lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
-    return hpke.MLKEM768X25519PrivateKey(lattice, curve), public
+    match kem:
+        case Kem.X25519:
+            plain = x25519.X25519PrivateKey.from_private_bytes(data)
+            return plain, plain.public_key().public_bytes_raw()
+        case Kem.MLKEM768_X25519:
+            lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(data[:_SEED_BYTES])
+            curve = x25519.X25519PrivateKey.from_private_bytes(data[_SEED_BYTES:])
+            public = lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
+            return hpke.MLKEM768X25519PrivateKey(lattice, curve), public
+        case Kem.MLKEM1024_P384:
+            return _load_top(data)
+
+
+def _load_top(data: bytes) -> tuple[hpke.MLKEM1024P384PrivateKey, bytes]:
+    if len(data) != _SEED_BYTES + _P384_BYTES:
+        raise ValueError("private key has a wrong length")
+    lattice = mlkem.MLKEM1024PrivateKey.from_seed_bytes(data[:_SEED_BYTES])
+    point = ec.derive_private_key(int.from_bytes(data[_SEED_BYTES:]), ec.SECP384R1())
+    public = lattice.public_key().public_bytes_raw() + point.public_key().public_bytes(
+        Encoding.X962, PublicFormat.UncompressedPoint
+    )
+    return hpke.MLKEM1024P384PrivateKey(lattice, point), public
 
 
 def _load_public(kem: Kem, data: bytes) -> _Public:
-    if kem is Kem.X25519:
-        return x25519.X25519PublicKey.from_public_bytes(data)
-    return hpke.MLKEM768X25519PublicKey(
-        mlkem.MLKEM768PublicKey.from_public_bytes(data[:_MLKEM_PUBLIC_BYTES]),
-        x25519.X25519PublicKey.from_public_bytes(data[_MLKEM_PUBLIC_BYTES:]),
-    )
+    match kem:
+        case Kem.X25519:
+            return x25519.X25519PublicKey.from_public_bytes(data)
+        case Kem.MLKEM768_X25519:
+            return hpke.MLKEM768X25519PublicKey(
+                mlkem.MLKEM768PublicKey.from_public_bytes(data[:_MLKEM768_PUBLIC_BYTES]),
+                x25519.X25519PublicKey.from_public_bytes(data[_MLKEM768_PUBLIC_BYTES:]),
+            )
+        case Kem.MLKEM1024_P384:
+            return hpke.MLKEM1024P384PublicKey(
+                mlkem.MLKEM1024PublicKey.from_public_bytes(data[:_MLKEM1024_PUBLIC_BYTES]),
+                ec.EllipticCurvePublicKey.from_encoded_point(
+                    ec.SECP384R1(), data[_MLKEM1024_PUBLIC_BYTES:]
+                ),
+            )

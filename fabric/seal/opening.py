@@ -5,7 +5,6 @@ error, whatever the cause, so that nobody learns from failures.
 Spec: docs/format.md section 5.
 """
 
-import hashlib
 import hmac
 
 from cryptography.exceptions import InvalidTag
@@ -19,6 +18,7 @@ from fabric.seal import envelope as form
 from fabric.seal import plaintext
 from fabric.seal.sealing import NONCE
 from fabric.seal.secret import EpochSecret, block_key, block_salt, epoch_id
+from fabric.seal.suites import claimed_suite
 from fabric.seal.verify import VerifiedEnvelope
 
 
@@ -37,15 +37,15 @@ def open_(verified: VerifiedEnvelope, secret: EpochSecret, schema: RowSchema) ->
 
 def _open(envelope: form.Envelope, secret: EpochSecret, schema: RowSchema) -> Block:
     header = envelope.header
-    wanted = epoch_id(secret, header.sender, str(header.topic), header.epoch_number)
+    kdf = claimed_suite(header.suite).kdf
+    wanted = epoch_id(secret, header.sender, str(header.topic), header.epoch_number, kdf=kdf)
     if not hmac.compare_digest(wanted, header.epoch_id):
         raise Malformed("secret is not the epoch's")
     if header.fingerprint != schema.fingerprint:
         raise Malformed("block is of another schema")
-    key = block_key(secret, form.key_info(header), header.salt)
+    key = block_key(secret, form.key_info(header), header.salt, kdf=kdf)
     padded = AESGCM(key).decrypt(NONCE, envelope.ciphertext, form.aad(envelope.header_bytes))
-    head_hash = hashlib.sha256(form.without_salt(header)).digest()
-    salt = block_salt(secret, head_hash, hashlib.sha256(padded).digest())
+    salt = block_salt(secret, form.without_salt(header), padded, kdf=kdf)
     # A sender that repeats salts would repeat keys under one nonce: do not let it pass unseen.
     if not hmac.compare_digest(salt, header.salt):
         raise Malformed("salt was not made from header and plaintext")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fabric.attest import cose
-from fabric.attest.keys import PublicKey, SigningKey
+from fabric.attest.keys import PublicKey, Signer
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason, UsageError
 from fabric.model.label import Label
@@ -119,7 +119,7 @@ def write(
     kind: str,
     content: Mapping[int, canonical.Value],
     wraps: Sequence[bytes],
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> tuple[bytes, bytes]:
     """Sign a manifest and put its wraps behind it: (record value, manifest's hash).
 
@@ -200,7 +200,9 @@ def unwrap_one(
     if len(data) != SECRET_BYTES:
         raise PeerError(Reason.OPEN_FAILED, "wrap does not open")
     secret = EpochSecret(data)
-    if epoch_id(secret, terms.sender, str(terms.topic), terms.epoch_number) != terms.epoch_id:
+    kdf = suite_of(terms.suite).kdf
+    ident = epoch_id(secret, terms.sender, str(terms.topic), terms.epoch_number, kdf=kdf)
+    if ident != terms.epoch_id:
         raise PeerError(Reason.OPEN_FAILED, "wrap does not open")
     return secret
 

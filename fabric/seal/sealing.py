@@ -5,7 +5,6 @@ derive the block's key, encrypt under the whole header, sign. One key seals one
 block, because the salt depends on everything. Spec: docs/format.md section 5.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,7 +12,7 @@ from datetime import datetime
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fabric.attest import cose
-from fabric.attest.keys import SigningKey
+from fabric.attest.keys import Signer
 from fabric.model.block import Block, pack
 from fabric.model.errors import DeniedError, Reason, UsageError
 from fabric.model.label import Label
@@ -146,7 +145,7 @@ def seal(
     epoch: SealingEpoch,
     link: Link,
     stamp: Stamp,
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> Sealed:
     """Seal one block so that only holders of the epoch's secret can open it.
 
@@ -170,7 +169,7 @@ def seal_packed(
     epoch: SealingEpoch,
     link: Link,
     stamp: Stamp,
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> Sealed:
     """Seal a block that is packed already; as `seal`.
 
@@ -184,15 +183,14 @@ def seal_packed(
         raise UsageError(Reason.INTERNAL, "block was packed for another coding or padding")
     stamp = replace(stamp, coding=packed.coding)
     header = _header(block, packed.schema, epoch=epoch, link=link, stamp=stamp)
-    head_hash = hashlib.sha256(form.without_salt(header)).digest()
-    salt = block_salt(epoch.secret, head_hash, hashlib.sha256(packed.padded).digest())
+    kdf = epoch.suite.kdf
+    salt = block_salt(epoch.secret, form.without_salt(header), packed.padded, kdf=kdf)
     header = replace(header, salt=salt)
     protected = form.protect(header)
     if len(protected) > HEADER_BYTES_MAX:
         raise DeniedError(Reason.TOO_LARGE, "header is too long")
-    ciphertext = AESGCM(block_key(epoch.secret, form.key_info(header), salt)).encrypt(
-        NONCE, packed.padded, form.aad(protected)
-    )
+    key = block_key(epoch.secret, form.key_info(header), salt, kdf=kdf)
+    ciphertext = AESGCM(key).encrypt(NONCE, packed.padded, form.aad(protected))
     payload = form.encrypt0(ciphertext)
     data = cose.sign(form.KIND, protected, payload, signers)
     if len(data) > ENVELOPE_BYTES_MAX:
@@ -205,7 +203,7 @@ def seal_packed(
     )
 
 
-def _check(block: Block, epoch: SealingEpoch, link: Link, signers: Sequence[SigningKey]) -> None:
+def _check(block: Block, epoch: SealingEpoch, link: Link, signers: Sequence[Signer]) -> None:
     if block.stream.topic != epoch.topic:
         raise UsageError(Reason.TOPIC_MISMATCH, "block and epoch belong to different topics")
     if tuple(signer.public.alg for signer in signers) != epoch.suite.signatures:

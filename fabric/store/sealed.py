@@ -19,8 +19,8 @@ _BUSY_S = 5.0
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS secret (
-    name TEXT PRIMARY KEY, kind TEXT NOT NULL, alg INTEGER NOT NULL, made_us INTEGER NOT NULL,
-    box BLOB NOT NULL) WITHOUT ROWID;
+    name TEXT PRIMARY KEY, kind TEXT NOT NULL, alg INTEGER NOT NULL, store TEXT NOT NULL,
+    made_us INTEGER NOT NULL, box BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS source (
     name TEXT PRIMARY KEY, generation INTEGER NOT NULL, position INTEGER NOT NULL,
     resume TEXT NOT NULL) WITHOUT ROWID;
@@ -43,11 +43,24 @@ CREATE TABLE IF NOT EXISTS position (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedKey:
-    """The state key as the TPM sealed it, and the PCR state it was sealed to."""
+    """The state key as the TPM sealed it, once for each state of the platform that opens it.
 
-    blob: bytes
+    Attributes:
+        pcrs: the selection that tells the states apart.
+        states: (digest over `pcrs`, blob), the state in which it was written first.
+    """
+
     pcrs: tuple[int, ...]
-    digest: bytes
+    states: tuple[tuple[bytes, bytes], ...]
+
+    @property
+    def digests(self) -> frozenset[bytes]:
+        """The states that open it."""
+        return frozenset(digest for digest, _ in self.states)
+
+    def blob(self, digest: bytes) -> bytes | None:
+        """What a state opens; None when it opens nothing."""
+        return dict(self.states).get(digest)
 
 
 def read_sealed_key(path: Path) -> SealedKey | None:
@@ -65,9 +78,10 @@ def read_sealed_key(path: Path) -> SealedKey | None:
             row = db.execute("SELECT value FROM meta WHERE name = 'sealed'").fetchone()
         found = json.loads(row[0])
         return SealedKey(
-            blob=bytes.fromhex(found["blob"]),
             pcrs=tuple(found["pcrs"]),
-            digest=bytes.fromhex(found["digest"]),
+            states=tuple(
+                (bytes.fromhex(digest), bytes.fromhex(blob)) for digest, blob in found["states"]
+            ),
         )
     except (sqlite3.Error, TypeError, ValueError, KeyError) as exc:
         raise DeniedError(
@@ -110,6 +124,5 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def sealed_json(sealed: SealedKey) -> str:
     """The sealed key as the file keeps it."""
-    return json.dumps(
-        {"blob": sealed.blob.hex(), "pcrs": list(sealed.pcrs), "digest": sealed.digest.hex()}
-    )
+    states = [[digest.hex(), blob.hex()] for digest, blob in sealed.states]
+    return json.dumps({"pcrs": list(sealed.pcrs), "states": states})

@@ -29,11 +29,17 @@ from fabric.store.vault import Vault
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
-    """One private key: `sign`, `tls` or `hpke`, its algorithm and when it was made."""
+    """One private key: `sign`, `tls` or `hpke`, its algorithm and when it was made.
+
+    Attributes:
+        store: where the key lives.
+        private: the key itself, or what its store finds it by.
+    """
 
     name: str
     kind: str
     alg: int
+    store: str
     made: datetime
     private: bytes
 
@@ -115,6 +121,11 @@ class StateFile:
         """Replace the sealed key, after the approved state of the platform changed; durable."""
         self.put("sealed", sealed_json(sealed).encode())
 
+    def remember(self, name: str, value: bytes) -> None:
+        """As `put`, for a fact that may be an older one after a power cut."""
+        with self._write(durable=False) as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
     def put(self, name: str, value: bytes) -> None:
         """Remember a small public fact; durable."""
         with self._write(durable=True) as db:
@@ -132,8 +143,8 @@ class StateFile:
         with self._write(durable=True) as db:
             for item in records:
                 box = self._vault.lock(f"key:{item.name}", item.private)
-                row = (item.name, item.kind, item.alg, _us(item.made), box)
-                db.execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?)", row)
+                row = (item.name, item.kind, item.alg, item.store, _us(item.made), box)
+                db.execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def drop_keys(self, names: Sequence[str]) -> None:
         """Forget keys that open nothing any more."""
@@ -142,16 +153,19 @@ class StateFile:
 
     def keys(self) -> list[KeyRecord]:
         """Every key, oldest first; raises DeniedError SEALED_STATE_LOST."""
-        rows = self._rows("SELECT name, kind, alg, made_us, box FROM secret ORDER BY made_us, name")
+        rows = self._rows(
+            "SELECT name, kind, alg, store, made_us, box FROM secret ORDER BY made_us, name"
+        )
         return [
             KeyRecord(
                 name=str(name),
                 kind=str(kind),
                 alg=_int(alg),
+                store=str(store),
                 made=_time(made),
                 private=self._vault.unlock(f"key:{name}", _octets(box)),
             )
-            for name, kind, alg, made, box in rows
+            for name, kind, alg, store, made, box in rows
         ]
 
     # Captures

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -13,11 +13,15 @@ from fabric.attest.appraise import Appraisal, Counters, Enrolment, Question, app
 from fabric.attest.credential import make_credential
 from fabric.attest.ek import EndorsementKey, check_ek
 from fabric.attest.evidence import parse_attest
+from fabric.attest.keys import Alg, verify
+from fabric.attest.resident import check_resident
+from fabric.attest.tally import START, TallyReport, check_tally, extended
 from fabric.demo.swtpm import SoftTpm, TpmCa
-from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
+from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError, UsageError
 from fabric.model.label import Label
 from fabric.policy.types import Approval
 from fabric.ports import Tpm
+from fabric.store.tpm_keys import TpmKeys
 from fabric.tpm.device import TpmDevice
 from tests.fakes.tpm import FakeTpm, FakeTpmCa, await_tpm
 from tests.fakes.verifier import HOST
@@ -177,6 +181,7 @@ def test_quote_carries_up_to_64_bytes_of_qualifying_data(world: World) -> None:
 def test_too_much_qualifying_or_sealed_data_is_the_callers_mistake(world: World) -> None:
     calls: list[Callable[[], object]] = [
         lambda: world.tpm.quote((0,), bytes(65)),
+        lambda: world.tpm.certify_tally(bytes(65)),
         lambda: world.tpm.seal(b"", PCRS),
         lambda: world.tpm.seal(bytes(129), PCRS),
     ]
@@ -189,6 +194,75 @@ def test_extending_a_pcr_changes_the_digest_as_specified(world: World) -> None:
     world.tpm.unsafe_extend(9, b"\1" * 32)
     value = hashlib.sha256(bytes(32) + b"\1" * 32).digest()
     assert world.tpm.pcr_digest((9,)) == hashlib.sha256(value).digest()
+
+
+def test_tally_starts_at_zero_and_extends_as_specified(world: World) -> None:
+    assert world.tpm.tally() == START
+    world.tpm.extend_tally(EXTRA)
+    world.tpm.extend_tally(bytes(32))
+    assert world.tpm.tally() == extended(extended(START, EXTRA), bytes(32))
+
+
+def test_certified_tally_passes_the_verifier_and_outlives_a_power_cut(world: World) -> None:
+    _, enrolment = world.enrolled()
+    last = START
+    for step in (b"a" * 32, b"b" * 32):
+        world.tpm.extend_tally(step)
+        world.power_off()
+        world.power_on()
+        quote = world.tpm.certify_tally(EXTRA)
+        report = TallyReport(attest=quote.attest, signature=quote.signature, step=step)
+        last = check_tally(report, enrolment, qualifying=EXTRA, last=last)
+    assert last == world.tpm.tally()
+
+
+def test_resident_key_signs_and_its_proof_passes_the_verifier(world: World) -> None:
+    """MUST-9.21, MUST-9.22, MUST-9.23."""
+    store = TpmKeys(world.tpm)
+    signer, reference = store.make(Alg.ESP256)
+    for data in (b"", b"block", bytes(100_000)):
+        verify(signer.public, signer.sign(data), data)
+    _, enrolment = world.enrolled()
+    proof = store.certify(reference, EXTRA)
+    check_resident(proof, (signer.public,), enrolment, qualifying=EXTRA)
+    with pytest.raises(PeerError) as refused:
+        check_resident(proof, (signer.public,), enrolment, qualifying=bytes(32))
+    assert refused.value.reason is Reason.BINDING_MISMATCH
+
+
+def test_resident_key_outlives_a_power_cut(world: World) -> None:
+    store = TpmKeys(world.tpm)
+    signer, reference = store.make(Alg.ESP256)
+    world.power_off()
+    world.power_on()
+    again = TpmKeys(world.tpm).load(Alg.ESP256, reference)
+    assert again.public == signer.public
+    verify(signer.public, again.sign(b"block"), b"block")
+
+
+def test_resident_key_of_another_tpm_signs_nothing(make: Make) -> None:
+    first, second = make(), make()
+    key = first.tpm.make_key()
+    for call in (
+        lambda: second.tpm.sign_with(key, bytes(32)),
+        lambda: second.tpm.certify_key(key, EXTRA),
+    ):
+        with pytest.raises(DeniedError) as denied:
+            call()
+        assert denied.value.reason is Reason.SEALED_STATE_LOST
+
+
+def test_resident_key_that_was_changed_signs_nothing(world: World) -> None:
+    key, other = world.tpm.make_key(), world.tpm.make_key()
+    for wrong in (
+        replace(key, public=other.public),
+        replace(key, private=b""),
+        replace(key, private=key.private[:-1] + bytes([key.private[-1] ^ 1])),
+        replace(key, public=b"\x00\x01"),
+    ):
+        with pytest.raises(DeniedError) as denied:
+            world.tpm.sign_with(wrong, bytes(32))
+        assert denied.value.reason is Reason.SEALED_STATE_LOST
 
 
 @pytest.mark.parametrize("size", [1, 128])
@@ -208,6 +282,22 @@ def test_sealed_data_is_lost_after_a_change_of_state(world: World) -> None:
         world.tpm.unseal(blob)
     assert denied.value.reason is Reason.SEALED_STATE_LOST
     assert world.tpm.unseal(world.tpm.seal(b"again", PCRS)) == b"again"
+
+
+def test_data_sealed_for_a_state_to_come_opens_then_and_not_before(world: World) -> None:
+    change, other = hashlib.sha256(b"new loader").digest(), hashlib.sha256(b"other").digest()
+    value = hashlib.sha256(bytes(32) + change).digest()
+    planned = hashlib.sha256(bytes(32) + value).digest()  # over PCRs 0 and 4
+    blob = world.tpm.seal(b"secret", (0, 4), planned)
+    for step in (None, change):
+        if step is not None:
+            world.tpm.unsafe_extend(4, step)
+            assert world.tpm.pcr_digest((0, 4)) == planned
+            assert world.tpm.unseal(blob) == b"secret"
+            world.tpm.unsafe_extend(4, other)
+        with pytest.raises(DeniedError) as denied:
+            world.tpm.unseal(blob)
+        assert denied.value.reason is Reason.SEALED_STATE_LOST
 
 
 def test_sealed_data_does_not_open_in_another_tpm(make: Make) -> None:
@@ -232,6 +322,7 @@ def test_changed_blob_does_not_open(world: World) -> None:
 def test_tpm_without_power_is_unavailable_and_comes_back_as_itself(world: World) -> None:
     before = world.tpm.ak_public()
     blob = world.tpm.seal(b"secret", PCRS)
+    key = world.tpm.make_key()
     world.power_off()
     for call in (
         world.tpm.ek_certificate,
@@ -239,6 +330,12 @@ def test_tpm_without_power_is_unavailable_and_comes_back_as_itself(world: World)
         lambda: world.tpm.activate(b"", b""),
         lambda: world.tpm.quote(PCRS, EXTRA),
         lambda: world.tpm.pcr_digest(PCRS),
+        world.tpm.tally,
+        lambda: world.tpm.extend_tally(EXTRA),
+        lambda: world.tpm.certify_tally(EXTRA),
+        world.tpm.make_key,
+        lambda: world.tpm.sign_with(key, bytes(32)),
+        lambda: world.tpm.certify_key(key, EXTRA),
         lambda: world.tpm.seal(b"data", PCRS),
         lambda: world.tpm.unseal(blob),
     ):

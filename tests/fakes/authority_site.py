@@ -13,6 +13,7 @@ from typing import Any
 
 from fabric.attest import evidence
 from fabric.attest.binding import qualifying
+from fabric.attest.keys import Alg
 from fabric.attest.members import Members
 from fabric.attest.messages import (
     ActivateRequest,
@@ -23,16 +24,20 @@ from fabric.attest.messages import (
     EnrolChallenge,
     EnrolRequest,
 )
+from fabric.attest.resident import ResidentReport
+from fabric.attest.tally import TallyReport, is_outstanding
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.pki import make_ca
 from fabric.authority.publisher import Publisher
 from fabric.authority.service import Authority, Caller, Parts
+from fabric.demo.swtpm import TpmCa
 from fabric.model.errors import PeerError
 from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.policy.load import load
 from fabric.policy.types import Policy
 from fabric.ports import Quote, Tpm
+from fabric.store.tpm_keys import TpmKeys
 from tests.fakes import policy_files
 from tests.fakes.admin import MemoryAdmin
 from tests.fakes.clock import ManualClock
@@ -54,6 +59,20 @@ class Machine:
         self.host = host
         self.tpm: Any = tpm or FakeTpm()
         self.keys = HostKeys()
+        self.event_log = b""
+        self._step = b""
+        self._reference = b""
+
+    def sign_in_tpm(self) -> None:
+        """Let a key of the TPM sign in the place of Ed25519, as suite hybrid-tpm wants it."""
+        signer, self._reference = TpmKeys(self.tpm).make(Alg.ESP256)
+        self.keys.sign = (signer, self.keys.sign[1])
+
+    def resident_report(self, challenge: Challenge) -> ResidentReport | None:
+        """Proof of that key, if there is one."""
+        if not self._reference:
+            return None
+        return TpmKeys(self.tpm).certify(self._reference, self.extra(challenge))
 
     @property
     def ak_name(self) -> bytes:
@@ -104,9 +123,20 @@ class Machine:
             keys=self.keys.public,
         )
 
-    def attest_request(self, answer: bytes, quote: Quote | None = None) -> bytes:
+    def tally_report(self, challenge: Challenge) -> TallyReport:
+        """The tally, extended by the challenge's step if need be, and certified."""
+        if not is_outstanding(challenge.tally, self.tpm.tally(), self._step):
+            self._step = challenge.step
+            self.tpm.extend_tally(self._step)
+        quote = self.tpm.certify_tally(self.extra(challenge))
+        return TallyReport(attest=quote.attest, signature=quote.signature, step=self._step)
+
+    def attest_request(
+        self, answer: bytes, quote: Quote | None = None, tally: TallyReport | None = None
+    ) -> bytes:
         """Body of /attest."""
         challenge = Challenge.decode(answer)
+        tally = tally or self.tally_report(challenge)
         quote = quote or self.tpm.quote(challenge.pcrs, self.extra(challenge))
         return AttestRequest(
             session=challenge.session,
@@ -115,6 +145,9 @@ class Machine:
             quote_signature=quote.signature,
             keys=self.keys.public,
             heads=(),
+            tally=tally,
+            resident=self.resident_report(challenge),
+            event_log=self.event_log,
         ).encode(self.keys.signers)
 
 
@@ -132,7 +165,7 @@ class AuthoritySite:
         self.clock = ManualClock(datetime.now(UTC))
         self.log = MemoryLog()
         self.admin = MemoryAdmin()
-        self.maker = FakeTpmCa()
+        self.maker: FakeTpmCa | TpmCa = FakeTpmCa()
         self.ca = make_ca("fabric test verifier")
         self.audit = MemoryAudit()
         self.noticed: list[str] = []
@@ -174,6 +207,13 @@ class AuthoritySite:
         return Publisher(
             self.log, self.ledger, self.verifier.signers, now=self.clock.now, interval_s=0.05
         )
+
+    def adopt(self, machine: Machine, maker: FakeTpmCa | TpmCa) -> None:
+        """Take a machine with a TPM of another manufacturer, and trust that one alone."""
+        self.maker = maker
+        self.machines[machine.host] = machine
+        self.approve(machine)
+        self.publish()
 
     def approve(self, machine: Machine, **changes: object) -> None:
         """Write a machine's approval; call `publish`."""

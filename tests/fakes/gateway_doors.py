@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from fabric.attest.keys import Alg, SigningKey, Use
 from fabric.authority.pki import issue_platform, issue_svid, make_ca
 from fabric.config import Address
+from fabric.gateway.audit import RefusalAudit
 from fabric.gateway.cluster import Directory
 from fabric.gateway.refusals import RefusalLog
 from fabric.gateway.server import Door, Parts
@@ -25,6 +26,7 @@ from fabric.metrics import GatewayMetrics
 from fabric.model.names import HostId
 from fabric.store.clock import SystemClock
 from fabric.tls import client_context, server_context
+from tests.fakes.audit import MemoryAudit
 from tests.fakes.gateway import OPEN, SEALED, World
 from tests.fakes.kafka_frames import Broker
 
@@ -132,6 +134,7 @@ class House:
         self.world = World(datetime.now(UTC))
         self.port = 0
         self.hurries: list[int] = []
+        self.audit = MemoryAudit()
         gateway = pki.client(pki.platform("gateway"))
         self.parts = Parts(
             judge=self.world.judge(),
@@ -141,6 +144,7 @@ class House:
             clock=SystemClock(),
             context=pki.server(pki.platform("gateway")),
             upstream=lambda: gateway,
+            audit=RefusalAudit(self.audit),
             bootstrap=(("localhost", broker.port),),
         )
         self.parts.judge._interval_s = 60

@@ -245,6 +245,9 @@ listen = "127.0.0.1:{port}"
 advertised = {[f"localhost:{p}" for p in advertised]}
 side_listen = "127.0.0.1:{side_port}"
 heartbeat_interval_s = {_INTERVAL_S}
+folder = "{name}.state"
+[audit]
+head_interval_s = 0.5
 [tls]
 certificate = "{certificate}"
 key = "{key}"

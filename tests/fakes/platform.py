@@ -14,21 +14,24 @@ from fabric.admit.door import admit_control, admit_open, admit_sealed, is_contro
 from fabric.admit.view import Place, View
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
-from fabric.agent.keyring import KeySet
+from fabric.agent.keyring import KeySet, plan_for
 from fabric.agent.supervisor import Board
 from fabric.agent.telemetry import Telemetry
 from fabric.agent.view import WorldView
 from fabric.attest.members import Members, host_record, notice_record, result_record
 from fabric.attest.notices import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.result import Result
+from fabric.attest.tally import START, extended
 from fabric.metrics import AgentMetrics
 from fabric.model.errors import FabricError, Reason
 from fabric.model.label import Label, Levels
 from fabric.model.names import AUTHORITY, MEMBERS, RESULTS, HostId, Origin, Topic
 from fabric.model.schema import RowSchema
 from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
-from fabric.ports import Quote
+from fabric.ports import KeyStore, Quote, ResidentKey
+from fabric.store.file_keys import FileKeys
 from tests.fakes.log import MemoryLog
+from tests.fakes.tpm import FakeTpm, FakeTpmCa
 from tests.fakes.verifier import Verifier
 
 NOTES = RowSchema.parse((Path(__file__).parents[2] / "schemas/notes.avsc").read_text(), ("id",))
@@ -39,6 +42,9 @@ B = HostId.parse("G02/health/b1")
 C = HostId.parse("G03/statistics/c1")
 ORIGIN = Origin.parse("G01/registry/main")
 LABEL = Label.parse("secret+personal-data")
+
+
+_MAKER = FakeTpmCa()
 
 
 class ManualClock:
@@ -72,18 +78,20 @@ class DrawerTpm:
 
     def __init__(self) -> None:
         self.state = b"approved"
+        self.tally_value = START
         self._sealed: dict[bytes, tuple[bytes, bytes]] = {}
+        self._keys = FakeTpm(_MAKER, elliptic=True)
 
-    def seal(self, data: bytes, pcrs: Sequence[int]) -> bytes:
+    def seal(self, data: bytes, pcrs: Sequence[int], digest: bytes | None = None) -> bytes:
         handle = secrets.token_bytes(16)
-        self._sealed[handle] = (data, self.state)
+        self._sealed[handle] = (data, digest or self.pcr_digest(pcrs))
         return handle
 
     def unseal(self, blob: bytes) -> bytes:
         from fabric.model.errors import DeniedError
 
         data, state = self._sealed.get(blob, (b"", b""))
-        if state != self.state:
+        if state != self.pcr_digest(()):
             raise DeniedError(Reason.SEALED_STATE_LOST, "another state")
         return data
 
@@ -100,6 +108,24 @@ class DrawerTpm:
         return credential + secret
 
     def quote(self, pcrs: Sequence[int], qualifying: bytes) -> Quote:
+        return Quote(attest=qualifying, signature=b"signed")
+
+    def tally(self) -> bytes:
+        return self.tally_value
+
+    def extend_tally(self, step: bytes) -> None:
+        self.tally_value = extended(self.tally_value, step)
+
+    def certify_tally(self, qualifying: bytes) -> Quote:
+        return Quote(attest=self.tally_value, signature=b"signed")
+
+    def make_key(self) -> ResidentKey:
+        return self._keys.make_key()
+
+    def sign_with(self, key: ResidentKey, digest: bytes) -> bytes:
+        return self._keys.sign_with(key, digest)
+
+    def certify_key(self, key: ResidentKey, qualifying: bytes) -> Quote:
         return Quote(attest=qualifying, signature=b"signed")
 
 
@@ -264,13 +290,15 @@ class TestHost:
         self.tpm = DrawerTpm()
         self.audit = QuietAudit()
         self.board = Board()
+        self.plan = plan_for(("classic", "hybrid"))
+        self.stores: tuple[KeyStore, ...] = (FileKeys(),)
 
     def open(self) -> "TestHost":
         """Open (or make) the state file and the view; again after a crash, too."""
-        identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem")
+        identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(FileKeys(),))
         if not identity.open_existing():
             identity.create((0, 7))
-        self.keys = identity.keys(self.platform.clock.now())
+        self.keys = identity.keys(self.platform.clock.now(), self.plan)
         self.metrics = AgentMetrics([*self.platform.policy.rules.values()])
         telemetry = Telemetry(self.board, self.metrics, self.audit)
         view = WorldView(self.id, self.platform.policy, rejected=telemetry.control_rejected)

@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fabric.attest.keys import Kem, SigningKey
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from fabric.attest.keys import Alg, Kem, SigningKey
 from fabric.attest.result import Result
 from fabric.model.block import Block
 from fabric.model.change import ZERO, Op, Row, Run, Sequence
@@ -43,6 +46,18 @@ def fixed(name: str, length: int = 32) -> bytes:
     return hashlib.shake_256(name.encode()).digest(length)
 
 
+HPKE_PRIVATE_BYTES = {Kem.X25519: 32, Kem.MLKEM768_X25519: 96, Kem.MLKEM1024_P384: 112}
+
+
+def fixed_private(alg: Alg, name: str) -> bytes:
+    """A private key that is the same in every run, as a state file keeps it."""
+    curves = {Alg.ESP256: ec.SECP256R1(), Alg.ESP384: ec.SECP384R1()}
+    if alg not in curves:
+        return fixed(name)
+    key = ec.derive_private_key(int.from_bytes(fixed(name)), curves[alg])
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Party:
     """One attested host; `make` it."""
@@ -60,10 +75,10 @@ class Party:
         """A host whose keys and result depend on its name alone."""
         found = suite_of(suite)
         signers = tuple(
-            SigningKey.from_private_bytes(alg, fixed(f"{host} {alg.name}"))
+            SigningKey.from_private_bytes(alg, fixed_private(alg, f"{host} {alg.name}"))
             for alg in found.signatures
         )
-        size = 32 if found.kem is Kem.X25519 else 96
+        size = HPKE_PRIVATE_BYTES[found.kem]
         key = HpkeKey.from_private_bytes(found.kem, fixed(f"{host} hpke", size))
         return cls(
             host=HostId.parse(host),

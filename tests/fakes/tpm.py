@@ -18,18 +18,24 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from fabric.attest import evidence
+from fabric.attest import evidence, tally
 from fabric.attest.ek import ek_name, qualified_name
 from fabric.attest.evidence import sized
+from fabric.attest.resident import RESIDENT_ATTRIBUTES
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, Malformed, Reason, UnavailableError, UsageError
-from fabric.ports import Quote, Tpm
+from fabric.ports import Quote, ResidentKey, Tpm
 
 EKU_EK = ObjectIdentifier("2.23.133.8.1")
 _PCRS = range(24)
@@ -100,6 +106,43 @@ class Words:
         return head + sized(self.extra) + clock + banks + sized(self.digest)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TallyWords:
+    """Everything a certified NV index says; `replace` a field to make the TPM lie."""
+
+    magic: int = evidence.MAGIC
+    type: int = evidence.TYPE_NV
+    signer: bytes
+    extra: bytes
+    index: bytes = tally.NAME
+    offset: int = 0
+    contents: bytes
+
+    def marshal(self) -> bytes:
+        """TPMS_ATTEST."""
+        head = self.magic.to_bytes(4) + self.type.to_bytes(2) + sized(self.signer)
+        clock = bytes(8) + bytes(4) + bytes(4) + b"\x01" + (0x20191023).to_bytes(8)
+        body = sized(self.index) + self.offset.to_bytes(2) + sized(self.contents)
+        return head + sized(self.extra) + clock + body
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyWords:
+    """Everything a certified key says; `replace` a field to make the TPM lie."""
+
+    magic: int = evidence.MAGIC
+    type: int = evidence.TYPE_CERTIFY
+    signer: bytes
+    extra: bytes
+    name: bytes
+
+    def marshal(self) -> bytes:
+        """TPMS_ATTEST."""
+        head = self.magic.to_bytes(4) + self.type.to_bytes(2) + sized(self.signer)
+        clock = bytes(8) + bytes(4) + bytes(4) + b"\x01" + (0x20191023).to_bytes(8)
+        return head + sized(self.extra) + clock + sized(self.name) + sized(self.name)
+
+
 class FakeTpm:
     """ports.Tpm in memory, with hands on what a real one guards.
 
@@ -123,7 +166,14 @@ class FakeTpm:
         self.safe = True
         self.available = True
         self.pcrs = {pcr: bytes(32) for pcr in _PCRS}
+        self.tally_value = tally.START
         self._renew()
+
+    def copy(self) -> "FakeTpm":
+        """A clone of the whole TPM, as of a virtual machine's snapshot."""
+        other = FakeTpm.__new__(FakeTpm)
+        other.__dict__.update(self.__dict__, pcrs=dict(self.pcrs))
+        return other
 
     def ek_certificate(self) -> bytes:
         """The certificate that the manufacturer gave."""
@@ -166,13 +216,82 @@ class FakeTpm:
         self._check()
         return hashlib.sha256(b"".join(self.pcrs[pcr] for pcr in sorted(pcrs))).digest()
 
-    def seal(self, data: bytes, pcrs: Sequence[int]) -> bytes:
+    def tally(self) -> bytes:
+        """The tally's value."""
+        self._check()
+        return self.tally_value
+
+    def extend_tally(self, step: bytes) -> None:
+        """TPM2_NV_Extend, from the specification."""
+        self._check()
+        self.tally_value = hashlib.sha256(self.tally_value + step).digest()
+
+    def certify_tally(self, qualifying: bytes) -> Quote:
+        """An honest certificate of the tally."""
+        self._check()
+        if len(qualifying) > _QUALIFYING_BYTES_MAX:
+            raise UsageError(Reason.INTERNAL, "qualifying data must be at most 64 bytes")
+        attest = self.tally_words(qualifying).marshal()
+        return Quote(attest=attest, signature=self.sign(attest))
+
+    def tally_words(self, qualifying: bytes) -> TallyWords:
+        """What an honest certificate would say now."""
+        name = evidence.parse_ak(public_area(self.ak.public_key())).name
+        signer = qualified_name(ek_name(self.ek.public_key()), name)
+        return TallyWords(signer=signer, extra=qualifying, contents=self.tally_value)
+
+    def make_key(self) -> ResidentKey:
+        """A key of which only the wrapped form leaves."""
+        self._check()
+        key = ec.generate_private_key(ec.SECP256R1())
+        der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        nonce = secrets.token_bytes(12)
+        wrapped = nonce + AESGCM(self._storage).encrypt(nonce, der, b"key")
+        return ResidentKey(
+            public=public_area(key.public_key(), RESIDENT_ATTRIBUTES), private=wrapped
+        )
+
+    def sign_with(self, key: ResidentKey, digest: bytes) -> bytes:
+        """ECDSA over a digest."""
+        self._check()
+        der = self._unwrapped(key).sign(digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+        r, s = decode_dss_signature(der)
+        return r.to_bytes(32) + s.to_bytes(32)
+
+    def certify_key(self, key: ResidentKey, qualifying: bytes) -> Quote:
+        """An honest certificate of a key."""
+        self._check()
+        if len(qualifying) > _QUALIFYING_BYTES_MAX:
+            raise UsageError(Reason.INTERNAL, "qualifying data must be at most 64 bytes")
+        self._unwrapped(key)
+        attest = self.key_words(key, qualifying).marshal()
+        return Quote(attest=attest, signature=self.sign(attest))
+
+    def key_words(self, key: ResidentKey, qualifying: bytes) -> KeyWords:
+        """What an honest certificate would say now."""
+        signer = self.tally_words(qualifying).signer
+        return KeyWords(signer=signer, extra=qualifying, name=evidence.parse_ak(key.public).name)
+
+    def _unwrapped(self, key: ResidentKey) -> ec.EllipticCurvePrivateKey:
+        try:
+            der = AESGCM(self._storage).decrypt(key.private[:12], key.private[12:], b"key")
+            private = load_der_private_key(der, None)
+            assert isinstance(private, ec.EllipticCurvePrivateKey)
+            if public_area(private.public_key(), RESIDENT_ATTRIBUTES) != key.public:
+                raise ValueError("halves do not fit")
+        except (InvalidTag, ValueError) as exc:
+            raise DeniedError(Reason.SEALED_STATE_LOST, "key is not of this TPM") from exc
+        return private
+
+    def seal(self, data: bytes, pcrs: Sequence[int], digest: bytes | None = None) -> bytes:
         """Encrypt under a key that only this TPM has, bound to the PCRs."""
         self._check()
         if not 1 <= len(data) <= _SEALED_BYTES_MAX:
             raise UsageError(Reason.INTERNAL, "sealed data must be 1 to 128 bytes")
         nonce = secrets.token_bytes(12)
-        sealed = AESGCM(self._storage).encrypt(nonce, data, self._state(sorted(pcrs)))
+        sealed = AESGCM(self._storage).encrypt(
+            nonce, data, bytes(sorted(pcrs)) + (digest or self.pcr_digest(pcrs))
+        )
         return canonical.encode([sorted(pcrs), nonce, sealed])
 
     def unseal(self, blob: bytes) -> bytes:
@@ -206,6 +325,7 @@ class FakeTpm:
     def clear(self) -> None:
         """TPM2_Clear: new attestation key and storage, counters from zero."""
         self.clock = self.resets = self.restarts = 0
+        self.tally_value = tally.START
         self._renew()
 
     def words(self, pcrs: Sequence[int], qualifying: bytes) -> Words:

@@ -4,7 +4,7 @@ import secrets
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use
+from fabric.attest.keys import Alg, Kem, PublicKey, Signer, SigningKey, Use
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.result import Result
 from fabric.model.errors import Reason
@@ -36,7 +36,10 @@ class HostKeys:
     """The keys a host binds: two to sign, one for HPKE, one for TLS."""
 
     def __init__(self) -> None:
-        self.sign = (SigningKey.generate(Alg.ED25519), SigningKey.generate(Alg.ML_DSA_65))
+        self.sign: tuple[Signer, ...] = (
+            SigningKey.generate(Alg.ED25519),
+            SigningKey.generate(Alg.ML_DSA_65),
+        )
         self.tls = SigningKey.generate(Alg.ESP256, Use.TLS)
         self.hpke = PublicKey(Use.HPKE, Kem.MLKEM768_X25519, secrets.token_bytes(1216))
 
@@ -46,7 +49,7 @@ class HostKeys:
         return (*(key.public for key in self.sign), self.hpke, self.tls.public)
 
     @property
-    def signers(self) -> tuple[SigningKey, ...]:
+    def signers(self) -> tuple[Signer, ...]:
         """Whoever can sign, in that order."""
         return (*self.sign, self.tls)
 

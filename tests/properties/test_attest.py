@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fabric.attest import cose, evidence
+from fabric.attest import cose, event_log, evidence
 from fabric.attest.appraise import Counters, check_counters
 from fabric.attest.ek import certified_name, check_ek
 from fabric.attest.keys import Alg, PublicKey, SigningKey, Use, verify
@@ -24,10 +24,12 @@ from fabric.attest.messages import (
     Refusal,
 )
 from fabric.attest.result import decode, encode
+from fabric.attest.tally import TallyReport
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.label import Label
 from fabric.model.names import MEMBERS, RESULTS, HostId
+from tests.fakes.boot import Boot
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.verifier import (
     HOST,
@@ -44,6 +46,8 @@ VERIFIER = Verifier()
 TPM = FakeTpm()
 KEYS = HostKeys()
 QUOTE = TPM.quote((0, 7), bytes(32))
+NV = TPM.certify_tally(bytes(32))
+CERTIFICATE = TPM.certify_key(TPM.make_key(), bytes(32))
 STATE_KEY, STATE = host_record(a_state(a_result()), VERIFIER.signers)
 NOTICE_KEY, NOTICE = notice_record(a_notice(1), VERIFIER.signers)
 BEAT_KEY, BEAT = heartbeat_record(1, NOW, VERIFIER.signers)
@@ -55,6 +59,7 @@ REQUEST = AttestRequest(
     quote_signature=QUOTE.signature,
     keys=KEYS.public,
     heads=(),
+    tally=TallyReport(attest=NV.attest, signature=NV.signature, step=bytes(32)),
 ).encode(KEYS.signers)
 Parser = Callable[[bytes], object]
 
@@ -66,6 +71,9 @@ def _check_ek(data: bytes) -> object:
 PARSERS: dict[str, tuple[Parser, bytes]] = {
     "key": (evidence.parse_ak, TPM.ak_public()),
     "quote": (evidence.parse_attest, QUOTE.attest),
+    "tally": (evidence.parse_nv, NV.attest),
+    "key certificate": (evidence.parse_certify, CERTIFICATE.attest),
+    "event log": (event_log.parse, Boot().log()),
     "quote signature": (evidence.parse_signature, QUOTE.signature),
     "cose": (cose.parse, RESULT),
     "result": (lambda data: decode(data, VERIFIER.trust), RESULT),
@@ -91,7 +99,13 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
     "challenge": (
         Challenge.decode,
         Challenge(
-            session=bytes(16), nonce=bytes(32), verifier="v", pcrs=(0, 7), expires_ms=1
+            session=bytes(16),
+            nonce=bytes(32),
+            verifier="v",
+            pcrs=(0, 7),
+            expires_ms=1,
+            tally=b"",
+            step=bytes(32),
         ).encode(),
     ),
     "answer": (AttestAnswer.decode, AttestAnswer(svid_pem=b"p", result=b"r").encode()),

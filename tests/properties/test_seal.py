@@ -21,8 +21,11 @@ from fabric.seal.opening import open_
 from fabric.seal.sealing import Link, seal
 from tests.fakes.sealing import NOTES, NOW, STREAM, TRUST_DOMAIN, Party, block
 
+SUITES = ("classic", "hybrid", "hybrid-tpm", "hybrid-top")
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-PARTIES = {suite: Party.make(suite=suite) for suite in ("classic", "hybrid")}
+PARTIES = {
+    suite: Party.make(suite=suite) for suite in ("classic", "hybrid", "hybrid-tpm", "hybrid-top")
+}
 STARTS = {suite: party.start(party.draft()) for suite, party in PARTIES.items()}
 VERIFIED = {suite: party.verified_start(party.draft()) for suite, party in PARTIES.items()}
 SEALED = {suite: party.seal(block(), STARTS[suite]).data for suite, party in PARTIES.items()}
@@ -156,7 +159,7 @@ def test_sound_cbor_of_another_shape_is_malformed(
         parser(data)  # type: ignore[operator]  # every parser takes bytes
 
 
-@pytest.mark.parametrize("suite", ["classic", "hybrid"])
+@pytest.mark.parametrize("suite", ["classic", "hybrid", "hybrid-tpm", "hybrid-top"])
 @FAST
 @given(data=st.data())
 def test_changed_envelope_is_refused_by_a_peer_error(suite: str, data: st.DataObject) -> None:
@@ -183,7 +186,7 @@ def test_changed_grant_is_refused_by_a_peer_error(data: st.DataObject) -> None:
         verify_grant(parse_grant(bad), A.result, VERIFIED["classic"])
 
 
-@pytest.mark.parametrize("suite", ["classic", "hybrid"])
+@pytest.mark.parametrize("suite", ["classic", "hybrid", "hybrid-tpm", "hybrid-top"])
 @FAST
 @given(wrapped=st.binary(max_size=1_300))
 def test_garbage_never_unwraps(suite: str, wrapped: bytes) -> None:

@@ -99,7 +99,7 @@ def audited(world: World, letter: str, event: str) -> list[dict[str, Any]]:
     """Entries of one kind in a host's audit log."""
     path = world.host(letter).folder / "state" / "audit.jsonl"
     entries = [json.loads(line) for line in path.read_text().splitlines()]
-    return [entry for entry in entries if event in entry.values()]
+    return [entry["fields"] for entry in entries if entry["event"] == event]
 
 
 def fabric(*arguments: str | Path, wait_s: float = 40) -> subprocess.CompletedProcess[str]:

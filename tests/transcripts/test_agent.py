@@ -62,7 +62,7 @@ class Capture:
         self.machine = publishing.PublishMachine(
             ORIGIN, feeds, generation=7, upto=streams, limits=limits
         )
-        self.flying: dict[str, Block] = {}
+        self.flying: dict[str, list[Block]] = {}  # oldest first: stored in this order
 
     def run(self, event: str, now: datetime) -> list[str]:
         words = event.split()
@@ -80,7 +80,7 @@ class Capture:
             case ["reached", position]:
                 made = Reached(position=int(position), resume=f"token {position}")
             case ["stored", name]:
-                block = self.flying.pop(name)
+                block = self.flying[name].pop(0)
                 made = publishing.Stored(block=block, plaintext_bytes=100 * block.count)
             case _:
                 made = publishing.Tick()
@@ -91,7 +91,7 @@ class Capture:
             return f"advance {command.position}"
         block = command.block
         name = self.names[block.stream.topic]
-        self.flying[name] = block
+        self.flying.setdefault(name, []).append(block)
         return f"store {name} {block.count} ({_place(block.after)}, {_place(block.upto)}]"
 
 
@@ -156,8 +156,8 @@ def test_a_transaction_larger_than_a_block_is_cut_without_a_hole() -> None:
         >> 0   captured secret 20/1-8
         << store secret 3 (0.0.0, 7.20.3]
         >> 0.1 reached 20
-        >> 0.2 stored secret
         << store secret 3 (7.20.3, 7.20.6]
+        >> 0.2 stored secret
         >> 0.3 stored secret
         << store secret 2 (7.20.6, 7.20.end]
         >> 0.4 stored secret

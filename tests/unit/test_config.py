@@ -104,7 +104,7 @@ def test_agent_config_loads_with_paths_below_its_folder(tmp_path: Path) -> None:
     assert config.authority.url == "https://localhost:7443"
     assert config.gateway.bootstrap == ("localhost:9392", "[::1]:9392")
     assert config.web.listen == Address("127.0.0.1", 9101)
-    assert (config.block.changes_max, config.block.bytes_max) == (10, 400_000)
+    assert (config.block.changes_max, config.block.bytes_max) == (10, 500_000)
     assert config.capture[0].tables == {"public.residents": Topic.parse("secret.G01.residents")}
     assert config.apply[0].tables == {Topic.parse("public.G01.wards"): "wards"}
     assert config.apply[0].url == f"sqlite:///{tmp_path}/target.db"

@@ -1,8 +1,9 @@
 """pycose, an independent COSE library, reads our envelopes and comes to the same end.
 
-It knows neither -19 (Ed25519) nor -49 (ML-DSA-65), which are newer than it and
-which it would not even read: here they get a name in its table. It builds the
-Sig_structure and `cryptography` verifies that.
+It knows none of -19 (Ed25519), -9 and -51 (ECDSA), -49 and -50 (ML-DSA), which are newer
+than it and which it would not even read: here they get a name in its table. It
+builds the Sig_structure and `cryptography` verifies that. What it can verify by
+itself, because only the name is new, it does.
 """
 
 from collections.abc import Mapping
@@ -11,35 +12,33 @@ from typing import Any
 import cbor2
 import pytest
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
 from pycose import algorithms, headers
 from pycose.exceptions import CoseException
-from pycose.keys import SymmetricKey
+from pycose.keys import EC2Key, OKPKey, SymmetricKey
+from pycose.keys.curves import P256, P384, Ed25519
 from pycose.messages import Enc0Message, SignMessage
 
-from fabric.attest.keys import Alg
+from fabric.attest.keys import Alg, PublicKey
 from fabric.seal import envelope as form
+from fabric.seal.suites import SUITES as SUITES_OF_THE_FABRIC
 from tests.fakes.sealing import Party, block
 from tests.vectors import judge
 
+NEW = {Alg.ED25519: "ED25519", Alg.ESP256: "ESP256", Alg.ESP384: "ESP384"}
+NEW |= {Alg.ML_DSA_65: "ML_DSA_65", Alg.ML_DSA_87: "ML_DSA_87"}
+OLD: dict[int, Any] = {
+    Alg.ED25519: algorithms.EdDSA,
+    Alg.ESP256: algorithms.Es256,
+    Alg.ESP384: algorithms.Es384,
+}
+"""What pycose calls the same algorithm where the curve is the key's to say."""
+for alg, fullname in NEW.items():
+    fields = {"identifier": int(alg), "fullname": fullname}
+    algorithms.CoseAlgorithm.register_attribute()(
+        type(fullname, (algorithms.CoseAlgorithm,), fields)
+    )
 
-@algorithms.CoseAlgorithm.register_attribute()
-class Ed25519(algorithms.CoseAlgorithm):
-    """RFC 9864; pycose knows only the older name of it, -8."""
-
-    identifier = -19
-    fullname = "ED25519"
-
-
-@algorithms.CoseAlgorithm.register_attribute()
-class MlDsa65(algorithms.CoseAlgorithm):
-    """ML-DSA for COSE."""
-
-    identifier = -49
-    fullname = "ML_DSA_65"
-
-
-SUITES = ["classic", "hybrid"]
+SUITES = sorted(SUITES_OF_THE_FABRIC)
 
 
 def sealed(suite: str) -> tuple[Party, bytes]:
@@ -85,15 +84,37 @@ def test_pycose_builds_the_bytes_that_our_signatures_cover(suite: str) -> None:
     for ours, theirs in zip(party.signers, message.signers, strict=True):
         theirs.external_aad = b"fabric-envelope-v1"
         covered = theirs._create_sig_structure()
-        verifier: Any
-        if ours.public.alg == Alg.ED25519:
-            verifier = ed25519.Ed25519PublicKey.from_public_bytes(ours.public.data)
-        else:
-            verifier = mldsa.MLDSA65PublicKey.from_public_bytes(ours.public.data)
-        verifier.verify(theirs.signature, covered)
+        alg, key = ours.public.alg, ours.public.data
+        judge.verify_one(alg, key, theirs.signature, covered)
         theirs.external_aad = b"fabric-epoch-start-v1"
         with pytest.raises(InvalidSignature):
-            verifier.verify(theirs.signature, theirs._create_sig_structure())
+            judge.verify_one(alg, key, theirs.signature, theirs._create_sig_structure())
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_pycose_verifies_every_signature_that_is_not_post_quantum(suite: str) -> None:
+    """MUST-3.7: r || s is COSE's own form, so a COSE library takes it as it is."""
+    party, data = sealed(suite)
+    message = decoded(data)
+    verified = 0
+    for ours, theirs in zip(party.signers, message.signers, strict=True):
+        if ours.public.alg not in OLD:
+            continue
+        theirs.external_aad = b"fabric-envelope-v1"
+        covered = theirs._create_sig_structure()
+        algorithm, key = OLD[ours.public.alg], cose_key(ours.public)
+        assert algorithm.verify(key=key, data=covered, signature=theirs.signature)
+        assert not algorithm.verify(key=key, data=covered + b"x", signature=theirs.signature)
+        verified += 1
+    assert verified == 1
+
+
+def cose_key(public: PublicKey) -> Any:
+    if public.alg == Alg.ED25519:
+        return OKPKey(crv=Ed25519, x=public.data)
+    half = len(public.data) // 2
+    curve = P256 if public.alg == Alg.ESP256 else P384
+    return EC2Key(crv=curve, x=public.data[1 : 1 + half], y=public.data[1 + half :])
 
 
 @pytest.mark.parametrize("suite", SUITES)

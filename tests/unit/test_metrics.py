@@ -149,6 +149,7 @@ def test_every_role_shows_policy_revocations_and_audit() -> None:
         metrics.revocations(3, NOW)
         metrics.revocations(4, None)
         metrics.audit_failed()
+        metrics.audit_unsigned(5)
         metrics.certificate(NOW)
         found = metrics.registry
         assert value(found, "policy_version") == 7
@@ -157,6 +158,7 @@ def test_every_role_shows_policy_revocations_and_audit() -> None:
         assert value(found, "revocation_list_number") == 4
         assert value(found, "revocation_list_timestamp_seconds") == NOW.timestamp()
         assert value(found, "audit_write_failures_total") == 1
+        assert value(found, "audit_unsigned_lines") == 5
         assert value(found, "certificate_expiry_timestamp_seconds") == NOW.timestamp()
 
 

@@ -1,8 +1,8 @@
 """Write the vectors: one file, one failure. Run `python tests/vectors/generate.py` from the root.
 
 Everything is made from fixed bytes, so a second run writes the same files; a test
-compares them. ML-DSA and hybrid wraps draw their own randomness, so `hybrid.json`
-is written once and kept. Each vector is self-contained and has:
+compares them. ML-DSA, ECDSA and hybrid wraps draw their own randomness, so what uses
+them (`KEPT`) is written once and kept. Each vector is self-contained and has:
 
     comment   what is wrong, in one sentence
     musts     the rules of docs/format.md that it is about
@@ -14,6 +14,7 @@ is written once and kept. Each vector is self-contained and has:
     value     the bytes, hexadecimal (or `records` and `envelopes`, for kind chain)
 """
 
+import hmac
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -38,6 +46,7 @@ from fabric.seal.epoch import Head, Started, parse_start, verify_start
 from fabric.seal.grant import GrantDraft, grant
 from fabric.seal.sealing import Link
 from fabric.seal.secret import block_key
+from fabric.seal.suites import Kdf
 from tests.fakes.sealing import (
     FIRST,
     NOTES,
@@ -52,10 +61,10 @@ from tests.fakes.sealing import (
 from tests.vectors import judge
 
 FOLDER = Path(__file__).parent
-KEPT = "hybrid"
 A, B = Party.make("G01/registry/a1"), Party.make("G02/health/b1")
 Vector = dict[str, Any]
 VECTORS: dict[str, Callable[[], Vector]] = {}
+KEPT: dict[str, Callable[[], Vector]] = {}
 
 
 def vector(
@@ -145,7 +154,8 @@ def forge(
         content[21] = judge.salt(A.secret().private_bytes(), filled(content), plain)
     protected = canonical.encode(protect(content)) if header is None else header
     full = filled(content)
-    key = block_key(A.secret(), [full[1], full[9], full[2], full[3], full[12]], full[21])
+    info = [full[1], full[9], full[2], full[3], full[12]]
+    key = block_key(A.secret(), info, full[21], kdf=Kdf.HKDF_SHA256)
     ciphertext = AESGCM(key).encrypt(bytes(12), plain, aad(protected))
     return cose.sign(kind, protected, payload(form.encrypt0(ciphertext)), signers)
 
@@ -176,6 +186,12 @@ def with_plain(plain: bytes, **changes: Any) -> bytes:
     return forge(padded=lambda _: framed(coded(plain)), **changes)
 
 
+def by_column(rows: list[Any]) -> dict[str, Any]:
+    """The rows of a datum, from docs/format.md section 4; no field of a note may be null."""
+    columns = {name: [row[name] for row in rows] for name in ("id", "text")}
+    return {"nulls": [], "rows": columns, "keys": {"id": []}}
+
+
 def datum(**changes: Any) -> bytes:
     """Avro bytes of the good block with one run changed behind pack's back."""
     from io import BytesIO
@@ -185,8 +201,8 @@ def datum(**changes: Any) -> bytes:
     good = block()
     run = {**blocks._run_datum(good.runs[0]), **changes.pop("run", {})}
     out = BytesIO()
-    value = {"runs": [run], "rows": good.runs[0].rows, "keys": [], **changes}
-    fastavro.schemaless_writer(out, NOTES.block_codec, value)
+    value = by_column(changes.pop("of", good.runs[0].rows))
+    fastavro.schemaless_writer(out, NOTES.block_codec, {"runs": [run], **value, **changes})
     return out.getvalue()
 
 
@@ -286,9 +302,9 @@ def cose_no_signature() -> bytes:
     return body(lambda array: array[3].clear())
 
 
-@vector("cose", "3.2", comment="there are five signatures")
-def cose_five_signatures() -> bytes:
-    return body(lambda array: array[3].extend(array[3] * 4))
+@vector("cose", "3.2", comment="there are nine signatures")
+def cose_nine_signatures() -> bytes:
+    return body(lambda array: array[3].extend(array[3] * 8))
 
 
 @vector("cose", "3.3", comment="the body's unprotected map holds a key id")
@@ -388,12 +404,12 @@ def block_unknown_operation() -> bytes:
 
 @vector("block", "4.2", reason=OPEN, comment="a run has no change")
 def block_empty_run() -> bytes:
-    return with_plain(datum(run={"count": 0}, rows=[]), change=setting(18, 0))
+    return with_plain(datum(run={"count": 0}, of=[]), change=setting(18, 0))
 
 
 @vector("block", "4.2", reason=OPEN, comment="a mark claims two changes")
 def block_mark_of_two() -> bytes:
-    return with_plain(datum(run={"op": 2, "count": 2}, rows=[]), change=setting(18, 2))
+    return with_plain(datum(run={"op": 2, "count": 2}, of=[]), change=setting(18, 2))
 
 
 @vector("block", "4.2", reason=OPEN, comment="an ordinal is 0")
@@ -409,6 +425,17 @@ def block_rows_missing() -> bytes:
 @vector("block", "4.2", reason=OPEN, comment="a row belongs to no run")
 def block_rows_left_over() -> bytes:
     return with_plain(datum(run={"count": 2}), change=setting(18, 2))
+
+
+@vector("block", "4.10", reason=OPEN, comment="a column is one value short")
+def block_column_short() -> bytes:
+    columns = by_column(block().runs[0].rows)["rows"]
+    return with_plain(datum(rows={**columns, "text": columns["text"][1:]}))
+
+
+@vector("block", "4.10", reason=OPEN, comment="nulls of a field that may not be null")
+def block_nulls_of_no_field() -> bytes:
+    return with_plain(datum(nulls=[[0]]))
 
 
 @vector("block", "4.3", reason=OPEN, comment="a change lies at the block's start")
@@ -1159,34 +1186,130 @@ def _(s: Script) -> None:
     s.records = {one.hash.hex(): two.value.hex()}
 
 
-def hybrid() -> Vector:
-    """A hybrid envelope and the start of its epoch, made with fresh randomness."""
-    sender = Party.make("G01/registry/a1", "hybrid")
-    reader = Party.make("G02/health/b1", "hybrid")
-    made = sender.start(sender.draft(), (reader,))
-    data = sender.seal(block(), made).data
-    return {
-        "comment": "three notes under the hybrid suite; kept, because ML-DSA draws randomness",
-        "musts": ["MUST-5.13", "MUST-6.11"],
-        "kind": "envelope",
-        "expect": "success",
-        "reason": "",
-        "given": given_of(sender, reader),
-        "value": data.hex(),
-        "hash": judge.envelope_hash(data).hex(),
-        "count": 3,
-        "start": made.value.hex(),
-    }
+def kept(
+    name: str, suite: str, *musts: str, comment: str, expect: str = "success", reason: str = ""
+) -> Callable[[Callable[[Party, bytes], bytes]], Callable[[Party, bytes], bytes]]:
+    """Register a change of an envelope made with fresh randomness, and its epoch's start."""
+
+    def register(change: Callable[[Party, bytes], bytes]) -> Callable[[Party, bytes], bytes]:
+        def full() -> Vector:
+            sender, reader = Party.make("G01/registry/a1", suite), Party.make(str(B.host), suite)
+            made = sender.start(sender.draft(), (reader,))
+            data = change(sender, sender.seal(block(), made).data)
+            return {
+                "comment": comment,
+                "musts": [f"MUST-{number}" for number in musts],
+                "kind": "envelope",
+                "expect": expect,
+                "reason": reason,
+                "given": given_of(sender, reader),
+                "value": data.hex(),
+                "hash": judge.envelope_hash(data).hex(),
+                "count": 3,
+                "start": made.value.hex(),
+            }
+
+        KEPT[name] = full
+        return change
+
+    return register
+
+
+@kept(
+    "hybrid", "hybrid", "5.13", "6.11",
+    comment="three notes under the hybrid suite; kept, because ML-DSA draws randomness",
+)  # fmt: skip
+@kept(
+    "hybrid-tpm", "hybrid-tpm", "3.7", "5.13", "6.11",
+    comment="three notes under hybrid-tpm; the P-256 key is in software here",
+)  # fmt: skip
+@kept(
+    "hybrid-top", "hybrid-top", "1.2", "3.7", "5.13", "6.11",
+    comment="three notes under hybrid-top: SHA-384 makes epoch id, salt and key",
+)  # fmt: skip
+def _(sender: Party, data: bytes) -> bytes:
+    return data
+
+
+def again(sender: Party, data: bytes, salt: bytes) -> bytes:
+    """Encrypt and sign anew under another salt."""
+    plain = judge.padded_plaintext(data, sender.secret().private_bytes())
+    content = {**judge.header_of(data), 21: salt}
+    protected = canonical.encode({judge.HEADER: content})
+    key = judge.block_key(sender.secret().private_bytes(), content)
+    ciphertext = AESGCM(key).encrypt(bytes(12), plain, form.aad(protected))
+    return cose.sign(form.KIND, protected, form.encrypt0(ciphertext), sender.signers)
+
+
+@kept(
+    "hybrid-top-salt-of-sha256", "hybrid-top", "1.2", "5.8", expect="open", reason="open_failed",
+    comment="the salt was made with SHA-256, as other suites make it",
+)  # fmt: skip
+def _(sender: Party, data: bytes) -> bytes:
+    secret = sender.secret().private_bytes()
+    plain = judge.padded_plaintext(data, secret)
+    header = {key: value for key, value in judge.header_of(data).items() if key != 21}
+    key = judge.hkdf(secret, b"salt", "hybrid")
+    salt = hmac.digest(key, judge.sha(canonical.encode(header)) + judge.sha(plain), "sha256")
+    return again(sender, data, salt)
+
+
+def resigned(data: bytes, change: Callable[[list[Any]], None]) -> bytes:
+    """The same envelope with other signatures."""
+    protected, unprotected, payload, signatures = canonical.decode(data[2:])
+    change(signatures)
+    return b"\xd8\x62" + canonical.encode([protected, unprotected, payload, signatures])
+
+
+@kept(
+    "hybrid-top-signature-der", "hybrid-top", "3.7", expect="signature", reason="bad_signature",
+    comment="the ECDSA signature is DER, not r || s",
+)  # fmt: skip
+def _(sender: Party, data: bytes) -> bytes:
+    def change(signatures: list[Any]) -> None:
+        raw = signatures[0][2]
+        r, s = int.from_bytes(raw[:48]), int.from_bytes(raw[48:])
+        signatures[0][2] = encode_dss_signature(r, s)
+
+    return resigned(data, change)
+
+
+@kept(
+    "hybrid-top-half-signed", "hybrid-top", "3.5", "5.13",
+    expect="signature", reason="bad_signature", comment="only ECDSA signed, ML-DSA-87 is missing",
+)  # fmt: skip
+def _(sender: Party, data: bytes) -> bytes:
+    return resigned(data, lambda signatures: signatures.pop())
+
+
+@kept(
+    "hybrid-top-signature-of-sha256", "hybrid-top", "3.7",
+    expect="signature", reason="bad_signature", comment="ESP384 signed SHA-256 of the bytes",
+)  # fmt: skip
+def _(sender: Party, data: bytes) -> bytes:
+    der = sender.signers[0].private_bytes()
+
+    def change(signatures: list[Any]) -> None:
+        protected, _, payload, _ = canonical.decode(data[2:])
+        covered = canonical.encode(
+            ["Signature", protected, signatures[0][0], b"fabric-envelope-v1", payload]
+        )
+        r, s = decode_dss_signature(
+            load_der_private_key(der, None).sign(covered, ec.ECDSA(SHA256()))
+        )
+        signatures[0][2] = r.to_bytes(48) + s.to_bytes(48)
+
+    return resigned(data, change)
 
 
 def main() -> None:
-    """Write every file, and the hybrid one if it is not there."""
+    """Write every file, and of the kept ones those that are not there."""
     for name, make in VECTORS.items():
         (FOLDER / f"{name}.json").write_text(text_of(make()))
-    kept = FOLDER / f"{KEPT}.json"
-    if not kept.exists():
-        kept.write_text(text_of(hybrid()))
-    sys.stdout.write(f"{len(VECTORS) + 1} vectors\n")
+    for name, make in KEPT.items():
+        if not (FOLDER / f"{name}.json").exists():
+            (FOLDER / f"{name}.json").write_text(text_of(make()))
+    sys.stdout.write(f"{len(VECTORS) + len(KEPT)} vectors\n")
 
 
 def text_of(made: Vector) -> str:

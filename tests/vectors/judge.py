@@ -9,21 +9,27 @@ import hmac
 from typing import Any
 
 import cbor2
-from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, x25519
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 HEADER = -65537
-ALG_ED25519, ALG_ML_DSA_65 = -19, -49
+ECDSA: dict[int, tuple[ec.EllipticCurve, HashAlgorithm, int]] = {
+    -9: (ec.SECP256R1(), SHA256(), 32),
+    -51: (ec.SECP384R1(), SHA384(), 48),
+}
+HASHES = {"hybrid-top": "sha384"}
 
 
 def sha(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def hkdf(secret: bytes, info: bytes) -> bytes:
-    return HKDF(SHA256(), 32, None, info).derive(secret)
+def hkdf(secret: bytes, info: bytes, suite: str) -> bytes:
+    algorithm = SHA384() if suite in HASHES else SHA256()
+    return HKDF(algorithm, 32, None, info).derive(secret)
 
 
 def protected_and_payload(value: bytes) -> tuple[bytes, bytes]:
@@ -42,16 +48,20 @@ def envelope_hash(value: bytes) -> bytes:
 
 
 def epoch_id(secret: bytes, header: dict[int, Any]) -> bytes:
-    return hkdf(secret, cbor2.dumps(["fabric-epoch-v1", header[5], header[2], header[10]]))
+    info = cbor2.dumps(["fabric-epoch-v1", header[5], header[2], header[10]])
+    return hkdf(secret, info, header[1])
 
 
 def salt(secret: bytes, header: dict[int, Any], padded: bytes) -> bytes:
     bare = {key: header[key] for key in range(21)}
-    return hmac.digest(hkdf(secret, b"salt"), sha(cbor2.dumps(bare)) + sha(padded), "sha256")
+    name = HASHES.get(header[1], "sha256")
+    data = hashlib.new(name, cbor2.dumps(bare)).digest() + hashlib.new(name, padded).digest()
+    return hmac.digest(hkdf(secret, b"salt", header[1]), data, name)[:32]
 
 
 def block_key(secret: bytes, h: dict[int, Any]) -> bytes:
-    return hkdf(secret, cbor2.dumps(["fabric-block-v1", h[1], h[9], h[2], h[3], h[12], h[21]]))
+    info = cbor2.dumps(["fabric-block-v1", h[1], h[9], h[2], h[3], h[12], h[21]])
+    return hkdf(secret, info, h[1])
 
 
 def padded_plaintext(value: bytes, secret: bytes) -> bytes:
@@ -81,11 +91,24 @@ def verify_signatures(value: bytes, kind: str, keys: list[tuple[int, bytes]]) ->
         assert unprotected == {}
         aad = f"fabric-{kind}-v1".encode()
         data = cbor2.dumps(["Signature", protected, head, aad, payload])
-        if alg == ALG_ED25519:
-            ed25519.Ed25519PublicKey.from_public_bytes(key).verify(signature, data)
-        else:
-            assert alg == ALG_ML_DSA_65
-            mldsa.MLDSA65PublicKey.from_public_bytes(key).verify(signature, data)
+        verify_one(alg, key, signature, data)
+
+
+def verify_one(alg: int, key: bytes, signature: bytes, data: bytes) -> None:
+    """Check one signature of any suite; raises InvalidSignature or AssertionError."""
+    if alg in ECDSA:
+        curve, algorithm, size = ECDSA[alg]
+        assert len(signature) == 2 * size
+        r, s = int.from_bytes(signature[:size]), int.from_bytes(signature[size:])
+        public = ec.EllipticCurvePublicKey.from_encoded_point(curve, key)
+        public.verify(encode_dss_signature(r, s), data, ec.ECDSA(algorithm))
+        return
+    loads = {
+        -19: ed25519.Ed25519PublicKey.from_public_bytes,
+        -49: mldsa.MLDSA65PublicKey.from_public_bytes,
+        -50: mldsa.MLDSA87PublicKey.from_public_bytes,
+    }
+    loads[alg](key).verify(signature, data)
 
 
 def hpke_x25519(ephemeral: bytes, recipient: bytes, info: bytes, plaintext: bytes) -> bytes:

@@ -12,6 +12,7 @@ from fabric.model import limits
 from fabric.seal import envelope as form
 from fabric.seal.opening import open_
 from fabric.seal.secret import EpochSecret, block_key, epoch_id
+from fabric.seal.suites import SUITES, Kdf
 from fabric.seal.verify import verify
 from tests.fakes.sealing import NOTES, TOPIC, TRUST_DOMAIN, Party, block
 from tests.vectors import judge
@@ -22,6 +23,7 @@ EXAMPLE = {
     name: bytes.fromhex(text.replace("\n", ""))
     for name, text in re.findall(r"```hex ([a-z0-9-]+)\n([0-9a-f\n]+)```", PAGE)
 }
+KDF = Kdf.HKDF_SHA256
 MUST = re.compile(r"MUST-\d+\.\d+")
 RULES = sorted(set(MUST.findall(PAGE)))
 
@@ -44,14 +46,15 @@ def test_worked_example_decodes_to_its_block() -> None:
     header = envelope.header
     assert envelope.hash == EXAMPLE["envelope-hash"]
     assert header.salt == EXAMPLE["salt"]
-    assert epoch_id(secret, header.sender, str(TOPIC), 1) == EXAMPLE["epoch-id"]
-    assert block_key(secret, form.key_info(header), header.salt) == EXAMPLE["block-key"]
+    assert epoch_id(secret, header.sender, str(TOPIC), 1, kdf=KDF) == EXAMPLE["epoch-id"]
+    key = block_key(secret, form.key_info(header), header.salt, kdf=KDF)
+    assert key == EXAMPLE["block-key"]
     assert judge.sha(form.without_salt(header)) == EXAMPLE["header-without-salt-sha256"]
 
 
 def test_worked_example_decodes_without_our_code() -> None:
     value, secret = EXAMPLE["envelope"], EXAMPLE["secret"]
-    judge.verify_signatures(value, "envelope", [(judge.ALG_ED25519, EXAMPLE["public"])])
+    judge.verify_signatures(value, "envelope", [(Alg.ED25519, EXAMPLE["public"])])
     assert judge.padded_plaintext(value, secret) == EXAMPLE["padded-plaintext"]
     assert judge.block_key(secret, judge.header_of(value)) == EXAMPLE["block-key"]
     assert judge.envelope_hash(value) == EXAMPLE["envelope-hash"]
@@ -148,3 +151,13 @@ def test_open_form_begins_with_the_origin() -> None:
     change = PAGE[PAGE.index("fabric.Change") : PAGE.index("MUST-8.1")]
     named = re.findall(r"(\w+): ", change)
     assert named == [field["name"] for field in NOTES.change_declared["fields"]]
+
+
+def test_suites_of_the_page_are_the_codes() -> None:
+    table = PAGE[PAGE.index("| suite |") : PAGE.index("Raw keys:")]
+    rows = {row.split("|")[1].strip(" `"): row for row in table.splitlines() if "0x" in row}
+    assert set(rows) == set(SUITES)
+    for name, suite in SUITES.items():
+        assert f"0x{suite.kem:04x}" in rows[name]
+        assert f"{suite.kdf.value.upper().replace('SHA', 'SHA-')} " in rows[name]
+        assert tuple(map(int, re.findall(r"\((-\d+)\)", rows[name]))) == suite.signatures

@@ -1,19 +1,21 @@
 """Attesting against an authority that answers as told."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from fabric.agent import attest_machine
-from fabric.agent.attesting import PART, Attesting, Hooks
-from fabric.agent.identity import Identity
+from fabric.agent.attesting import PART, Attesting, Hooks, read_event_log
+from fabric.agent.identity import STATE, Identity
 from fabric.agent.supervisor import Board
 from fabric.agent.view import WorldView
 from fabric.attest.binding import qualifying
+from fabric.attest.keys import Alg, Kem, Use
 from fabric.attest.messages import (
     AttestAnswer,
     AttestRequest,
@@ -22,11 +24,23 @@ from fabric.attest.messages import (
     EnrolRequest,
 )
 from fabric.attest.result import Result, encode
+from fabric.attest.tally import START, extended
 from fabric.authority.pki import issue_svid, make_ca
-from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
+from fabric.model.errors import (
+    ConfigInvalid,
+    DeniedError,
+    FabricError,
+    Reason,
+    UnavailableError,
+)
+from fabric.model.label import Label
+from fabric.model.limits import EVENT_LOG_BYTES_MAX
 from fabric.model.names import HostId
+from fabric.policy.types import Approval
 from fabric.store.clock import SystemClock
-from tests.fakes.platform import A, DrawerTpm, Platform
+from fabric.store.file_keys import FileKeys
+from fabric.store.sealed import read_sealed_key
+from tests.fakes.platform import LABEL, A, DrawerTpm, Platform
 from tests.fakes.running import until
 from tests.fakes.verifier import TRUST_DOMAIN, a_result
 
@@ -41,6 +55,7 @@ class Authority:
         self.refuses: dict[str, FabricError] = {}
         self.calls: list[str] = []
         self.requests: list[AttestRequest] = []
+        self.tally = b""
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -58,7 +73,13 @@ class Authority:
     async def challenge(self, host: HostId) -> Challenge:
         self._called("challenge")
         return Challenge(
-            session=bytes(16), nonce=bytes(32), verifier="verifier", pcrs=(0, 7), expires_ms=30_000
+            session=bytes(16),
+            nonce=bytes(32),
+            verifier="verifier",
+            pcrs=(0, 7),
+            expires_ms=30_000,
+            tally=self.tally,
+            step=secrets.token_bytes(32),
         )
 
     async def attest(self, body: bytes) -> AttestAnswer:
@@ -92,7 +113,9 @@ class Bench:
 
     def begin(self) -> None:
         """A new life."""
-        self.identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem")
+        self.identity = Identity(
+            self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(FileKeys(),)
+        )
         self.view = WorldView(A, self.platform.policy, rejected=lambda *_: None)
         self.attesting = Attesting(
             self.identity,
@@ -137,6 +160,93 @@ async def test_the_quote_is_over_the_challenge_and_every_key(bench: Bench) -> No
     )
     assert request.quote_attest == bound  # the drawer quotes by giving back
     assert request.heads == (bytes(32),)
+
+
+async def test_the_keys_are_those_of_the_suites_that_the_policy_lets_the_host_use(
+    bench: Bench,
+) -> None:
+    await bench.run(lambda: bool(bench.results))
+    (request,) = bench.authority.requests
+    bound = {int(key.alg) for key in request.keys if key.use is not Use.TLS}
+    assert bound == {Alg.ED25519, Kem.X25519}  # no approval: as little as can attest
+    bench.begin()
+    bench.view.take_policy(replace(bench.view.policy, approvals={A: an_approval()}))
+    await bench.run(lambda: len(bench.authority.requests) == 2)
+    bound = {int(key.alg) for key in bench.authority.requests[1].keys if key.use is not Use.TLS}
+    assert bound == {Alg.ED25519, Alg.ML_DSA_65, Kem.X25519, Kem.MLKEM768_X25519}
+
+
+def an_approval() -> Approval:
+    return Approval(
+        host=A,
+        number=1,
+        ek_sha256=bytes(32),
+        ak_name=None,
+        security_level=4,
+        clearance=LABEL,
+        pcrs=(0, 7),
+        digests=(bytes(32),),
+        not_before=datetime(2026, 1, 1, tzinfo=UTC),
+        not_after=datetime(2030, 1, 1, tzinfo=UTC),
+    )
+
+
+async def test_the_tally_goes_with_the_quote_and_moves_once_per_renewal(bench: Bench) -> None:
+    await bench.run(lambda: bool(bench.results))
+    (request,) = bench.authority.requests
+    assert request.tally.attest == bench.tpm.tally_value == extended(START, request.tally.step)
+    bench.authority.tally = bench.tpm.tally_value
+    bench.begin()
+    await bench.run(lambda: len(bench.authority.requests) == 2)
+    second = bench.authority.requests[1].tally
+    assert second.attest == extended(bench.authority.tally, second.step)
+
+
+async def test_the_event_log_goes_with_the_quote(bench: Bench) -> None:
+    path = bench.folder / "boot.log"
+    path.write_bytes(b"log")
+    bench.attesting._event_log = path
+    await bench.run(lambda: bool(bench.results))
+    assert bench.authority.requests[0].event_log == b"log"
+
+
+async def test_an_event_log_that_cannot_be_read_is_shown(bench: Bench) -> None:
+    bench.attesting._event_log = bench.folder / "missing"
+    await bench.run(lambda: bool(bench.failures))
+    assert bench.failures == [Reason.CONFIG_INVALID]
+    assert "tpm.event_log" in bench.board.problems[PART]
+
+
+def test_an_event_log_that_is_too_long_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(bytes(EVENT_LOG_BYTES_MAX))
+    assert len(read_event_log(path)) == EVENT_LOG_BYTES_MAX
+    path.write_bytes(bytes(EVENT_LOG_BYTES_MAX + 1))
+    with pytest.raises(ConfigInvalid, match="longer"):
+        read_event_log(path)
+
+
+async def test_the_state_key_is_sealed_to_every_state_that_the_approval_accepts(
+    bench: Bench,
+) -> None:
+    planned = b"planned".ljust(32, b"\0")
+    approval = Approval(
+        host=A,
+        number=1,
+        ek_sha256=bytes(32),
+        ak_name=None,
+        security_level=4,
+        clearance=Label("secret"),
+        pcrs=(0, 7),
+        digests=(bench.tpm.pcr_digest(()), planned),
+        not_before=bench.platform.clock.now(),
+        not_after=bench.platform.clock.now() + timedelta(days=1),
+    )
+    bench.view.take_policy(replace(bench.view.policy, version=99, approvals={A: approval}))
+    await bench.run(lambda: bool(bench.results))
+    sealed = read_sealed_key(bench.folder / STATE)
+    assert sealed is not None
+    assert sealed.digests == set(approval.digests)
 
 
 async def test_the_next_life_does_not_enrol_again(bench: Bench) -> None:

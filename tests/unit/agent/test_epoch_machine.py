@@ -15,7 +15,8 @@ KEY, NEW_KEY = b"k" * 32, b"n" * 32
 
 
 def served(*hosts: HostId, number: int = 1, started: datetime = NOW) -> Served:
-    return Served(number=number, started=started, served=frozenset((host, KEY) for host in hosts))
+    pairs = frozenset((host, KEY) for host in hosts)
+    return Served(number=number, suite="hybrid", started=started, served=pairs)
 
 
 def wanted(

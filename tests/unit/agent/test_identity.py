@@ -9,27 +9,29 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fabric.agent.identity import CERTIFICATE, KEY, STATE, Identity
-from fabric.agent.keyring import KeySet
+from fabric.agent.keyring import KeySet, plan_for
 from fabric.attest.result import encode
 from fabric.authority.pki import issue_svid, make_ca
 from fabric.model.errors import DeniedError, Reason
 from fabric.model.names import HostId
+from fabric.store.file_keys import FileKeys
 from tests.fakes.platform import A, DrawerTpm, ManualClock
 from tests.fakes.verifier import TRUST_DOMAIN, Verifier, a_result
 
 CLOCK = ManualClock()
+PLAN = plan_for(("classic", "hybrid"))
 CA = make_ca("a test")
 
 
 def made(folder: Path, tpm: DrawerTpm) -> Identity:
     (folder / "ca.pem").write_bytes(CA.cert_pem)
-    return Identity(folder, tpm, ca=folder / "ca.pem")
+    return Identity(folder, tpm, ca=folder / "ca.pem", stores=(FileKeys(),))
 
 
 def take(identity: Identity, verifier: Verifier, host: HostId = A) -> KeySet:
     from datetime import timedelta
 
-    keys = identity.keys(CLOCK.now())
+    keys = identity.keys(CLOCK.now(), PLAN)
     now = CLOCK.now().replace(microsecond=0)
     result = a_result(host=host, keys=keys.bound, issued=now, expires=now + timedelta(minutes=5))
     svid = issue_svid(CA, host, TRUST_DOMAIN, keys.tls.public.data, result.expires)
@@ -45,11 +47,11 @@ def test_keys_come_back_in_the_next_life(tmp_path: Path) -> None:
     tpm = DrawerTpm()
     first = made(tmp_path, tpm)
     first.create((0, 7))
-    keys = first.keys(CLOCK.now())
+    keys = first.keys(CLOCK.now(), PLAN)
     first.close()
     second = made(tmp_path, tpm)
     assert second.open_existing()
-    assert second.keys(CLOCK.now()).bound == keys.bound
+    assert second.keys(CLOCK.now(), PLAN).bound == keys.bound
     assert stat.S_IMODE((tmp_path / STATE).stat().st_mode) == 0o600
 
 
@@ -83,6 +85,49 @@ def test_an_approved_new_state_gets_the_key_sealed_anew(tmp_path: Path) -> None:
     identity.keep_sealed((0, 7))
     identity.close()
     assert made(tmp_path, tpm).open_existing()
+
+
+def test_a_change_of_state_that_is_approved_beforehand_loses_nothing(tmp_path: Path) -> None:
+    tpm = DrawerTpm()
+    identity = made(tmp_path, tpm)
+    identity.create((0, 7))
+    keys = identity.keys(CLOCK.now(), PLAN)
+    planned = b"planned".ljust(32, b"\0")
+    identity.keep_sealed((0, 7), (tpm.pcr_digest(()), planned))
+    identity.close()
+    for state in (b"planned", b"approved"):
+        tpm.state = state
+        later = made(tmp_path, tpm)
+        assert later.open_existing()
+        assert later.keys(CLOCK.now(), PLAN).bound == keys.bound
+        later.close()
+    tpm.state = b"another"
+    with pytest.raises(DeniedError) as caught:
+        made(tmp_path, tpm).open_existing()
+    assert caught.value.reason is Reason.SEALED_STATE_LOST
+
+
+def test_a_state_that_is_no_longer_approved_opens_nothing(tmp_path: Path) -> None:
+    tpm = DrawerTpm()
+    identity = made(tmp_path, tpm)
+    identity.create((0, 7))
+    identity.keep_sealed((0, 7), (b"planned".ljust(32, b"\0"),))
+    identity.keep_sealed((0, 7))
+    identity.close()
+    tpm.state = b"planned"
+    with pytest.raises(DeniedError):
+        made(tmp_path, tpm).open_existing()
+
+
+def test_what_is_sealed_already_is_not_sealed_again(tmp_path: Path) -> None:
+    tpm = DrawerTpm()
+    identity = made(tmp_path, tpm)
+    identity.create((0, 7))
+    planned = b"planned".ljust(32, b"\0")
+    identity.keep_sealed((0, 7), (planned,))
+    before = len(tpm._sealed)
+    identity.keep_sealed((0, 7), (planned, tpm.pcr_digest(())))
+    assert len(tpm._sealed) == before
 
 
 def test_the_svid_is_written_with_its_key_for_the_owner_alone(tmp_path: Path) -> None:

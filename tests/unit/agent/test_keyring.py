@@ -1,21 +1,61 @@
 """The host's keys: sets, rotation, and which of them a result binds."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fabric.agent.keyring import KEY_LIFE, Keyring, generate, to_records
-from fabric.attest.keys import Use
-from fabric.model.errors import DeniedError, Reason
+from fabric.agent import keyring
+from fabric.agent.keyring import KEY_LIFE, KeyPlan, Keyring, KeySet, plan_for, to_records
+from fabric.attest.keys import Alg, Kem, Signer, SigningKey, Use
+from fabric.model.errors import ConfigInvalid, DeniedError, Reason
 from fabric.seal.suites import suite_of
+from fabric.store.file_keys import FileKeys
+from fabric.store.state import KeyRecord
 from tests.fakes.verifier import a_result
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+PLAN = plan_for(("classic", "hybrid"))
+TOP = plan_for(("classic", "hybrid", "hybrid-top"))
+
+
+class TokenKeys:
+    """A store that keeps keys to itself, of one algorithm."""
+
+    name = "pkcs11"
+    algs = frozenset({Alg.ED25519})
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, SigningKey] = {}
+
+    def make(self, alg: Alg) -> tuple[Signer, bytes]:
+        key = SigningKey.generate(alg)
+        self.held[key.public.thumbprint] = key
+        return key, key.public.thumbprint
+
+    def load(self, alg: Alg, reference: bytes) -> Signer:
+        if reference not in self.held:
+            raise DeniedError(Reason.SEALED_STATE_LOST, "token no longer holds the key")
+        return self.held[reference]
+
+    def drop(self, alg: Alg, reference: bytes) -> None:
+        self.held.pop(reference, None)
+
+
+STORES = (FileKeys(),)
+
+
+def generate(now: datetime, plan: KeyPlan = PLAN) -> KeySet:
+    return keyring.generate(now, plan, STORES)
+
+
+def ring_of(records: Sequence[KeyRecord]) -> Keyring:
+    return Keyring(records, STORES)
 
 
 def test_an_empty_ring_is_due() -> None:
-    assert Keyring(()).is_due(NOW)
-    assert Keyring(()).newest is None
+    assert ring_of(()).is_due(NOW, PLAN)
+    assert ring_of(()).newest is None
 
 
 def test_bound_keys_are_signing_then_tls_then_hpke() -> None:
@@ -28,22 +68,22 @@ def test_bound_keys_are_signing_then_tls_then_hpke() -> None:
 
 def test_a_ring_comes_back_from_its_records() -> None:
     first, second = generate(NOW), generate(NOW + timedelta(hours=21))
-    ring = Keyring([*to_records(second), *to_records(first)])
+    ring = ring_of([*to_records(second), *to_records(first)])
     assert ring.newest is not None
     assert ring.newest.bound == second.bound
     assert len(ring.hpke) == 4
 
 
 def test_keys_live_less_than_a_day() -> None:
-    ring = Keyring(to_records(generate(NOW)))
-    assert not ring.is_due(NOW + timedelta(hours=1))
-    assert ring.is_due(NOW + KEY_LIFE)
+    ring = ring_of(to_records(generate(NOW)))
+    assert not ring.is_due(NOW + timedelta(hours=1), PLAN)
+    assert ring.is_due(NOW + KEY_LIFE, PLAN)
     assert timedelta(hours=24) > KEY_LIFE
 
 
 def test_blocks_are_signed_by_the_keys_their_result_binds() -> None:
     old, new = generate(NOW), generate(NOW + timedelta(hours=21))
-    ring = Keyring([*to_records(old), *to_records(new)])
+    ring = ring_of([*to_records(old), *to_records(new)])
     suite = suite_of("hybrid")
     for keys in (old, new):
         signers = ring.signers(a_result(keys=keys.bound), suite)
@@ -52,7 +92,7 @@ def test_blocks_are_signed_by_the_keys_their_result_binds() -> None:
 
 
 def test_a_result_that_binds_others_keys_signs_nothing() -> None:
-    ring = Keyring(to_records(generate(NOW)))
+    ring = ring_of(to_records(generate(NOW)))
     with pytest.raises(DeniedError) as caught:
         ring.signers(a_result(), suite_of("hybrid"))
     assert caught.value.reason is Reason.NOT_ATTESTED
@@ -61,10 +101,10 @@ def test_a_result_that_binds_others_keys_signs_nothing() -> None:
 def test_old_signing_keys_go_and_old_hpke_keys_stay() -> None:
     sets = [generate(NOW + timedelta(hours=21 * n)) for n in range(5)]
     records = [record for keys in sets for record in to_records(keys)]
-    gone = set(Keyring(records).outdated())
+    gone = set(ring_of(records).retire())
     assert gone
     assert all("/hpke/" not in name for name in gone)
-    left = Keyring([record for record in records if record.name not in gone])
+    left = ring_of([record for record in records if record.name not in gone])
     assert len(left.hpke) == 10
     assert left.newest is not None
     assert left.newest.bound == sets[-1].bound
@@ -72,8 +112,78 @@ def test_old_signing_keys_go_and_old_hpke_keys_stay() -> None:
 
 def test_nothing_of_a_private_key_shows() -> None:
     keys = generate(NOW)
-    ring = Keyring(to_records(keys))
+    ring = ring_of(to_records(keys))
     for record in to_records(keys):
         shown = f"{record!r} {ring!r} {keys!r}"
         assert record.private.hex() not in shown
         assert repr(record.private) not in shown
+
+
+def test_keys_follow_from_the_suites_and_their_order_from_the_table() -> None:
+    assert PLAN.signing == (Alg.ED25519, Alg.ML_DSA_65)
+    assert PLAN.kems == (Kem.X25519, Kem.MLKEM768_X25519)
+    assert plan_for(("hybrid-top", "hybrid", "classic")) == TOP
+    assert TOP.signing == (Alg.ED25519, Alg.ML_DSA_65, Alg.ESP384, Alg.ML_DSA_87)
+    assert plan_for(("hybrid-top",)).kems == (Kem.MLKEM1024_P384,)
+
+
+@pytest.mark.parametrize("suites", [(), ("a-suite-of-tomorrow",)])
+def test_a_host_always_has_keys_to_attest_with(suites: tuple[str, ...]) -> None:
+    assert plan_for(suites) == plan_for(("classic",))
+
+
+def test_a_policy_that_asks_for_other_keys_makes_the_ring_due() -> None:
+    ring = ring_of(to_records(generate(NOW, TOP)))
+    assert not ring.is_due(NOW, TOP)
+    assert ring.is_due(NOW, PLAN)
+    assert ring.is_due(NOW, plan_for(("hybrid-top",)))
+    newest = ring.newest
+    assert newest is not None
+    suite = suite_of("hybrid-top")
+    signers = ring.signers(a_result(keys=newest.bound), suite)
+    assert tuple(key.public.alg for key in signers) == suite.signatures
+
+
+def test_a_store_that_is_preferred_now_makes_the_ring_due_and_gets_the_next_key() -> None:
+    records = to_records(generate(NOW))
+    token = TokenKeys()
+    stores = (token, FileKeys())
+    ring = Keyring(records, stores)
+    assert ring.is_due(NOW, PLAN)
+    fresh = keyring.generate(NOW + timedelta(hours=1), PLAN, stores)
+    assert [(key.public.alg, key.store) for key in fresh.signing] == [
+        (Alg.ED25519, "pkcs11"),
+        (Alg.ML_DSA_65, "file"),
+    ]
+    again = Keyring([*records, *to_records(fresh)], stores)
+    assert not again.is_due(NOW + timedelta(hours=1), PLAN)
+    assert again.newest is not None
+    assert again.newest.bound == fresh.bound
+
+
+def test_a_key_that_its_store_lost_or_a_store_that_is_gone_makes_the_ring_due() -> None:
+    token = TokenKeys()
+    fresh = keyring.generate(NOW, PLAN, (token, FileKeys()))
+    for stores in ((FileKeys(),), (TokenKeys(), FileKeys())):
+        ring = Keyring(to_records(fresh), stores)
+        assert ring.is_due(NOW, PLAN)
+        assert len(ring.hpke) == 2
+        with pytest.raises(DeniedError):
+            ring.signers(a_result(keys=fresh.bound), suite_of("hybrid"))
+
+
+def test_retired_keys_are_destroyed_where_they_live() -> None:
+    token = TokenKeys()
+    stores = (token, FileKeys())
+    ring = Keyring((), stores)
+    for day in range(5):
+        ring.add(keyring.generate(NOW + timedelta(days=day), PLAN, stores))
+    assert len(token.held) == 5
+    assert len(ring.retire()) == 6
+    assert len(token.held) == 3
+    assert ring.retire() == []
+
+
+def test_a_host_that_no_store_can_serve_says_which_setting() -> None:
+    with pytest.raises(ConfigInvalid, match=r"keys\.provider.*ML_DSA_65"):
+        keyring.generate(NOW, PLAN, (TokenKeys(),))

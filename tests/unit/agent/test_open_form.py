@@ -61,8 +61,8 @@ def test_any_avro_tool_reads_a_record_by_the_registrys_schema() -> None:
 def test_a_new_stream_a_repeat_or_a_new_generation_begins_a_new_block() -> None:
     changes = [decode(value, WARDS) for value in encode(MIXED, WARDS)]
     other = Origin.parse("G01/registry/other")
-    newer = replace(changes[2], sequence=Sequence(4, 1, 1))
-    series = [changes[1], changes[2], changes[1], replace(changes[2], origin=other), newer]
+    newer = changes[2]._replace(sequence=Sequence(4, 1, 1))
+    series = [changes[1], changes[2], changes[1], changes[2]._replace(origin=other), newer]
     placed = [Placed(change=change, offset=n) for n, change in enumerate(series)]
     found = list(gather(placed, OPEN, 0))
     assert [g.offset for g in found] == [1, 2, 3, 4]

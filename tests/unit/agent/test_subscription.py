@@ -9,6 +9,7 @@ from fabric.agent.subscription import Position, Subscription
 from fabric.model.block import trim
 from fabric.model.change import Change
 from fabric.ports import StreamState
+from fabric.store.file_keys import FileKeys
 from tests.fakes.platform import DrawerTpm
 from tests.fakes.sealing import STREAM, TOPIC, block
 
@@ -28,7 +29,7 @@ def state(high: tuple[int, int, int], *, offset: int, chain: bytes = b"new") -> 
 
 @pytest.fixture
 def identity(tmp_path: Path) -> Identity:
-    made = Identity(tmp_path, DrawerTpm(), ca=tmp_path / "ca.pem")
+    made = Identity(tmp_path, DrawerTpm(), ca=tmp_path / "ca.pem", stores=(FileKeys(),))
     made.create((0,))
     return made
 

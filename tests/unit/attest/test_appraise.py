@@ -16,10 +16,14 @@ from fabric.attest.appraise import (
 )
 from fabric.attest.binding import qualifying
 from fabric.attest.ek import check_ek, qualified_name
+from fabric.authority.attest_machine import SUSPENDING
 from fabric.model.errors import DeniedError, FabricError, Malformed, PeerError, Reason
 from fabric.model.label import Label
-from fabric.policy.types import Approval
+from fabric.policy.event_types import EVENT_TYPES
+from fabric.policy.types import Approval, EventStep, PcrRule
 from fabric.ports import Quote
+from tests.fakes.boot import PCRS as BOOT_PCRS
+from tests.fakes.boot import Boot
 from tests.fakes.tpm import FakeTpm, public_area, signature
 from tests.fakes.verifier import HOST, OTHER, HostKeys
 
@@ -82,6 +86,7 @@ def test_level_is_the_lower_of_approved_and_evidenced() -> None:
 
 
 def test_trailing_byte_is_refused_in_quote_and_signature() -> None:
+    """MUST-9.1."""
     quote = TPM.quote(PCRS, EXTRA)
     longer = quote.attest + b"\0"
     assert isinstance(_refused(Quote(attest=longer, signature=TPM.sign(longer))), Malformed)
@@ -114,6 +119,7 @@ def test_attestation_key_that_was_not_activated_is_refused() -> None:
     ],
 )
 def test_key_with_other_attributes_is_refused_at_enrolment_and_after(attributes: int) -> None:
+    """MUST-9.2."""
     area = public_area(TPM.ak.public_key(), attributes)
     with pytest.raises(DeniedError) as denied:
         enrol(HOST, check_ek(TPM.ek_certificate(), TPM.ca.pem, NOW), area)
@@ -324,3 +330,70 @@ def test_elliptic_endorsement_key_is_appraised_alike() -> None:
     enrolment = _enrolment(tpm)
     question = replace(QUESTION, enrolment=enrolment, approval=_approval(enrolment, tpm))
     assert _appraise(tpm.quote(PCRS, EXTRA), question).level == 4
+
+
+BOOT = Boot()
+
+
+def booted(boot: Boot) -> FakeTpm:
+    """A TPM into which a boot was measured."""
+    tpm = TPM.copy()
+    tpm.pcrs = {**dict.fromkeys(range(24), bytes(32)), **boot.values()}
+    return tpm
+
+
+def rule_question(log: bytes, boot: Boot = BOOT, digests: tuple[bytes, ...] = ()) -> Question:
+    rules = tuple(
+        PcrRule(
+            pcr=int(str(rule["pcr"])),
+            steps=tuple(
+                EventStep(
+                    type=EVENT_TYPES[step["type"]],
+                    digests=tuple(map(bytes.fromhex, step["digests"])),
+                    is_optional=False,
+                )
+                for step in rule["steps"]  # type: ignore[attr-defined]
+            ),
+        )
+        for rule in boot.rules(BOOT_PCRS)
+    )
+    approval = replace(APPROVAL, pcrs=BOOT_PCRS, digests=digests, event_rules=rules)
+    return replace(QUESTION, approval=approval, event_log=log)
+
+
+def test_boot_that_keeps_its_rules_passes_without_a_listed_digest() -> None:
+    """MUST-9.12."""
+    quote = booted(BOOT).quote(BOOT_PCRS, EXTRA)
+    assert _appraise(quote, rule_question(BOOT.log())).level == 4
+
+
+def test_listed_digest_passes_beside_rules_and_without_a_log() -> None:
+    other = BOOT.with_entry(9, measured=b"loader 2")
+    quote = booted(other).quote(BOOT_PCRS, EXTRA)
+    _appraise(quote, rule_question(b"", digests=(other.digest(BOOT_PCRS),)))
+
+
+def test_replayed_boot_that_breaks_a_rule_is_a_refused_state() -> None:
+    """MUST-9.12."""
+    evil = BOOT.with_entry(9, measured=b"an unapproved loader")
+    quote = booted(evil).quote(BOOT_PCRS, EXTRA)
+    assert _refused(quote, rule_question(evil.log())).reason is Reason.STATE_REFUSED
+
+
+@pytest.mark.parametrize("log", [b"", BOOT.log(), BOOT.log()[:-1], b"garbage"], ids=len)
+def test_log_that_is_missing_untrue_or_garbage_shows_nothing_and_suspends_nobody(
+    log: bytes,
+) -> None:
+    """MUST-9.13."""
+    evil = BOOT.with_entry(9, measured=b"an unapproved loader")
+    quote = booted(evil).quote(BOOT_PCRS, EXTRA)
+    reason = _refused(quote, rule_question(log)).reason
+    assert reason in (Reason.EVIDENCE_REFUSED, Reason.MALFORMED)
+    assert reason not in SUSPENDING
+
+
+def test_log_without_rules_changes_nothing() -> None:
+    quote = booted(BOOT).quote(BOOT_PCRS, EXTRA)
+    question = rule_question(BOOT.log())
+    question = replace(question, approval=replace(question.approval, event_rules=()))
+    assert _refused(quote, question).reason is Reason.STATE_REFUSED

@@ -100,7 +100,7 @@ def _body(**parts: canonical.Value) -> bytes:
         _body(protected=b""),
         _body(protected=canonical.encode([])),
         _body(signatures=[]),
-        _body(signatures=[[b"", {}, b""]] * 5),
+        _body(signatures=[[b"", {}, b""]] * 9),
         _body(signatures=[[b"", {1: 1}, b""]]),
         _body(signatures=[[b"", {}]]),
         _body(extra=1),

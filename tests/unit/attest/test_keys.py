@@ -1,6 +1,7 @@
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use, of_use, verify
+from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use, are_at_hand, of_use, verify
 from fabric.model.errors import Malformed, PeerError, Reason
 
 ALGS = list(Alg)
@@ -66,8 +67,22 @@ def test_signing_key_hides_itself(alg: Alg) -> None:
     assert repr(key) == f"SigningKey({alg.name}, private=hidden)"
 
 
-def test_elliptic_signature_is_two_numbers_of_32_bytes() -> None:
-    assert len(SigningKey.generate(Alg.ESP256).sign(b"data")) == 64
+@pytest.mark.parametrize(("alg", "size"), [(Alg.ESP256, 64), (Alg.ESP384, 96)])
+def test_elliptic_signature_is_two_numbers_of_the_curves_length(alg: Alg, size: int) -> None:
+    """MUST-3.7."""
+    key = SigningKey.generate(alg)
+    signature = key.sign(b"data")
+    assert len(signature) == size
+    half = size // 2
+    r, s = int.from_bytes(signature[:half]), int.from_bytes(signature[half:])
+    for other in (encode_dss_signature(r, s), b"\0" + signature, signature[:half] + b"\0" * half):
+        with pytest.raises(PeerError):
+            verify(key.public, other, b"data")
+
+
+def test_elliptic_private_key_of_another_curve_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        SigningKey.from_private_bytes(Alg.ESP256, SigningKey.generate(Alg.ESP384).private_bytes())
 
 
 def test_thumbprint_tells_use_algorithm_and_bytes_apart() -> None:
@@ -86,6 +101,18 @@ def test_keys_of_a_use_come_in_the_order_asked_for() -> None:
     keys = (second.public, tls.public, first.public)
     found = of_use(keys, Use.SIGN, [Alg.ED25519, Alg.ML_DSA_65])
     assert found == (first.public, second.public)
+
+
+def test_a_key_elsewhere_is_not_at_hand() -> None:
+    class Elsewhere:
+        public = SigningKey.generate(Alg.ED25519).public
+
+        def sign(self, data: bytes) -> bytes:
+            return data
+
+    here = SigningKey.generate(Alg.ED25519)
+    assert are_at_hand((here,))
+    assert not are_at_hand((here, Elsewhere()))
 
 
 def test_missing_key_of_a_use_is_refused_though_another_use_has_it() -> None:

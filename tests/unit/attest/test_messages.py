@@ -14,6 +14,8 @@ from fabric.attest.messages import (
     EnrolRequest,
     Refusal,
 )
+from fabric.attest.resident import ResidentReport
+from fabric.attest.tally import TallyReport
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
 from fabric.model.limits import REQUEST_BYTES_MAX
@@ -27,16 +29,47 @@ REQUEST = AttestRequest(
     quote_signature=b"signature",
     keys=KEYS.public,
     heads=(bytes(32),),
+    tally=TallyReport(attest=b"attest", signature=b"signature", step=bytes(32)),
+    event_log=b"log",
 )
 MESSAGES = [
     EnrolRequest(host=HOST, ek_certificate=b"certificate", ak_public=b"public"),
     EnrolChallenge(enrolment=bytes(16), credential=b"credential", secret=b"secret"),
     ActivateRequest(enrolment=bytes(16), secret=b"secret"),
     ChallengeRequest(host=HOST),
-    Challenge(session=bytes(16), nonce=bytes(32), verifier="verifier", pcrs=(0, 7), expires_ms=9),
+    Challenge(
+        session=bytes(16),
+        nonce=bytes(32),
+        verifier="verifier",
+        pcrs=(0, 7),
+        expires_ms=9,
+        tally=b"",
+        step=bytes(32),
+    ),
     AttestAnswer(svid_pem=b"pem", result=b"result"),
     Refusal(reason=Reason.STATE_REFUSED, message="host is not in an approved state"),
 ]
+
+
+PROOF = ResidentReport(attest=b"attest", signature=b"signature", public=b"public")
+
+
+def test_request_carries_the_proof_of_a_key_in_the_tpm() -> None:
+    request = replace(REQUEST, resident=PROOF)
+    assert AttestRequest.decode(request.encode(KEYS.signers)) == request
+
+
+@pytest.mark.parametrize(
+    "wrong", [[b"a"], [b"a", b"b"], [b"a", b"b", b""], [b"a", b"b", b"c", b"d"]]
+)
+def test_request_with_half_a_proof_is_malformed(wrong: list[bytes]) -> None:
+    signed = cose.parse(REQUEST.encode(KEYS.signers))
+    content = canonical.decode(signed.payload)
+    assert isinstance(content, dict)
+    content[8] = list(wrong)
+    body = cose.sign("attest", b"\xa0", canonical.encode(content), KEYS.signers)
+    with pytest.raises(Malformed):
+        AttestRequest.decode(body)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)

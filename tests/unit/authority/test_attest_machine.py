@@ -8,6 +8,7 @@ import pytest
 
 from fabric.attest.appraise import Counters, enrol
 from fabric.attest.ek import check_ek
+from fabric.attest.keys import Alg, SigningKey, Use, of_use
 from fabric.attest.members import MemberState, NoticeKind
 from fabric.attest.messages import AttestRequest, Challenge
 from fabric.authority.attest_machine import (
@@ -25,6 +26,7 @@ from fabric.model.label import Label
 from fabric.model.limits import CLOCK_SKEW_S_MAX
 from fabric.policy.load import load
 from fabric.policy.types import Policy
+from fabric.seal.suites import suite_of
 from tests.fakes import policy_files
 from tests.fakes.authority_site import SENDER, Machine
 from tests.fakes.tpm import FakeTpm, FakeTpmCa
@@ -45,6 +47,7 @@ def known_of(machine: Machine, **changes: object) -> Known:
     known = Known(
         enrolment=enrol(machine.host, ek, machine.tpm.ak_public()),
         counters=None,
+        tally=None,
         approval_seen=0,
         notices=[],
         last_number=0,
@@ -60,6 +63,8 @@ def case_of(machine: Machine, policy: Policy, **changes: object) -> Case:
         verifier=policy.trust.verifier_name,
         pcrs=policy.approvals[machine.host].pcrs,
         expires_ms=1,
+        tally=b"",
+        step=challenge.step,
     )
     case = Case(
         request=AttestRequest.decode(machine.attest_request(answer.encode())),
@@ -91,6 +96,28 @@ def test_a_right_host_gets_what_its_approval_says(machine: Machine) -> None:
     assert result.expires - result.issued == timedelta(seconds=600)
     assert result.policy_version == policy.version
     assert verdict.counters.resets == machine.tpm.resets
+
+
+def test_a_key_that_lives_in_the_tpm_is_bound_when_it_is_proved() -> None:
+    machine = Machine(SENDER, FakeTpm(MAKER, elliptic=True))
+    machine.sign_in_tpm()
+    result = judge(case_of(machine, policy_for(machine))).result
+    suite = suite_of("hybrid-tpm")
+    bound = of_use(result.keys, Use.SIGN, suite.signatures)
+    assert bound == tuple(key.public for key in machine.keys.sign)
+
+
+def test_a_key_that_claims_to_live_in_the_tpm_is_not_bound_without_proof() -> None:
+    """MUST-9.21."""
+    machine = Machine(SENDER, FakeTpm(MAKER, elliptic=True))
+    machine.keys.sign = (SigningKey.generate(Alg.ESP256), machine.keys.sign[1])
+    case = case_of(machine, policy_for(machine))
+    assert reason_of(lambda: judge(case)) is Reason.EVIDENCE_REFUSED
+    machine.sign_in_tpm()
+    good = case_of(machine, policy_for(machine))
+    earlier = case_of(machine, policy_for(machine)).request.resident
+    replayed = replace(good, request=replace(good.request, resident=earlier))
+    assert reason_of(lambda: judge(replayed)) is Reason.BINDING_MISMATCH
 
 
 def test_a_setting_shortens_a_result_and_never_lengthens_it(machine: Machine) -> None:

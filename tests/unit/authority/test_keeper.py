@@ -28,7 +28,9 @@ def site(tmp_path: Path) -> Iterator[AuthoritySite]:
 async def attest(site: AuthoritySite, host: HostId, approval: int = 1) -> None:
     enrolment = Enrolment(host=host, ek_sha256=b"", ek_name=b"", ak_public=b"", ak_name=b"a")
     counters = Counters(clock=1, resets=1, restarts=1, safe=True)
-    verdict = Verdict(result=a_result(host=host, approval=approval), counters=counters)
+    verdict = Verdict(
+        result=a_result(host=host, approval=approval), counters=counters, tally=bytes(32)
+    )
     now = site.clock.now()
     await site.ledger.do(lambda ledger: ledger.enrol(enrolment, now))
     await site.ledger.do(lambda ledger: ledger.attest(verdict, now))

@@ -41,7 +41,9 @@ def suspend(ledger: Ledger, approval: int = 1, host: object = HOST) -> object:
 
 def attest(ledger: Ledger, **changes: object) -> object:
     ledger.enrol(ENROLMENT, NOW)
-    return ledger.attest(Verdict(result=a_result(**changes), counters=COUNTERS), NOW)
+    return ledger.attest(
+        Verdict(result=a_result(**changes), counters=COUNTERS, tally=bytes(32)), NOW
+    )
 
 
 def test_nobody_but_the_owner_may_read_the_file(ledger: Ledger, path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_notice_that_came_in_between_stops_an_attestation(ledger: Ledger) -> N
 
 def test_an_enrolment_that_was_forgotten_in_between_stops_an_attestation(ledger: Ledger) -> None:
     with pytest.raises(UnavailableError):
-        ledger.attest(Verdict(result=a_result(), counters=COUNTERS), NOW)
+        ledger.attest(Verdict(result=a_result(), counters=COUNTERS, tally=bytes(32)), NOW)
 
 
 def test_a_later_state_never_shares_a_moment_with_the_earlier(ledger: Ledger) -> None:

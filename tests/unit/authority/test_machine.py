@@ -107,6 +107,17 @@ def test_an_unknown_and_an_expired_enrolment_look_like_a_wrong_secret() -> None:
     assert len(messages) == 1
 
 
+def test_enrolments_are_bounded_in_number_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "ENROLMENTS_PENDING_MAX", 3)
+    clock, enrolments = ManualClock(), Enrolments()
+    for peer in "abc":
+        enrolments.open(ENROLMENT, peer, clock.now())
+    assert reason_of(lambda: enrolments.open(ENROLMENT, "d", clock.now())) is Reason.OVERLOADED
+    clock.advance(ENROLMENT_LIFETIME_S)
+    enrolments.open(ENROLMENT, "d", clock.now())
+    assert len(enrolments) == 1
+
+
 def test_a_pending_enrolment_does_not_show_its_secret() -> None:
     pending = Enrolments().open(ENROLMENT, "a", ManualClock().now())
     assert pending.secret.hex() not in repr(pending)

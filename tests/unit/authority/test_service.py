@@ -11,11 +11,12 @@ from cryptography import x509
 from fabric.attest.members import MemberState, NoticeKind
 from fabric.attest.messages import ActivateRequest, Challenge, EnrolChallenge
 from fabric.attest.result import decode
+from fabric.attest.tally import TallyReport
 from fabric.authority.ledger import Ledger
 from fabric.authority.service import Caller
 from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
 from fabric.model.limits import CHALLENGE_LIFETIME_S, ENROLMENT_LIFETIME_S
-from fabric.model.names import MEMBERS, RESULTS
+from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS
 from tests.fakes.authority_site import (
     ADMIN,
     CALLER,
@@ -59,7 +60,8 @@ async def test_an_attested_host_gets_a_certificate_a_result_and_its_rights(
     assert certificate.subject.rfc4514_string() == "CN=host-a,OU=registry,O=G01"
     assert site.members().current(SENDER, site.clock.now()) == result
     grants = f"fabric.grants.{TOPIC}"
-    assert site.admin.rights[SENDER.principal] == {MEMBERS, RESULTS, TOPIC, grants, OPEN_TOPIC}
+    common = {MEMBERS, RESULTS, AUDIT, RECEIPTS}
+    assert site.admin.rights[SENDER.principal] == {*common, TOPIC, grants, OPEN_TOPIC}
 
 
 async def test_effects_come_in_the_order_ledger_results_members_answer(
@@ -275,7 +277,7 @@ async def test_an_approval_number_never_goes_back(site: AuthoritySite, enrolled:
     refused(error, Reason.NOT_APPROVED)
 
 
-async def test_a_tpm_whose_time_went_back_is_refused(
+async def test_a_tpm_whose_time_went_back_is_refused_and_suspended(
     site: AuthoritySite, enrolled: Machine
 ) -> None:
     enrolled.tpm.reboot()
@@ -284,6 +286,7 @@ async def test_a_tpm_whose_time_went_back_is_refused(
     with pytest.raises(DeniedError) as error:
         await site.attest(enrolled)
     refused(error, Reason.COUNTERS_WENT_BACK)
+    assert site.noticed == [NoticeKind.SUSPENSION]
 
 
 async def test_an_honest_power_cut_passes(site: AuthoritySite, enrolled: Machine) -> None:
@@ -436,3 +439,119 @@ async def test_counters_are_kept_over_a_restart(
     assert known.counters is not None
     assert known.counters.resets == enrolled.tpm.resets
     assert await site.ledger.do(Ledger.last_number) == 0
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["the copy", "the host"])
+async def test_of_two_copies_of_a_tpm_the_second_is_caught_at_its_first_renewal(
+    site: AuthoritySite, enrolled: Machine, is_first: bool
+) -> None:
+    await site.attest(enrolled)
+    copy = Machine(SENDER, enrolled.tpm.copy())
+    first, second = (copy, enrolled) if is_first else (enrolled, copy)
+    await site.attest(first)
+    with pytest.raises(DeniedError, match="clear the TPM") as error:
+        await site.attest(second)
+    refused(error, Reason.FORK)
+    with pytest.raises(DeniedError) as published:
+        site.members().current(SENDER, site.clock.now())
+    refused(published, Reason.HOST_SUSPENDED)
+    (name, fields), (_, notice) = site.audit.events[-2:]
+    assert (name, fields["reason"]) == ("attestation_refused", Reason.FORK.value)
+    assert notice["why"] == Reason.FORK.value
+    for machine in (first, second):  # nobody knows which of them is the host
+        with pytest.raises(DeniedError) as again:
+            await site.attest(machine)
+        refused(again, Reason.HOST_SUSPENDED)
+
+
+async def test_a_copy_that_follows_the_published_nonces_is_caught_all_the_same(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    copy = Machine(SENDER, enrolled.tpm.copy())
+    answer = await site.attest(enrolled)
+    copy.tpm.extend_tally(decode(answer.result, site.policy.trust).nonce)
+    with pytest.raises(DeniedError) as error:
+        await site.attest(copy)
+    refused(error, Reason.FORK)
+
+
+async def test_a_crash_between_extension_and_report_is_caught_up(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    lost = Challenge.decode(await site.challenge(enrolled))
+    enrolled.tally_report(lost)
+    answer = await site.challenge(enrolled)
+    quote = enrolled.tpm.certify_tally(enrolled.extra(Challenge.decode(answer)))
+    late = TallyReport(attest=quote.attest, signature=quote.signature, step=lost.step)
+    await site.service.attest(enrolled.attest_request(answer, tally=late), CALLER)
+    await site.attest(enrolled)
+    assert site.noticed == []
+
+
+async def test_a_report_that_was_heard_already_is_no_fork(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    """The host gave up waiting and asked again while its first request was on its way."""
+    await site.attest(enrolled)
+    first, second = await site.challenge(enrolled), await site.challenge(enrolled)
+    body = enrolled.attest_request(first)
+    quote = enrolled.tpm.certify_tally(enrolled.extra(Challenge.decode(second)))
+    again = TallyReport(
+        attest=quote.attest, signature=quote.signature, step=Challenge.decode(first).step
+    )
+    await site.service.attest(body, CALLER)
+    with pytest.raises(PeerError) as error:
+        await site.service.attest(enrolled.attest_request(second, tally=again), CALLER)
+    refused(error, Reason.NONCE_REFUSED)
+    assert site.noticed == []
+    await site.attest(enrolled)
+
+
+async def test_a_refused_state_does_not_break_the_tally(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    before = await site.ledger.do(lambda ledger: ledger.known(SENDER))
+    enrolled.tpm.extend(7, bytes(32))
+    with pytest.raises(DeniedError) as error:
+        await site.attest(enrolled)
+    refused(error, Reason.STATE_REFUSED)
+    after = await site.ledger.do(lambda ledger: ledger.known(SENDER))
+    assert after.tally == before.tally
+
+
+async def test_a_forgotten_host_begins_another_tally(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    enrolled.tpm.extend_tally(b"lost with the authority's backup".ljust(32))
+    await site.service.forget(SENDER, why="ledger restored", caller=ADMIN)
+    await site.enrol(enrolled)
+    await site.attest(enrolled)
+    await site.attest(enrolled)
+
+
+async def test_the_tally_is_kept_over_a_restart(site: AuthoritySite, enrolled: Machine) -> None:
+    await site.attest(enrolled)
+    value = enrolled.tpm.tally()
+    await site.ledger.do(lambda ledger: ledger.close())
+    ledger = Ledger(site.folder / "ledger.db")
+    site.ledger._ledger = ledger
+    assert ledger.known(SENDER).tally == value
+
+
+async def test_no_audit_line_and_no_error_holds_a_step(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    copy = Machine(SENDER, enrolled.tpm.copy())
+    answer = await site.challenge(enrolled)
+    await site.service.attest(enrolled.attest_request(answer), CALLER)
+    with pytest.raises(DeniedError) as error:
+        await site.attest(copy)
+    challenge = Challenge.decode(answer)
+    shown = str(site.audit.events) + str(error.value) + repr(challenge)
+    assert challenge.step.hex() not in shown
+    assert repr(challenge.step) not in shown

@@ -10,7 +10,7 @@ from fabric.authority import topics
 from fabric.authority.ledger_rows import HostEntry
 from fabric.model.label import Label
 from fabric.model.limits import ENVELOPE_BYTES_MAX
-from fabric.model.names import MEMBERS, RESULTS, HostId
+from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS, HostId
 from fabric.policy.decide import Standing
 from fabric.policy.types import Policy
 from tests.fakes import policy_files
@@ -19,7 +19,7 @@ from tests.fakes.policy_files import OPEN_TOPIC, READER, SENDER, TOPIC
 from tests.fakes.verifier import a_result, a_state
 
 GRANTS = f"fabric.grants.{TOPIC}"
-CONTROL = {MEMBERS, RESULTS}
+CONTROL = {MEMBERS, RESULTS, AUDIT}
 
 
 def entry_of(host: str, **changes: object) -> HostEntry:
@@ -38,7 +38,7 @@ def policy() -> Policy:
 
 def test_every_dataset_has_its_topic_and_every_sealed_one_its_grants(policy: Policy) -> None:
     names = [spec.name for spec in topics.specs(policy, 1)]
-    assert names == [MEMBERS, RESULTS, OPEN_TOPIC, TOPIC, GRANTS]
+    assert names == [MEMBERS, RESULTS, AUDIT, RECEIPTS, OPEN_TOPIC, TOPIC, GRANTS]
 
 
 def test_data_topics_keep_what_the_design_demands(policy: Policy) -> None:
@@ -65,7 +65,7 @@ def test_members_are_compacted_and_results_kept_as_long_as_any_data(policy: Poli
 def test_a_reader_and_a_sender_may_read_data_and_grants(policy: Policy) -> None:
     for host in (READER, SENDER):
         found = topics.rights(policy, entry_of(host), START)
-        assert found == {*CONTROL, TOPIC, GRANTS, OPEN_TOPIC}
+        assert found == {*CONTROL, RECEIPTS, TOPIC, GRANTS, OPEN_TOPIC}
 
 
 def test_a_host_that_is_not_cleared_gets_no_ciphertext(policy: Policy) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from fabric.agent.identity import STATE
 from fabric.attest.members import MemberState, host_record, result_record
 from fabric.cli import attest
 from fabric.config import AgentConfig
 from fabric.model.names import MEMBERS, RESULTS
+from fabric.store.sealed import SealedKey, create_state
 from tests.fakes.agent_page import write_config
 from tests.fakes.log import MemoryLog
 from tests.fakes.policy_files import policy
@@ -56,6 +58,16 @@ def test_an_attested_host_sees_level_clearance_and_end(fabric, config, monkeypat
     assert (done.json["state"], done.json["level"]) == ("attested", 4)
     assert 500 < done.json["seconds_left"] <= 600
     assert len(done.json["keys"]) == 4
+    assert done.json["sealed_states"] == 0
+
+
+def test_a_host_sees_in_how_many_states_its_state_file_opens(fabric, config, monkeypatch) -> None:
+    folder = AgentConfig.load(config).agent.folder
+    states = tuple((bytes([number]) * 32, b"blob") for number in range(3))
+    create_state(folder / STATE, SealedKey(pcrs=(0, 7), states=states))
+    _attest(_use(monkeypatch), minutes=10)
+    done = fabric("attest", "show", "-c", config, "-o", "json")
+    assert done.json["sealed_states"] == 3
 
 
 @pytest.mark.parametrize(

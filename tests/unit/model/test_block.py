@@ -66,11 +66,15 @@ def datum(**changed: Any) -> bytes:
     """Plaintext of one run of two upserts, with parts of it changed."""
     run = {"op": 0, "position": 5, "ordinal": 1, "commit_us": 7, "count": 2, "absent": []}
     run.update({k: v for k, v in changed.items() if k in run})
-    rows = [{"id": n, "name": None} for n in range(changed.get("rows", 2))]
-    keys = [{"id": n} for n in range(changed.get("keys", 0))]
-    runs = [run] * changed.get("runs", 1)
+    places = [*range(changed.get("rows", 2))]
+    value = {
+        "runs": [run] * changed.get("runs", 1),
+        "nulls": changed.get("nulls", [places]),
+        "rows": {"id": places, "name": changed.get("names", [])},
+        "keys": {"id": [*range(changed.get("keys", 0))]},
+    }
     out = BytesIO()
-    fastavro.schemaless_writer(out, SCHEMA.block_codec, {"runs": runs, "rows": rows, "keys": keys})
+    fastavro.schemaless_writer(out, SCHEMA.block_codec, value)
     return out.getvalue()
 
 

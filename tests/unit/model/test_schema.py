@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fabric.model.columns import split
 from fabric.model.errors import Malformed, UsageError
 from fabric.model.schema import RowSchema
 
@@ -61,7 +62,9 @@ def test_schema_is_taken_with_its_fields_and_key() -> None:
 def test_row_goes_through_the_codec_in_physical_types() -> None:
     schema = RowSchema.parse(text(), ("id", "born"))
     key = {"id": 5, "born": 10_000}
-    datum = {"runs": [], "rows": [ROW], "keys": [key]}
+    rows, nulls = split([ROW], schema.columns)
+    keys, _ = split([key], schema.key_columns)
+    datum = {"runs": [], "nulls": nulls, "rows": rows, "keys": keys}
     out = BytesIO()
     fastavro.schemaless_writer(out, schema.block_codec, datum)
     out.seek(0)
@@ -162,10 +165,14 @@ def test_what_is_no_record_schema_is_malformed_and_nothing_else(schema: str | by
         RowSchema.parse(schema, ("id",))
 
 
-@pytest.mark.parametrize("name", ["fabric.Key", "fabric.Change", "fabric.Run", "fabric.Block"])
+@pytest.mark.parametrize(
+    "name", ["fabric.Rows", "fabric.Keys", "fabric.Key", "fabric.Change", "fabric.Run"]
+)
 def test_name_that_the_fabrics_own_records_use_is_refused(name: str) -> None:
+    inner = {"type": "record", "name": name, "fields": [{"name": "x", "type": "int"}]}
+    fields = [{"name": "id", "type": "long"}, {"name": "inner", "type": inner}]
     with pytest.raises(Malformed, match="fabric's own"):
-        RowSchema.parse(text(name=name), ("id",))
+        RowSchema.parse(json.dumps({"type": "record", "name": "R", "fields": fields}), ("id",))
 
 
 JSON = st.recursive(

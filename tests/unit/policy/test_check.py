@@ -107,7 +107,7 @@ def test_level_with_a_refused_suite_is_refused() -> None:
 
 def test_dataset_with_a_deprecated_suite_is_refused() -> None:
     changed = documents()
-    changed["suites.yaml"][1]["status"] = "deprecated"
+    changed["suites.yaml"][1].update(status="deprecated", until="2026-08-01T00:00:00Z")
     assert f"{RESIDENTS}: suite: is not approved" in refusal(changed)
 
 

@@ -81,17 +81,93 @@ def test_open_dataset_takes_the_open_form_alone(good: Policy) -> None:
     assert decide.accept(good, wards, who, suite="hybrid", now=NOW) is Reason.SUITE_REFUSED
 
 
-def test_history_of_another_suite_of_the_level_may_still_be_opened() -> None:
+UNTIL = NOW + timedelta(days=10)
+STATES: dict[str, dict[str, Any]] = {
+    "approved": {"status": "approved"},
+    "approved with a date": {"status": "approved", "until": UNTIL.isoformat()},
+    "deprecated": {"status": "deprecated", "until": UNTIL.isoformat()},
+    "refused": {"status": "refused"},
+}
+
+
+def moved(state: str, suite: str = "classic") -> tuple[Policy, Dataset]:
+    """A confidential dataset of `suite`; `classic` is in `state`."""
     changed = documents()
     changed["datasets/G01/wards.yaml"].update(
         level="confidential", label="confidential", suite="hybrid"
     )
-    changed["suites.yaml"][0]["status"] = "deprecated"
+    changed["suites.yaml"][0].update(STATES[state])
+    if state == "refused":
+        changed["levels.yaml"][2]["suites"] = ["hybrid"]
     given = policy(changed)
-    wards = given.datasets["confidential.G01.wards"]
+    return given, replace(given.datasets["confidential.G01.wards"], suite=suite)
+
+
+@pytest.mark.parametrize(
+    ("state", "publish", "accept", "grant"),
+    [
+        # at the date's eve, and at the date
+        ("approved", (True, True), (True, True), True),
+        ("approved with a date", (True, False), (True, False), True),
+        ("deprecated", (False, False), (True, False), True),
+        ("refused", (False, False), (False, False), False),
+    ],
+)
+def test_what_a_suite_may_still_do(
+    state: str, publish: tuple[bool, bool], accept: tuple[bool, bool], grant: bool
+) -> None:
+    given, wards = moved(state)
     who = standing()
-    assert decide.accept(given, wards, who, suite="classic", now=NOW) is None
-    assert decide.publish(given, wards, who, suite="classic", now=NOW) is Reason.SUITE_REFUSED
+    for at, may_publish, may_accept in zip(
+        (UNTIL - timedelta(seconds=1), UNTIL), publish, accept, strict=True
+    ):
+        for ask, may in (
+            (decide.publish, may_publish),
+            (decide.accept, may_accept),
+            (decide.grant, grant),
+        ):
+            why = ask(given, wards, who, suite="classic", now=at)
+            assert why is (None if may else Reason.SUITE_REFUSED), (ask, at)
+
+
+def test_history_of_another_suite_of_the_level_may_still_be_opened_but_not_made() -> None:
+    given, wards = moved("approved", suite="hybrid")
+    assert decide.accept(given, wards, standing(), suite="classic", now=NOW) is None
+    why = decide.publish(given, wards, standing(), suite="classic", now=NOW)
+    assert why is Reason.SUITE_REFUSED
+
+
+def test_who_may_not_send_grants_nothing_either() -> None:
+    given, wards = moved("approved")
+    for wrong, reason in (
+        (standing(READER), Reason.NOT_A_PRODUCER),
+        (standing(level=2), Reason.LEVEL_TOO_LOW),
+    ):
+        assert decide.grant(given, wards, wrong, suite="classic", now=NOW) is reason
+    expired = decide.grant(given, wards, standing(), suite="classic", now=given.expires)
+    assert expired is Reason.POLICY_EXPIRED
+
+
+def test_a_host_needs_keys_of_every_suite_of_the_levels_it_may_hold() -> None:
+    changed = documents()
+    changed["suites.yaml"].append({"id": "hybrid-top", "status": "approved"})
+    changed["levels.yaml"][4]["suites"] = ["hybrid", "hybrid-top"]
+    host = HostId.parse(SENDER)
+    assert decide.suites_of(policy(changed), host) == ("hybrid", "classic")
+    approval = changed[f"approvals/{SENDER}.yaml"]
+    approval.update(security_level=5, clearance="top-secret")
+    assert decide.suites_of(policy(changed), host) == ("hybrid", "classic", "hybrid-top")
+    approval.update(security_level=4)  # cleared, but the machine is not good enough
+    assert decide.suites_of(policy(changed), host) == ("hybrid", "classic")
+    approval.update(clearance="internal")
+    assert decide.suites_of(policy(changed), host) == ()
+    assert decide.suites_of(policy(changed), HostId.parse("G09/no/one")) == ()
+
+
+def test_a_host_needs_keys_of_deprecated_suites_and_none_of_refused_ones() -> None:
+    host = HostId.parse(SENDER)
+    assert "classic" in decide.suites_of(moved("deprecated")[0], host)
+    assert "classic" not in decide.suites_of(moved("refused")[0], host)
 
 
 def test_expired_policy_allows_nothing(good: Policy) -> None:

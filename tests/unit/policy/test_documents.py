@@ -1,5 +1,7 @@
 """What one document may say: every key's bounds, by its refusals."""
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -51,6 +53,7 @@ WRONG = [
     ("level", "padding", 1),
     ("level", "citation", ""),
     ("suite", "status", "fine"),
+    ("suite", "until", "soon"),
     ("agency", "name", ""),
     ("agency", "name", "x" * 4_001),
     ("approval", "number", 0),
@@ -190,3 +193,65 @@ def test_no_value_shows_in_a_refusal() -> None:
     with pytest.raises(UsageError) as caught:
         read_document("x.yaml", dumped({**value, "salt": "5eecrecy"}), model)
     assert "5eecrecy" not in str(caught.value)
+
+
+def test_a_refused_suite_opens_nothing_so_it_has_no_date() -> None:
+    value = {"id": "a", "status": "refused", "until": "2027-01-01T00:00:00Z"}
+    with pytest.raises(UsageError, match="until: a refused suite opens nothing"):
+        read_document("x.yaml", dumped(value), SuiteDocument)
+    with pytest.raises(UsageError, match="until: is missing"):
+        read_document("x.yaml", dumped({"id": "a", "status": "deprecated"}), SuiteDocument)
+    value["status"] = "deprecated"
+    found = read_document("x.yaml", dumped(value), SuiteDocument)
+    assert found.until == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("alg", "size"), [(-19, 32), (-51, 97), (-49, 1952), (-50, 2592)])
+def test_a_verifiers_key_has_its_algorithms_length(alg: int, size: int) -> None:
+    changed = documents()["policy.yaml"]
+    changed["trust"]["verifier"]["keys"] = [{"alg": alg, "public": "04" * size}]
+    read_document("policy.yaml", dumped(changed), PolicyDocument)
+    changed["trust"]["verifier"]["keys"] = [{"alg": alg, "public": "04" * (size + 1)}]
+    with pytest.raises(UsageError, match="hex digits"):
+        read_document("policy.yaml", dumped(changed), PolicyDocument)
+
+
+STEP = {"type": "EV_SEPARATOR", "digests": ["03" * 32]}
+RULE = [{"pcr": pcr, "steps": [STEP, {**STEP, "optional": True}]} for pcr in (0, 1, 7)]
+
+
+def _copied(value: object) -> object:
+    """Without shared parts, which YAML would write as references."""
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("digests", [[], ["02" * 32]])
+def test_event_log_rules_stand_instead_of_digests_or_beside_them(digests: list[str]) -> None:
+    value, model = KINDS["approval"]
+    data = dumped({**value, "digests": digests, "event_log": _copied(RULE)})
+    document = read_document("x.yaml", data, model)
+    assert [rule.pcr for rule in document.event_log] == [0, 1, 7]
+    assert [step.optional for step in document.event_log[0].steps] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        RULE[:2],
+        [*RULE, RULE[0]],
+        [RULE[1], RULE[0], RULE[2]],
+        [{**RULE[0], "pcr": 2}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "type": "EV_NO_ACTION"}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "type": "separator"}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "type": 4}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "digests": []}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [{**STEP, "any": True}]}, *RULE[1:]],
+        [{**RULE[0], "steps": [STEP] * 513}, *RULE[1:]],
+    ],
+    ids=range(10),
+)
+def test_event_log_rules_that_leave_a_pcr_or_an_event_open_are_refused(rules: object) -> None:
+    value, model = KINDS["approval"]
+    with pytest.raises(UsageError) as invalid:
+        read_document("x.yaml", dumped({**value, "event_log": _copied(rules)}), model)
+    assert invalid.value.reason is Reason.POLICY_INVALID

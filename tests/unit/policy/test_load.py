@@ -9,6 +9,7 @@ from fabric.model.errors import Reason, UsageError
 from fabric.model.limits import POLICY_FILE_BYTES_MAX, POLICY_FILES_MAX
 from fabric.model.names import HostId, Origin
 from fabric.policy.load import load
+from fabric.policy.types import EventStep
 from tests.fakes.policy_files import OPEN_TOPIC, SENDER, TOPIC, certificate, documents, files
 
 
@@ -151,3 +152,18 @@ def test_policy_of_the_demo_loads(tmp_path: Path) -> None:
     policy = load(read_files(layout.policy))
     assert len(policy.approvals) == 3
     assert len(policy.datasets) == 3
+
+
+def test_event_log_rules_of_an_approval_are_read_with_their_numbers() -> None:
+    written = documents()
+    name = f"approvals/{SENDER}.yaml"
+    rules = [
+        {"pcr": pcr, "steps": [{"type": "EV_IPL", "digests": ["03" * 32], "optional": True}]}
+        for pcr in (0, 1, 7)
+    ]
+    written[name] = {**written[name], "digests": [], "event_log": rules}
+    approval = load(files(written)).approvals[HostId.parse(SENDER)]
+    assert approval.digests == ()
+    (first, *_) = approval.event_rules
+    assert first.pcr == 0
+    assert first.steps == (EventStep(type=13, digests=(b"\x03" * 32,), is_optional=True),)

@@ -31,7 +31,7 @@ def head(partition: int, origin: Origin = ORIGIN) -> Head:
     )
 
 
-@pytest.mark.parametrize("suite", ["classic", "hybrid"])
+@pytest.mark.parametrize("suite", ["classic", "hybrid", "hybrid-tpm", "hybrid-top"])
 def test_start_says_what_its_draft_said(suite: str) -> None:
     a, b = Party.make(suite=suite), Party.make("G02/health/b1", suite)
     draft = a.draft(4, heads=(head(0), head(1)), chain_reset=True, history="from_join")

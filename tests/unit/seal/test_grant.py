@@ -18,7 +18,7 @@ from fabric.seal.grant import (
 from fabric.seal.hpke import HpkeKey
 from tests.fakes.sealing import NOW, Party
 
-SUITES = ["classic", "hybrid"]
+SUITES = ["classic", "hybrid", "hybrid-tpm", "hybrid-top"]
 
 
 def parties(suite: str) -> tuple[Party, Party, Party]:

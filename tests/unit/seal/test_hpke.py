@@ -55,7 +55,16 @@ def test_repr_hides_the_private_key(kem: Kem) -> None:
     assert repr(key) == f"HpkeKey({kem.name}, private=hidden)"
 
 
-@pytest.mark.parametrize(("kem", "size"), [(Kem.X25519, 31), (Kem.MLKEM768_X25519, 32)])
+@pytest.mark.parametrize(
+    ("kem", "size"),
+    [
+        (Kem.X25519, 31),
+        (Kem.MLKEM768_X25519, 32),
+        (Kem.MLKEM1024_P384, 111),
+        (Kem.MLKEM1024_P384, 112),  # a scalar of zero
+        (Kem.MLKEM1024_P384, 113),
+    ],
+)
 def test_private_bytes_of_a_wrong_length_are_malformed(kem: Kem, size: int) -> None:
     with pytest.raises(Malformed):
         HpkeKey.from_private_bytes(kem, bytes(size))
@@ -68,6 +77,7 @@ def test_private_bytes_of_a_wrong_length_are_malformed(kem: Kem, size: int) -> N
         PublicKey(Use.HPKE, int(Kem.X25519), bytes(31)),
         PublicKey(Use.SIGN, int(Kem.X25519), bytes(32)),
         PublicKey(Use.HPKE, int(Kem.MLKEM768_X25519), bytes(32)),
+        PublicKey(Use.HPKE, int(Kem.MLKEM1024_P384), bytes(1665)),
     ],
 )
 def test_wrapping_to_what_is_no_hpke_key_is_our_bug(public: PublicKey) -> None:

@@ -11,7 +11,7 @@ from fabric.seal.secret import EpochSecret
 from tests.fakes.sealing import NOTES, STREAM, Party, block, fixed
 
 
-@pytest.mark.parametrize("suite", ["classic", "hybrid"])
+@pytest.mark.parametrize("suite", ["classic", "hybrid", "hybrid-tpm", "hybrid-top"])
 @pytest.mark.parametrize("coding", ["zstd", "none"])
 @pytest.mark.parametrize("padding", [True, False])
 def test_opening_undoes_sealing(suite: str, coding: str, padding: bool) -> None:

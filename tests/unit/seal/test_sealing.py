@@ -75,7 +75,7 @@ def test_block_of_another_topic_is_our_bug() -> None:
     assert caught.value.reason is Reason.TOPIC_MISMATCH
 
 
-@pytest.mark.parametrize("suite", ["classic", "hybrid"])
+@pytest.mark.parametrize("suite", ["classic", "hybrid", "hybrid-tpm", "hybrid-top"])
 def test_signing_keys_must_be_the_suites(suite: str) -> None:
     """MUST-5.13."""
     party = Party.make(suite=suite)

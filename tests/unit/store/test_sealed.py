@@ -9,7 +9,7 @@ import pytest
 from fabric.model.errors import DeniedError, Reason
 from fabric.store.sealed import SealedKey, create_state, read_sealed_key
 
-SEALED = SealedKey(blob=b"blob", pcrs=(0, 7), digest=bytes(32))
+SEALED = SealedKey(pcrs=(0, 7), states=((bytes(32), b"blob"),))
 
 
 def test_a_new_file_holds_the_sealed_key_and_is_its_owners_alone(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ KEY = Vault.new_key()
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "agent.state"
-    create_state(path, SealedKey(blob=b"blob", pcrs=(0,), digest=bytes(32)))
+    create_state(path, SealedKey(pcrs=(0,), states=((bytes(32), b"blob"),)))
     return path
 
 
@@ -57,7 +57,7 @@ def epoch(number: int, secret: bytes = b"a secret of an epoch") -> StoredEpoch:
 
 
 def key(name: str, private: bytes = b"a private key's bytes") -> KeyRecord:
-    return KeyRecord(name=name, kind="sign", alg=-19, made=NOW, private=private)
+    return KeyRecord(name=name, kind="sign", alg=-19, store="file", made=NOW, private=private)
 
 
 def test_a_capture_goes_on_where_it_stood(path: Path, state: StateFile) -> None:

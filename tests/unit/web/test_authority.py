@@ -24,7 +24,13 @@ HOST = HostId.parse("G01/registry/host-a")
 ENROL = EnrolRequest(host=HOST, ek_certificate=b"ek", ak_public=b"ak")
 ENROL_CHALLENGE = EnrolChallenge(enrolment=b"e" * 16, credential=b"c", secret=b"s")
 CHALLENGE = Challenge(
-    session=b"s" * 16, nonce=b"n" * 32, verifier="verifier", pcrs=(0, 7), expires_ms=30_000
+    session=b"s" * 16,
+    nonce=b"n" * 32,
+    verifier="verifier",
+    pcrs=(0, 7),
+    expires_ms=30_000,
+    tally=b"",
+    step=bytes(32),
 )
 ANSWER = AttestAnswer(svid_pem=b"pem", result=b"result")
 

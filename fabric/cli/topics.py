@@ -1,0 +1,78 @@
+"""Read a topic to its end, or from a time on, for commands that look once."""
+
+import asyncio
+from datetime import datetime
+
+from fabric.model.errors import Reason, UnavailableError
+from fabric.model.limits import REQUEST_S_MAX
+from fabric.ports import Log, Record
+
+_RECORDS_MAX = 1_000_000
+
+
+async def read_all(
+    log: Log,
+    topic: str,
+    partition: int = 0,
+    *,
+    since: int | None = None,
+    until: datetime | None = None,
+) -> list[Record]:
+    """Every record that is in a partition now, from offset `since` on.
+
+    Args:
+        until: stop at the first record that was stored later.
+
+    Raises:
+        UnavailableError: BROKER_UNAVAILABLE, or OVERLOADED for more records than this
+            command looks through.
+        DeniedError: NOT_A_CONSUMER.
+    """
+    first, end = await log.bounds(topic, partition)
+    at = first if since is None else max(first, since)
+    found: list[Record] = []
+    if at >= end:
+        return found
+    async for batch in log.read(topic, partition, at):
+        for record in batch:
+            if until is not None and record.timestamp > until:
+                return found
+            found.append(record)
+            at = record.offset + 1
+        if len(found) > _RECORDS_MAX:
+            raise UnavailableError(Reason.OVERLOADED, f"{topic} holds too many records to look at")
+        if at >= end:
+            return found
+    return found
+
+
+async def record_at(log: Log, topic: str, partition: int, offset: int) -> Record:
+    """One record; raises UnavailableError BROKER_UNAVAILABLE when it is not there."""
+    try:
+        async with asyncio.timeout(REQUEST_S_MAX):
+            async for batch in log.read(topic, partition, offset):
+                for record in batch:
+                    if record.offset == offset:
+                        return record
+                    if record.offset > offset:
+                        break
+    except TimeoutError:
+        pass
+    raise UnavailableError(Reason.BROKER_UNAVAILABLE, "the record was not read in time")
+
+
+async def offset_at(log: Log, topic: str, when: datetime) -> int:
+    """The first offset of partition 0 that was stored at or after `when`: by halving.
+
+    The broker stamps records, so times rise with offsets; one that lies hides records,
+    which it can do anyway.
+    """
+    low, high = await log.bounds(topic, 0)
+    while low < high:
+        middle = (low + high) // 2
+        record = await record_at(log, topic, 0, middle)
+        if record.timestamp < when:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -1,0 +1,3 @@
+module fabric/judge
+
+go 1.26

@@ -1,0 +1,94 @@
+"""The agent's side of the tally: one extension per accepted renewal, whatever happens between."""
+
+from pathlib import Path
+
+import pytest
+
+from fabric.agent.tally import STEP, Tally
+from fabric.attest.messages import Challenge
+from fabric.attest.tally import START, extended
+from fabric.model.errors import UnavailableError
+from tests.fakes.tpm import FakeTpm
+
+EXTRA = bytes(32)
+TPM = FakeTpm(elliptic=True)
+
+
+def challenge(last: bytes, step: bytes) -> Challenge:
+    return Challenge(
+        session=bytes(16),
+        nonce=bytes(32),
+        verifier="verifier",
+        pcrs=(0,),
+        expires_ms=1,
+        tally=last,
+        step=step * 32,
+    )
+
+
+@pytest.fixture
+def tpm() -> FakeTpm:
+    return TPM.copy()
+
+
+def test_each_accepted_renewal_extends_by_its_own_step(tmp_path: Path, tpm: FakeTpm) -> None:
+    mine = Tally(tmp_path, tpm)
+    mine.report(challenge(b"", b"a"), EXTRA)
+    first = extended(START, b"a" * 32)
+    assert tpm.tally() == first
+    report = mine.report(challenge(first, b"b"), EXTRA)
+    assert report.step == b"b" * 32
+    assert tpm.tally() == extended(first, b"b" * 32)
+
+
+def test_a_report_that_was_not_heard_is_repeated_without_extension(
+    tmp_path: Path, tpm: FakeTpm
+) -> None:
+    """MUST-9.8."""
+    Tally(tmp_path, tpm).report(challenge(START, b"a"), EXTRA)
+    for later in (b"b", b"c", b"d"):  # refused or lost again and again: the TPM does not wear
+        report = Tally(tmp_path, tpm).report(challenge(START, later), EXTRA)
+        assert report.step == b"a" * 32
+    assert tpm.tally() == extended(START, b"a" * 32)
+
+
+def test_a_crash_before_the_extension_costs_nothing(tmp_path: Path, tpm: FakeTpm) -> None:
+    class Died(Exception):
+        pass
+
+    def die(step: bytes) -> None:
+        raise Died
+
+    tpm.extend_tally = die  # type: ignore[method-assign]
+    with pytest.raises(Died):
+        Tally(tmp_path, tpm).report(challenge(START, b"a"), EXTRA)
+    assert (tmp_path / STEP).read_bytes() == b"a" * 32
+    del tpm.extend_tally  # type: ignore[attr-defined]
+    report = Tally(tmp_path, tpm).report(challenge(START, b"b"), EXTRA)
+    assert report.step == b"b" * 32
+    assert tpm.tally() == extended(START, b"b" * 32)
+
+
+def test_a_crash_after_the_extension_is_caught_up(tmp_path: Path, tpm: FakeTpm) -> None:
+    def die(qualifying: bytes) -> None:
+        raise KeyboardInterrupt
+
+    tpm.certify_tally = die  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
+        Tally(tmp_path, tpm).report(challenge(START, b"a"), EXTRA)
+    del tpm.certify_tally  # type: ignore[attr-defined]
+    report = Tally(tmp_path, tpm).report(challenge(START, b"b"), EXTRA)
+    assert report.step == b"a" * 32
+
+
+def test_a_folder_that_cannot_be_written_extends_nothing(tmp_path: Path, tpm: FakeTpm) -> None:
+    (tmp_path / "folder").write_bytes(b"a file in its place")
+    with pytest.raises(UnavailableError, match="folder"):
+        Tally(tmp_path / "folder", tpm).report(challenge(START, b"a"), EXTRA)
+    assert tpm.tally() == START
+
+
+def test_a_tpm_without_power_is_unavailable(tmp_path: Path, tpm: FakeTpm) -> None:
+    tpm.available = False
+    with pytest.raises(UnavailableError):
+        Tally(tmp_path, tpm).report(challenge(START, b"a"), EXTRA)

@@ -1,0 +1,184 @@
+"""`fabric audit prove` on a platform in memory: two hosts, real seals, real receipts."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from fabric.agent.identity import Identity
+from fabric.attest.members import Members
+from fabric.cli import finding, proving
+from fabric.config import AgentConfig
+from fabric.model.names import RECEIPTS, grants_topic
+from fabric.seal import envelope as form
+from tests.fakes.agent_page import write_config
+from tests.fakes.log import MemoryLog
+from tests.fakes.platform import SECRET, A, B, Platform, TestHost
+from tests.fakes.running import running, table, until
+from tests.fakes.source import MemoryDatabase
+from tests.fakes.table import MemoryStore
+from tests.unit.agent.test_reading import notes, publish
+from tests.unit.agent.test_receipting import acknowledged, hashes, issuing
+
+TOPIC = str(SECRET)
+
+
+@dataclass
+class Site:
+    """A published and acknowledged dataset, and the agent.toml of its reader."""
+
+    platform: Platform
+    b: TestHost
+    config: Path
+    folder: Path
+
+    def prove(self, fabric, where: str, *more: str):
+        return fabric("audit", "prove", where, "-c", self.config, *more)
+
+
+async def live(platform: Platform, folder: Path) -> TestHost:
+    """Send fifty notes, then change one; B applies and acknowledges all."""
+    platform.admit(A)
+    a = TestHost(platform, A, folder / "a").open()
+    b = TestHost(platform, B, folder / "b").open()
+    a.attest()
+    b.attest()
+    database = MemoryDatabase([table()])
+    database.upsert(table(), notes(0, 50))
+    await publish(platform, a, database)
+    database.upsert(table(), [{"id": 7, "text": "changed"}])
+    await publish(platform, a, database)
+    issuing(b)
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, MemoryStore())
+        await until(lambda: acknowledged(platform) == hashes(platform))
+    b.host.identity.close()
+    return b
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Platform, TestHost]:
+    platform = Platform()
+    return platform, asyncio.run(live(platform, tmp_path_factory.mktemp("platform")))
+
+
+@pytest.fixture
+def site(lived: tuple[Platform, TestHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    platform, b = lived
+    copied = {place: [*records] for place, records in platform.log.records.items()}
+    monkeypatch.setattr(platform.log, "records", copied)
+
+    @contextlib.asynccontextmanager
+    async def opened(config: AgentConfig) -> AsyncIterator[MemoryLog]:
+        yield platform.log
+
+    async def members(config: AgentConfig) -> Members:
+        return platform.members
+
+    def identity(config: AgentConfig) -> Identity:
+        found = Identity(b.folder, b.tpm, ca=b.folder / "ca.pem")
+        found.open_existing()
+        return found
+
+    monkeypatch.setattr(proving, "log_of", opened)
+    monkeypatch.setattr(proving, "policy_of", lambda _: platform.policy)
+    monkeypatch.setattr(proving, "read_members", members)
+    monkeypatch.setattr(finding, "_identity", identity)
+    config = write_config(tmp_path, host=str(B))
+    (tmp_path / "state").mkdir(exist_ok=True)
+    return Site(platform, b, config, tmp_path)
+
+
+def test_a_block_is_proved_from_seal_to_receipt(fabric, site: Site) -> None:
+    done = site.prove(fabric, f"{TOPIC}:0:0", "-o", "json")
+    told = done.json
+    assert (done.code, told["holds"]) == (0, True)
+    envelope = form.parse(site.platform.log.values(TOPIC)[0])
+    assert told["block"]["envelope"] == envelope.hash.hex()
+    assert told["sealed_by"] == {"host": str(A), "agency": "Registry", "suite": "classic"}
+    result = site.platform.members.result(envelope.header.result_id)
+    assert told["attested"]["result"] == result.id.hex()
+    assert told["attested"]["approval"] == 1
+    assert told["attested"]["quote_sha256"] == result.quote_digest.hex()
+    assert told["allowed_by"]["policy_version"] == 7
+    assert "host level at least 4" in told["allowed_by"]["rule"]
+    assert told["allowed_by"]["consumers"] == ["G02/health"]
+    assert told["granted_to"] == [str(A), str(B)]
+    [word] = told["acknowledged_by"]
+    assert (word["host"], word["names_the_envelope"]) == (str(B), True)
+
+
+def test_a_proof_for_people_names_everything(fabric, site: Site) -> None:
+    done = site.prove(fabric, f"{TOPIC}:0:0")
+    assert done.code == 0
+    for text in (str(A), str(B), "Registry", "approval", "quote sha256", "citation", "receipt"):
+        assert text in done.out
+
+
+def test_a_row_is_found_by_its_key_and_that_is_audited(fabric, site: Site) -> None:
+    done = site.prove(fabric, TOPIC, "--key", "7", "-o", "json")
+    assert done.code == 0
+    assert done.json["change"]["operation"] == "upsert"
+    place = int(done.json["block"]["place"].rpartition(":")[2])
+    assert place > 0, "the newest change of the row, not its first"
+    same = site.prove(fabric, TOPIC, "--key", '{"id": 7}', "-o", "json")
+    assert same.json["block"] == done.json["block"]
+    lines = (site.folder / "state" / finding.AUDIT_FILE).read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [event["event"] for event in events] == ["log_began", "blocks_opened", "blocks_opened"]
+    assert events[1]["fields"] == {"topic": TOPIC, "partition": 0, "for": "prove"}
+    assert "note number" not in done.out
+    assert "changed" not in done.out
+
+
+def test_opening_that_cannot_be_audited_is_refused(
+    fabric, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(finding.FileAudit):
+        def write(self, event: str, fields: object) -> None:
+            self._failed()
+
+    monkeypatch.setattr(finding, "FileAudit", Full)
+    done = site.prove(fabric, TOPIC, "--key", "7")
+    assert (done.code, "not audited" in done.err) == (1, True)
+
+
+def test_a_row_that_is_not_there_and_a_key_that_is_none_say_so(fabric, site: Site) -> None:
+    assert site.prove(fabric, TOPIC, "--key", "12345").code == 2
+    assert site.prove(fabric, TOPIC, "--key", '{"other": 1}').code == 2
+    assert site.prove(fabric, TOPIC, "--key", '"text"').code == 1
+    assert site.prove(fabric, TOPIC).code == 2
+
+
+def spoil(site: Site, topic: str) -> None:
+    """Flip a bit in the last byte of every record of a topic."""
+    records = site.platform.log.records[topic, 0]
+    site.platform.log.records[topic, 0] = [
+        replace(record, value=record.value[:-1] + bytes([record.value[-1] ^ 1]))
+        for record in records
+    ]
+
+
+@pytest.mark.parametrize(
+    ("topic", "step"),
+    [(TOPIC, "signatures"), (grants_topic(SECRET), "epoch"), (RECEIPTS, "receipt")],
+)
+def test_the_first_thing_that_does_not_hold_is_named(
+    fabric, site: Site, topic: str, step: str
+) -> None:
+    spoil(site, topic)
+    done = site.prove(fabric, f"{TOPIC}:0:0")
+    assert (done.code, f"{step} does not hold" in done.err) == (1, True)
+    told = site.prove(fabric, f"{TOPIC}:0:0", "-o", "json")
+    assert (told.code, told.json["holds"], told.json["step"]) == (1, False, step)
+
+
+def test_a_block_nobody_acknowledged_is_still_proved(fabric, site: Site) -> None:
+    site.platform.log.records.pop((RECEIPTS, 0))
+    done = site.prove(fabric, f"{TOPIC}:0:0", "-o", "json")
+    assert (done.code, done.json["acknowledged_by"]) == (0, [])

@@ -1,0 +1,20 @@
+"""Receipts are counted by topic and outcome, from zero."""
+
+from fabric.metrics_audit import RECEIPTS, ReceiptFamilies
+from fabric.model.names import Topic
+
+TOPIC = Topic.parse("secret.G01.notes")
+
+
+def test_receipts_begin_at_zero_and_count() -> None:
+    metrics = ReceiptFamilies()
+    metrics.receipts_for(TOPIC)
+    labels = {"topic": str(TOPIC), "level": "secret"}
+
+    def counted(outcome: str) -> float | None:
+        found = {**labels, "outcome": outcome}
+        return metrics.registry.get_sample_value("fabric_receipts_total", found)
+
+    assert [counted(outcome) for outcome in RECEIPTS] == [0, 0]
+    metrics.receipt(TOPIC, RECEIPTS[1])
+    assert [counted(outcome) for outcome in RECEIPTS] == [0, 1]
