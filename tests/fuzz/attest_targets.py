@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fabric.attest import cose, evidence
+from fabric.attest import cose, event_log, evidence
 from fabric.attest.ek import certified_name, check_ek
 from fabric.attest.keys import Alg, SigningKey
 from fabric.attest.members import Members, heartbeat_record, host_record, notice_record
@@ -22,6 +22,7 @@ from fabric.attest.messages import (
     Refusal,
 )
 from fabric.attest.result import decode, encode
+from fabric.attest.tally import TallyReport
 from fabric.authority.admin_messages import Decision
 from fabric.authority.callers import caller_of
 from fabric.authority.pki import issue_platform, issue_svid, make_ca
@@ -30,6 +31,7 @@ from fabric.model import canonical
 from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.names import MEMBERS, RESULTS
 from fabric.policy.types import Trust
+from tests.fakes.boot import Boot
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.verifier import (
     HOST,
@@ -46,6 +48,8 @@ BOTH = (PeerError, DeniedError)
 _DAY = timedelta(days=1)
 TPM, KEYS = FakeTpm(), HostKeys()
 QUOTE = TPM.quote((0, 7), bytes(32))
+NV = TPM.certify_tally(bytes(32))
+CERTIFICATE = TPM.certify_key(TPM.make_key(), bytes(32))
 PEN = SigningKey.generate(Alg.ED25519)
 TRUST = Trust(
     trust_domain=TRUST_DOMAIN,
@@ -152,7 +156,13 @@ MESSAGES: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "challenge": (
         Challenge.decode,
         Challenge(
-            session=bytes(16), nonce=bytes(32), verifier="v", pcrs=(0, 7), expires_ms=1
+            session=bytes(16),
+            nonce=bytes(32),
+            verifier="v",
+            pcrs=(0, 7),
+            expires_ms=1,
+            tally=b"",
+            step=bytes(32),
         ).encode(),
     ),
     "attest-answer": (AttestAnswer.decode, AttestAnswer(svid_pem=b"p", result=b"r").encode()),
@@ -169,6 +179,8 @@ def _attest_request() -> bytes:
         quote_signature=QUOTE.signature,
         keys=KEYS.public,
         heads=(),
+        tally=TallyReport(attest=NV.attest, signature=NV.signature, step=bytes(32)),
+        event_log=Boot().log(),
     ).encode(KEYS.signers)
 
 
@@ -180,6 +192,9 @@ def _signed_request(data: bytes) -> None:
 TARGETS = [
     Target(name="tpm-public", parse=_ak, seeds=lambda: [TPM.ak_public()]),
     Target(name="tpm-attest", parse=evidence.parse_attest, seeds=lambda: [QUOTE.attest]),
+    Target(name="tpm-nv", parse=evidence.parse_nv, seeds=lambda: [NV.attest]),
+    Target(name="tpm-certify", parse=evidence.parse_certify, seeds=lambda: [CERTIFICATE.attest]),
+    Target(name="event-log", parse=event_log.parse, seeds=lambda: [Boot().log()], bytes_max=65_536),
     Target(name="tpm-signature", parse=evidence.parse_signature, seeds=lambda: [QUOTE.signature]),
     Target(name="ek-certificate", parse=_ek, seeds=lambda: [TPM.ek_certificate()], families=BOTH),
     Target(name="tls-certificate", parse=_caller, seeds=certificates),

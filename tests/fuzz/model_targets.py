@@ -2,10 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-
-import fastavro
 
 from fabric.agent import open_form
 from fabric.database.datum import decode_change, encode_change
@@ -154,14 +151,11 @@ def schemas() -> Iterator[bytes]:
 
 def schemas_and_datums() -> Iterator[bytes]:
     """A schema, a zero byte, and a block's plaintext under it."""
-    out = BytesIO()
-    small = RowSchema.parse(
-        b'{"type":"record","name":"S","fields":[{"name":"id","type":"int"}]}', ("id",)
-    )
-    runs = [{"op": 0, "position": 5, "ordinal": 1, "commit_us": 0, "count": 2, "absent": []}]
-    datum = {"runs": runs, "rows": [{"id": 1}, {"id": 2}], "keys": []}
-    fastavro.schemaless_writer(out, small.block_codec, datum)
-    yield json.dumps(small.declared).encode() + b"\0" + out.getvalue()
+    text = b'{"type":"record","name":"S","fields":[{"name":"id","type":"int"}]}'
+    small = RowSchema.parse(text, ("id",))
+    run = Run(op=Op.UPSERT, position=5, ordinal=1, commit_us=0, rows=[{"id": 1}, {"id": 2}])
+    block = Block(stream=STREAM, after=AFTER, upto=UPTO, runs=(run,))
+    yield json.dumps(small.declared).encode() + b"\0" + pack(block, small)
     yield _nulls()
     yield _recursive() + b"\0" + b"\2" * 4_000
 

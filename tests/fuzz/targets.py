@@ -7,6 +7,7 @@ has one encoding, the value is written back as the very same bytes.
 
 from tests.fuzz import (
     attest_targets,
+    audit_targets,
     kafka_targets,
     model_targets,
     policy_targets,
@@ -16,6 +17,13 @@ from tests.fuzz.target import Target
 
 ALL: dict[str, Target] = {
     target.name: target
-    for module in (model_targets, seal_targets, attest_targets, kafka_targets, policy_targets)
+    for module in (
+        model_targets,
+        seal_targets,
+        attest_targets,
+        audit_targets,
+        kafka_targets,
+        policy_targets,
+    )
     for target in module.TARGETS
 }

@@ -18,8 +18,18 @@ from fabric.model import canonical
 from fabric.model.errors import Reason
 from fabric.model.names import grants_topic
 from fabric.seal.sealing import SealingEpoch
+from fabric.seal.suites import suite_of
 from tests.fakes.platform import OPEN, A
-from tests.hostile.story import DATA, GRANTS, MEMBERS, OTHER, RESULTS, Reading, Story
+from tests.hostile.story import (
+    DATA,
+    GRANTS,
+    MEMBERS,
+    OTHER,
+    RESULTS,
+    Reading,
+    Story,
+    signers_of,
+)
 from tests.vectors import judge
 
 P0, P1 = DATA
@@ -424,7 +434,7 @@ def a_result_stands_under_anothers_key(r: Reading, s: Story) -> None:
 @edit(CONTROL, "bad_signature")
 def a_host_signs_a_result_for_itself(r: Reading, s: Story) -> None:
     domain = s.platform.policy.trust.trust_domain
-    forged = encode(s.results[s.c.id], domain, s.c.keys.signing)
+    forged = encode(s.results[s.c.id], domain, signers_of(s.c, suite_of("hybrid")))
     r.log.forge(RESULTS, forged, key=b"verifier/" + s.results[s.c.id].id.hex().encode())
 
 
@@ -458,7 +468,7 @@ def a_revocation(s: Story) -> Notice:
 
 @edit(CONTROL, "bad_signature")
 def a_host_signs_a_revocation_of_another(r: Reading, s: Story) -> None:
-    key, value = notice_record(a_revocation(s), s.c.keys.signing)
+    key, value = notice_record(a_revocation(s), signers_of(s.c, suite_of("hybrid")))
     r.log.forge(MEMBERS, value, key=key)
 
 

@@ -23,6 +23,7 @@ from fabric.agent.grant_book import GrantBook
 from fabric.agent.parts import apply_partition, publisher, run_publisher
 from fabric.agent.sinks import SinkHolder
 from fabric.agent.supervisor import supervise
+from fabric.attest.keys import Signer
 from fabric.config import BlockConfig
 from fabric.database.sqlite import SqliteSink
 from fabric.model.block import Block
@@ -34,7 +35,7 @@ from fabric.seal.epoch import EpochDraft, Started, start_epoch, start_key
 from fabric.seal.opening import open_
 from fabric.seal.sealing import Link, SealingEpoch, Stamp, seal
 from fabric.seal.secret import EpochSecret
-from fabric.seal.suites import suite_of
+from fabric.seal.suites import Suite, suite_of
 from fabric.store.audit import FileAudit
 from tests.fakes.platform import (
     LABEL,
@@ -239,7 +240,7 @@ class Story:
             padding=True,
         )
         chosen = epoch or usual
-        signers = by.keys.signing[: len(chosen.suite.signatures)]
+        signers = signers_of(by, chosen.suite)
         made = seal(block, NOTES, epoch=chosen, link=link, stamp=stamp, signers=signers)
         return made.data
 
@@ -263,12 +264,18 @@ class Story:
         )
         draft = replace(draft, **changes)
         names = [(host.id, host.keys.hpke[0].public) for host in {by.id: by, B: self.b}.values()]
-        made = start_epoch(draft, secret, names, signers=by.keys.signing[:1])
+        made = start_epoch(draft, secret, names, signers=signers_of(by, suite_of("classic")))
         return start_key(made.start), made, secret
 
     def copy_of_b(self, folder: Path) -> None:
         """B's state, for a case of its own."""
         shutil.copytree(self.folder / "b", folder)
+
+
+def signers_of(host: TestHost, suite: Suite) -> list[Signer]:
+    """A host's keys of a suite, in its order."""
+    by_alg = {signer.public.alg: signer for signer in host.keys.signers}
+    return [by_alg[alg] for alg in suite.signatures]
 
 
 def replace_sequence(upto: ChangeSequence) -> ChangeSequence:
@@ -303,9 +310,8 @@ class Reading:
             Whether it came to that.
         """
         is_done = True
-        self.host.audit = FileAudit(  # type: ignore[assignment]  # the real one
-            self._audit, self.clock, failed=lambda: None
-        )
+        audit = FileAudit(self._audit, self.clock, failed=lambda: None)
+        self.host.audit = audit  # type: ignore[assignment]  # the real one
         self.host.open()
         async with running() as parts:
             await parts.view(self.host, SECRET)
@@ -324,6 +330,7 @@ class Reading:
                 is_done = False
             await asyncio.sleep(0.05)
         self.host.host.identity.close()
+        audit.close()
         return is_done
 
     # What is to be seen
@@ -333,7 +340,12 @@ class Reading:
         if not self._audit.exists():
             return []
         lines = map(json.loads, self._audit.read_text().splitlines())
-        return [(line["event"], line.get("reason", line.get("outcome", ""))) for line in lines]
+        said = [(line["event"], line["fields"]) for line in lines]
+        return [
+            (event, fields.get("reason", fields.get("outcome", "")))
+            for event, fields in said
+            if not event.startswith("log_")  # of the log itself
+        ]
 
     def rows(self) -> dict[Any, Row]:
         """The target's rows."""

@@ -438,6 +438,22 @@ def block_nulls_of_no_field() -> bytes:
     return with_plain(datum(nulls=[[0]]))
 
 
+@vector("block", "4.11", reason=OPEN, comment="the runs are written as two blocks of Avro's")
+def block_runs_in_two_pieces() -> bytes:
+    first = {**blocks._run_datum(block().runs[0]), "count": 1}
+    second = {**first, "count": 2, "ordinal": 2}
+    whole = datum(runs=[first, second])
+    size = len(datum(runs=[first])) - len(datum(runs=[])) - 1
+    return with_plain(b"\x02" + whole[1 : 1 + size] + b"\x02" + whole[1 + size :])
+
+
+@vector("block", "4.11", reason=OPEN, comment="a negative count, with the size of its block")
+def block_count_negative() -> bytes:
+    good = datum()
+    size = len(good) - len(datum(runs=[])) - 1
+    return with_plain(b"\x01" + bytes([size * 2]) + good[1:])
+
+
 @vector("block", "4.3", reason=OPEN, comment="a change lies at the block's start")
 def block_change_before_start() -> bytes:
     return forge(setting(15, [1, 100, 1]))
@@ -663,7 +679,7 @@ def every(section: int, count: int) -> tuple[str, ...]:
     return tuple(f"{section}.{number}" for number in range(1, count + 1))
 
 
-OBEYED = ("1.1", *every(3, 6), *every(4, 8), *every(5, 14))
+OBEYED = ("1.1", *every(3, 6), *every(4, 8), "4.10", "4.11", *every(5, 14))
 
 
 @vector("success", *OBEYED, comment="three notes, zstd, padded")
