@@ -85,6 +85,12 @@ def _https(text: str) -> str:
     return text.rstrip("/")
 
 
+def _repository(text: str) -> str | Path:
+    """An HTTPS URL, or the path of a folder."""
+    return _https(text) if "://" in text else Path(text)
+
+
+_Repository = Annotated[str | Path, PlainValidator(_parsed(_repository))]
 _Address = Annotated[Address, PlainValidator(_parsed(Address.parse))]
 _Bootstrap = Annotated[str, PlainValidator(_parsed(_bootstrap))]
 _Bootstraps = Annotated[tuple[_Bootstrap, ...], Field(min_length=1, max_length=_LIST_MAX)]
@@ -103,9 +109,17 @@ class Section(BaseModel):
 
 
 class PolicyConfig(Section):
-    """Where the policy lies and how often to look for a newer one, seconds."""
+    """Where the signed policy comes from and how often to look for a newer one, seconds.
 
-    folder: Path
+    Attributes:
+        root: the trust anchor, TUF root metadata that the authority hands out.
+        repository: `https://host:port/policy` of the authority, or a folder that mirrors it.
+        state: folder for what was seen and the last good copy; of this process alone.
+    """
+
+    root: Path
+    repository: _Repository
+    state: Path
     refresh_s: float = Field(default=POLICY_REFRESH_S, ge=0.1, le=3600)
 
 
@@ -258,6 +272,10 @@ class AuthorityPart(Section):
         issuing_certificate, issuing_key: the CA that issues X.509-SVIDs, PEM.
         result_lifetime_s: shortens the levels' lifetime of results, seconds.
         replication_factor: of the topics it makes.
+        timestamp_key: signs the policy repository's timestamp anew before it ends, so that
+            the policy lives as long as the authority does; the policy must be a folder.
+        timestamp_valid_s: how long each of these timestamps holds, seconds: as long can
+            somebody who withholds the repository hide a newer policy.
     """
 
     listen: _Address
@@ -268,6 +286,8 @@ class AuthorityPart(Section):
     result_lifetime_s: int | None = Field(default=None, ge=2, le=_RESULT_LIFETIME_S_MAX)
     heartbeat_interval_s: float = Field(default=HEARTBEAT_INTERVAL_S, ge=0.1, le=60)
     replication_factor: int = Field(default=3, ge=1, le=15)
+    timestamp_key: Path | None = None
+    timestamp_valid_s: int = Field(default=24 * 3600, ge=10, le=30 * 24 * 3600)
 
 
 class _File(BaseSettings):

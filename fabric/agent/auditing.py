@@ -7,11 +7,9 @@ from fabric.config import AgentConfig
 from fabric.kafka.heads import publish_heads
 from fabric.metrics import AgentMetrics
 from fabric.ports import Clock
-from fabric.seal.suites import suite_of
 from fabric.store.audit import Bounds, FileAudit
 
 FILE = "audit.jsonl"
-_SUITE = "hybrid"  # its signatures are audit_head.HOST_ALGS
 
 
 def open_audit(config: AgentConfig, clock: Clock, metrics: AgentMetrics) -> FileAudit:
@@ -31,7 +29,7 @@ async def publish_host_heads(
         now = host.clock.now()
         result = host.view.current(now)
         head = Head(component=str(host.view.me), link=link, at=now, result_id=result.id)
-        return head_record(head, host.identity.keyring.signers(result, suite_of(_SUITE)))
+        return head_record(head, host.identity.keyring.all_signers(result))
 
     host.telemetry.board.show("audit", None)
     await publish_heads(

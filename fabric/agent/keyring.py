@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fabric.attest.keys import Alg, Kem, PublicKey, Signer, SigningKey, Use
-from fabric.attest.result import Result
+from fabric.attest.result import Result, signing_keys
 from fabric.model.errors import ConfigInvalid, DeniedError, PeerError, Reason
 from fabric.ports import KeyStore
 from fabric.seal.hpke import HpkeKey
@@ -223,11 +223,17 @@ class Keyring:
         Raises:
             DeniedError: NOT_ATTESTED, the result binds keys that are not ours (any more).
         """
-        by_alg = {key.alg: key for key in result.keys if key.use is Use.SIGN}
-        found = [
-            self._signing.get(by_alg[alg].thumbprint) if alg in by_alg else None
-            for alg in suite.signatures
-        ]
+        by_alg = {key.alg: key for key in signing_keys(result)}
+        if not by_alg.keys() >= {*suite.signatures}:
+            raise DeniedError(Reason.NOT_ATTESTED, "current result binds no keys of the suite")
+        return self._ours([by_alg[alg] for alg in suite.signatures])
+
+    def all_signers(self, result: Result) -> tuple[Signer, ...]:
+        """Every signing key that a result binds, in its order; raises DeniedError as `signers`."""
+        return self._ours(signing_keys(result))
+
+    def _ours(self, keys: Sequence[PublicKey]) -> tuple[Signer, ...]:
+        found = [self._signing.get(key.thumbprint) for key in keys]
         if any(key is None for key in found):
             raise DeniedError(Reason.NOT_ATTESTED, "current result does not bind our keys")
         return tuple(key for key in found if key is not None)

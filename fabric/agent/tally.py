@@ -6,10 +6,11 @@ again and nothing is extended. The file stands beside the state file, not in it:
 moves a lost state file away must not break the chain. Methods block.
 """
 
+import threading
 from pathlib import Path
 
 from fabric.attest.messages import Challenge
-from fabric.attest.tally import VALUE_BYTES, TallyReport, is_outstanding
+from fabric.attest.tally import VALUE_BYTES, TallyReport, is_heard
 from fabric.model.errors import Reason, UnavailableError
 from fabric.ports import Tpm
 from fabric.store.files import replace
@@ -23,19 +24,20 @@ class Tally:
     def __init__(self, folder: Path, tpm: Tpm) -> None:
         self._path = folder / STEP
         self._tpm = tpm
+        self._lock = threading.Lock()
 
     def report(self, challenge: Challenge, qualifying: bytes) -> TallyReport:
-        """Extend the tally by the challenge's step, or stay at one not heard of; certify it.
+        """Certify the tally, extended by the challenge's step unless one was not heard of.
 
         Raises:
             UnavailableError: TPM_UNAVAILABLE; OVERLOADED, the folder cannot be written.
         """
-        value, step = self._tpm.tally(), self._last()
-        if not is_outstanding(challenge.tally, value, step):
-            step = challenge.step
-            self._keep(step)
-            self._tpm.extend_tally(step)
-        quote = self._tpm.certify_tally(qualifying)
+        with self._lock:  # a call that was given up may still be at work in its thread
+            if is_heard(challenge.tally, self._tpm.tally()):
+                self._keep(challenge.step)
+                self._tpm.extend_tally(challenge.step)
+            quote = self._tpm.certify_tally(qualifying)
+            step = self._last() or challenge.step
         return TallyReport(attest=quote.attest, signature=quote.signature, step=step)
 
     def _keep(self, step: bytes) -> None:
@@ -48,10 +50,11 @@ class Tally:
 
     def _last(self) -> bytes:
         try:
-            return self._path.read_bytes()[: VALUE_BYTES + 1]
+            step = self._path.read_bytes()
         except FileNotFoundError:
-            return b""
-        except OSError as exc:  # not "no step": extending anew would break the chain
+            step = b""
+        except OSError as exc:  # not "no step": the report would look like a fork
             raise UnavailableError(
                 Reason.OVERLOADED, f"{self._path} cannot be read ({exc.strerror})"
             ) from exc
+        return step if len(step) == VALUE_BYTES else b""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fabric.agent.epoch_machine import Why
+from fabric.agent.sparing import Sparing
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
 from fabric.metrics import ATTESTATIONS, WAYS, AgentMetrics
@@ -42,6 +43,7 @@ class Telemetry:
         self.board = board
         self._metrics = metrics
         self._audit = audit
+        self._sparing = Sparing()
         self._reached: dict[tuple[Topic, int], float] = {}
         self._pauses: dict[str, _Pause] = {}
         self._repeating: set[Topic] = set()
@@ -62,6 +64,13 @@ class Telemetry:
         self._metrics.refused(topic, reason)
         if loud:
             self._audit.write("block_refused", {"topic": str(topic), "reason": reason.value})
+
+    def log_went_back(self, stream: Stream) -> None:
+        """Our last acknowledged block of a stream is gone from the log: a new generation."""
+        topic, reason = stream.topic, Reason.LOG_WENT_BACK
+        self.held(topic, reason, "acknowledged blocks are gone from the log; reading anew")
+        self._metrics.refused(topic, reason)
+        self._audit.write("log_went_back", {"stream": str(stream)})
 
     def sealing_took(self, topic: Topic, suite: str, seconds: float) -> None:
         """One block was sealed."""
@@ -129,25 +138,33 @@ class Telemetry:
         self._metrics.rejected(stream.topic, reason)
         self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
 
+    def unanchored(self, stream: Stream) -> None:
+        """Nothing vouches for a stream's next block: its records are passed over for now."""
+        detail = "waits for its sender's next result; its last blocks are not applied"
+        self.board.show(f"anchor {stream}", Reason.UNANCHORED, detail)
+        self._audit.write("stream_unanchored", {"stream": str(stream)})
+
+    def anchored(self, stream: Stream) -> None:
+        """Something vouches for what a stream waited with."""
+        self.board.forget(f"anchor {stream}")
+        self._audit.write("stream_anchored", {"stream": str(stream)})
+
     def dropped(self, topic: Topic, offset: int, reason: Reason | None, outcome: str) -> None:
         """A record was passed over; one with a reason is audited."""
         if reason is not None:
             self._metrics.rejected(topic, reason)
-            self._audit.write(
-                "record_dropped",
-                {"topic": str(topic), "offset": offset, "reason": reason.value},
-            )
+            self._often("record_dropped", topic=str(topic), offset=offset, reason=reason.value)
         elif outcome in _DUPLICATES:
             self._metrics.applied(topic, "duplicate")
             self._repeated(topic, offset, outcome)
+        elif outcome == Reason.UNANCHORED:
+            self._metrics.rejected(topic, Reason.UNANCHORED)
 
     def _repeated(self, topic: Topic, offset: int, outcome: str) -> None:
         """Audit the first of repeated records that follow each other: a log may hold millions."""
         if topic not in self._repeating:
             self._repeating.add(topic)
-            self._audit.write(
-                "records_repeated", {"topic": str(topic), "offset": offset, "outcome": outcome}
-            )
+            self._often("records_repeated", topic=str(topic), offset=offset, outcome=outcome)
 
     def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
         """A block was verified and opened; `suite` is empty for the open form."""
@@ -200,9 +217,14 @@ class Telemetry:
         if silent and place not in self._silent:
             self._audit.write(
                 "stream_silent",
-                {"topic": str(topic), "partition": partition, "reason": "silent"},
+                {"topic": str(topic), "partition": partition, "reason": Reason.SILENT.value},
             )
         (self._silent.add if silent else self._silent.discard)(place)
+        part = f"silence {topic}:{partition}"
+        if silent:
+            self.board.show(part, Reason.SILENT, f"nothing heard for {heard_s:.0f} s")
+        else:
+            self.board.forget(part)
 
     def _reach(self, topic: Topic, partition: int, at: float) -> None:
         """Everything committed up to `at` (Unix seconds) is in the target."""
@@ -246,4 +268,11 @@ class Telemetry:
 
     def control_rejected(self, topic: str, reason: Reason) -> None:
         """A control record was bad."""
-        self._audit.write("control_record_dropped", {"topic": topic, "reason": reason.value})
+        self._often("control_record_dropped", topic=topic, reason=reason.value)
+
+    def _often(self, event: str, **fields: str | int) -> None:
+        """Audit what others decide the number of; `unsaid` counts those that were left out."""
+        kind = (event, fields["topic"], fields["reason"])
+        unsaid = self._sparing.unsaid(kind, time.monotonic())
+        if unsaid is not None:
+            self._audit.write(event, {**fields, "unsaid": unsaid} if unsaid else fields)

@@ -130,7 +130,7 @@ def appraise(quote_attest: bytes, quote_signature: bytes, *, question: Question)
     if not hmac.compare_digest(attest.extra, question.qualifying):
         raise PeerError(Reason.BINDING_MISMATCH, "quote answers another challenge or other keys")
     _check_selection(attest, approval)
-    _check_state(attest, approval, question.event_log)
+    check_state(attest.pcr_digest, approval, question.event_log)
     if attest.signer != qualified_name(enrolment.ek_name, enrolment.ak_name):
         raise PeerError(
             Reason.EVIDENCE_REFUSED, "quote's signer is not the endorsement key's child"
@@ -197,13 +197,21 @@ def _check_selection(attest: evidence.Attest, approval: Approval) -> None:
         raise PeerError(Reason.EVIDENCE_REFUSED, "quote is not over exactly the approved PCRs")
 
 
-def _check_state(attest: evidence.Attest, approval: Approval, log: bytes) -> None:
-    """The quoted values are accepted as they are, or as the end of a boot that keeps the rules.
+def check_state(pcr_digest: bytes, approval: Approval, log: bytes) -> None:
+    """PCR values are accepted as they are, or as the end of a boot that keeps the rules.
 
     A missing or untrue log shows no wrong state, so it suspends nobody: the host has shown
     nothing, and its old result ends on time.
+
+    Args:
+        pcr_digest: over the approval's PCRs, as quoted.
+        log: the host's account of its boot, unproved; empty for none.
+
+    Raises:
+        Malformed: the log was needed and does not parse.
+        DeniedError: EVIDENCE_REFUSED, it is missing or untrue; STATE_REFUSED.
     """
-    accepted = [hmac.compare_digest(attest.pcr_digest, digest) for digest in approval.digests]
+    accepted = [hmac.compare_digest(pcr_digest, digest) for digest in approval.digests]
     if any(accepted):
         return
     if not approval.event_rules:
@@ -213,7 +221,7 @@ def _check_state(attest: evidence.Attest, approval: Approval, log: bytes) -> Non
             Reason.EVIDENCE_REFUSED, "approval demands an event log; set event_log in [tpm]"
         )
     boot = event_log.parse(log)
-    if not hmac.compare_digest(event_log.replayed(boot, approval.pcrs), attest.pcr_digest):
+    if not hmac.compare_digest(event_log.replayed(boot, approval.pcrs), pcr_digest):
         raise DeniedError(
             Reason.EVIDENCE_REFUSED, "event log does not end in the quoted PCR values"
         )

@@ -1,7 +1,7 @@
 """Signed heads of audit logs: who vouches for a log's last line, and when. Pure.
 
 A head is a COSE_Sign of kind `audit-head` on the topic `fabric.audit`. A host signs with
-the keys of its result, the authority with the verifier's keys, a gateway with the key of
+every signing key of its result, the authority with the verifier's keys, a gateway with the key of
 its platform certificate, which the head carries. Spec: docs/format.md section 12.
 """
 
@@ -17,8 +17,8 @@ from cryptography.x509.oid import NameOID
 
 from fabric.attest import cose, fields
 from fabric.attest.audit_chain import LOG_BYTES, Link
-from fabric.attest.keys import Alg, PublicKey, Signer, Use, of_use
-from fabric.attest.result import Result, verifier_keys
+from fabric.attest.keys import Alg, PublicKey, Signer, Use
+from fabric.attest.result import Result, signing_keys, verifier_keys
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
 from fabric.model.limits import CLOCK_SKEW_S_MAX
@@ -26,8 +26,6 @@ from fabric.model.names import AUTHORITY, GATEWAY, HostId
 from fabric.policy.types import Trust
 
 KIND = "audit-head"
-HOST_ALGS = (Alg.ED25519, Alg.ML_DSA_65)
-"""Keys of its result with which a host signs its heads, in this order."""
 _VERSION = 1
 _TYP = 16  # RFC 9596
 _PROTECTED = canonical.encode({_TYP: KIND})
@@ -127,7 +125,7 @@ def verify_head(opened: OpenedHead, trust: Trust, result_of: Callable[[bytes], R
         result = result_of(head.result_id)
         if result.host != head.host or not result.issued - _SKEW <= head.at < result.expires:
             raise PeerError(Reason.IDENTITY_MISMATCH, "audit head names a result not its own")
-        cose.check(opened.signed, KIND, of_use(result.keys, Use.SIGN, HOST_ALGS))
+        cose.check(opened.signed, KIND, signing_keys(result))
     return head
 
 

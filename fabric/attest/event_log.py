@@ -131,6 +131,26 @@ def replayed(log: EventLog, pcrs: Sequence[int]) -> bytes:
     return sha256(b"".join(_value(log, pcr) for pcr in sorted(pcrs))).digest()
 
 
+def rules_of(log: EventLog, pcrs: Sequence[int]) -> tuple[PcrRule, ...]:
+    """Rules that own `pcrs` and that this boot alone keeps, for a person to widen.
+
+    Raises:
+        DeniedError: STATE_REFUSED, the boot has what no rule can allow.
+    """
+    rules = tuple(
+        PcrRule(
+            pcr=pcr,
+            steps=tuple(
+                EventStep(type=event.type, digests=(event.digest,), is_optional=False)
+                for event in log.of(pcr)
+            ),
+        )
+        for pcr in sorted(pcrs)
+    )
+    check_rules(log, rules)
+    return rules
+
+
 def check_rules(log: EventLog, rules: Sequence[PcrRule]) -> None:
     """Hold every PCR that rules own against its rule; the log was replayed before.
 

@@ -123,6 +123,11 @@ def verifier_keys(trust: Trust) -> tuple[PublicKey, ...]:
     return tuple(PublicKey(Use.SIGN, alg, data) for alg, data in trust.verifier_keys)
 
 
+def signing_keys(result: Result) -> tuple[PublicKey, ...]:
+    """Every signing key that a result binds: what a host's own statements are signed with."""
+    return tuple(key for key in result.keys if key.use is Use.SIGN)
+
+
 def standing(result: Result) -> Standing:
     """What policy decisions need to know of the result's host."""
     return Standing(

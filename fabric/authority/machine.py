@@ -15,7 +15,6 @@ from typing import Generic, TypeVar
 
 from fabric.attest.appraise import Enrolment
 from fabric.attest.members import Notice, NoticeKind
-from fabric.attest.tally import VALUE_BYTES
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
 from fabric.model.limits import (
     CHALLENGE_LIFETIME_S,
@@ -38,15 +37,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenChallenge:
-    """A nonce that one host may answer once, until `expires`.
-
-    Attributes:
-        step: what the host extends its tally by; goes to whoever asked, and is kept nowhere.
-    """
+    """A nonce that one host may answer once, until `expires`."""
 
     session: bytes
     nonce: bytes
-    step: bytes = field(repr=False)
     host: HostId
     expires: datetime
 
@@ -123,7 +117,6 @@ class Challenges:
         challenge = OpenChallenge(
             session=secrets.token_bytes(ID_BYTES),
             nonce=secrets.token_bytes(NONCE_BYTES),
-            step=secrets.token_bytes(VALUE_BYTES),
             host=host,
             expires=self._pending.expires(now),
         )
@@ -174,14 +167,17 @@ class Enrolments:
 class Quota:
     """Requests a peer may make: a bucket of tokens each, refilled with time."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: tuple[int, int] | None = None) -> None:
+        """`rate`: requests a second and at once; None is that of the authority's operations."""
+        self._rate = rate
         self._buckets: dict[str, tuple[float, datetime]] = {}  # least recently asked first
 
     def spend(self, peer: str, now: datetime) -> None:
         """Take one token of `peer`; raises UnavailableError OVERLOADED when it has none."""
-        tokens, since = self._buckets.pop(peer, (float(REQUESTS_BURST_MAX), now))
+        per_s, burst = self._rate or (REQUESTS_PER_S_MAX, REQUESTS_BURST_MAX)
+        tokens, since = self._buckets.pop(peer, (float(burst), now))
         passed = max(0.0, (now - since).total_seconds())
-        tokens = min(float(REQUESTS_BURST_MAX), tokens + passed * REQUESTS_PER_S_MAX)
+        tokens = min(float(burst), tokens + passed * per_s)
         self._buckets[peer] = (max(0.0, tokens - 1), now)
         if len(self._buckets) > PEERS_REMEMBERED_MAX:
             del self._buckets[next(iter(self._buckets))]

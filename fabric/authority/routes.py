@@ -2,7 +2,7 @@
 
 Bodies towards hosts are canonical CBOR; the schema registry and the administrator's
 answers are JSON. Every refusal has a body that names its reason. One request a
-connection, so that a connection has an end whatever its client does.
+connection (but for the policy's files), so that a connection has an end whatever its client does.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from fabric.attest.messages import CONTENT_TYPE, Refusal
 from fabric.authority import admin_messages, registry_api
 from fabric.authority.callers import caller_of
 from fabric.authority.machine import Quota
+from fabric.authority.policy_files import PolicyFiles
 from fabric.authority.service import Authority, Caller
 from fabric.metrics import AuthorityMetrics
 from fabric.model.errors import (
@@ -33,6 +35,8 @@ from fabric.policy.types import Policy
 from fabric.ports import Clock
 
 _log = logging.getLogger(__name__)
+_POLICY = "/policy/"
+_OK = 200
 _STATUS: Mapping[Reason, int] = {
     Reason.OVERLOADED: 429,
     Reason.ENROLMENT_CONFLICT: 409,
@@ -45,6 +49,7 @@ class Routes:
 
     Args:
         policy: the policy in force.
+        repository: folder of the policy repository, to be served to everybody.
     """
 
     def __init__(
@@ -54,12 +59,14 @@ class Routes:
         *,
         clock: Clock,
         metrics: AuthorityMetrics,
+        repository: Path | None = None,
     ) -> None:
         self._authority = authority
         self._policy = policy
         self._clock = clock
         self._metrics = metrics
         self._quota = Quota()
+        self._files = PolicyFiles(repository, clock)
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -72,9 +79,11 @@ class Routes:
             ("/attest", "attest", authority.attest),
         ):
             app.router.add_post(path, self._for(self._operation(name, operation)))
+        app.router.add_get(r"/notices/{after:\d{1,18}}", self._for(self._catch_up))
         app.router.add_get("/admin/enrolments", self._for(_listing(authority.enrolments)))
         app.router.add_get("/admin/hosts", self._for(_listing(authority.hosts)))
         app.router.add_post("/admin/{verb:suspend|revoke|forget}", self._for(self._decide))
+        app.router.add_get(f"{_POLICY}{{path:.+}}", self._files.handle)
         for path, look in (
             ("/subjects", registry.subjects),
             ("/schemas/ids/{ident}", registry.schema),
@@ -86,7 +95,10 @@ class Routes:
 
     @web.middleware
     async def _last_word(self, request: web.Request, handler: "_Handler") -> web.StreamResponse:
-        """Turn every error into a refusal, and end the connection after the answer."""
+        """Turn every error into a refusal, and end the connection after the answer.
+
+        Files of the policy come many at a time: only they share a connection.
+        """
         try:
             async with asyncio.timeout(REQUEST_S_MAX):
                 response = await handler(request)
@@ -102,7 +114,8 @@ class Routes:
         except Exception:  # noqa: BLE001  # whatever it is, it must not read as consent, and be seen
             _log.exception("request to %s failed", request.path)
             response = _refuse(PeerError(Reason.INTERNAL, "internal error"), 500)
-        response.force_close()
+        if not (request.path.startswith(_POLICY) and response.status == _OK):
+            response.force_close()
         return response
 
     def _for(self, handle: "_CallerHandler") -> "_Handler":
@@ -137,15 +150,24 @@ class Routes:
 
         return handle
 
+    async def _catch_up(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
+        began, outcome = time.monotonic(), "unavailable"
+        try:
+            answer = await self._authority.catch_up(int(request.match_info["after"]))
+            outcome = "ok"
+        finally:
+            self._metrics.request("notices", outcome, time.monotonic() - began)
+        return web.Response(body=answer, content_type=CONTENT_TYPE)
+
     async def _decide(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         _demand_admin(caller)
         asked = admin_messages.Decision.decode(await _body(request))
-        match request.match_info["verb"]:
-            case "forget":
-                done = await self._authority.forget(asked.host, why=asked.why, caller=caller)
-            case verb:
-                kind = NoticeKind.REVOCATION if verb == "revoke" else NoticeKind.SUSPENSION
-                done = await self._authority.decide(asked.host, kind, why=asked.why, caller=caller)
+        verb = request.match_info["verb"]
+        if verb == "forget":
+            forgotten = await self._authority.forget(asked.who.host, why=asked.why, caller=caller)
+            return web.json_response(forgotten)
+        kind = NoticeKind.REVOCATION if verb == "revoke" else NoticeKind.SUSPENSION
+        done = await self._authority.decide(asked.who, kind, why=asked.why, caller=caller)
         return web.json_response(done)
 
     def _registry(self, look: Callable[..., registry_api.Answer]) -> "_CallerHandler":

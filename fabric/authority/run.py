@@ -6,6 +6,7 @@ import logging
 import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
@@ -19,18 +20,21 @@ from fabric.authority.pki import Ca, decode_verifier_keys, load_ca
 from fabric.authority.publisher import Publisher
 from fabric.authority.routes import Routes
 from fabric.authority.service import Authority, Parts
+from fabric.authority.ticks import Ticks
 from fabric.config import AuthorityConfig
 from fabric.kafka.admin import AdminTls, KafkaAdmin
 from fabric.kafka.heads import publish_heads
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import AGENT_STATES, AuthorityMetrics
-from fabric.model.errors import ConfigInvalid, FabricError, UsageError
+from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.names import AUTHORITY
 from fabric.policy.types import Policy
 from fabric.ports import Clock
+from fabric.repository.client import PolicyRepository, open_repository
+from fabric.repository.keys import decode_signer
+from fabric.repository.timestamp import Renewal
 from fabric.store.audit import Bounds, FileAudit
 from fabric.store.clock import SystemClock
-from fabric.store.policy_folder import PolicyFolder
 from fabric.tls import certificate_end, client_context, server_context
 from fabric.web.listener import Listener
 from fabric.web.server import serving
@@ -38,7 +42,6 @@ from fabric.web.server import serving
 _log = logging.getLogger(__name__)
 _LEDGER = "ledger.db"
 _AUDIT = "audit.jsonl"
-_POLICY_COPY = "policy.json"
 _COUNT_S = 2.0
 """How often hosts are counted for metrics."""
 
@@ -58,7 +61,8 @@ class _Process:
     """The parts of a running authority."""
 
     config: AuthorityConfig
-    folder: PolicyFolder
+    policies: PolicyRepository
+    renewal: Renewal | None
     clock: Clock
     ledger: LedgerThread
     keeper: Keeper
@@ -98,7 +102,7 @@ class _Process:
     async def _publish(self) -> None:
         await self.keeper.is_made.wait()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.publisher.run(self.folder.policy.trust))
+            group.create_task(self.publisher.run(self.policies.policy.trust))
             group.create_task(
                 publish_heads(
                     self.log,
@@ -118,8 +122,10 @@ class _Process:
         while True:
             await asyncio.sleep(self.config.policy.refresh_s)
             try:
-                policy = await asyncio.to_thread(self.folder.refresh)
-            except UsageError as exc:
+                policy = await asyncio.to_thread(
+                    look, self.policies, self.renewal, self.clock.now()
+                )
+            except FabricError as exc:
                 self.metrics.policy_refused()
                 _log.error("policy: %s", exc)
                 continue
@@ -130,6 +136,8 @@ class _Process:
 
     def _took(self, policy: Policy) -> None:
         self.metrics.policy(policy.version, policy.expires)
+        if policy.renew_by is not None:
+            self.metrics.signatures.set(policy.renew_by.timestamp())
         _log.info("policy version %d is in force", policy.version)
 
     async def _count(self) -> None:
@@ -145,7 +153,7 @@ class _Process:
             await asyncio.sleep(_COUNT_S)
 
     def _ready(self) -> Mapping[str, str | None]:
-        policy = self.folder.policy
+        policy = self.policies.policy
         is_expired = self.clock.now() >= policy.expires
         return {
             "policy": "policy has expired; publish a newer version" if is_expired else None,
@@ -160,51 +168,51 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
     part = config.authority
     part.folder.mkdir(parents=True, exist_ok=True)
     signers = decode_verifier_keys(_secret(part.verifier_key, "authority.verifier_key"))
-    folder = PolicyFolder(config.policy.folder, copy=part.folder / _POLICY_COPY)
-    check_keys(folder.load(), signers)
+    policies, renewal = _opened_policy(config, signers)
     async with contextlib.AsyncExitStack() as stack:
         ledger = LedgerThread(Ledger(part.folder / _LEDGER))
         stack.callback(ledger.close)
         clock = SystemClock(await ledger.do(Ledger.newest))
         metrics = AuthorityMetrics()
         metrics.certificate(certificate_end(config.tls.certificate))
-        audit = FileAudit(
-            part.folder / _AUDIT,
-            clock,
-            failed=metrics.audit_failed,
-            bounds=Bounds(
-                file_bytes_max=config.audit.file_bytes_max, files_max=config.audit.files_max
-            ),
-        )
+        audit = _audit_of(config, clock, metrics)
         stack.callback(audit.close)
         audit.write("authority_started", {"listen": str(part.listen)})
         log = _log_of(config)
         stack.push_async_callback(log.close)
-        publisher = Publisher(
-            log, ledger, signers, now=clock.now, interval_s=part.heartbeat_interval_s
-        )
+        every_s = part.heartbeat_interval_s
+        ticks = Ticks(ledger, signers, now=clock.now, interval_s=every_s)
+        publisher = Publisher(log, ledger, signers, ticks=ticks, interval_s=every_s)
         keeper = Keeper(
             _admin_of(config),
             ledger,
-            lambda: folder.policy,
+            lambda: policies.policy,
             now=clock.now,
             replication_factor=part.replication_factor,
         )
         parts = Parts(
-            policy=lambda: folder.policy,
+            policy=lambda: policies.policy,
             clock=clock,
             ledger=ledger,
             publisher=publisher,
+            ticks=ticks,
             keeper=keeper,
             ca=_issuing_ca(config),
             audit=audit,
             lifetime_s=part.result_lifetime_s,
             noticed=metrics.notice,
         )
-        routes = Routes(Authority(parts), parts.policy, clock=clock, metrics=metrics)
+        routes = Routes(
+            Authority(parts),
+            parts.policy,
+            clock=clock,
+            metrics=metrics,
+            repository=policy_files(config),
+        )
         process = _Process(
             config=config,
-            folder=folder,
+            policies=policies,
+            renewal=renewal,
             clock=clock,
             ledger=ledger,
             keeper=keeper,
@@ -215,8 +223,43 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             log=log,
             audit=audit,
         )
-        process._took(folder.policy)
+        process._took(policies.policy)
         yield process
+
+
+def _opened_policy(
+    config: AuthorityConfig, signers: tuple[SigningKey, ...]
+) -> tuple[PolicyRepository, Renewal | None]:
+    """The policy in force, its timestamp renewed when that is due, also after a long stop."""
+    policies, renewal = open_repository(config.policy, config.tls.ca), renewal_of(config)
+    policies.load()
+    if renewal is not None and renewal.renew(datetime.now(UTC), policies.timestamp):
+        policies.load()
+    check_keys(policies.policy, signers)
+    return policies, renewal
+
+
+def _audit_of(config: AuthorityConfig, clock: Clock, metrics: AuthorityMetrics) -> FileAudit:
+    limits = config.audit
+    return FileAudit(
+        config.authority.folder / _AUDIT,
+        clock,
+        failed=metrics.audit_failed,
+        bounds=Bounds(file_bytes_max=limits.file_bytes_max, files_max=limits.files_max),
+    )
+
+
+def look(policies: PolicyRepository, renewal: Renewal | None, now: datetime) -> Policy | None:
+    """Renew the timestamp when it is due, then take what is new; as PolicyRepository.refresh."""
+    if renewal is not None:
+        renewal.renew(now, policies.timestamp)
+    return policies.refresh()
+
+
+def policy_files(config: AuthorityConfig) -> Path | None:
+    """The folder that is served as the policy repository; None when another serves it."""
+    where = config.policy.repository
+    return where if isinstance(where, Path) else None
 
 
 def check_keys(policy: Policy, signers: tuple[SigningKey, ...]) -> None:
@@ -227,6 +270,20 @@ def check_keys(policy: Policy, signers: tuple[SigningKey, ...]) -> None:
             "authority.verifier_key: its keys are not the policy's trust.verifier.keys;"
             " publish a policy with these keys, or use the key file that belongs to it"
         )
+
+
+def renewal_of(config: AuthorityConfig) -> Renewal | None:
+    """The key that keeps the policy's timestamp fresh, if this authority has it."""
+    part, where = config.authority, config.policy.repository
+    if part.timestamp_key is None:
+        return None
+    if not isinstance(where, Path):
+        raise ConfigInvalid(
+            "authority.timestamp_key: needs the repository itself; let policy.repository name"
+            " its folder"
+        )
+    signer = decode_signer(_secret(part.timestamp_key, "authority.timestamp_key"))
+    return Renewal(where, signer, valid_s=part.timestamp_valid_s)
 
 
 def _log_of(config: AuthorityConfig) -> KafkaLog:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fabric.config import AgentConfig
-from fabric.model.errors import ConfigInvalid, DeniedError, Reason
+from fabric.model.errors import ConfigInvalid, DeniedError, Reason, UnavailableError
 from fabric.policy.types import Policy
 from fabric.ports import ChangeSink, Log, Target
 
@@ -55,10 +55,17 @@ async def log_of(config: AgentConfig) -> AsyncIterator[Log]:
 
 
 def policy_of(config: AgentConfig) -> Policy:
-    """The policy that the agent reads; raises UsageError when it does not load."""
-    from fabric.store.policy_folder import PolicyFolder
+    """The policy that the agent last took; the repository's when it has taken none yet.
 
-    return PolicyFolder(config.policy.folder).load()
+    Raises:
+        FabricError: neither can be had.
+    """
+    from fabric.repository.client import fetch_once, last_good
+
+    try:
+        return last_good(config.policy)
+    except UnavailableError:
+        return fetch_once(config.policy, config.tls.ca)
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from fabric.cli import attest, audit, output, processes, quarantine
+from fabric.cli import attest, audit, output, policy, processes, quarantine
 from fabric.cli.demo import demo
 from fabric.cli.doctor import doctor
 from fabric.cli.look import inspect, tail
@@ -34,6 +34,7 @@ app.add_typer(processes.authority, name="authority")
 app.add_typer(attest.app, name="attest")
 app.add_typer(audit.app, name="audit")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(policy.app, name="policy")
 
 
 def main() -> None:

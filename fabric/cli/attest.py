@@ -1,19 +1,26 @@
-"""`fabric attest show`: what the platform knows of this host, from the control topics."""
+"""`fabric attest`: what the platform knows of this host, and rules for boots like one."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import typer
+import yaml
 
+from fabric.agent.attesting import read_event_log
 from fabric.agent.identity import STATE
+from fabric.attest import event_log
 from fabric.attest.members import Members
+from fabric.attest.messages import PCR_MAX
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of
 from fabric.config import AgentConfig
-from fabric.model.errors import PeerError
+from fabric.model.errors import ConfigInvalid, PeerError
 from fabric.model.limits import REQUEST_S_MAX
 from fabric.model.names import MEMBERS, RESULTS
+from fabric.policy.event_types import EVENT_TYPES
 from fabric.ports import Log
 from fabric.store.sealed import read_sealed_key
 
@@ -24,6 +31,54 @@ app = typer.Typer(help="Attestation of this host.", no_args_is_help=True)
 def show(config: Config = None, form: output.Output = output.Form.TABLE) -> None:
     """Show the host's result: level, clearance, keys, until when; exit 12 when it has none."""
     output.record(form, asyncio.run(standing(as_host(config))))
+
+
+@app.command()
+def rules(
+    log: Annotated[Path, typer.Argument(help="firmware's event log of a good boot")],
+    pcrs: Annotated[str, typer.Option(help="PCRs that the rules own")] = "0,1,2,3,4,5,6,7",
+    form: output.Output = output.Form.TABLE,
+) -> None:
+    """Print the part of an approval that accepts exactly this boot, to be widened by hand."""
+    document = approval_part(read_event_log(log), _numbers(pcrs))
+    if form is output.Form.TABLE:
+        typer.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
+    else:
+        output.line(document)
+
+
+def approval_part(log: bytes, pcrs: Sequence[int]) -> dict[str, object]:
+    """`pcrs`, `digests` and `event_log` of an approval for the boot that a log tells of.
+
+    The log is taken at its word: compare the digest with the host's before anyone signs.
+
+    Raises:
+        Malformed: the log does not parse.
+        DeniedError: STATE_REFUSED, the boot has what no rule can allow.
+    """
+    boot = event_log.parse(log)
+    names = {number: name for name, number in EVENT_TYPES.items()}
+    return {
+        "pcrs": list(pcrs),
+        "digests": [event_log.replayed(boot, pcrs).hex()],
+        "event_log": [
+            {
+                "pcr": rule.pcr,
+                "steps": [
+                    {"type": names[step.type], "digests": [step.digests[0].hex()]}
+                    for step in rule.steps
+                ],
+            }
+            for rule in event_log.rules_of(boot, pcrs)
+        ],
+    }
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = text.split(",")
+    if not all(number.isdecimal() and int(number) <= PCR_MAX for number in numbers):
+        raise ConfigInvalid(f"--pcrs: must be numbers from 0 to {PCR_MAX}, joined by commas")
+    return sorted({int(number) for number in numbers})
 
 
 async def standing(config: AgentConfig) -> dict[str, object]:

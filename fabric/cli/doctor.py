@@ -80,8 +80,10 @@ async def _package() -> str:
 
 async def _policy(config: AgentConfig) -> str:
     from fabric.policy.decide import approval_of
+    from fabric.repository.client import fetch_once
 
-    policy, now = policy_of(config), datetime.now(UTC)
+    now = datetime.now(UTC)
+    policy = await asyncio.to_thread(fetch_once, config.policy, config.tls.ca)
     if policy.expires <= now:
         raise DeniedError(Reason.POLICY_EXPIRED, f"version {policy.version} has expired")
     approval = approval_of(policy, config.agent.host, now)
@@ -94,16 +96,19 @@ async def _policy(config: AgentConfig) -> str:
 
 
 async def _tpm(config: AgentConfig) -> str:
+    from fabric.agent.attesting import read_event_log
+    from fabric.attest.appraise import check_state
     from fabric.policy.decide import approval_of
     from fabric.tpm.device import TpmDevice
 
     approval = approval_of(policy_of(config), config.agent.host, datetime.now(UTC))
     device = TpmDevice(config.tpm.tcti)
     digest = await asyncio.to_thread(device.pcr_digest, approval.pcrs)
-    if digest not in approval.digests:
-        raise DeniedError(
-            Reason.STATE_REFUSED, f"PCR digest {digest.hex()[:16]} is not one of the approved"
-        )
+    log = read_event_log(config.tpm.event_log) if config.tpm.event_log else b""
+    try:
+        check_state(digest, approval, log)
+    except DeniedError as exc:
+        raise DeniedError(exc.reason, f"PCR digest {digest.hex()[:16]}: {exc.args[0]}") from exc
     return f"PCR digest {digest.hex()[:16]} is approved"
 
 

@@ -5,7 +5,14 @@ from collections.abc import Mapping
 from fabric.demo.layout import OTHER, PUBLIC, SECRET, SOURCE_NAME, Host, Layout
 
 _AUDIT = "[audit]\nhead_interval_s = 2\n"
-_POLICY = '[policy]\nfolder = "{folder}"\nrefresh_s = 1\n'
+
+
+def _policy(layout: Layout, repository: object, state: str = "state/policy") -> str:
+    return f"""[policy]
+root = "{layout.anchor}"
+repository = "{repository}"
+state = "{state}"
+refresh_s = 1"""
 
 
 def authority_toml(layout: Layout, broker: str) -> str:
@@ -20,6 +27,7 @@ verifier_key = "{layout.pki / "verifier.keys"}"
 issuing_certificate = "{layout.pki / "svid-ca.pem"}"
 issuing_key = "{layout.pki / "svid-ca.key"}"
 replication_factor = 1
+timestamp_key = "{layout.pki / "policy" / "timestamp.pem"}"
 [tls]
 certificate = "{certificate}"
 key = "{key}"
@@ -31,7 +39,8 @@ key = "{admin_key}"
 bootstrap = ["{layout.gateway}"]
 [broker]
 bootstrap = ["{broker}"]
-{_POLICY.format(folder=layout.policy)}{_AUDIT}
+{_policy(layout, layout.repository)}
+{_AUDIT}
 [web]
 listen = "127.0.0.1:{layout.authority_web_port}"
 """
@@ -51,7 +60,8 @@ key = "{key}"
 ca = "{layout.ca}"
 [broker]
 bootstrap = ["{broker}"]
-{_POLICY.format(folder=layout.policy)}{_AUDIT}
+{_policy(layout, f"{layout.authority}/policy", "policy")}
+{_AUDIT}
 [web]
 listen = "127.0.0.1:{layout.gateway_web_port}"
 """
@@ -80,7 +90,8 @@ listen = "127.0.0.1:{host.web_port}"
 changes_max = 1000
 linger_s = 0.0
 silence_s = 10
-{_POLICY.format(folder=layout.policy)}{_AUDIT}
+{_policy(layout, f"{layout.authority}/policy")}
+{_AUDIT}
 {parts}
 """
 

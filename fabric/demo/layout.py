@@ -70,9 +70,24 @@ class Layout:
         return self.pki / "ca.pem"
 
     @property
-    def policy(self) -> Path:
-        """The policy folder that all parts read."""
+    def workspace(self) -> Path:
+        """Where the policy is written, signed and published."""
         return self.folder / "policy"
+
+    @property
+    def policy(self) -> Path:
+        """The policy's documents as people write them; no part reads them."""
+        return self.workspace / "source"
+
+    @property
+    def repository(self) -> Path:
+        """The signed policy repository, which the authority serves."""
+        return self.workspace / "repository"
+
+    @property
+    def anchor(self) -> Path:
+        """The trust anchor that every part starts from."""
+        return self.repository / "metadata" / "1.root.json"
 
     @property
     def authority(self) -> str:

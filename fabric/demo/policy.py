@@ -1,7 +1,9 @@
-"""The demo's policy: levels by the law's defaults, three datasets, approvals per host."""
+"""The demo's policy: levels by the law's defaults, three datasets, approvals per host.
+
+Two persons sign what the authority says, the registry signs its own datasets.
+"""
 
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import yaml
 
 from fabric.demo.layout import OTHER, PCRS, PUBLIC, SECRET, SOURCE_NAME, TRUST_DOMAIN, Host, Layout
+from fabric.repository import keys, roster
+from fabric.repository.publishing import OnlineKeys, publish
+from fabric.repository.staging import Workspace, sign
 
 RESULT_LIFETIME_S = 20
 _LAW = "Decision 1562/QD-TTg of 2025; Law 117/2025/QH15"
@@ -54,20 +59,26 @@ LEVELS = [
 ]
 
 
+_PERSONS = ("an", "binh")
+_SNAPSHOT, _TIMESTAMP = "snapshot", "timestamp"
+_AGENCY = "G01"
+
+
 class PolicyWriter:
-    """Writes the policy folder; each change raises the version last."""
+    """Writes the policy's documents, and has them signed and published."""
 
     def __init__(self, layout: Layout) -> None:
         self._folder = layout.policy
         self._layout = layout
-        self._version = 0
+        self._workspace = Workspace(layout.workspace)
+        self._keys = layout.pki / "policy"
         self._approvals: dict[str, dict[str, Any]] = {}
-        self._trust: dict[str, Any] = {}
 
     def create(self, verifier_keys: list[tuple[int, bytes]], ek_ca: bytes) -> None:
-        """Write everything but the approvals."""
-        for name in ("trust", "agencies", "schemas", "datasets/G01"):
+        """Write everything but the approvals, and publish."""
+        for name in ("trust", "agencies", "schemas/G01", "datasets/G01"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
+        self._make_keys()
         (self._folder / "trust" / "ca.pem").write_bytes(self._layout.ca.read_bytes())
         (self._folder / "trust" / "ek-ca.pem").write_bytes(ek_ca)
         self._write("levels.yaml", LEVELS)
@@ -77,9 +88,9 @@ class PolicyWriter:
             self._write(f"agencies/{code}.yaml", {"name": name})
         for name in ("wards", "residents", "notes"):
             text = (_SCHEMAS / f"{name}.avsc").read_bytes()
-            (self._folder / "schemas" / f"{name}.avsc").write_bytes(text)
+            (self._folder / "schemas" / _AGENCY / f"{name}.avsc").write_bytes(text)
         self._write_datasets()
-        self._trust = {
+        trust = {
             "trust_domain": TRUST_DOMAIN,
             "verifier": {
                 "name": "verifier",
@@ -88,7 +99,24 @@ class PolicyWriter:
             "ca": "trust/ca.pem",
             "ek_ca": "trust/ek-ca.pem",
         }
+        self._write("policy.yaml", {"trust": trust})
         self.publish()
+
+    def _make_keys(self) -> None:
+        """A key for each of the two persons, for the agency, and for the authority's service."""
+        self._keys.mkdir(parents=True, exist_ok=True)
+        made = {
+            name: keys.make_key(self._keys / f"{name}.pem")
+            for name in (*_PERSONS, _AGENCY, _SNAPSHOT, _TIMESTAMP)
+        }
+        persons = {name: made[name] for name in _PERSONS}
+        text = roster.first_roster(
+            persons,
+            {_AGENCY: made[_AGENCY]},
+            snapshot=made[_SNAPSHOT],
+            timestamp=made[_TIMESTAMP],
+        )
+        (self._workspace.folder / roster.FILE).write_bytes(text)
 
     def _write_datasets(self) -> None:
         named = ["G02/health", "G03/statistics"]
@@ -104,7 +132,7 @@ class PolicyWriter:
             **common,
             "level": PUBLIC.level,
             "label": "public",
-            "schema": "schemas/wards.avsc",
+            "schema": "schemas/G01/wards.avsc",
             "key": ["code"],
             "suite": "",
             "producers": [f"G01/registry/{SOURCE_NAME}"],
@@ -115,7 +143,7 @@ class PolicyWriter:
             **common,
             "level": SECRET.level,
             "label": "secret+personal-data",
-            "schema": "schemas/residents.avsc",
+            "schema": "schemas/G01/residents.avsc",
             "key": ["id"],
             "suite": "hybrid",
             "producers": [f"G01/registry/{SOURCE_NAME}"],
@@ -131,7 +159,7 @@ class PolicyWriter:
         notes = {
             **residents,
             "level": OTHER.level,
-            "schema": "schemas/notes.avsc",
+            "schema": "schemas/G01/notes.avsc",
             "producers": ["G01/registry/outbox"],
             "schema_id": 3,
             "tags": {"text": "personal-data:basic"},
@@ -163,16 +191,27 @@ class PolicyWriter:
         return int(self._approvals[str(host.id)]["number"])
 
     def publish(self) -> int:
-        """Raise the version: what was written takes effect at the next refresh."""
-        self._version += 1
-        expires = datetime.now(UTC) + timedelta(days=1)
-        document: Mapping[str, Any] = {
-            "version": self._version,
-            "expires": expires.isoformat(),
-            "trust": self._trust,
+        """Sign and publish: what was written takes effect at the next refresh; its version.
+
+        The authority's persons set the floor of each new dataset where its label is.
+        """
+        self._write("floors.yaml", {"floors": self._labels()})
+        signers = {
+            name: keys.open_signer(str(self._keys / f"{name}.pem"))
+            for name in (*_PERSONS, _AGENCY, _SNAPSHOT, _TIMESTAMP)
         }
-        self._write("policy.yaml", document)
-        return self._version
+        now = datetime.now(UTC)
+        for name in (*_PERSONS, _AGENCY):
+            sign(self._workspace, signers[name], now)
+        online = OnlineKeys(snapshot=signers[_SNAPSHOT], timestamp=signers[_TIMESTAMP])
+        return publish(self._workspace, online, now).version
+
+    def _labels(self) -> dict[str, str]:
+        labels = {}
+        for path in sorted((self._folder / "datasets").glob("*/*.yaml")):
+            name = f"{path.parent.name}/{path.stem}"
+            labels[name] = str(yaml.safe_load(path.read_text())["label"])
+        return labels
 
     def _write(self, name: str, document: Any) -> None:
         path = self._folder / name

@@ -41,7 +41,9 @@ def digests(world: World, letter: str) -> dict[str, tuple[int, str]]:
     kind, url = world.kind(letter), world.urls[letter]
     found = {}
     for topic, table in tables(kind).items():
-        text = (world.layout.policy / "schemas" / f"{topic.rpartition('.')[2]}.avsc").read_bytes()
+        text = (
+            world.layout.policy / "schemas/G01" / f"{topic.rpartition('.')[2]}.avsc"
+        ).read_bytes()
         schema = RowSchema.parse(text, _KEYS[topic])
         found[topic] = asyncio.run(table_digest(kind, url, table, schema))
     return found

@@ -2,9 +2,10 @@
 
 A client can be refused a thousand times a second. The first refusal of a kind is
 written at once, with the record's digest; how many more there were follows in one line
-every ten seconds. Spec: docs/format.md section 12.
+every half minute. Spec: docs/format.md section 12.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,8 +23,10 @@ from fabric.model.limits import AUDIT_REFUSALS_REMEMBERED
 from fabric.model.names import GATEWAY
 from fabric.ports import AuditLog
 
-FLUSH_S = 10.0
+FLUSH_S = 30.0
 _IDLE_ROUNDS = 6
+_KINDS_PER_IDENTITY_MAX = 16
+"""One host must not wash the others' lines out of the log."""
 _TOPIC_CHARS_MAX = 249  # Kafka's own limit; a client may send more
 
 
@@ -39,6 +42,7 @@ class RefusalAudit:
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
         self._kinds: dict[tuple[str, str, Reason], _Kind] = {}
+        self._of: Counter[str] = Counter()
         self._version = 0
 
     def refused(
@@ -49,6 +53,9 @@ class RefusalAudit:
             return
         key = (identity, topic[:_TOPIC_CHARS_MAX], reason)
         kind = self._kinds.get(key)
+        if kind is None and self._has_many(identity):
+            key = (identity, "", reason)
+            kind = self._kinds.get(key)
         if kind is None and len(self._kinds) >= AUDIT_REFUSALS_REMEMBERED:
             key = ("", "", reason)  # who they were is lost, that they came is not
             kind = self._kinds.setdefault(key, _Kind())
@@ -56,6 +63,7 @@ class RefusalAudit:
             kind.more += 1
             return
         self._kinds[key] = _Kind()
+        self._of[identity] += 1
         named = {"digest": digest.hex()} if digest else {}
         self._audit.write(
             "record_refused",
@@ -67,6 +75,9 @@ class RefusalAudit:
                 **named,
             },
         )
+
+    def _has_many(self, identity: str) -> bool:
+        return self._of[identity] >= _KINDS_PER_IDENTITY_MAX
 
     def policy(self, version: int) -> None:
         """This version of the policy is in force."""
@@ -85,6 +96,7 @@ class RefusalAudit:
                 kind.more = 0
             elif kind.idle > _IDLE_ROUNDS:
                 del self._kinds[key]
+                self._of -= Counter({identity: 1})
 
 
 def head_signer(

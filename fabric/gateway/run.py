@@ -18,8 +18,9 @@ from fabric.gateway.view import Keeper
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import GatewayMetrics
 from fabric.model.errors import FabricError, Reason, UsageError
+from fabric.repository.client import open_repository
+from fabric.repository.waiting import first_policy
 from fabric.store.clock import SystemClock
-from fabric.store.policy_folder import PolicyFolder
 from fabric.tls import certificate_end, client_context, server_context
 from fabric.web import server as pages
 
@@ -40,8 +41,8 @@ async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> No
     Raises:
         UsageError: configuration or policy cannot be used; nothing was served.
     """
-    policies = PolicyFolder(config.policy.folder)
-    policy = await asyncio.to_thread(policies.load)
+    policies = open_repository(config.policy, config.tls.ca)
+    policy = await first_policy(policies)
     metrics = GatewayMetrics(tuple(policy.rules.values()))
     metrics.certificate(certificate_end(config.tls.certificate))
     clock = SystemClock()

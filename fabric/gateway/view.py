@@ -1,4 +1,4 @@
-"""What the gateway judges by, kept fresh: the policy folder and the control topics.
+"""What the gateway judges by, kept fresh: the signed policy and the control topics.
 
 Until both control topics were read to their end the judge is not caught up and
 lets nothing pass but the authority's own records. New trust anchors mean a new
@@ -16,10 +16,10 @@ from fabric.attest.members import Members
 from fabric.gateway.judge import Judge
 from fabric.kafka.follow import follow
 from fabric.metrics import GatewayMetrics
-from fabric.model.errors import DeniedError, PeerError, Reason, UsageError
+from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
 from fabric.model.names import MEMBERS, RESULTS
 from fabric.ports import Clock, Log, Record
-from fabric.store.policy_folder import PolicyFolder
+from fabric.repository.client import PolicyRepository
 
 _log = logging.getLogger(__name__)
 _AGAIN_S = 2.0
@@ -38,7 +38,7 @@ class Keeper:
     def __init__(
         self,
         judge: Judge,
-        policies: PolicyFolder,
+        policies: PolicyRepository,
         log: Log,
         *,
         metrics: GatewayMetrics,
@@ -77,7 +77,7 @@ class Keeper:
         return {"policy": expired, "members": members}
 
     async def run(self) -> None:
-        """Follow topics and folder, for ever."""
+        """Follow topics and policy, for ever."""
         while True:
             policy = self._policies.policy
             members = Members(policy.trust)
@@ -125,7 +125,10 @@ class Keeper:
             await self._pause()
             try:
                 policy = await asyncio.to_thread(self._policies.refresh)
-            except UsageError as exc:
+            except UnavailableError as exc:  # the policy in force holds until it ends
+                _log.warning("policy: %s", exc)
+                continue
+            except FabricError as exc:
                 self._metrics.policy_refused()
                 _log.warning("published policy cannot be used: %s", exc)
                 continue
@@ -136,7 +139,7 @@ class Keeper:
             self._use(View(policy, members))
 
     async def _pause(self) -> None:
-        """Until the next look at the folder: not too soon, also when somebody hurries us."""
+        """Until the next look at the repository: not too soon, also when somebody hurries us."""
         await asyncio.sleep(min(_HURRY_S, self._refresh_s))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._refresh_s - _HURRY_S)):

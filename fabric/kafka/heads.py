@@ -28,7 +28,7 @@ async def publish_heads(
     """Sign and append the log's head every `interval_s` seconds when it has moved.
 
     Args:
-        sign: key and value of a signed head, made now; raises the error families.
+        sign: key and value of a signed head, made now, in a thread; raises the error families.
         unsigned: told how many lines the last published head does not cover.
 
     A head that could not be sent is not kept: the next one covers more.
@@ -44,7 +44,8 @@ async def publish_heads(
             continue
         if head.number != published:
             try:
-                await log.append(AUDIT, 0, [sign(head)])
+                record = await asyncio.to_thread(sign, head)  # a token or TPM takes its time
+                await log.append(AUDIT, 0, [record])
                 published = head.number
             except FabricError:
                 pass

@@ -37,12 +37,32 @@ DELIVERY_S_DEFAULT = 300
 RESULT_LIFETIME_S_DEFAULT = 600
 HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEATS_MISSED_MAX = 2
+TICK_ASK_S = 3.0
+"""An agent without a whole view for so long asks the authority over HTTPS, seconds."""
+RESULT_WAIT_S = 10.0
+"""How long a reader waits for a result that nobody has heard of, seconds."""
+TICK_GRANTS_S_MAX = 30.0
+"""After so long without one it gives no new grants and opens no new epochs, seconds."""
 POLICY_REFRESH_S = 30
 
 # Policy
 POLICY_FILES_MAX = 20_000
 POLICY_FILE_BYTES_MAX = 1024 * 1024
 POLICY_BYTES_MAX = 64 * 1024 * 1024
+POLICY_ROLES_MAX = 2_000
+"""Roles that the policy's signed repository delegates to: one for each agency, and two."""
+POLICY_METADATA_BYTES_MAX = 4 * 1024 * 1024
+"""One role's metadata: paths and hashes of POLICY_FILES_MAX files."""
+POLICY_TIMESTAMP_BYTES_MAX = 16 * 1024
+POLICY_ROOTS_MAX = 64
+"""Root rotations that one refresh follows; the next refresh goes on."""
+POLICY_REFRESH_S_MAX = 300.0
+"""How long one look at the policy repository may take in all, seconds."""
+POLICY_FIRST_S_MAX = 30.0
+"""How long a process waits at its start for a policy that nobody serves yet, seconds."""
+POLICY_REQUESTS_PER_S_MAX = 200
+POLICY_REQUESTS_BURST_MAX = 4_000
+"""Requests of one address to the policy repository: a first load asks for every file."""
 
 # Names
 AGENCY_CHARS_MAX = 35
@@ -81,9 +101,18 @@ BOUND_KEYS_MAX = 12
 RESULT_HEADS_MAX = 1_000
 """Heads that a result carries: one per stream its host fills."""
 RESULT_BYTES_MAX = 64 * 1024
+MEMBER_BYTES_MAX = 64 * 1024
+"""One record of the members topic; a notice carries as many heads as a result."""
 HOSTS_MAX = 10_000
 NOTICES_MAX = 100_000
 """Notices kept in a view of the members; they are needed as long as the data."""
+NOTICES_PER_ANSWER_MAX = 64
+NOTICES_ANSWER_BYTES_MAX = 128 * 1024
+"""Notices in one answer of the authority over HTTPS; below REQUEST_BYTES_MAX with its tick."""
+ANCHORS_MAX = 500_000
+"""Carried heads that a view of the members keeps, the newest."""
+ANCHOR_WINDOW = 100_000
+"""Envelopes of one partition that a reader looks ahead for an anchor: 64 bytes each."""
 RESULTS_KEPT_MAX = 100_000
 """Results kept in a view of the members, the newest; a missing one is `wait`, never trust."""
 

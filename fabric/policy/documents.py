@@ -1,4 +1,4 @@
-"""The documents of a policy folder as they are written: shapes, types and bounds.
+"""The documents of a policy as they are written: shapes, types and bounds.
 
 One document is one YAML file. What a document says of itself is checked here;
 what documents say of each other is checked in `check`.
@@ -6,7 +6,7 @@ what documents say of each other is checked in `check`.
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -111,7 +111,7 @@ def _domain(text: str) -> str:
 def _path(text: str) -> str:
     """A path inside the folder, read as a key of the files and never opened."""
     if text.startswith("/") or ".." in text.split("/") or not text.isprintable():
-        raise Malformed("must be a path inside the policy folder")
+        raise Malformed("must be a path inside the policy")
     return text
 
 
@@ -180,9 +180,18 @@ class TrustDocument(Document):
 class PolicyDocument(Document):
     """policy.yaml"""
 
-    version: Version
-    expires: Instant
     trust: TrustDocument
+
+
+class BasisDocument(Document):
+    """A place in the law behind a rule."""
+
+    act: Text
+    place: Text
+    says: Text
+    since: date | None
+    until: date | None
+    inference: bool
 
 
 class LevelDocument(Document):
@@ -198,6 +207,7 @@ class LevelDocument(Document):
     coding: Literal["zstd", "none"]
     padding: bool
     citation: Text
+    basis: Annotated[tuple[BasisDocument, ...], _AsTuple, Field(max_length=64)] = ()
 
 
 class SuiteDocument(Document):

@@ -1,4 +1,4 @@
-"""From the files of a policy folder to a Policy, or to one clear refusal.
+"""From the files of a policy to a Policy, or to one clear refusal.
 
 Holding a Policy proves that its documents parsed and fit each other. Expired
 approvals and an expired policy still load, because old records are verified
@@ -7,6 +7,7 @@ against them; decisions refuse them.
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
 from cryptography import x509
 
@@ -30,8 +31,11 @@ from fabric.policy.documents import (
     read_documents,
 )
 from fabric.policy.event_types import EVENT_TYPES
+from fabric.policy.floors import FILE as FLOORS
+from fabric.policy.floors import RELEASE, check_floor, read_floors, read_releases
 from fabric.policy.types import (
     Approval,
+    Basis,
     Dataset,
     EventStep,
     LevelRule,
@@ -48,12 +52,14 @@ _DATASET = re.compile(r"datasets/([^/]+)/([^/]+)\.yaml")
 _CERTIFICATES_MAX = 1_000
 
 
-def load(files: Mapping[str, bytes]) -> Policy:
+def load(files: Mapping[str, bytes], *, version: int, expires: datetime) -> Policy:
     """Read and check a policy.
 
     Args:
-        files: content by POSIX path relative to the policy folder; every YAML file must
+        files: content by POSIX path relative to its root; every YAML file must
             be one that the folder's format knows, others are read when named.
+        version: of the signed repository that the files come from.
+        expires: when the first of its signatures ends, aware UTC.
 
     Raises:
         UsageError: POLICY_INVALID, `<file>: <key>: cause and remedy`.
@@ -66,6 +72,8 @@ def load(files: Mapping[str, bytes]) -> Policy:
     agencies = _agencies(files)
     approvals = _approvals(files)
     check.check_approvals(approvals, levels, agencies)
+    floors = read_floors(_file(files, FLOORS), levels)
+    releases = read_releases(files, levels)
     datasets = _datasets(files)
     for file, dataset in datasets.items():
         check.check_dataset(
@@ -76,10 +84,11 @@ def load(files: Mapping[str, bytes]) -> Policy:
             suites=suites,
             agencies=agencies,
         )
+        check_floor(file, dataset, levels=levels, floors=floors, releases=releases)
     check.check_datasets(datasets)
     return Policy(
-        version=head.version,
-        expires=head.expires,
+        version=version,
+        expires=expires,
         levels=levels,
         rules=rules,
         suites=suites,
@@ -87,6 +96,8 @@ def load(files: Mapping[str, bytes]) -> Policy:
         approvals={approval.host: approval for approval in approvals.values()},
         datasets={str(dataset.topic): dataset for dataset in datasets.values()},
         trust=_trust(files, head.trust),
+        floors=floors,
+        releases=releases,
     )
 
 
@@ -95,11 +106,11 @@ def _check_bounds(files: Mapping[str, bytes]) -> None:
         raise invalid("policy", "files", f"are more than {POLICY_FILES_MAX}; remove old ones")
     if sum(len(data) for data in files.values()) > POLICY_BYTES_MAX:
         raise invalid("policy", "files", f"are more than {POLICY_BYTES_MAX} bytes together")
-    known = {_POLICY, _LEVELS, _SUITES}
+    known = {_POLICY, _LEVELS, _SUITES, FLOORS}
     for file, data in sorted(files.items()):
         if len(data) > POLICY_FILE_BYTES_MAX:
             raise invalid(file, "size", f"is more than {POLICY_FILE_BYTES_MAX} bytes")
-        is_ours = any(shape.fullmatch(file) for shape in (_AGENCY, _APPROVAL, _DATASET))
+        is_ours = any(shape.fullmatch(file) for shape in (_AGENCY, _APPROVAL, _DATASET, RELEASE))
         if file.endswith((".yaml", ".yml")) and file not in known and not is_ours:
             raise invalid(file, "path", "is no document of a policy; move or remove it")
 
@@ -134,6 +145,17 @@ def _rules(files: Mapping[str, bytes], suites: Mapping[str, SuiteRule]) -> dict[
             coding=item.coding,
             padding=item.padding,
             citation=item.citation,
+            basis=tuple(
+                Basis(
+                    act=place.act,
+                    place=place.place,
+                    says=place.says,
+                    since=place.since,
+                    until=place.until,
+                    is_inference=place.inference,
+                )
+                for place in item.basis
+            ),
         )
         for item in documents
     ]
@@ -195,7 +217,7 @@ def _datasets(files: Mapping[str, bytes]) -> dict[str, Dataset]:
         datasets[file] = Dataset(
             topic=topic,
             label=item.label,
-            schema=_schema(files, file, item),
+            schema=_schema(files, file, item, match[1]),
             suite=item.suite,
             partitions=item.partitions,
             salt=item.salt,
@@ -211,7 +233,10 @@ def _datasets(files: Mapping[str, bytes]) -> dict[str, Dataset]:
     return datasets
 
 
-def _schema(files: Mapping[str, bytes], file: str, item: DatasetDocument) -> RowSchema:
+def _schema(files: Mapping[str, bytes], file: str, item: DatasetDocument, agency: str) -> RowSchema:
+    if not item.schema_.startswith(f"schemas/{agency}/"):
+        # Whoever signs a schema shapes the dataset: it must be the same agency.
+        raise invalid(file, "schema", f"must lie below schemas/{agency}/, which its agency signs")
     text = _file(files, item.schema_, asked_by=f"{file}: schema")
     try:
         return RowSchema.parse(text, item.key)

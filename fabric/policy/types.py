@@ -5,12 +5,31 @@ were parsed and checked against each other. Nothing here decides anything.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 
 from fabric.model.label import Label, Levels
 from fabric.model.names import HostId, Origin, Topic
 from fabric.model.schema import RowSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """A place in the law behind a rule, as data.
+
+    Attributes:
+        act, place: for example `Circular 06/2026/TT-BKHCN` and `article 8(2)`.
+        says: what it says of the rule, in a sentence.
+        since, until: first day in force, and the first day no longer; None when not known.
+        is_inference: the rule follows by our reading, the place does not say it.
+    """
+
+    act: str
+    place: str
+    says: str
+    since: date | None
+    until: date | None
+    is_inference: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +46,7 @@ class LevelRule:
         coding: content coding of plaintext, `zstd` or `none`.
         padding: pad plaintext (Padme, at least 4 KiB) before encryption.
         citation: the law behind the rule, for people.
+        basis: the same place by place, with dates.
     """
 
     name: str
@@ -39,6 +59,7 @@ class LevelRule:
     coding: str
     padding: bool
     citation: str
+    basis: tuple[Basis, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +185,9 @@ class Policy:
         version: rises with every change.
         expires: after it protected work stops.
         datasets: by topic name.
+        floors: the lowest label of each dataset, by `agency/dataset`.
+        renew_by: end of the first signature that a person must renew; None when not known.
+        releases: the label to which a dataset may sink below its floor, by the same name.
     """
 
     version: int
@@ -175,6 +199,9 @@ class Policy:
     approvals: Mapping[HostId, Approval]
     datasets: Mapping[str, Dataset]
     trust: Trust
+    floors: Mapping[str, Label] = field(default_factory=dict)
+    releases: Mapping[str, Label] = field(default_factory=dict)
+    renew_by: datetime | None = None
 
     def __repr__(self) -> str:
         return f"Policy(version={self.version}, datasets={len(self.datasets)})"

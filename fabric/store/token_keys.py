@@ -29,6 +29,7 @@ _LABEL = "agency-fabric"
 _ID_BYTES = 16
 _PIN_BYTES_MAX = 255
 _OCTET_STRING = 0x04
+_OTHERS = 0o077
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,10 +259,13 @@ class TokenKeys:
 
     def _pin(self) -> str:
         try:
+            is_open = bool(self._pin_file.stat().st_mode & _OTHERS)
             data = self._pin_file.read_bytes()
             pin = data.decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigInvalid("keys.pin_file: cannot be read; check path and mode") from exc
+        if is_open:
+            raise ConfigInvalid("keys.pin_file: others may read it; chmod 600 it")
         if not 1 <= len(pin.encode()) <= _PIN_BYTES_MAX or not pin.isprintable():
             raise ConfigInvalid("keys.pin_file: must hold one line, the PIN")
         return pin

@@ -13,6 +13,7 @@ from fabric.tpm import keys
 from fabric.tpm.connection import Call
 
 _RC_HANDLE_1 = 0x18B  # TPM_RC_HANDLE, first handle: nothing is there
+_RC_NV_SPACE = 0x14B  # TPM_RC_NV_SPACE
 _RC_UNINITIALIZED = 0x14A  # TPM_RC_NV_UNINITIALIZED: defined and never extended
 
 
@@ -75,4 +76,12 @@ def _define(call: Call) -> Any:
             dataSize=tally.VALUE_BYTES,
         )
     )
-    return call.esapi.nv_define_space(b"", public)
+    try:
+        return call.esapi.nv_define_space(b"", public)
+    except tss.TSS2_Exception as exc:
+        if exc.rc != _RC_NV_SPACE:
+            raise
+        raise ConfigInvalid(
+            "TPM has no room for one NV index of 32 bytes: remove indexes that nobody needs"
+            " (tpm2_getcap handles-nv-index, tpm2_nvundefine) and start again"
+        ) from exc

@@ -1,18 +1,15 @@
-"""An agent.toml with its policy folder, for agents whose peers are all away."""
+"""An agent.toml with its policy repository, for agents whose peers are all away."""
 
 from pathlib import Path
 
 from fabric.authority.pki import make_ca
 from fabric.demo.process import free_port
-from tests.fakes.policy_files import files
+from tests.fakes.policy_repository import Repository
 
 
 def write_agent(folder: Path, *, more: str = "", web_port: int = 0) -> Path:
     """Write everything an agent reads; the path of agent.toml."""
-    for name, data in files().items():
-        path = folder / "policy" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    Repository(folder / "policy").publish()
     (folder / "ca.pem").write_bytes(make_ca("a test").cert_pem)
     config = folder / "agent.toml"
     config.write_text(
@@ -21,7 +18,9 @@ def write_agent(folder: Path, *, more: str = "", web_port: int = 0) -> Path:
 host = "G01/registry/host-a"
 folder = "state"
 [policy]
-folder = "policy"
+root = "policy/metadata/1.root.json"
+repository = "policy"
+state = "state/policy"
 refresh_s = 0.2
 [authority]
 url = "https://localhost:{free_port()}"

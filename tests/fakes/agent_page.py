@@ -17,7 +17,8 @@ from fabric.config import Address
 from fabric.metrics import AgentMetrics
 from fabric.model.names import Topic
 from fabric.web.server import serving
-from tests.fakes.policy_files import OPEN_TOPIC, TOPIC, documents, files, policy
+from tests.fakes.policy_files import OPEN_TOPIC, TOPIC, certificate, documents, files, policy
+from tests.fakes.policy_repository import Repository
 
 SECRET, OPEN = Topic.parse(TOPIC), Topic.parse(OPEN_TOPIC)
 SENDING = """
@@ -94,14 +95,11 @@ def write_config(
 ) -> Path:
     """An agent.toml with a policy that lives long; nothing listens where it points."""
     changed = documents()
-    changed["policy.yaml"]["expires"] = "2099-01-01T00:00:00Z"
     for name, document in changed.items():
         if name.startswith("approvals/"):
             document["not_after"] = "2099-01-01T00:00:00Z"
-    for name, data in files(changed).items():
-        path = folder / "policy" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    Repository(folder / "policy", files(changed)).publish()
+    (folder / "ca.pem").write_bytes(certificate())
     config = folder / "agent.toml"
     config.write_text(
         f"""
@@ -109,11 +107,13 @@ def write_config(
 host = "{host}"
 folder = "state"
 [policy]
-folder = "policy"
+root = "policy/metadata/1.root.json"
+repository = "policy"
+state = "state/policy"
 [authority]
 url = "https://127.0.0.1:9"
 [tls]
-ca = "policy/trust/ca.pem"
+ca = "ca.pem"
 [gateway]
 bootstrap = ["127.0.0.1:9"]
 [broker]

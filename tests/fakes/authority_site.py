@@ -25,12 +25,13 @@ from fabric.attest.messages import (
     EnrolRequest,
 )
 from fabric.attest.resident import ResidentReport
-from fabric.attest.tally import TallyReport, is_outstanding
+from fabric.attest.tally import TallyReport, is_heard
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.pki import make_ca
 from fabric.authority.publisher import Publisher
 from fabric.authority.service import Authority, Caller, Parts
+from fabric.authority.ticks import Ticks
 from fabric.demo.swtpm import TpmCa
 from fabric.model.errors import PeerError
 from fabric.model.names import MEMBERS, RESULTS, HostId
@@ -125,11 +126,12 @@ class Machine:
 
     def tally_report(self, challenge: Challenge) -> TallyReport:
         """The tally, extended by the challenge's step if need be, and certified."""
-        if not is_outstanding(challenge.tally, self.tpm.tally(), self._step):
+        if is_heard(challenge.tally, self.tpm.tally()):
             self._step = challenge.step
             self.tpm.extend_tally(self._step)
         quote = self.tpm.certify_tally(self.extra(challenge))
-        return TallyReport(attest=quote.attest, signature=quote.signature, step=self._step)
+        step = self._step or challenge.step
+        return TallyReport(attest=quote.attest, signature=quote.signature, step=step)
 
     def attest_request(
         self, answer: bytes, quote: Quote | None = None, tally: TallyReport | None = None
@@ -173,6 +175,7 @@ class AuthoritySite:
             host: Machine(host, FakeTpm(self.maker, elliptic=True)) for host in (SENDER, READER)
         }
         self.documents = policy_files.documents()
+        self.version = policy_files.VERSION
         self.documents["policy.yaml"]["trust"]["verifier"]["keys"] = [
             {"alg": int(alg), "public": public.hex()}
             for alg, public in self.verifier.trust.verifier_keys
@@ -195,6 +198,7 @@ class AuthoritySite:
                 clock=self.clock,
                 ledger=self.ledger,
                 publisher=self.publisher,
+                ticks=self.ticks,
                 keeper=self.keeper,
                 ca=self.ca,
                 audit=self.audit,
@@ -204,9 +208,9 @@ class AuthoritySite:
         )
 
     def _publisher(self) -> Publisher:
-        return Publisher(
-            self.log, self.ledger, self.verifier.signers, now=self.clock.now, interval_s=0.05
-        )
+        signers = self.verifier.signers
+        self.ticks = Ticks(self.ledger, signers, now=self.clock.now, interval_s=0.05)
+        return Publisher(self.log, self.ledger, signers, ticks=self.ticks, interval_s=0.05)
 
     def adopt(self, machine: Machine, maker: FakeTpmCa | TpmCa) -> None:
         """Take a machine with a TPM of another manufacturer, and trust that one alone."""
@@ -221,9 +225,10 @@ class AuthoritySite:
 
     def publish(self) -> Policy:
         """Put the documents in force under the next version."""
-        self.documents["policy.yaml"]["version"] += 1
+        self.version += 1
         files = policy_files.files(self.documents)
-        self.policy = load({**files, "trust/ek-ca.pem": self.maker.pem})
+        files["trust/ek-ca.pem"] = self.maker.pem
+        self.policy = load(files, version=self.version, expires=policy_files.EXPIRES)
         return self.policy
 
     @contextlib.asynccontextmanager

@@ -1,7 +1,7 @@
 """Real gateways in front of the real test broker, with an authority that is only a pen.
 
-The policy is a folder, the members are published through the gateway under the
-verifier's certificate, and hosts hold SVIDs of the test CA: everything a producer
+The policy is a signed repository in a folder, the members are published through the
+gateway under the verifier's certificate, and hosts hold SVIDs of the test CA: everything a producer
 meets is real but the TPMs.
 """
 
@@ -32,6 +32,7 @@ from fabric.model.errors import UnavailableError
 from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.tls import client_context
 from tests.fakes.gateway import GRANTS, OPEN, SCHEMA_ID, SEALED, World
+from tests.fakes.policy_repository import Repository
 from tests.fakes.sealing import NOTES
 
 _SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -121,7 +122,7 @@ class Site:
     def _write_policy(self) -> None:
         ca = self.broker.ca.read_bytes()
         dataset = {
-            "schema": "schemas/notes.avsc",
+            "schema": "schemas/G01/notes.avsc",
             "key": list(NOTES.key),
             "partitions": 2,
             "retention_s": 86_400,
@@ -140,8 +141,6 @@ class Site:
         }
         documents: dict[str, Any] = {
             "policy.yaml": {
-                "version": 7,
-                "expires": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
                 "trust": {
                     "trust_domain": self.world.verifier.trust.trust_domain,
                     "verifier": {
@@ -176,6 +175,7 @@ class Site:
                 },
             ],
             "suites.yaml": [{"id": n, "status": "approved"} for n in ("classic", "hybrid")],
+            "floors.yaml": {"floors": {"G01/notes": "secret+personal-data", "G01/wards": "public"}},
             "agencies/G01.yaml": {"name": "Registry"},
             "agencies/G02.yaml": {"name": "Health"},
             "datasets/G01/notes.yaml": {
@@ -196,12 +196,9 @@ class Site:
             },
         }
         texts = {name: json.dumps(content).encode() for name, content in documents.items()}
-        texts["schemas/notes.avsc"] = (_SCHEMAS / "notes.avsc").read_bytes()
+        texts["schemas/G01/notes.avsc"] = (_SCHEMAS / "notes.avsc").read_bytes()
         texts["trust/ca.pem"] = texts["trust/ek-ca.pem"] = ca
-        for name, data in texts.items():
-            path = self.folder / "policy" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        Repository(self.folder / "policy", texts).publish()
 
     async def _make_topics(self) -> None:
         papers = self.platform("admin")
@@ -255,7 +252,9 @@ ca = "{self.broker.ca}"
 [broker]
 bootstrap = ["{self.broker.address}"]
 [policy]
-folder = "policy"
+root = "policy/metadata/1.root.json"
+repository = "policy"
+state = "{name}-policy"
 refresh_s = 1
 [web]
 listen = "127.0.0.1:{web_port}"

@@ -1,7 +1,7 @@
-"""A policy folder in memory that loads, for tests to change one thing in."""
+"""The files of a policy in memory that load, for tests to change one thing in."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -12,10 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from fabric.policy.load import load
+from fabric.policy import load as loading
 from fabric.policy.types import Policy
 from tests.fakes.clock import START
 
+VERSION = 7
+EXPIRES = datetime(2027, 1, 1, tzinfo=UTC)
 TOPIC = "secret.G01.residents"
 OPEN_TOPIC = "public.G01.wards"
 SENDER = "G01/registry/host-a"
@@ -64,7 +66,7 @@ def documents() -> dict[str, Any]:
     dataset = {
         "level": "secret",
         "label": "secret+personal-data",
-        "schema": "schemas/residents.avsc",
+        "schema": "schemas/G01/residents.avsc",
         "key": ["id"],
         "suite": "hybrid",
         "partitions": 1,
@@ -92,8 +94,6 @@ def documents() -> dict[str, Any]:
     }
     return {
         "policy.yaml": {
-            "version": 7,
-            "expires": "2027-01-01T00:00:00Z",
             "trust": {
                 "trust_domain": "fabric.example",
                 "verifier": {
@@ -118,6 +118,7 @@ def documents() -> dict[str, Any]:
             {"id": "classic", "status": "approved"},
             {"id": "hybrid", "status": "approved"},
         ],
+        "floors.yaml": {"floors": {"G01/residents": "secret+personal-data", "G01/wards": "public"}},
         "agencies/G01.yaml": {"name": "Registry"},
         "agencies/G02.yaml": {"name": "Health"},
         "agencies/G03.yaml": {"name": "Statistics"},
@@ -128,12 +129,17 @@ def documents() -> dict[str, Any]:
     }
 
 
-def files(changed: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+def files(changed: Mapping[str, Any] | None = None, agency: str = "G01") -> dict[str, bytes]:
     """The folder's files; `changed` are documents, `documents()` when None."""
     source = documents() if changed is None else changed
     text = {name: yaml.safe_dump(value).encode() for name, value in source.items()}
     pem = {"trust/ca.pem": certificate(), "trust/ek-ca.pem": certificate()}
-    return {**text, **pem, "schemas/residents.avsc": SCHEMA}
+    return {**text, **pem, f"schemas/{agency}/residents.avsc": SCHEMA}
+
+
+def load(content: Mapping[str, bytes]) -> Policy:
+    """Load files as if they came from a signed repository."""
+    return loading.load(content, version=VERSION, expires=EXPIRES)
 
 
 def policy(changed: Mapping[str, Any] | None = None) -> Policy:

@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from fabric.attest.audit_chain import Link
-from fabric.attest.audit_head import HOST_ALGS, Head
-from fabric.attest.keys import SigningKey
+from fabric.attest.audit_head import Head
+from fabric.attest.keys import Alg, SigningKey
 from fabric.attest.result import Result
 from fabric.model.change import ZERO, Sequence
 from fabric.model.names import HostId, Origin, Stream, Topic
@@ -39,9 +39,13 @@ def record_of(party: Party, receipt: Receipt, key: bytes | None = None) -> tuple
     return key or receipt_key(party.host, receipt.stream), write_receipt(receipt, party.signers)
 
 
-def attest_hybrid(world: World, host: str = "G02/health/b1") -> tuple[Result, list[SigningKey]]:
+def attest_hybrid(
+    world: World,
+    host: str = "G02/health/b1",
+    algs: Sequence[Alg] = (Alg.ED25519, Alg.ML_DSA_65),
+) -> tuple[Result, list[SigningKey]]:
     """Give a host of the world a result whose keys may sign heads."""
-    signers = [SigningKey.generate(alg) for alg in HOST_ALGS]
+    signers = [SigningKey.generate(alg) for alg in algs]
     result = replace(
         world.b.result,
         id=fixed(f"{host} hybrid", 16),

@@ -29,6 +29,7 @@ from fabric.attest.members import Members
 from fabric.attest.messages import EnrolRequest, Refusal
 from fabric.attest.result import decode
 from fabric.authority import admin
+from fabric.authority.admin_messages import Scope
 from fabric.authority.pki import Ca, encode_verifier_keys, issue_svid
 from fabric.authority.run import run
 from fabric.config import AuthorityConfig
@@ -45,6 +46,7 @@ from fabric.web.request import request
 from tests.conftest import TestBroker
 from tests.fakes import policy_files
 from tests.fakes.authority_site import PCRS, READER, SENDER, Machine, until
+from tests.fakes.policy_repository import Repository
 from tests.fakes.verifier import TRUST_DOMAIN, HostKeys, Verifier
 
 pytestmark = pytest.mark.integration
@@ -66,18 +68,13 @@ class Site:
     documents: dict[str, object]
     agency: str
     ek_ca: bytes
+    version: int = policy_files.VERSION
 
     def publish(self) -> None:
-        """Write the policy folder."""
-        head = self.documents["policy.yaml"]
-        head["version"] += 1
-        files = {**policy_files.files(self.documents), "trust/ek-ca.pem": self.ek_ca}
-        for name, data in sorted(files.items(), key=lambda item: item[0] == "policy.yaml"):
-            path = self.folder / "policy" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            part.write_bytes(data)
-            part.replace(path)
+        """Publish the policy."""
+        self.version += 1
+        files = {**policy_files.files(self.documents, self.agency), "trust/ek-ca.pem": self.ek_ca}
+        Repository(self.folder / "policy", files, version=self.version).publish()
 
     def client(self, context: ssl.SSLContext | None = None) -> AuthorityClient:
         """A client without a certificate."""
@@ -138,7 +135,9 @@ bootstrap = ["{broker.address}"]
 [broker]
 bootstrap = ["{broker.address}"]
 [policy]
-folder = "policy"
+root = "policy/metadata/1.root.json"
+repository = "policy"
+state = "state/policy"
 refresh_s = 0.2
 [web]
 listen = "127.0.0.1:{web}"
@@ -151,8 +150,12 @@ listen = "127.0.0.1:{web}"
     # Every test has its own topics: the broker is shared and keeps what others left.
     agency = f"T{os.urandom(4).hex().upper()}"
     documents[f"agencies/{agency}.yaml"] = {"name": "Test"}
+    schema = f"schemas/{agency}/residents.avsc"
+    floors = documents["floors.yaml"]["floors"]
     for name in ("residents", "wards"):
-        documents[f"datasets/{agency}/{name}.yaml"] = documents.pop(f"datasets/G01/{name}.yaml")
+        floors[f"{agency}/{name}"] = floors.pop(f"G01/{name}")
+        moved = documents.pop(f"datasets/G01/{name}.yaml")
+        documents[f"datasets/{agency}/{name}.yaml"] = moved | {"schema": schema}
     return Site(
         folder=tmp_path,
         broker=broker,
@@ -254,7 +257,8 @@ async def test_a_host_enrols_attests_reads_changes_and_is_suspended(
         assert error.value.reason is Reason.HOST_SUSPENDED
     # A second life knows the notice and goes on counting.
     async with running(site):
-        entry = await admin.revoke(AuthorityConfig.load(site.config), SENDER, "stolen")
+        who = Scope.parse(str(SENDER))
+        (entry,) = await admin.revoke(AuthorityConfig.load(site.config), who, "stolen")
         assert entry["number"] == 2
         assert (await _members_seen_by_admin(site)).revocation_number == 2
 

@@ -52,11 +52,14 @@ def taken() -> Iterator[int]:
 def texts(layout: Layout) -> dict[str, str]:
     host = layout.hosts["A"]
     part = configs.capture("sqlite", str(layout.folder / "a.db"))
-    return {
+    made = {
         "agent": configs.agent_toml(layout, host, _BROKER, "swtpm:path=none", part),
         "gateway": configs.gateway_toml(layout, _BROKER),
         "authority": configs.authority_toml(layout, _BROKER),
     }
+    # No authority serves here: each process reads the published files themselves.
+    served, mirror = f"{layout.authority}/policy", str(layout.repository)
+    return {kind: text.replace(served, mirror) for kind, text in made.items()}
 
 
 def cases(layout: Layout, taken: int) -> dict[str, Case]:
@@ -68,7 +71,7 @@ def cases(layout: Layout, taken: int) -> dict[str, Case]:
             kind=kind, old="[policy]", new="[policy]\ncolour = 1", named="policy.colour"
         )
         found[f"{kind} no policy"] = Case(
-            kind=kind, old=str(layout.policy), new="nowhere", named="policy"
+            kind=kind, old=str(layout.anchor), new="nowhere", named="policy.root"
         )
         found[f"{kind} no CA"] = Case(kind=kind, old=ca, new=no_ca, named="tls.ca")
     listen = f'[web]\nlisten = "127.0.0.1:{taken}" #'

@@ -368,19 +368,19 @@ def test_state_opens_after_an_approved_change_and_not_after_another(
     a = device.pcr_digest((4, 7))
     value = hashlib.sha256(bytes(32) + loader).digest()
     b = hashlib.sha256(value + bytes(32)).digest()
-    identity = Identity(tmp_path, device, ca=tmp_path / "ca.pem")
+    identity = Identity(tmp_path, device, ca=tmp_path / "ca.pem", stores=())
     identity.create((4, 7))
     identity.state.put("kept", b"what was here")
     identity.keep_sealed((4, 7), (a, b))
     identity.close()
     device.unsafe_extend(4, loader)
-    later = Identity(tmp_path, device, ca=tmp_path / "ca.pem")
+    later = Identity(tmp_path, device, ca=tmp_path / "ca.pem", stores=())
     assert later.open_existing()
     assert later.state.get("kept") == b"what was here"
     later.close()
     device.unsafe_extend(4, hashlib.sha256(b"loader C").digest())
     with pytest.raises(DeniedError) as lost:
-        Identity(tmp_path, device, ca=tmp_path / "ca.pem").open_existing()
+        Identity(tmp_path, device, ca=tmp_path / "ca.pem", stores=()).open_existing()
     assert lost.value.reason is Reason.SEALED_STATE_LOST
 
 
@@ -421,7 +421,6 @@ def judged_refused(
     opened = OpenChallenge(
         session=challenge.session,
         nonce=challenge.nonce,
-        step=challenge.step,
         host=host.host,
         expires=site.clock.now(),
     )

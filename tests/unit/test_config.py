@@ -13,7 +13,9 @@ AGENT = """
 host = "G01/registry/host-a"
 folder = "state"
 [policy]
-folder = "policy"
+root = "root.json"
+repository = "https://localhost:7443/policy"
+state = "state/policy"
 refresh_s = 1
 [authority]
 url = "https://localhost:7443/"
@@ -56,7 +58,9 @@ ca = "ca.pem"
 [broker]
 bootstrap = ["localhost:9192"]
 [policy]
-folder = "policy"
+root = "root.json"
+repository = "mirror"
+state = "policy"
 """
 AUTHORITY = """
 [authority]
@@ -78,7 +82,9 @@ bootstrap = ["localhost:9392"]
 [broker]
 bootstrap = ["localhost:9192"]
 [policy]
-folder = "/etc/fabric/policy"
+root = "root.json"
+repository = "/etc/fabric/policy"
+state = "state"
 """
 
 
@@ -99,7 +105,8 @@ def test_agent_config_loads_with_paths_below_its_folder(tmp_path: Path) -> None:
     config = AgentConfig.load(written(tmp_path, AGENT))
     assert config.agent.host == HostId.parse("G01/registry/host-a")
     assert config.agent.folder == tmp_path / "state"
-    assert config.policy.folder == tmp_path / "policy"
+    assert config.policy.root == tmp_path / "root.json"
+    assert config.policy.repository == "https://localhost:7443/policy"
     assert config.tls.ca == tmp_path / "ca.pem"
     assert config.authority.url == "https://localhost:7443"
     assert config.gateway.bootstrap == ("localhost:9392", "[::1]:9392")
@@ -115,7 +122,8 @@ def test_gateway_and_authority_configs_load(tmp_path: Path) -> None:
     assert gateway.gateway.advertised == (Address("localhost", 9392),)
     assert gateway.tls.key == tmp_path / "gateway.key"
     authority = AuthorityConfig.load(written(tmp_path, AUTHORITY))
-    assert authority.policy.folder == Path("/etc/fabric/policy")
+    assert authority.policy.repository == Path("/etc/fabric/policy")
+    assert gateway.policy.repository == tmp_path / "mirror"
     assert authority.authority.replication_factor == 1
     assert authority.authority.result_lifetime_s is None
     assert authority.admin.certificate == tmp_path / "admin.pem"
@@ -151,6 +159,7 @@ def test_wrong_value_of_the_environment_is_named(
         ('host = "G01/registry/host-a"', "host = 5", "agent.host: must be text"),
         ("refresh_s = 1", "refresh = 1", "policy.refresh: is not a known key"),
         ("refresh_s = 1", "refresh_s = 0", "policy.refresh_s: "),
+        ("https://localhost:7443/policy", "http://localhost", "policy.repository: must be a URL"),
         ("https://localhost:7443/", "http://localhost:7443", "authority.url: must be a URL"),
         ("https://localhost:7443/", "https://me:pw@localhost", "authority.url: must be a URL"),
         ("https://localhost:7443/", "https://localhost:99999", "authority.url: is not a URL"),

@@ -56,7 +56,7 @@ async def test_what_the_body_raises_comes_out_as_it_is(tmp_path: Path) -> None:
 
 async def test_a_start_that_fails_gives_everything_back(tmp_path: Path) -> None:
     it = agent(tmp_path)
-    (tmp_path / "policy" / "policy.yaml").unlink()
+    (tmp_path / "policy" / "metadata" / "1.root.json").unlink()
     with pytest.raises(fabric.UsageError):
         await it.__aenter__()
     async with agent(tmp_path):

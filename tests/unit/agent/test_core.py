@@ -6,7 +6,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-import yaml
 
 from fabric.agent.core import Core
 from fabric.config import AgentConfig
@@ -14,6 +13,8 @@ from fabric.demo.process import free_port
 from fabric.model.errors import ConfigInvalid, Reason, UsageError
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
+from tests.fakes.policy_files import files
+from tests.fakes.policy_repository import Repository
 from tests.fakes.running import until
 
 CAPTURE = """
@@ -73,7 +74,8 @@ async def test_a_folder_serves_one_agent(tmp_path: Path) -> None:
 
 async def test_a_policy_that_does_not_load_is_our_users_error(tmp_path: Path) -> None:
     config = write_agent(tmp_path)
-    (tmp_path / "policy" / "levels.yaml").write_text("no: list")
+    spoilt = {**files(), "levels.yaml": b"no: list"}
+    Repository(tmp_path / "policy", spoilt).publish()
     core = Core(AgentConfig.load(config), tpm=DrawerTpm())
     async with contextlib.AsyncExitStack() as stack:
         with pytest.raises(UsageError) as caught:
@@ -83,15 +85,14 @@ async def test_a_policy_that_does_not_load_is_our_users_error(tmp_path: Path) ->
 
 async def test_a_newer_policy_is_taken_and_a_broken_one_is_shown(tmp_path: Path) -> None:
     config = write_agent(tmp_path)
-    head = tmp_path / "policy" / "policy.yaml"
-    document = yaml.safe_load(head.read_text())
+    served = Repository(tmp_path / "policy", version=8)
     async with opened(config) as core:
-        head.write_text(yaml.safe_dump({**document, "version": 8}))
+        served.publish()
         await until(lambda: core._view.policy.version == 8)
-        head.write_text(yaml.safe_dump({**document, "version": 5}))
-        await until(lambda: "policy_invalid" in core.board.problems.get("policy", ""))
+        Repository(tmp_path / "policy", version=5).publish()
+        await until(lambda: "replayed" in core.board.problems.get("policy", ""))
         assert core._view.policy.version == 8
-        head.write_text(yaml.safe_dump({**document, "version": 9}))
+        served.publish()
         await until(lambda: "policy" not in core.board.problems)
 
 

@@ -91,6 +91,15 @@ def test_blocks_are_signed_by_the_keys_their_result_binds() -> None:
     assert len(ring.signers(a_result(keys=new.bound), suite_of("classic"))) == 1
 
 
+def test_a_hosts_own_statements_are_signed_by_every_key_its_result_binds() -> None:
+    keys = generate(NOW, TOP)
+    ring = ring_of(to_records(keys))
+    signers = ring.all_signers(a_result(keys=keys.bound))
+    assert [key.public for key in signers] == [key.public for key in keys.signing]
+    with pytest.raises(DeniedError):
+        ring.all_signers(a_result())
+
+
 def test_a_result_that_binds_others_keys_signs_nothing() -> None:
     ring = ring_of(to_records(generate(NOW)))
     with pytest.raises(DeniedError) as caught:

@@ -11,11 +11,13 @@ from fabric.config import AgentConfig
 from fabric.model.errors import UsageError
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
+from tests.fakes.policy_files import files
+from tests.fakes.policy_repository import Repository
 
 
 @pytest.fixture(autouse=True)
 def _no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "_device", lambda tcti: DrawerTpm())
+    monkeypatch.setattr(core, "device", lambda tcti: DrawerTpm())
 
 
 async def test_it_runs_until_stop_is_set(tmp_path: Path) -> None:
@@ -31,7 +33,9 @@ async def test_it_runs_until_stop_is_set(tmp_path: Path) -> None:
 
 async def test_an_unfit_policy_ends_it_at_once(tmp_path: Path) -> None:
     config = AgentConfig.load(write_agent(tmp_path))
-    (tmp_path / "policy" / "levels.yaml").unlink()
+    content = files()
+    del content["levels.yaml"]
+    Repository(tmp_path / "policy", content).publish()
     with pytest.raises(UsageError):
         async with asyncio.timeout(5):
             await run(config)

@@ -1,5 +1,7 @@
 """The agent's side of the tally: one extension per accepted renewal, whatever happens between."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,46 @@ def test_a_crash_after_the_extension_is_caught_up(tmp_path: Path, tpm: FakeTpm) 
     del tpm.certify_tally  # type: ignore[attr-defined]
     report = Tally(tmp_path, tpm).report(challenge(START, b"b"), EXTRA)
     assert report.step == b"a" * 32
+
+
+def test_a_fork_is_reported_and_does_not_wear_the_tpm(tmp_path: Path, tpm: FakeTpm) -> None:
+    mine = Tally(tmp_path, tpm)
+    mine.report(challenge(START, b"a"), EXTRA)
+    value = tpm.tally()
+    for step in (b"b", b"c"):
+        mine.report(challenge(b"\7" * 32, step), EXTRA)
+    assert tpm.tally() == value
+
+
+def test_a_lost_step_file_still_gives_a_report(tmp_path: Path, tpm: FakeTpm) -> None:
+    mine = Tally(tmp_path, tpm)
+    mine.report(challenge(START, b"a"), EXTRA)
+    for content in (b"", b"short", bytes(33)):
+        (tmp_path / STEP).write_bytes(content)
+        assert mine.report(challenge(START, b"b"), EXTRA).step == b"b" * 32
+
+
+def test_a_report_that_was_given_up_and_the_next_one_do_not_mix(
+    tmp_path: Path, tpm: FakeTpm
+) -> None:
+    """The TPM is so slow that the agent asks for a new challenge meanwhile."""
+    mine = Tally(tmp_path, tpm)
+    slow, go_on = threading.Event(), threading.Event()
+    extend = tpm.extend_tally
+
+    def late(step: bytes) -> None:
+        slow.set()
+        assert go_on.wait(10)
+        extend(step)
+
+    tpm.extend_tally = late  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(mine.report, challenge(START, b"a"), EXTRA)
+        assert slow.wait(10)
+        second = threads.submit(mine.report, challenge(START, b"b"), EXTRA)
+        go_on.set()
+        assert first.result(10).step == second.result(10).step == b"a" * 32
+    assert tpm.tally() == extended(START, b"a" * 32)
 
 
 def test_a_folder_that_cannot_be_written_extends_nothing(tmp_path: Path, tpm: FakeTpm) -> None:

@@ -67,6 +67,17 @@ def test_a_host_vouches_with_the_keys_of_its_result(world: World) -> None:
     assert verify_head(opened, world.policy.trust, world.members.result) == head
 
 
+def test_every_signing_key_of_the_result_vouches_whatever_its_suite(world: World) -> None:
+    """MUST-12.8."""
+    algs = (Alg.ESP384, Alg.ML_DSA_87, Alg.ESP256)
+    result, signers = attest_hybrid(world, algs=algs)
+    head = head_of("G02/health/b1", world, result_id=result.id)
+    opened = parse_head(*head_record(head, signers))
+    assert verify_head(opened, world.policy.trust, world.members.result) == head
+    trust = world.policy.trust
+    assert refused(head, signers[:2], trust, world) is Reason.BAD_SIGNATURE
+
+
 def test_a_host_vouches_for_no_other_and_for_no_other_time(world: World) -> None:
     """MUST-12.8."""
     result, signers = attest_hybrid(world)

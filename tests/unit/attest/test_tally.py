@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fabric.attest import evidence, tally
 from fabric.attest.appraise import enrol
 from fabric.attest.ek import check_ek
-from fabric.attest.tally import START, TallyReport, check_tally, extended, is_outstanding
+from fabric.attest.tally import START, TallyReport, check_tally, extended, is_heard
 from fabric.model.errors import DeniedError, FabricError, PeerError, Reason
 from tests.fakes.tpm import FakeTpm, public_area, signature
 from tests.fakes.verifier import HOST
@@ -131,12 +131,15 @@ def test_name_is_the_hash_of_the_public_area_that_the_page_gives() -> None:
     assert bytes.fromhex("000b") + sha256(area).digest() == tally.NAME
 
 
-def test_outstanding_step_is_the_one_between_verifier_and_tpm() -> None:
-    last = bytes(32)
-    assert is_outstanding(last, extended(last, STEP), STEP)
-    assert not is_outstanding(b"", extended(last, STEP), STEP)
-    assert not is_outstanding(last, last, STEP)
-    assert not is_outstanding(extended(last, STEP), extended(last, STEP), STEP)
+def test_only_a_value_that_was_heard_or_never_extended_calls_for_a_step() -> None:
+    """MUST-9.8."""
+    first = extended(START, STEP)
+    assert is_heard(first, first)
+    assert is_heard(b"", START)
+    assert is_heard(first, START)
+    assert not is_heard(b"", first)
+    assert not is_heard(START, first)
+    assert not is_heard(first, extended(first, STEP))
 
 
 def test_report_hides_its_step() -> None:

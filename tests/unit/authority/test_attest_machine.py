@@ -24,7 +24,6 @@ from fabric.authority.machine import Challenges
 from fabric.model.errors import FabricError, Reason
 from fabric.model.label import Label
 from fabric.model.limits import CLOCK_SKEW_S_MAX
-from fabric.policy.load import load
 from fabric.policy.types import Policy
 from fabric.seal.suites import suite_of
 from tests.fakes import policy_files
@@ -39,7 +38,7 @@ MAKER = FakeTpmCa()
 def policy_for(machine: Machine, **approval: object) -> Policy:
     documents = policy_files.documents()
     documents[f"approvals/{machine.host}.yaml"] = machine.approval(**approval)
-    return load({**policy_files.files(documents), "trust/ek-ca.pem": MAKER.pem})
+    return policy_files.load({**policy_files.files(documents), "trust/ek-ca.pem": MAKER.pem})
 
 
 def known_of(machine: Machine, **changes: object) -> Known:
@@ -64,7 +63,7 @@ def case_of(machine: Machine, policy: Policy, **changes: object) -> Case:
         pcrs=policy.approvals[machine.host].pcrs,
         expires_ms=1,
         tally=b"",
-        step=challenge.step,
+        step=bytes(32),
     )
     case = Case(
         request=AttestRequest.decode(machine.attest_request(answer.encode())),

@@ -154,6 +154,7 @@ async def test_a_policy_change_is_checked_soon(site: AuthoritySite) -> None:
             **site.documents["datasets/G01/residents.yaml"],
             "schema_id": 9,
         }
+        site.documents["floors.yaml"]["floors"]["G01/more"] = "secret"
         site.publish()
         site.keeper.check_soon()
         await until(lambda: "secret.G01.more" in site.admin.topics)

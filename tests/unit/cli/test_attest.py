@@ -7,16 +7,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fabric.agent.identity import STATE
+from fabric.attest.event_log import check_rules, parse
 from fabric.attest.members import MemberState, host_record, result_record
 from fabric.cli import attest
 from fabric.config import AgentConfig
-from fabric.model.names import MEMBERS, RESULTS
+from fabric.model.names import MEMBERS, RESULTS, HostId
+from fabric.policy.load import load
 from fabric.store.sealed import SealedKey, create_state
 from tests.fakes.agent_page import write_config
+from tests.fakes.boot import PCRS, Boot, Entry
 from tests.fakes.log import MemoryLog
-from tests.fakes.policy_files import policy
+from tests.fakes.policy_files import SENDER, documents, files, policy
 from tests.fakes.verifier import HOST, TRUST_DOMAIN, Verifier, a_result, a_state
 
 VERIFIER = Verifier()
@@ -99,3 +103,38 @@ def test_without_a_certificate_the_host_is_not_attested_and_is_told_to_start(
     done = fabric("attest", "show", "-c", config)
     assert done.code == 12
     assert "start the agent" in done.err
+
+
+def test_rules_for_a_boot_accept_that_boot_and_load_as_an_approval(fabric, tmp_path) -> None:
+    boot = Boot()
+    (tmp_path / "log").write_bytes(boot.log())
+    done = fabric("attest", "rules", tmp_path / "log", "--pcrs", "9,0,4,7")
+    assert (done.code, done.err) == (0, "")
+    part = yaml.safe_load(done.out)
+    assert part["digests"] == [boot.digest(PCRS).hex()]
+    written = documents()
+    written[f"approvals/{SENDER}.yaml"] |= part
+    approval = load(files(written)).approvals[HostId.parse(SENDER)]
+    check_rules(parse(boot.log()), approval.event_rules)
+    again = fabric("attest", "rules", tmp_path / "log", "--pcrs", "0,4,7,9", "-o", "json")
+    assert again.json == part
+
+
+def test_a_boot_that_no_rule_can_allow_is_refused_with_the_reason(fabric, tmp_path) -> None:
+    odd = Boot(entries=(*Boot().entries, Entry(pcr=9, type=0x99, data=b"?")))
+    (tmp_path / "log").write_bytes(odd.log())
+    done = fabric("attest", "rules", tmp_path / "log", "--pcrs", "9")
+    assert done.code == 12
+    assert "unknown type 0x99" in done.err
+
+
+@pytest.mark.parametrize("pcrs", ["", "x", "0,", "24", "-1", "0;1"])
+def test_pcrs_that_are_no_numbers_are_a_usage_error(fabric, tmp_path, pcrs) -> None:
+    (tmp_path / "log").write_bytes(Boot().log())
+    assert fabric("attest", "rules", tmp_path / "log", "--pcrs", pcrs).code == 2
+
+
+def test_a_log_that_is_not_one_or_not_there_is_an_error(fabric, tmp_path) -> None:
+    (tmp_path / "log").write_bytes(b"garbage")
+    assert fabric("attest", "rules", tmp_path / "log").code == 1
+    assert fabric("attest", "rules", tmp_path / "missing").code == 2

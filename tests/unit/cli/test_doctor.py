@@ -1,14 +1,20 @@
 """`fabric doctor` where nothing runs: each failed check has its cause and its remedy."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fabric.cli import doctor as module
 from fabric.cli.doctor import Check
 from fabric.cli.remedies import remedy_of
 from fabric.model.errors import DeniedError, Reason
 from tests.fakes.agent_page import APPLYING, SENDING, write_config
+from tests.fakes.boot import PCRS, Boot
+from tests.fakes.policy_files import files
+from tests.fakes.policy_repository import Repository
+from tests.fakes.tpm import FakeTpm
 
 
 def test_every_failed_check_has_cause_and_remedy_and_the_exit_is_10(fabric, tmp_path) -> None:
@@ -42,7 +48,7 @@ def test_databases_that_are_there_are_well(fabric, tmp_path: Path) -> None:
 
 def test_a_policy_that_does_not_load_is_named_with_its_document(fabric, tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    (tmp_path / "policy" / "levels.yaml").write_text("no list")
+    Repository(tmp_path / "policy", {**files(), "levels.yaml": b"no list"}).publish()
     found = {item["check"]: item for item in fabric("doctor", "-c", config, "-o", "json").json}
     assert "levels.yaml" in found["policy"]["seen"]
     assert found["policy"]["remedy"] == remedy_of(Reason.POLICY_INVALID)
@@ -67,3 +73,28 @@ def test_doctor_without_its_agent_says_which_option_is_missing(fabric) -> None:
     done = fabric("doctor")
     assert done.code == 2
     assert "--config" in done.err
+
+
+def test_the_tpm_is_well_when_its_state_is_listed_or_its_boot_keeps_the_rules(
+    fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = Boot()
+    tpm = FakeTpm(elliptic=True)
+    tpm.pcrs.update(boot.values())
+    monkeypatch.setattr("fabric.tpm.device.TpmDevice", lambda tcti: tpm)
+    config = write_config(tmp_path)
+    path = tmp_path / "policy/approvals/G02/health/host-b.yaml"
+    approval = yaml.safe_load(path.read_text())
+
+    def seen(**changes: object) -> str:
+        path.write_text(json.dumps({**approval, "pcrs": list(PCRS), **changes}))
+        done = fabric("doctor", "-c", config, "-o", "json")
+        return str(next(item["seen"] for item in done.json if item["check"] == "tpm"))
+
+    assert seen().startswith("state_refused")
+    assert seen(digests=[boot.digest(PCRS).hex()]).endswith("is approved")
+    rules = boot.rules(PCRS)
+    assert seen(digests=[], event_log=rules).startswith("evidence_refused")
+    (tmp_path / "boot.log").write_bytes(boot.log())
+    monkeypatch.setenv("FABRIC_TPM__EVENT_LOG", str(tmp_path / "boot.log"))
+    assert seen(digests=[], event_log=rules).endswith("is approved")

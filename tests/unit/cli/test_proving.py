@@ -81,7 +81,7 @@ def site(lived: tuple[Platform, TestHost], tmp_path: Path, monkeypatch: pytest.M
         return platform.members
 
     def identity(config: AgentConfig) -> Identity:
-        found = Identity(b.folder, b.tpm, ca=b.folder / "ca.pem")
+        found = Identity(b.folder, b.tpm, ca=b.folder / "ca.pem", stores=())
         found.open_existing()
         return found
 

@@ -15,6 +15,8 @@ from fabric.config import AgentConfig
 from fabric.demo.process import free_port
 from fabric.model.errors import Reason, UnavailableError
 from tests.fakes.agent_page import OPEN, SECRET, FakeAgent, write_config
+from tests.fakes.policy_files import files
+from tests.fakes.policy_repository import Repository
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_brackets_in_names_are_shown_and_not_read_as_colours(fabric, agent, conf
 
 
 def test_a_broken_policy_takes_away_what_the_policy_says_only(fabric, agent, config) -> None:
-    (config.parent / "policy" / "levels.yaml").write_text("no list")
+    Repository(config.parent / "policy", {**files(), "levels.yaml": b"no list"}).publish()
     done = fabric("status", "--config", config, "-o", "json")
     assert done.code == 0
     assert done.json["datasets"][0]["sealed"] is None

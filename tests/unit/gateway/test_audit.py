@@ -69,7 +69,7 @@ def test_many_identities_fill_neither_memory_nor_disk() -> None:
     audit = MemoryAudit()
     log = RefusalAudit(audit)
     for n in range(3 * AUDIT_REFUSALS_REMEMBERED):
-        refuse(log, topic=f"{n}" + "x" * 1_000)
+        refuse(log, f"G02/health/b{n}", topic="x" * 1_000)
     log.flush()
     assert len(audit.events) == AUDIT_REFUSALS_REMEMBERED + 1
     assert audit.events[-1] == (
@@ -81,6 +81,24 @@ def test_many_identities_fill_neither_memory_nor_disk() -> None:
             "records": 2 * AUDIT_REFUSALS_REMEMBERED,
         },
     )
+
+
+def test_one_identity_washes_no_other_out_of_the_log() -> None:
+    audit = MemoryAudit()
+    log = RefusalAudit(audit)
+    for n in range(1_000):
+        refuse(log, topic=f"topic-{n}")
+    refuse(log, "G03/other/c1")
+    log.flush()
+    mine = [fields for _, fields in audit.events if fields["identity"] == "G02/health/b1"]
+    assert len(mine) == 18
+    assert mine[-1] == {
+        "identity": "G02/health/b1",
+        "topic": "",
+        "reason": "bad_signature",
+        "records": 983,
+    }
+    assert audit.events[-2][1]["identity"] == "G03/other/c1"
 
 
 def test_a_policy_is_written_once() -> None:

@@ -31,21 +31,23 @@ ca = "{pki.ca}"
 [broker]
 bootstrap = ["localhost:1"]
 [policy]
-folder = "policy"
+root = "1.root.json"
+repository = "policy"
+state = "state"
 """
     )
     return GatewayConfig.load(path)
 
 
 async def test_without_a_policy_nothing_is_served(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"policy\.yaml"):
+    with pytest.raises(UsageError, match=r"policy\.root"):
         await run(config(tmp_path, Pki(tmp_path)))
 
 
 def test_the_sample_configuration_loads() -> None:
     loaded = GatewayConfig.load(SAMPLE)
     assert loaded.gateway.advertised
-    assert loaded.policy.folder.is_absolute()
+    assert loaded.policy.state.is_absolute()
 
 
 async def test_the_probe_finds_out_which_gateways_live() -> None:

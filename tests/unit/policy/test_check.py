@@ -6,8 +6,7 @@ import pytest
 
 from fabric.model.errors import Reason, UsageError
 from fabric.policy.check import FLOORS
-from fabric.policy.load import load
-from tests.fakes.policy_files import READER, SENDER, documents, files
+from tests.fakes.policy_files import READER, SCHEMA, SENDER, documents, files, load
 
 RESIDENTS = "datasets/G01/residents.yaml"
 WARDS = "datasets/G01/wards.yaml"
@@ -181,8 +180,15 @@ def test_unknown_agency_of_a_dataset_is_refused(fields: dict[str, Any]) -> None:
 
 def test_dataset_of_an_unknown_agency_is_refused() -> None:
     changed = documents()
-    changed["datasets/G09/x.yaml"] = {**changed[RESIDENTS], "schema_id": 9}
-    assert "datasets/G09/x.yaml: agency: G09" in refusal(changed)
+    schema = "schemas/G09/x.avsc"
+    changed["datasets/G09/x.yaml"] = {**changed[RESIDENTS], "schema_id": 9, "schema": schema}
+    with pytest.raises(UsageError, match="datasets/G09/x.yaml: agency: G09"):
+        load({**files(changed), schema: SCHEMA})
+
+
+def test_schema_that_another_agency_signs_is_refused() -> None:
+    text = refusal(dataset(schema="schemas/G02/residents.avsc"))
+    assert f"{RESIDENTS}: schema: must lie below schemas/G01/" in text
 
 
 def test_consumer_named_twice_is_refused() -> None:

@@ -8,9 +8,16 @@ import pytest
 from fabric.model.errors import Reason, UsageError
 from fabric.model.limits import POLICY_FILE_BYTES_MAX, POLICY_FILES_MAX
 from fabric.model.names import HostId, Origin
-from fabric.policy.load import load
 from fabric.policy.types import EventStep
-from tests.fakes.policy_files import OPEN_TOPIC, SENDER, TOPIC, certificate, documents, files
+from tests.fakes.policy_files import (
+    OPEN_TOPIC,
+    SENDER,
+    TOPIC,
+    certificate,
+    documents,
+    files,
+    load,
+)
 
 
 def test_good_folder_loads_whole() -> None:
@@ -34,22 +41,19 @@ def test_good_folder_loads_whole() -> None:
 
 def test_yaml_timestamps_and_texts_say_the_same_time() -> None:
     changed = files()
-    changed["policy.yaml"] = changed["policy.yaml"].replace(
-        b"'2027-01-01T00:00:00Z'", b"2027-01-01T07:00:00+07:00"
-    )
-    assert b"+07:00" in changed["policy.yaml"]
-    assert load(changed).expires == datetime(2027, 1, 1, tzinfo=UTC)
+    name = f"approvals/{SENDER}.yaml"
+    changed[name] = changed[name].replace(b"'2026-10-01T00:00:00Z'", b"2026-10-01T07:00:00+07:00")
+    assert b"+07:00" in changed[name]
+    found = load(changed).approvals[HostId.parse(SENDER)]
+    assert found.not_after == datetime(2026, 10, 1, tzinfo=UTC)
 
 
-def test_expired_policy_and_approval_still_load_because_old_records_are_verified_with_them() -> (
-    None
-):
+def test_expired_approval_still_loads_because_old_records_are_verified_with_it() -> None:
     changed = documents()
-    changed["policy.yaml"]["expires"] = "2001-01-01T00:00:00Z"
     changed[f"approvals/{SENDER}.yaml"].update(
         not_before="2000-01-01T00:00:00Z", not_after="2000-01-02T00:00:00Z"
     )
-    assert load(files(changed)).expires.year == 2001
+    assert load(files(changed)).approvals[HostId.parse(SENDER)].not_after.year == 2000
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,7 @@ def test_expired_policy_and_approval_still_load_because_old_records_are_verified
         ("suites.yaml", "policy: suites.yaml"),
         ("trust/ca.pem", "policy.yaml: trust.ca: trust/ca.pem"),
         ("trust/ek-ca.pem", "policy.yaml: trust.ek_ca: trust/ek-ca.pem"),
-        ("schemas/residents.avsc", "datasets/G01/residents.yaml: schema: schemas/residents.avsc"),
+        ("schemas/G01/residents.avsc", "datasets/G01/residents.yaml: schema: schemas/G01/"),
     ],
 )
 def test_missing_file_is_named(name: str, key: str) -> None:
@@ -132,14 +136,14 @@ def test_too_many_files_are_refused() -> None:
 )
 def test_schema_that_is_not_fit_is_named_with_its_dataset(schema: bytes) -> None:
     with pytest.raises(UsageError, match="datasets/G01/residents.yaml: schema or key: schemas/"):
-        load({**files(), "schemas/residents.avsc": schema})
+        load({**files(), "schemas/G01/residents.avsc": schema})
 
 
 def test_policy_of_the_demo_loads(tmp_path: Path) -> None:
     from fabric.authority.pki import make_ca, make_verifier_keys
     from fabric.demo.layout import lay_out
     from fabric.demo.policy import PolicyWriter
-    from fabric.store.policy_folder import read_files
+    from fabric.repository.source import read_files
 
     layout = lay_out(tmp_path)
     layout.pki.mkdir(parents=True)

@@ -102,6 +102,13 @@ def test_a_pin_file_that_is_missing_is_said(soft: Tokens, tmp_path: Path) -> Non
         TokenKeys(soft.module, "agent", tmp_path / "none").make(Alg.ED25519)
 
 
+def test_a_pin_file_that_others_may_read_is_refused(soft: Tokens) -> None:
+    path = soft.pin_file()
+    path.chmod(0o640)
+    with pytest.raises(ConfigInvalid, match=r"keys\.pin_file: others may read it"):
+        TokenKeys(soft.module, "agent", path).make(Alg.ED25519)
+
+
 def test_a_module_that_is_none_is_said(soft: Tokens, tmp_path: Path) -> None:
     (tmp_path / "none.so").write_bytes(b"no library")
     for name in ("none.so", "missing.so"):

@@ -52,3 +52,22 @@ def test_certificate_names_the_index_and_its_contents(make: Make) -> None:
     assert (certified.magic, certified.type) == (evidence.MAGIC, evidence.TYPE_NV)
     assert (certified.index, certified.offset) == (tally.NAME, 0)
     assert (certified.extra, certified.contents) == (b"extra", device.tally())
+
+
+def test_tpm_without_room_says_so_with_a_remedy(make: Make) -> None:
+    from tpm2_pytss import ESAPI, TPM2_ALG, TPM2B_NV_PUBLIC, TPMS_NV_PUBLIC, TSS2_Exception
+
+    device = make()
+    with ESAPI(device.tcti) as esapi:
+        size, handle = 2048, 0x0180_0100
+        while size:
+            area = TPMS_NV_PUBLIC(
+                nvIndex=handle, nameAlg=TPM2_ALG.SHA256, attributes=0x0204_0004, dataSize=size
+            )
+            try:
+                esapi.nv_define_space(b"", TPM2B_NV_PUBLIC(nvPublic=area))
+                handle += 1
+            except TSS2_Exception:
+                size //= 2
+    with pytest.raises(ConfigInvalid, match="no room"):
+        device.tally()

@@ -1,0 +1,177 @@
+"""`fabric policy`: write, check, sign and publish the policy that everything obeys.
+
+Signing is split: each person signs on a machine of their own what is staged in the
+workspace, and whoever holds the online keys publishes what enough persons signed.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fabric.cli import output
+from fabric.model.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from fabric.repository.staging import Standing
+
+app = typer.Typer(help="Write, check, sign and publish the policy.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="workspace: source/, roles.yaml, repository/")]
+Private = Annotated[str, typer.Option("--key", "-k", help="private key: a file or pkcs11: URI")]
+_NAMED = "NAME=FILE.pub"
+
+
+@app.command()
+def key(
+    where: Annotated[str, typer.Argument(help="new file, or pkcs11: URI of a token and a label")],
+    kind: Annotated[str, typer.Option(help="ed25519; ml-dsa-65 (file), ecdsa-p384 (token)")] = (
+        "ed25519"
+    ),
+) -> None:
+    """Make a key that signs policies, and beside it NAME.pub to hand out."""
+    from fabric.repository import keys, token
+
+    is_token = where.startswith(token.SCHEME)
+    kinds = token.KINDS if is_token else keys.KINDS
+    if kind not in kinds:
+        raise ConfigInvalid(f"--kind: must be one of {', '.join(sorted(kinds))}")
+    if is_token:
+        found = token.TokenKey.parse(where)
+        public = Path(f"{found.label}.pub")
+        keys.write_public(public, token.make_token_key(found, kind).public_key)
+    else:
+        keys.make_key(Path(where), kind)
+        public = Path(f"{where}.pub")
+    typer.echo(f"wrote {public}: hand it out; the private half stays where it was made")
+
+
+@app.command()
+def init(
+    workspace: Folder,
+    person: Annotated[list[str], typer.Option(help=f"{_NAMED}, twice or more")],
+    snapshot: Annotated[Path, typer.Option(help="FILE.pub of whoever publishes")],
+    timestamp: Annotated[Path, typer.Option(help="FILE.pub of the authority's machine")],
+    agency: Annotated[list[str] | None, typer.Option(help="CODE=FILE.pub")] = None,
+) -> None:
+    """Begin a workspace: who signs what. Then put documents below source/ and sign."""
+    from fabric.repository import roster
+    from fabric.repository.keys import read_public
+
+    path = workspace / roster.FILE
+    if path.exists():
+        raise ConfigInvalid(f"{path}: is there already; edit it, then sign the new root")
+    persons = {name: read_public(Path(file)) for name, file in map(_named, person)}
+    agencies = {code: read_public(Path(file)) for code, file in map(_named, agency or [])}
+    if len(persons) < 2:
+        raise ConfigInvalid("--person: name two persons or more; nobody decides alone")
+    text = roster.first_roster(
+        persons, agencies, snapshot=read_public(snapshot), timestamp=read_public(timestamp)
+    )
+    roster.Roster.parse(text)
+    (workspace / "source").mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text)
+    typer.echo(
+        f"wrote {path}; put the documents below {workspace / 'source'} and run: fabric policy check"
+    )
+
+
+@app.command()
+def check(workspace: Folder) -> None:
+    """Check the source as publication will; exit 2 with file, key and remedy when it is wrong."""
+    from fabric.repository.publishing import check_source
+    from fabric.repository.staging import Workspace
+
+    policy = check_source(Workspace(workspace), datetime.now(UTC))
+    typer.echo(
+        f"the source is right: {len(policy.datasets)} datasets, {len(policy.approvals)} approvals"
+    )
+
+
+@app.command()
+def sign(
+    workspace: Folder,
+    key: Private,
+    renew: Annotated[bool, typer.Option(help="also roles in which nothing changed")] = False,
+    form: output.Output = output.Form.TABLE,
+) -> None:
+    """Add your signature to every staged role of yours; see `diff` before you do."""
+    from fabric.repository import publishing, staging
+    from fabric.repository.keys import open_signer
+
+    space, now = staging.Workspace(workspace), datetime.now(UTC)
+    publishing.check_source(space, now)
+    found = staging.sign(space, open_signer(key), now, renew=renew)
+    output.rows(form, [_standing(item) for item in found], empty="nothing of yours to sign")
+
+
+@app.command()
+def publish(
+    workspace: Folder,
+    snapshot: Annotated[str, typer.Option("--snapshot-key", help="private key")],
+    timestamp: Annotated[str, typer.Option("--timestamp-key", help="private key")],
+    only: Annotated[list[str] | None, typer.Option(help="role, while others wait")] = None,
+    form: output.Output = output.Form.TABLE,
+) -> None:
+    """Publish what is signed; refused below a threshold, with the names that are missing."""
+    from fabric.repository import publishing
+    from fabric.repository.keys import open_signer
+    from fabric.repository.staging import Workspace
+
+    keys = publishing.OnlineKeys(snapshot=open_signer(snapshot), timestamp=open_signer(timestamp))
+    done = publishing.publish(
+        Workspace(workspace), keys, datetime.now(UTC), only=frozenset(only) if only else None
+    )
+    output.record(
+        form,
+        {
+            "version": done.version,
+            "roles": list(done.roles),
+            "expires": done.expires.isoformat(timespec="seconds"),
+        },
+    )
+
+
+@app.command()
+def show(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
+    """Show each role: published version and end, and what waits for whose signature."""
+    from fabric.repository.changes import show_roles
+    from fabric.repository.staging import Workspace
+
+    output.rows(form, show_roles(Workspace(workspace), datetime.now(UTC)), empty="nothing yet")
+
+
+@app.command()
+def diff(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
+    """Show what the source changes against what is published, file by file."""
+    from fabric.repository.changes import changes
+    from fabric.repository.staging import Workspace
+
+    found = changes(Workspace(workspace))
+    if form is not output.Form.TABLE:
+        output.rows(form, [item.fields() for item in found])
+        return
+    for item in found:
+        typer.echo(f"{item.change} {item.path} (signed by {item.role})")
+        for line in item.lines:
+            typer.echo(f"  {line}")
+    if not found:
+        typer.echo("the source is what is published", err=True)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, _, file = text.partition("=")
+    if not name or not file:
+        raise ConfigInvalid(f"{text}: must have the form {_NAMED}")
+    return name, file
+
+
+def _standing(item: "Standing") -> dict[str, object]:
+    return {
+        "role": item.role,
+        "version": item.version,
+        "signed": list(item.signed),
+        "needs": item.threshold,
+        "missing": list(item.missing),
+    }

@@ -1,0 +1,56 @@
+"""What only the writer of a policy can check: the time, and the step from the policy before.
+
+A reader takes expired approvals, because old records are verified against them; and it
+may not have seen the policy before. So these checks stand at signing and publication.
+"""
+
+from datetime import datetime
+
+from fabric.model.names import Topic
+from fabric.policy.compatible import why_not
+from fabric.policy.documents import invalid
+from fabric.policy.floors import check_kept, name_of
+from fabric.policy.types import Policy
+
+
+def review(before: Policy | None, after: Policy, now: datetime) -> None:
+    """Refuse a policy that must not be published.
+
+    Args:
+        before: the policy in force; None at the first publication.
+
+    Raises:
+        UsageError: POLICY_INVALID, `<file>: <key>: cause and remedy`.
+    """
+    for rule in after.rules.values():
+        for place in rule.basis:
+            if place.until is not None and now.date() >= place.until:
+                raise invalid(
+                    "levels.yaml",
+                    f"{rule.name}.basis",
+                    f"{place.act}, {place.place}, ended on {place.until}; cite what replaced it",
+                )
+    for host, approval in after.approvals.items():
+        if now >= approval.not_after:
+            raise invalid(
+                f"approvals/{host}.yaml", "not_after", "has passed; renew it or remove the file"
+            )
+    # By name, not by topic: a dataset that moves to another level keeps its past.
+    known = {} if before is None else {_file(item.topic): item for item in before.datasets.values()}
+    for dataset in after.datasets.values():
+        file = _file(dataset.topic)
+        problem = why_not(known[file].schema, dataset.schema) if file in known else None
+        if problem is not None:
+            raise invalid(file, "schema", problem)
+    if before is not None:
+        check_kept(
+            before.floors,
+            after.floors,
+            levels=after.levels,
+            releases=after.releases,
+            datasets=frozenset(name_of(item.topic) for item in after.datasets.values()),
+        )
+
+
+def _file(topic: Topic) -> str:
+    return f"datasets/{topic.agency}/{topic.dataset}.yaml"

@@ -1,0 +1,1 @@
+"""How the policy travels: the signed repository, read by every part, written by few."""

@@ -1,0 +1,104 @@
+"""`fabric policy`: from nothing to a published policy, by two persons."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.fakes.policy_workspace import live_files, make_workspace, publish_all
+
+
+def begun(fabric, folder: Path) -> Path:
+    """Keys of everybody and a workspace with documents."""
+    for name in ("an", "binh", "snapshot", "timestamp", "g01"):
+        assert fabric("policy", "key", folder / f"{name}.pem").code == 0
+    workspace = folder / "workspace"
+    done = fabric(
+        "policy", "init", workspace,
+        "--person", f"an={folder}/an.pem.pub", "--person", f"binh={folder}/binh.pem.pub",
+        "--snapshot", folder / "snapshot.pem.pub",
+        "--timestamp", folder / "timestamp.pem.pub", "--agency", f"G01={folder}/g01.pem.pub",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "fabric policy check" in done.out
+    for name, data in live_files().items():
+        path = workspace / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return workspace
+
+
+def published(fabric, folder: Path, workspace: Path):
+    return fabric(
+        "policy", "publish", workspace, "--snapshot-key", folder / "snapshot.pem",
+        "--timestamp-key", folder / "timestamp.pem", "-o", "json",
+    )  # fmt: skip
+
+
+def test_two_persons_and_an_agency_bring_a_policy_into_force(fabric, tmp_path: Path) -> None:
+    workspace = begun(fabric, tmp_path)
+    done = fabric("policy", "check", workspace)
+    assert (done.code, "2 datasets, 2 approvals" in done.out) == (0, True)
+    done = fabric("policy", "sign", workspace, "--key", tmp_path / "an.pem", "-o", "json")
+    assert {item["role"]: item["missing"] for item in done.json} == {
+        "approvals": ["binh"],
+        "releases": ["binh"],
+        "root": ["binh"],
+        "targets": ["binh"],
+    }
+    refused = published(fabric, tmp_path, workspace)
+    assert refused.code == 2
+    assert "missing: agency-G01" in refused.err
+    for name in ("g01", "binh"):
+        assert fabric("policy", "sign", workspace, "--key", tmp_path / f"{name}.pem").code == 0
+    assert published(fabric, tmp_path, workspace).json["version"] == 1
+    shown = {row["role"]: row for row in fabric("policy", "show", workspace, "-o", "json").json}
+    assert shown["agency-G01"]["version"] == 1
+    assert fabric("policy", "diff", workspace, "-o", "json").json == []
+
+
+def test_diff_shows_what_a_signature_will_cover(fabric, tmp_path: Path) -> None:
+    workspace = publish_all(make_workspace(tmp_path), datetime.now(UTC))
+    (workspace.source / "agencies/G01.yaml").write_text("name: Other\n")
+    done = fabric("policy", "diff", workspace.folder)
+    assert "changed agencies/G01.yaml (signed by targets)" in done.out
+    assert "+name: Other" in done.out
+
+
+def test_wrong_source_is_refused_before_anybody_signs(fabric, tmp_path: Path) -> None:
+    workspace = begun(fabric, tmp_path)
+    (workspace / "source/agencies/G01.yaml").write_text("colour: red\n")
+    for done in (
+        fabric("policy", "check", workspace),
+        fabric("policy", "sign", workspace, "--key", tmp_path / "an.pem"),
+    ):
+        assert done.code == 2
+        assert "agencies/G01.yaml: " in done.err
+    assert not (workspace / "staged").exists()
+
+
+def test_one_person_is_not_enough_to_begin(fabric, tmp_path: Path) -> None:
+    for name in ("an", "snapshot", "timestamp"):
+        fabric("policy", "key", tmp_path / f"{name}.pem")
+    done = fabric(
+        "policy", "init", tmp_path / "w", "--person", f"an={tmp_path}/an.pem.pub",
+        "--snapshot", tmp_path / "snapshot.pem.pub",
+        "--timestamp", tmp_path / "timestamp.pem.pub",
+    )  # fmt: skip
+    assert done.code == 2
+    assert "two persons" in done.err
+
+
+def test_workspace_is_not_begun_twice(fabric, tmp_path: Path) -> None:
+    workspace = begun(fabric, tmp_path)
+    done = fabric(
+        "policy", "init", workspace,
+        "--person", f"an={tmp_path}/an.pem.pub", "--person", f"binh={tmp_path}/binh.pem.pub",
+        "--snapshot", tmp_path / "snapshot.pem.pub",
+        "--timestamp", tmp_path / "timestamp.pem.pub",
+    )  # fmt: skip
+    assert done.code == 2
+    assert "is there already" in done.err
+
+
+def test_key_of_an_unknown_kind_is_refused(fabric, tmp_path: Path) -> None:
+    done = fabric("policy", "key", tmp_path / "x.pem", "--kind", "rot13")
+    assert (done.code, "ed25519, ml-dsa-65" in done.err) == (2, True)

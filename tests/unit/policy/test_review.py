@@ -1,0 +1,48 @@
+"""What must not be published although it loads."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from fabric.model.errors import Reason, UsageError
+from fabric.policy.review import review
+from fabric.policy.types import Policy
+from tests.fakes.policy_files import SCHEMA, SENDER, documents, files, load
+
+NOW = datetime(2026, 9, 1, tzinfo=UTC)
+LATER = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+def refusal(before: Policy | None, after: Policy, now: datetime = NOW) -> str:
+    with pytest.raises(UsageError) as caught:
+        review(before, after, now)
+    assert caught.value.reason is Reason.POLICY_INVALID
+    return str(caught.value.args[0])
+
+
+def test_first_policy_and_one_without_changes_pass() -> None:
+    review(None, load(files()), NOW)
+    review(load(files()), load(files()), NOW)
+
+
+def test_approval_that_has_ended_is_refused_by_name() -> None:
+    text = refusal(None, load(files()), LATER)
+    assert text.startswith(f"approvals/{SENDER}.yaml: not_after: has passed")
+
+
+def test_schema_that_cannot_read_the_published_one_is_refused() -> None:
+    worse = {**files(), "schemas/G01/residents.avsc": SCHEMA.replace(b'"string"}', b'"long"}')}
+    text = refusal(load(files()), load(worse))
+    assert text.startswith("datasets/G01/residents.yaml: schema: cannot read")
+    review(None, load(worse), NOW)
+
+
+def test_dataset_that_moves_to_another_level_keeps_to_its_predecessor() -> None:
+    changed = documents()
+    dataset = changed["datasets/G01/residents.yaml"]
+    dataset |= {"level": "top-secret", "label": "top-secret+personal-data"}
+    worse = {
+        **files(changed),
+        "schemas/G01/residents.avsc": SCHEMA.replace(b'"string"}', b'"long"}'),
+    }
+    assert "cannot read" in refusal(load(files()), load(worse))
