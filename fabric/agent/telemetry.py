@@ -164,7 +164,7 @@ class Telemetry:
         """Audit the first of repeated records that follow each other: a log may hold millions."""
         if topic not in self._repeating:
             self._repeating.add(topic)
-            self._often("records_repeated", topic=str(topic), offset=offset, outcome=outcome)
+            self._often("records_repeated", topic=str(topic), offset=offset, reason=outcome)
 
     def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
         """A block was verified and opened; `suite` is empty for the open form."""

@@ -8,9 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fabric.attest import cose, event_log, evidence
+from fabric.attest.catchup import Catchup
 from fabric.attest.ek import certified_name, check_ek
 from fabric.attest.keys import Alg, SigningKey
-from fabric.attest.members import Members, heartbeat_record, host_record, notice_record
+from fabric.attest.members import Heartbeat, Members, heartbeat_record, host_record, notice_record
 from fabric.attest.messages import (
     ActivateRequest,
     AttestAnswer,
@@ -23,7 +24,7 @@ from fabric.attest.messages import (
 )
 from fabric.attest.result import decode, encode
 from fabric.attest.tally import TallyReport
-from fabric.authority.admin_messages import Decision
+from fabric.authority.admin_messages import Decision, Scope
 from fabric.authority.callers import caller_of
 from fabric.authority.pki import issue_platform, issue_svid, make_ca
 from fabric.gateway.identity import identify
@@ -106,7 +107,7 @@ def members() -> Iterator[bytes]:
     for key, value in (
         host_record(a_state(RESULT), [PEN]),
         notice_record(a_notice(1), [PEN]),
-        heartbeat_record(1, NOW + timedelta(days=1), [PEN]),
+        heartbeat_record(Heartbeat(number=1, at=NOW + timedelta(days=1), listed=bytes(32)), [PEN]),
     ):
         yield join(key, cose.parse(value).payload)
 
@@ -167,7 +168,13 @@ MESSAGES: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     ),
     "attest-answer": (AttestAnswer.decode, AttestAnswer(svid_pem=b"p", result=b"r").encode()),
     "refusal": (Refusal.decode, Refusal(reason=Reason.GAP, message="no").encode()),
-    "decision": (Decision.decode, Decision(host=HOST, why="a cause").encode()),
+    "decision": (Decision.decode, Decision(who=Scope.parse(str(HOST)), why="a cause").encode()),
+    "catchup": (
+        Catchup.decode,
+        Catchup(
+            records=(heartbeat_record(Heartbeat(number=1, at=NOW, listed=bytes(32)), [PEN]),)
+        ).encode(),
+    ),
 }
 
 

@@ -1,11 +1,15 @@
 """Targets of fabric.policy: YAML, and each file of a policy folder among good ones."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from fabric.model.errors import PeerError, UsageError
 from fabric.policy import strict_yaml
-from fabric.policy.load import load
+from fabric.policy.signed import verify
+from fabric.repository.roster import Roster, first_roster
 from tests.fakes import policy_files
+from tests.fakes.policy_repository import Repository, key
 from tests.fuzz.target import Target
 
 FILES = policy_files.files()
@@ -15,7 +19,7 @@ NAMES = sorted(FILES)
 def _policy(data: bytes) -> None:
     """The first byte says which file of a good folder the rest stands in for."""
     if data:
-        load({**FILES, NAMES[data[0] % len(NAMES)]: data[1:]})
+        policy_files.load({**FILES, NAMES[data[0] % len(NAMES)]: data[1:]})
 
 
 def policies() -> Iterator[bytes]:
@@ -37,7 +41,55 @@ def documents() -> Iterator[bytes]:
     yield b"n: " + b"9" * 5_000
 
 
+def _signed() -> dict[str, bytes]:
+    """The metadata of a good repository, by role."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Repository(Path(folder))
+        made.build()
+        return {name: item.to_bytes() for name, item in made.built.items()}
+
+
+SIGNED = _signed()
+ROLES = sorted(SIGNED)
+
+
+def _metadata(data: bytes) -> None:
+    """The first byte says which role's metadata the rest stands in for; 255 a second root."""
+    metadata = dict(SIGNED)
+    root = metadata.pop("root")
+    if data[:1] == b"\xff":
+        verify((root, data[1:]), metadata)
+    elif data:
+        metadata["root"] = root
+        metadata[ROLES[data[0] % len(ROLES)]] = data[1:]
+        verify((metadata.pop("root"),), metadata)
+
+
+def metadata() -> Iterator[bytes]:
+    """Every role in its own place, and the root twice."""
+    for place, name in enumerate(ROLES):
+        yield bytes([place]) + SIGNED[name]
+    yield b"\xff" + SIGNED["root"]
+
+
+def _roster() -> bytes:
+    """A first roles.yaml."""
+    return first_roster(
+        {name: key(name).public_key for name in ("an", "binh")},
+        {"G01": key("agency-G01").public_key},
+        snapshot=key("snapshot").public_key,
+        timestamp=key("timestamp").public_key,
+    )
+
+
 TARGETS = [
+    Target(name="policy-metadata", parse=_metadata, seeds=metadata, bytes_max=32_768),
+    Target(
+        name="policy-roster",
+        parse=Roster.parse,
+        seeds=lambda: [_roster()],
+        families=(UsageError,),
+    ),
     Target(name="yaml", parse=strict_yaml.read, seeds=documents, families=(PeerError,)),
     Target(name="policy", parse=_policy, seeds=policies, families=(UsageError,)),
 ]

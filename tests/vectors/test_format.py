@@ -78,11 +78,14 @@ def by_vectors() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def cited() -> dict[str, set[str]]:
-    """For each rule the tests whose text names it."""
+    """For each rule the tests whose text names it, or the file that is about it."""
     found: dict[str, set[str]] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
         text = path.read_text()
-        for node in ast.walk(ast.parse(text)):
+        tree = ast.parse(text)
+        for rule in MUST.findall(ast.get_docstring(tree) or ""):
+            found.setdefault(rule, set()).add(path.name)
+        for node in ast.walk(tree):
             is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             if is_function and node.name.startswith("test_"):
                 for rule in MUST.findall(ast.get_source_segment(text, node) or ""):
