@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fabric.attest import cose
-from fabric.attest.members import host_record, notice_record
-from fabric.attest.notices import HostState, MemberState, Notice, NoticeKind
+from fabric.attest.members import heartbeat_record, host_record, notice_record
+from fabric.attest.notices import HEARTBEAT_KEY, HostState, MemberState, Notice, NoticeKind
 from fabric.attest.result import encode
 from fabric.model import canonical
 from fabric.model.errors import Reason
@@ -20,6 +20,7 @@ from fabric.model.names import grants_topic
 from fabric.seal.sealing import SealingEpoch
 from fabric.seal.suites import suite_of
 from tests.fakes.platform import OPEN, A
+from tests.fakes.verifier import a_beat
 from tests.hostile.story import (
     DATA,
     GRANTS,
@@ -497,3 +498,35 @@ def garbage_and_nulls_stand_among_the_members(r: Reading, s: Story) -> None:
 def old_states_of_members_are_replayed(r: Reading, s: Story) -> None:
     for at in range(len(s.log.records[MEMBERS])):
         r.log.replay(MEMBERS, at)
+
+
+@edit(CONTROL, "bad_signature")
+def a_host_signs_a_heartbeat(r: Reading, s: Story) -> None:
+    beat = a_beat(0, s.results[A].issued)
+    key, value = heartbeat_record(beat, signers_of(s.c, suite_of("hybrid")))
+    r.log.forge(MEMBERS, value, key=key)
+
+
+def drop_heartbeats(r: Reading) -> None:
+    """Those that were there already; new ones come each second."""
+    for at in reversed(range(len(r.log.records[MEMBERS]))):
+        if r.log.records[MEMBERS][at].key == HEARTBEAT_KEY:
+            r.log.drop(MEMBERS, at)
+
+
+@edit(PAUSED, "members_stale", nothing, known=None)
+def every_heartbeat_is_withheld(r: Reading, s: Story) -> None:
+    r.platform.tick = lambda: None  # type: ignore[method-assign]  # no new ones either
+    drop_heartbeats(r)
+
+
+@edit(PAUSED, "members_stale", nothing, known=None)
+def a_revocation_is_withheld_and_the_heartbeats_name_it(r: Reading, s: Story) -> None:
+    drop_heartbeats(r)
+    r.platform.notices, r.platform.given = 1, [a_revocation(s)]
+
+
+@edit("stream_unanchored", "", nothing, known=None)
+def blocks_of_a_host_that_has_lapsed_are_shown_to_a_late_reader(r: Reading, s: Story) -> None:
+    """Nobody can tell these from blocks that host and broker make up together, back-dated."""
+    r.clock.ahead = timedelta(minutes=15)

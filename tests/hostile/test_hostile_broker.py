@@ -41,7 +41,8 @@ async def tried(story: Story, folder: Path, edit: Edit, known: int | None) -> Re
     def done() -> bool:
         if reader.applied() != applied:
             return False
-        reader.clock.ahead = timedelta(seconds=edit.late_s)
+        if edit.late_s:
+            reader.clock.ahead = timedelta(seconds=edit.late_s)
         return not edit.event or wanted in reader.audited()[before:]
 
     is_done = await reader.read(done)
