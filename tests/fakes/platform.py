@@ -313,7 +313,7 @@ class TestHost:
 
     def open(self) -> "TestHost":
         """Open (or make) the state file and the view; again after a crash, too."""
-        identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(FileKeys(),))
+        identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem", stores=self.stores)
         if not identity.open_existing():
             identity.create((0, 7))
         self.keys = identity.keys(self.platform.clock.now(), self.plan)

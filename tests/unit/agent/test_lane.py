@@ -82,6 +82,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_blocks_form_a_chain(platform: Platform, a: TestHost) -> None:
+    """MUST-7.10."""
     a.attest()
     first, second = block(10), block(20, after=Sequence(1, 10, 2))
     kept = await stored(a, lane(a), first, second)
