@@ -77,9 +77,9 @@ def allowed(
         DeniedError: with the reason the gateway would give.
     """
     dataset = decide.dataset_of(view.policy, str(topic))
-    view.check_rows(dataset, now)
     decide.check_schema(dataset, schema.fingerprint)
     result = view.current(now)
+    view.check_rows(dataset, now)  # after the host's own standing, which says more
     why = decide.publish(view.policy, dataset, standing(result), suite=dataset.suite, now=now)
     if why is not None:
         raise DeniedError(why, f"this host may not publish {topic}")
