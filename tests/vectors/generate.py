@@ -710,17 +710,19 @@ def manifest(
     value: bytes | None = None,
     kind: str = "epoch-start",
     protected: Mapping[int, Any] | None = None,
+    first: int = 0,
     wraps: Callable[[list[Any]], None] = lambda wraps: None,
     signers: tuple[SigningKey, ...] = A.signers,
 ) -> bytes:
     """The good record, wrong in one place, with a signature that fits."""
-    signed, outer = canonical.decode(value or started().value)  # type: ignore[misc]
+    signed, _, outer = canonical.decode(value or started().value)  # type: ignore[misc]
     content: dict[int, Any] = canonical.decode(cose.parse(signed).payload)  # type: ignore[assignment]
     change(content)
     items = list(outer)
     wraps(items)
     head = canonical.encode(protected if protected is not None else {16: kind})
-    return canonical.encode([cose.sign(kind, head, canonical.encode(content), signers), items])
+    again = cose.sign(kind, head, canonical.encode(content), signers)
+    return canonical.encode([again, first, items])
 
 
 def bad_start(name: str, must: str, comment: str, key: int, value: Any) -> None:
@@ -782,9 +784,42 @@ def start_too_many_wraps() -> bytes:
     return manifest(wraps=lambda items: items.extend([b""] * 599))
 
 
-@vector("signature", "6.8", kind="start", reason="bad_signature", comment="a wrap is missing")
+@vector("cose", "6.3", kind="start", comment="a record without a wrap")
+def start_no_wrap() -> bytes:
+    return manifest(wraps=lambda items: items.clear())
+
+
+@vector("cose", "6.3", kind="start", comment="the first wrap's number is text")
+def start_first_text() -> bytes:
+    signed, _, wraps = canonical.decode(started().value)  # type: ignore[misc]
+    return canonical.encode([signed, "0", wraps])
+
+
+@vector("cose", "6.3", kind="start", comment="the array of an older draft, without a number")
+def start_without_first() -> bytes:
+    signed, _, wraps = canonical.decode(started().value)  # type: ignore[misc]
+    return canonical.encode([signed, wraps])
+
+
+@vector("open", "6.8", kind="start", reason="grant_missing", comment="the reader's wrap is absent")
 def start_wrap_missing() -> bytes:
     return manifest(wraps=lambda items: items.pop())
+
+
+@vector("signature", "6.8", kind="start", reason="bad_signature", comment="wraps of later ones")
+def start_wraps_shifted() -> bytes:
+    return manifest(first=1, wraps=lambda items: items.pop())
+
+
+@vector("signature", "6.8", kind="start", reason="bad_signature", comment="more wraps than names")
+def start_wrap_more() -> bytes:
+    return manifest(wraps=lambda items: items.append(items[1]))
+
+
+@vector("success", "6.3", "6.8", kind="start", comment="the second of two records of a start")
+def start_good_second() -> dict[str, Any]:
+    value = manifest(first=1, wraps=lambda items: items.pop(0))
+    return {"value": value.hex(), "hash": started().hash.hex()}
 
 
 @vector("signature", "6.8", kind="start", reason="bad_signature", comment="wraps are swapped")
@@ -869,7 +904,7 @@ def granted() -> bytes:
             granted=NOW,
         )
         pair = (B.host, B.key.public)
-        return grant(draft, opened, A.secret(), recipients=[pair], signers=A.signers)
+        return grant(draft, opened, A.secret(), recipients=[pair], signers=A.signers)[0]
 
 
 def with_start(value: bytes) -> dict[str, Any]:
@@ -1191,6 +1226,28 @@ def _(s: Script) -> None:
     head = Head(origin=ORIGIN, partition=0, epoch=fixed("e"), counter=5, hash=fixed("lost"))
     two = s.epoch(2, (head,))
     s.send(two, 0, (1, 10, 0), (1, 20, 0), expect="history_lost", previous=fixed("lost"))
+
+
+@script("join", "7.9", "7.11", comment="from_join: the chain begins at the first epoch granted")
+def _(s: Script) -> None:
+    head = Head(origin=ORIGIN, partition=0, epoch=fixed("e"), counter=9, hash=fixed("before"))
+    two = s.epoch(2, (head,), history="from_join")
+    s.send(two, 0, (1, 30, 0), (1, 40, 0), expect="accept", previous=head.hash)
+    s.send(two, 1, (1, 40, 0), (1, 50, 0), expect="accept")
+
+
+@script("join_previous", "7.9", reason="history_lost", comment="not the named head's hash")
+def _(s: Script) -> None:
+    head = Head(origin=ORIGIN, partition=0, epoch=fixed("e"), counter=9, hash=fixed("before"))
+    two = s.epoch(2, (head,), history="from_join")
+    s.send(two, 0, (1, 30, 0), (1, 40, 0), expect="history_lost", previous=fixed("another"))
+
+
+@script("join_middle", "7.9", reason="history_lost", comment="from_join, but not its first block")
+def _(s: Script) -> None:
+    head = Head(origin=ORIGIN, partition=0, epoch=fixed("e"), counter=9, hash=fixed("before"))
+    two = s.epoch(2, (head,), history="from_join")
+    s.send(two, 1, (1, 30, 0), (1, 40, 0), expect="history_lost", previous=head.hash)
 
 
 @script("other_start", "7.1", "6.14", reason="identity_mismatch", comment="another start's hash")
