@@ -15,12 +15,11 @@ from fabric.attest.members import MemberState, host_record, result_record
 from fabric.cli import attest
 from fabric.config import AgentConfig
 from fabric.model.names import MEMBERS, RESULTS, HostId
-from fabric.policy.load import load
 from fabric.store.sealed import SealedKey, create_state
 from tests.fakes.agent_page import write_config
 from tests.fakes.boot import PCRS, Boot, Entry
 from tests.fakes.log import MemoryLog
-from tests.fakes.policy_files import SENDER, documents, files, policy
+from tests.fakes.policy_files import SENDER, documents, files, load, policy
 from tests.fakes.verifier import HOST, TRUST_DOMAIN, Verifier, a_result, a_state
 
 VERIFIER = Verifier()
