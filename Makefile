@@ -1,5 +1,5 @@
 # The two commands of the README set up what they need: see deploy/setup.
-.PHONY: demo test bench setup check lint types clean
+.PHONY: demo test bench bench-revoke setup check lint types clean
 
 demo: setup ## the whole fabric on this machine, with proofs; FLAGS="--keep --rows 1000"
 	@.venv/bin/fabric demo $(FLAGS)
@@ -12,6 +12,9 @@ bench: setup ## the fabric against its peers, report in loadtest/out; FLAGS="--s
 	@.venv/bin/python -c 'import matplotlib, tink, httpx2' 2>/dev/null \
 	  || .venv/bin/pip install -q -c constraints.txt -e '.[bench]'
 	@.venv/bin/python -m loadtest $(FLAGS)
+
+bench-revoke: setup ## how fast a revocation works, also a hidden one; FLAGS="--trials 5" is short
+	@.venv/bin/python -m loadtest.revoke $(FLAGS)
 
 setup: ## Debian packages, Kafka's jars, .venv; does nothing the second time
 	@deploy/setup

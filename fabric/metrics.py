@@ -23,7 +23,7 @@ from fabric.policy.types import LevelRule
 OUTCOMES = ("applied", "duplicate", "quarantined")
 """What applying did with changes; `duplicate` counts whole blocks a reader dropped."""
 WAYS = ("sends", "applies")
-OPERATIONS = ("enrol", "activate", "challenge", "attest")
+OPERATIONS = ("enrol", "activate", "challenge", "attest", "notices")
 RESULTS = ("ok", "refused", "unavailable")
 ATTESTATIONS = ("attested", "refused", "unavailable")
 NOTICES = ("suspension", "revocation", "reinstatement")
@@ -38,7 +38,8 @@ RECORD_REASONS = tuple(
 )
 """Reasons whose counters exist from the start; others appear with their first case."""
 PARTS = (
-    *("policy", "members", "broker", "gateway", "attestation", "view"),
+    *("policy", "members", "broker", "gateway", "attestation", "view", "ticks"),
+    *("anchor", "silence"),
     *("capture", "publish", "apply", "stream", "grants", "quarantine", "other"),
 )
 """Kinds of parts that /readyz names; the kind is the first word of a part's name."""

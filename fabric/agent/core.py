@@ -7,12 +7,10 @@ supervised alone.
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import ssl
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 
 from fabric import tls
 from fabric.agent.attesting import PART as ATTESTATION
@@ -20,32 +18,32 @@ from fabric.agent.attesting import Attesting, Hooks
 from fabric.agent.auditing import open_audit, publish_host_heads
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
+from fabric.agent.own import device, key_stores, lock
 from fabric.agent.parts import apply_partition, publisher, run_publisher, source_tables
 from fabric.agent.sinks import SinkHolder
 from fabric.agent.supervisor import Board, supervise
 from fabric.agent.telemetry import Telemetry
+from fabric.agent.ticking import PART as TICKS
+from fabric.agent.ticking import Ticking
 from fabric.agent.view import WorldView
 from fabric.attest.result import Result
 from fabric.config import AgentConfig, Apply, Capture
-from fabric.config_keys import KeysConfig
 from fabric.database.registry import open_sink, open_source
 from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import KafkaLog, check_extension
 from fabric.metrics import AgentMetrics
 from fabric.model.errors import (
-    ConfigInvalid,
     FabricError,
     Reason,
     UnavailableError,
     UsageError,
 )
+from fabric.model.limits import RESULT_HEADS_MAX
 from fabric.model.names import Topic
-from fabric.ports import ChangeSource, KeyStore, Tpm
+from fabric.ports import ChangeSource, Tpm
 from fabric.repository.client import open_repository
 from fabric.repository.waiting import first_policy
 from fabric.store.clock import SystemClock
-from fabric.store.file_keys import FileKeys
-from fabric.store.tpm_keys import TpmKeys
 from fabric.web.authority import AuthorityClient
 from fabric.web.refusals import RefusalsClient
 from fabric.web.server import serving
@@ -53,7 +51,6 @@ from fabric.web.server import serving
 _log = logging.getLogger(__name__)
 Spawn = Callable[[Coroutine[object, object, None]], object]
 
-_HEADS_CARRIED_MAX = 64
 _OUTBOX_TABLE = "outbox"
 _COUNT_S = 10.0
 
@@ -74,6 +71,7 @@ class Core:
         self._stop = asyncio.Event()
         self._captures: list[asyncio.Event] = []
         self._grants: set[Topic] = set()
+        self._heads_told = 0
         self._host: Host | None = None
         self._log: KafkaLog | None = None
         self._outbox: SqliteOutbox | None = None
@@ -88,7 +86,7 @@ class Core:
         """Open files and clients; raises UsageError when one is unfit."""
         config = self._config
         self._folder.mkdir(parents=True, exist_ok=True)
-        stack.callback(os.close, _lock(self._folder / "agent.lock"))
+        stack.callback(os.close, lock(self._folder / "agent.lock"))
         self._policies = open_repository(config.policy, config.tls.ca)
         policy = await first_policy(self._policies)
         self._clock = SystemClock()
@@ -98,24 +96,25 @@ class Core:
         self._telemetry = Telemetry(self.board, self._metrics, audit)
         self._telemetry.approved(policy, config.agent.host)
         self._view = WorldView(config.agent.host, policy, rejected=self._telemetry.control_rejected)
-        device = self._tpm or _device(config.tpm.tcti)
-        stores = _key_stores(config.keys, device)
-        self.identity = Identity(self._folder, device, ca=config.tls.ca, stores=stores)
+        tpm = self._tpm or device(config.tpm.tcti)
+        stores = key_stores(config.keys, tpm)
+        self.identity = Identity(self._folder, tpm, ca=config.tls.ca, stores=stores)
         stack.callback(self.identity.close)
-        self._attesting = self._make_attesting(device)
+        self._attesting = self._make_attesting(tpm)
         stack.push_async_callback(self._close_log)
         await stack.enter_async_context(
             serving(self._metrics.registry, lambda: self.board.parts, config.web.listen)
         )
 
-    def _make_attesting(self, device: Tpm) -> Attesting:
+    def _make_attesting(self, tpm: Tpm) -> Attesting:
         # Never the SVID: an expired one would keep this host from attesting again.
         context = tls.client_context(None, None, self._config.tls.ca)
+        self._authority = AuthorityClient(self._config.authority.url, lambda: context)
         return Attesting(
             self.identity,
             self._view,
-            tpm=device,
-            authority=AuthorityClient(self._config.authority.url, lambda: context),
+            tpm=tpm,
+            authority=self._authority,
             clock=self._clock,
             board=self.board,
             hooks=Hooks(
@@ -127,14 +126,18 @@ class Core:
         )
 
     def _heads(self) -> tuple[bytes, ...]:
-        topics = [topic for capture in self._config.capture for topic in capture.tables.values()]
+        """Hashes of every stream's head; of very many, another part each time."""
+        topics = {topic for capture in self._config.capture for topic in capture.tables.values()}
+        topics |= {*self._config.outbox.topics}
         found = [
             item.head.hash
-            for topic in topics
+            for topic in sorted(topics, key=str)
             for item in self.identity.state.heads(topic).values()
             if item.head is not None
         ]
-        return tuple(found[:_HEADS_CARRIED_MAX])
+        first = self._heads_told % max(1, len(found))
+        self._heads_told += RESULT_HEADS_MAX
+        return tuple([*found[first:], *found[:first]][:RESULT_HEADS_MAX])
 
     def _attested(self, result: Result) -> None:
         self._telemetry.attested(result)
@@ -187,6 +190,7 @@ class Core:
             "audit", lambda: publish_host_heads(host, self._audit, self._metrics, heads)
         )
         await self._view.wait_caught_up()
+        self._supervise(TICKS, self._ticking().run)
         for capture in config.capture:
             self._start_capture(host, capture)
         if config.outbox.topics:
@@ -194,6 +198,14 @@ class Core:
         for number, apply in enumerate(config.apply):
             self._start_apply(host, number, apply)
         self.started.set()
+
+    def _ticking(self) -> Ticking:
+        return Ticking(
+            self._view,
+            self._authority,
+            self._clock,
+            show=lambda *told: self.board.show(TICKS, *told),
+        )
 
     def _start_capture(self, host: Host, capture: Capture) -> None:
         part = f"capture {capture.source}"
@@ -353,35 +365,3 @@ class Core:
     async def _close_log(self) -> None:
         if self._log is not None:
             await self._log.close()
-
-
-def _lock(path: Path) -> int:
-    """Take the folder for this process alone; raises ConfigInvalid when another has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        os.close(handle)
-        raise ConfigInvalid(
-            f"agent.folder: another agent runs with {path.parent}; stop it, or use another folder"
-        ) from exc
-    return handle
-
-
-def _key_stores(config: KeysConfig, tpm: Tpm) -> tuple[KeyStore, ...]:
-    """Where signing keys may live, in order of preference; ML-DSA is always in software."""
-    if config.provider == "file":
-        return (TpmKeys(tpm), FileKeys())
-    assert config.module is not None
-    assert config.token is not None
-    assert config.pin_file is not None
-    from fabric.store.token_keys import TokenKeys
-
-    token = TokenKeys(config.module, config.token, config.pin_file)
-    return (TpmKeys(tpm), token, FileKeys())
-
-
-def _device(tcti: str) -> Tpm:
-    from fabric.tpm.device import TpmDevice
-
-    return TpmDevice(tcti)

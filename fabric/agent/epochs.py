@@ -102,6 +102,7 @@ class Epochs:
             why = self._asked or due
             if why is None and current is not None:
                 return current
+            self._host.view.check_grants(dataset, self._host.clock.now())
             return await self._open(dataset, result, keys, why or Why.START)
 
     def _choose(self, dataset: Dataset) -> _Chosen:

@@ -78,6 +78,7 @@ def allowed(
         DeniedError: with the reason the gateway would give.
     """
     dataset = decide.dataset_of(view.policy, str(topic))
+    view.check_rows(dataset, now)
     decide.check_schema(dataset, schema.fingerprint)
     result = view.current(now)
     why = decide.publish(view.policy, dataset, standing(result), suite=dataset.suite, now=now)
@@ -119,6 +120,7 @@ class SealedLane:
     Args:
         heads: acknowledged heads of earlier lives, per stream.
         streams: how many streams of the topic this host fills.
+        log: which log the topic is, empty when that is not known.
     """
 
     def __init__(
@@ -129,8 +131,10 @@ class SealedLane:
         *,
         heads: Mapping[Stream, StreamHead],
         streams: int,
+        log: str = "",
     ) -> None:
         self._host = host
+        self._log = log
         self._topic = topic
         self._schema = schema
         self._heads: dict[Stream, Head] = {
@@ -173,10 +177,10 @@ class SealedLane:
             try:
                 shot = shot or await self._seal(block, packed)
                 self._sending.begins(block.stream)
-                await self._host.log.append(
+                offset = await self._host.log.append(
                     str(self._topic), block.stream.partition, [(None, shot.sealed.data)]
                 )
-                return self._acknowledged(shot)
+                return self._acknowledged(shot, offset)
             except FabricError as exc:
                 if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:
                     raise
@@ -216,7 +220,7 @@ class SealedLane:
         )
         return _Shot(block=block, sealed=sealed, result=result, epoch=epoch)
 
-    def _acknowledged(self, shot: _Shot) -> Kept:
+    def _acknowledged(self, shot: _Shot, offset: int) -> Kept:
         stream = shot.block.stream
         head = Head(
             origin=stream.origin,
@@ -234,7 +238,9 @@ class SealedLane:
             len(shot.sealed.data),
         )
         self._host.telemetry.held(self._topic, None, "")
-        kept = StreamHead(stream=stream, head=head, upto=shot.block.upto)
+        kept = StreamHead(
+            stream=stream, head=head, upto=shot.block.upto, log=self._log, offset=offset
+        )
         return Kept(head=kept, plaintext_bytes=shot.sealed.plaintext_bytes)
 
     async def _refused(self, exc: FabricError, shot: _Shot | None, attempt: int) -> _Shot | None:
@@ -262,11 +268,10 @@ class SealedLane:
         """Serve late recipients when the world has changed."""
         if self._seen == self._host.view.version or self._epochs.current is None:
             return
-        seen = self._host.view.version
+        seen, now = self._host.view.version, self._host.clock.now()
         try:
-            dataset, result = allowed(
-                self._host.view, self._topic, self._schema, self._host.clock.now()
-            )
+            dataset, result = allowed(self._host.view, self._topic, self._schema, now)
+            self._host.view.check_grants(dataset, now)
         except DeniedError:
             return  # publishing shows why
         await self._epochs.grant_late(dataset, result)

@@ -9,11 +9,12 @@ from fabric.agent.open_form import Gathered, gather, try_decode
 from fabric.agent.read_machine import Log, ReadMachine, incomplete
 from fabric.model.block import Block, trim
 from fabric.model.change import ZERO
-from fabric.model.errors import FabricError, Reason
+from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.policy.types import Dataset
 from fabric.ports import Record, StreamState
 
 _LAG_S = 10.0
+_PAUSE_S = 1.0
 _DUPLICATE = "duplicate"
 
 
@@ -58,6 +59,7 @@ class OpenReader:
         self._heard_at = host.clock.monotonic()
         self._decode_s = 0.0
         self._bytes = 0
+        self._is_paused = False
 
     async def run(self) -> None:
         """Read for ever; raises as SealedReader.run, and APPLY_FAILED when the dataset stops."""
@@ -77,9 +79,25 @@ class OpenReader:
     async def _read(self) -> None:
         async for records in self._host.log.read(str(self._topic), self._partition, self._position):
             if records:
+                await self._until_fresh()
                 await self._take(records)
                 self._position = records[-1].offset + 1
                 self._heard_at = self._host.clock.monotonic()
+
+    async def _until_fresh(self) -> None:
+        """Wait while the view of the members is too old to move rows by."""
+        while True:
+            try:
+                self._host.view.check_rows(self._dataset, self._host.clock.now())
+            except DeniedError as exc:
+                self._is_paused = True
+                self._host.telemetry.paused(self._part, exc.reason)
+                await self._host.view.changed.wait(_PAUSE_S)
+                continue
+            if self._is_paused:
+                self._is_paused = False
+                self._host.telemetry.paused(self._part, None)
+            return
 
     async def _take(self, records: Sequence[Record]) -> None:
         pairs = [(record.offset, record.value) for record in records]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from fabric.agent.host import BlockTarget, Host
 from fabric.agent.lane import Lane, SealedLane
+from fabric.agent.log_check import log_name, lost
 from fabric.agent.open_lane import OpenLane
 from fabric.agent.open_reading import OpenReader
 from fabric.agent.progress import Progress
@@ -17,10 +18,11 @@ from fabric.agent.subscription import Subscription
 from fabric.agent.supervisor import cause_of
 from fabric.config import BlockConfig
 from fabric.model.errors import Reason
-from fabric.model.names import HostId, Origin, Topic
+from fabric.model.names import HostId, Origin, Stream, Topic
 from fabric.policy import decide
 from fabric.policy.types import Dataset
 from fabric.ports import ChangeSource, SourceTable
+from fabric.store.state import StreamHead
 
 
 def is_sealed(host: Host, dataset: Dataset) -> bool:
@@ -58,7 +60,7 @@ async def publisher(
     """
     feeds = [_feed(host, topic) for topic in topics]
     state = host.identity.state
-    heads = {topic: await asyncio.to_thread(state.heads, topic) for topic in topics}
+    heads = await _heads(host, source, topics)
     resume = await asyncio.to_thread(state.source, source)
     lanes: dict[Topic, Lane] = {}
     for feed in feeds:
@@ -66,7 +68,12 @@ async def publisher(
         host.telemetry.publishes(feed.topic, dataset.suite)
         if feed.sealed:
             lanes[feed.topic] = SealedLane(
-                host, feed.topic, feed.schema, heads=heads[feed.topic], streams=feed.partitions
+                host,
+                feed.topic,
+                feed.schema,
+                heads=heads[feed.topic],
+                streams=feed.partitions,
+                log=log_name(await host.log.identity(str(feed.topic))),
             )
         else:
             lanes[feed.topic] = OpenLane(host, feed.topic, feed.schema)
@@ -85,6 +92,21 @@ async def publisher(
     )
     progress = Progress(source, host.identity)
     return Publisher(host, plan, reads, lanes=lanes, progress=progress, stop=stop)
+
+
+async def _heads(
+    host: Host, source: str, topics: Sequence[Topic]
+) -> Mapping[Topic, Mapping[Stream, StreamHead]]:
+    """What was acknowledged in earlier lives; nothing, where the log has forgotten some of it."""
+    state = host.identity.state
+    heads = {topic: await asyncio.to_thread(state.heads, topic) for topic in topics}
+    gone = [stream for found in heads.values() for stream in await lost(host.log, found)]
+    if not gone:
+        return heads
+    for stream in gone:
+        host.telemetry.log_went_back(stream)
+    await asyncio.to_thread(state.forget_source, source, topics)
+    return {topic: {} for topic in topics}
 
 
 def _feed(host: Host, topic: Topic) -> Feed:

@@ -2,7 +2,8 @@
 
 One record at a time, one command for one event:
 
-    Came, Refused  ->  Drop | Pause | Open | Stop
+    Came, Refused  ->  Drop | Pause | Search | Open | Stop
+    Searched       ->  Drop | Open
     Opened         ->  Apply               NotOpened   ->  Drop | Pause | Stop
     Applied        ->  Done                NotApplied  ->  Reload | Pause | Stop
 
@@ -10,15 +11,23 @@ A record that admission refuses is garbage in the log: dropped, counted, audited
 and the stream goes on. A verified block that breaks the chain or does not open
 stops its stream by name. What may come later (a result, a policy, an epoch start,
 a grant) pauses the partition: the same record is looked at again, never skipped.
+
+A block that its sender could have made up later (its result was over when we first
+saw it) is taken only when it is anchored. Until then its stream is held: its records
+are passed over, the hint of where to read on stays before the first of them, and
+`held` says what to watch for; the shell reads them again once one is carried. A
+block that is fresh and follows the last applied one ends the holding at once.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from fabric.agent.anchor_machine import Cover
 from fabric.model.block import Block, trim
 from fabric.model.change import ZERO, Op, Run
 from fabric.model.errors import DeniedError, PeerError, Reason, ReasonClass, class_of
+from fabric.model.limits import ANCHOR_WINDOW
 from fabric.model.names import HostId, Stream
 from fabric.ports import StreamState
 from fabric.seal.chain import ChainState, Verdict, judge
@@ -29,16 +38,29 @@ _DUPLICATE = "duplicate"
 _SUPERSEDED = "superseded"
 _NOT_FOR_US = "before_join"
 _STOPPED = "stopped"
+_UNANCHORED = "unanchored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Came:
-    """A verified envelope; `start` is None while its epoch start is unknown."""
+    """A verified envelope; `start` is None while its epoch start is unknown.
+
+    Attributes:
+        is_live: its sender was trusted still when we saw it: it was not made up later.
+    """
 
     offset: int
     header: Header
     digest: bytes
     start: VerifiedStart | None
+    is_live: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """A look ahead in the log for an anchor has ended."""
+
+    cover: Cover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +99,7 @@ class NotApplied:
     reason: Reason
 
 
-Event: TypeAlias = Came | Refused | Opened | NotOpened | Applied | NotApplied
+Event: TypeAlias = Came | Searched | Refused | Opened | NotOpened | Applied | NotApplied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +108,16 @@ class Drop:
 
     Attributes:
         reason: set when it is to be audited as refused.
-        outcome: else what it was: duplicate, superseded, before_join, stopped.
+        outcome: else what it was: duplicate, superseded, before_join, stopped, unanchored.
     """
 
     reason: Reason | None
     outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Look ahead in the log for an anchor of the record in hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +161,20 @@ class Done:
     """Go on to the next record."""
 
 
-Command: TypeAlias = Drop | Pause | Open | Apply | Reload | Stop | Done
+Command: TypeAlias = Drop | Pause | Search | Open | Apply | Reload | Stop | Done
+
+
+@dataclass(slots=True)
+class Held:
+    """A stream whose blocks nobody vouches for (yet).
+
+    Attributes:
+        offset: of the first of them.
+        seen: (sender, hash) of those that were passed over, as many as a window holds.
+    """
+
+    offset: int
+    seen: list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +193,7 @@ class ReadMachine:
         self._log = log
         self._states: dict[Stream, StreamState] = dict(states)
         self._stopped: dict[Stream, Reason] = {}
+        self._held: dict[Stream, Held] = {}
         self._came: Came | None = None
         self._next: ChainState | None = None
 
@@ -160,6 +201,17 @@ class ReadMachine:
     def stopped(self) -> Mapping[Stream, Reason]:
         """Streams that ended, and why."""
         return self._stopped
+
+    @property
+    def held(self) -> Mapping[Stream, Held]:
+        """Streams whose blocks wait for an anchor."""
+        return self._held
+
+    def release(self) -> int | None:
+        """End every holding; the offset to read again from, None when nothing was held."""
+        first = min((held.offset for held in self._held.values()), default=None)
+        self._held.clear()
+        return first
 
     def state(self, stream: Stream) -> StreamState | None:
         """The state that the next block of `stream` must meet."""
@@ -190,6 +242,8 @@ class ReadMachine:
                 return _refused(event.reason)
             case Came():
                 return self._judge(event)
+            case Searched():
+                return self._searched(event.cover)
             case Opened():
                 return self._opened(event.block)
             case NotOpened():
@@ -210,6 +264,8 @@ class ReadMachine:
         stream = stream_of(event.header)
         if stream in self._stopped:
             return Drop(reason=None, outcome=_STOPPED)
+        if stream in self._held and not event.is_live:
+            return self._hold(stream, event)
         if event.start is None:
             return Pause(reason=Reason.EPOCH_START_MISSING)
         state = self._states.get(stream)
@@ -218,7 +274,8 @@ class ReadMachine:
         try:
             step = judge(chain, event.header, event.digest, start=event.start, high=high)
         except PeerError as exc:
-            return self._stop(exc.reason)
+            # What a held stream misses lies among what is held: that is no gap yet.
+            return self._hold(stream, event) if stream in self._held else self._stop(exc.reason)
         except DeniedError as exc:
             # The beginning is not in the log: what a reset brings later can still be taken.
             return Drop(reason=exc.reason, outcome="")
@@ -227,7 +284,29 @@ class ReadMachine:
         if step.verdict is Verdict.SUPERSEDED:
             return Drop(reason=None, outcome=_SUPERSEDED)
         self._next = step.state
+        if not event.is_live:
+            return Search()
+        self._held.pop(stream, None)  # it goes on from what is applied: those are abandoned
         return Open()
+
+    def _searched(self, cover: Cover) -> Command:
+        assert self._came is not None
+        match cover:
+            case Cover.COVERED:
+                return Open()
+            case Cover.ABANDONED:
+                return Drop(reason=Reason.SUPERSEDED, outcome="")
+            case Cover.UNKNOWN:
+                return self._hold(self._stream, self._came)
+
+    def _hold(self, stream: Stream, event: Came) -> Drop:
+        """Pass a record over and remember it."""
+        held = self._held.get(stream)
+        if held is None:
+            self._held[stream] = held = Held(offset=event.offset, seen=[])
+        if len(held.seen) < ANCHOR_WINDOW:
+            held.seen.append((event.header.sender, event.digest))
+        return Drop(reason=None, outcome=_UNANCHORED)
 
     def _opened(self, block: Block) -> Command:
         assert self._came is not None
@@ -238,7 +317,7 @@ class ReadMachine:
         new = StreamState(
             high=high,
             chain=self._next.encode(),
-            offset=self._came.offset + 1,
+            offset=min([self._came.offset + 1, *(held.offset for held in self._held.values())]),
             cluster=self._log.cluster,
             topic_id=self._log.topic_id,
             incomplete=incomplete(before is not None and before.incomplete, rest.runs),

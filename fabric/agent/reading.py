@@ -1,20 +1,27 @@
 """Read one partition of a sealed dataset into a target: verify, open, judge, apply.
 
 Records are verified and opened in worker threads, a few ahead of the one that is
-applied; judging and applying go strictly in order, as the read machine says.
+applied; judging and applying go strictly in order, as the read machine says. When
+something is carried at last that vouches for blocks which were passed over, reading
+goes back to the first of them.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
+from fabric.admit.door import parse_sealed
 from fabric.admit.reader import admit_read
 from fabric.admit.view import Place
 from fabric.agent import read_machine as m
+from fabric.agent.anchoring import AnchorSearch
 from fabric.agent.aside import aside
 from fabric.agent.host import BlockTarget, Host
 from fabric.agent.receipting import Receipting
+from fabric.agent.tick_machine import is_hopeless
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import Stream
 from fabric.policy.types import Dataset
@@ -25,6 +32,7 @@ from fabric.seal.secret import EpochSecret
 from fabric.seal.verify import VerifiedEnvelope
 
 _AHEAD_MAX = 3
+_BACK_S = 0.5
 _SHORT_BYTES_MAX = 16 * 1024
 _PAUSE_S = 1.0
 _LAG_S = 10.0
@@ -36,6 +44,14 @@ class _Looked:
 
     first: m.Came | m.Refused
     second: m.Opened | m.NotOpened | None
+    verified: VerifiedEnvelope | None = None
+
+
+_Queue: TypeAlias = "asyncio.Queue[tuple[Record, asyncio.Task[_Looked]]]"
+
+
+class _GoBack(Exception):
+    """Something was carried that vouches for what was passed over."""
 
 
 class SealedReader:
@@ -65,6 +81,10 @@ class SealedReader:
         self._sink = sink
         self._receipts = receipts
         self._book = host.view.book(dataset.topic)
+        self._search = AnchorSearch(host, dataset.topic, partition)
+        self._handling = asyncio.Lock()
+        self._shown: set[Stream] = set()
+        self._acted_on: set[tuple[str, bytes]] = set()
         self._position = 0
         self._heard_at = host.clock.monotonic()
 
@@ -86,29 +106,70 @@ class SealedReader:
         first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
         self._host.telemetry.board.show(self._part, None)
-        async with asyncio.TaskGroup() as tasks:
-            queue: asyncio.Queue[tuple[Record, asyncio.Task[_Looked]]] = asyncio.Queue(_AHEAD_MAX)
-            tasks.create_task(self._fetch(queue, tasks))
-            tasks.create_task(self._take(queue))
-            tasks.create_task(self._measure())
-            if self._receipts is not None:
-                tasks.create_task(self._receipts.run())
+        while True:
+            with contextlib.suppress(_GoBack):
+                await self._read()
+
+    async def _read(self) -> None:
+        """Read on from the position; raises _GoBack when the position was set back."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                queue: _Queue = asyncio.Queue(_AHEAD_MAX)
+                tasks.create_task(self._fetch(queue, tasks))
+                tasks.create_task(self._take(queue))
+                tasks.create_task(self._measure())
+                tasks.create_task(self._watch_held())
+                if self._receipts is not None:
+                    tasks.create_task(self._receipts.run())
+        except* _GoBack:
+            back = self._machine.release()
+            assert back is not None
+            self._position = back
+        raise _GoBack
 
     async def _states(self) -> Mapping[Stream, StreamState]:
         streams = await self._sink.streams(self._topic)
         return {s: state for s, state in streams.items() if s.partition == self._partition}
 
-    async def _fetch(
-        self, queue: "asyncio.Queue[tuple[Record, asyncio.Task[_Looked]]]", tasks: asyncio.TaskGroup
-    ) -> None:
+    def _show_held(self) -> None:
+        """Tell which streams began and ended to be held."""
+        held = self._machine.held.keys()
+        for stream in held - self._shown:
+            self._host.telemetry.unanchored(stream)
+        for stream in self._shown - held:
+            self._host.telemetry.anchored(stream)
+        self._shown = {*held}
+
+    async def _watch_held(self) -> None:
+        """Go back once more of what was passed over is carried, between two records."""
+        seen: tuple[int, int] | None = None
+        while True:
+            await asyncio.sleep(_BACK_S)
+            held = self._machine.held.values()
+            now_seen = (self._host.view.version, sum(len(item.seen) for item in held))
+            if seen == now_seen:
+                continue
+            seen = now_seen
+            found = self._search.carried(held) - self._acted_on
+            if not found:
+                continue
+            async with self._handling:
+                self._acted_on |= found
+                self._search.forget()
+                raise _GoBack
+
+    async def _fetch(self, queue: "_Queue", tasks: asyncio.TaskGroup) -> None:
         async for records in self._host.log.read(str(self._topic), self._partition, self._position):
             for record in records:
                 await queue.put((record, tasks.create_task(self._look(record))))
 
-    async def _take(self, queue: "asyncio.Queue[tuple[Record, asyncio.Task[_Looked]]]") -> None:
+    async def _take(self, queue: "_Queue") -> None:
         while True:
             record, task = await queue.get()
-            await self._handle(record, await task)
+            looked = await task
+            async with self._handling:
+                await self._handle(record, looked)
+                self._show_held()
             self._position = record.offset + 1
             self._heard_at = self._host.clock.monotonic()
 
@@ -123,11 +184,15 @@ class SealedReader:
             )
             start = self._book.start(verified.envelope.header.start_hash, view.members)
         except FabricError as exc:
-            refused = m.Refused(offset=record.offset, reason=exc.reason)
-            return _Looked(first=refused, second=None)
+            reason = self._reason(record, exc.reason)
+            return _Looked(first=m.Refused(offset=record.offset, reason=reason), second=None)
         envelope = verified.envelope
         came = m.Came(
-            offset=record.offset, header=envelope.header, digest=envelope.hash, start=start
+            offset=record.offset,
+            header=envelope.header,
+            digest=envelope.hash,
+            start=start,
+            is_live=view.members.was_trusted(verified.result, self._host.clock.now()) is None,
         )
         second = second or await self._open(verified, start)
         if isinstance(second, m.Opened):
@@ -137,10 +202,23 @@ class SealedReader:
                 sealed_bytes=len(record.value or b""),
                 seconds=self._host.clock.monotonic() - began,
             )
-        return _Looked(first=came, second=second)
+        return _Looked(first=came, second=second, verified=verified)
+
+    def _reason(self, record: Record, reason: Reason) -> Reason:
+        """A result that nobody has heard of is waited for, but not for ever."""
+        view, now = self._host.view, self._host.clock.now()
+        if reason is not Reason.RESULT_UNKNOWN:
+            return reason
+        whole_at = view.members.whole_at if view.is_read else None
+        if not is_hopeless(record.timestamp, now, whole_at=whole_at):
+            return reason
+        named = parse_sealed(record.value or b"").header.result_id
+        is_lagging = view.members.is_named(named) or view.members.knows(named)
+        return reason if is_lagging else Reason.NOT_ATTESTED
 
     def _admit(self, record: Record) -> tuple[VerifiedEnvelope, m.Opened | m.NotOpened | None]:
         """Verify, and open at once where the epoch's secret is at hand: one visit to a thread."""
+        self._host.view.check_rows(self._dataset, self._host.clock.now())
         place = Place(record.topic, record.partition)
         verified = admit_read(
             record.value or b"", place, self._host.view.door, appended=record.timestamp
@@ -173,8 +251,13 @@ class SealedReader:
         """Take one record through the machine until it is done with."""
         command = self._machine.step(looked.first)
         paused: Reason | None = None
+        was_live = isinstance(looked.first, m.Came) and looked.first.is_live
         while not isinstance(command, m.Drop | m.Stop | m.Done):
             match command:
+                case m.Search():
+                    assert looked.verified is not None
+                    cover = await self._search.cover(record.offset, looked.verified)
+                    command = self._machine.step(m.Searched(cover=cover))
                 case m.Open():
                     assert looked.second is not None
                     command = self._machine.step(looked.second)
@@ -186,7 +269,7 @@ class SealedReader:
                         self._receipts.applied(looked.first.header, looked.first.digest)
                 case m.Pause():
                     paused = command.reason
-                    looked = await self._pause(record, paused)
+                    looked = _still(await self._pause(record, paused), was_live)
                     command = self._machine.step(looked.first)
                 case m.Reload():
                     self._machine.load(command.stream, await self._sink.state(command.stream))
@@ -228,3 +311,10 @@ class SealedReader:
                 heard_s=self._host.clock.monotonic() - self._heard_at,
             )
             await asyncio.sleep(_LAG_S)
+
+
+def _still(looked: _Looked, was_live: bool) -> _Looked:
+    """A record that was seen while its sender was trusted stays so, however long it waits."""
+    if was_live and isinstance(looked.first, m.Came):
+        return replace(looked, first=replace(looked.first, is_live=True))
+    return looked

@@ -50,6 +50,13 @@ class Telemetry:
         if loud:
             self._audit.write("block_refused", {"topic": str(topic), "reason": reason.value})
 
+    def log_went_back(self, stream: Stream) -> None:
+        """Our last acknowledged block of a stream is gone from the log: a new generation."""
+        topic, reason = stream.topic, Reason.LOG_WENT_BACK
+        self.held(topic, reason, "acknowledged blocks are gone from the log; reading anew")
+        self._metrics.refused(topic, reason)
+        self._audit.write("log_went_back", {"stream": str(stream)})
+
     def sealing_took(self, topic: Topic, suite: str, seconds: float) -> None:
         """One block was sealed."""
         self._metrics.seal_took(topic.level, suite, seconds)
@@ -106,6 +113,17 @@ class Telemetry:
         self._metrics.rejected(stream.topic, reason)
         self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
 
+    def unanchored(self, stream: Stream) -> None:
+        """Nothing vouches for a stream's next block: its records are passed over for now."""
+        detail = "waits for its sender's next result; its last blocks are not applied"
+        self.board.show(f"anchor {stream}", Reason.UNANCHORED, detail)
+        self._audit.write("stream_unanchored", {"stream": str(stream)})
+
+    def anchored(self, stream: Stream) -> None:
+        """Something vouches for what a stream waited with."""
+        self.board.forget(f"anchor {stream}")
+        self._audit.write("stream_anchored", {"stream": str(stream)})
+
     def dropped(self, topic: Topic, offset: int, reason: Reason | None, outcome: str) -> None:
         """A record was passed over; one with a reason is audited."""
         if reason is not None:
@@ -113,6 +131,8 @@ class Telemetry:
             self._often("record_dropped", topic=str(topic), offset=offset, reason=reason.value)
         elif outcome in _DUPLICATES:
             self._metrics.applied(topic, "duplicate")
+        elif outcome == Reason.UNANCHORED:
+            self._metrics.rejected(topic, Reason.UNANCHORED)
 
     def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
         """A block was verified and opened; `suite` is empty for the open form."""
@@ -161,6 +181,11 @@ class Telemetry:
         )
         silent = heard_s > SILENCES_MISSED_MAX * SILENCE_INTERVAL_S
         self._metrics.silent(topic, partition, silent)
+        part = f"silence {topic}:{partition}"
+        if silent:
+            self.board.show(part, Reason.SILENT, f"nothing heard for {heard_s:.0f} s")
+        else:
+            self.board.forget(part)
 
     def _reach(self, topic: Topic, partition: int, at: float) -> None:
         """Everything committed up to `at` (Unix seconds) is in the target."""

@@ -11,12 +11,14 @@ from datetime import datetime
 
 from fabric.admit.view import View
 from fabric.agent.grant_book import GrantBook
+from fabric.agent.tick_machine import check_grants, check_rows
 from fabric.attest.members import Members
 from fabric.attest.notices import HEARTBEAT_KEY
 from fabric.attest.result import Result
 from fabric.kafka.follow import follow
 from fabric.model.errors import FabricError, PeerError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, RESULTS, HostId, Topic, grants_topic
+from fabric.policy import decide
 from fabric.policy.types import Dataset, Policy
 from fabric.ports import Log, Record
 
@@ -116,6 +118,17 @@ class WorldView:
         """This host's own current result; raises DeniedError as Members.current."""
         return self._members.current(self.me, now)
 
+    def check_rows(self, dataset: Dataset, now: datetime) -> None:
+        """Raise DeniedError MEMBERS_STALE when this view is too old to move rows by."""
+        check_rows(self._members.whole_at, now, self._lifetime_s(dataset))
+
+    def check_grants(self, dataset: Dataset, now: datetime) -> None:
+        """Raise DeniedError MEMBERS_STALE when this view is too old to give out keys by."""
+        check_grants(self._members.whole_at, now, self._lifetime_s(dataset))
+
+    def _lifetime_s(self, dataset: Dataset) -> int:
+        return decide.rule_of(self._policy, dataset).result_lifetime_s
+
     def book(self, topic: Topic) -> GrantBook:
         """The grants of a topic; follow it with `follow_grants`."""
         found = self._books.get(topic)
@@ -129,6 +142,11 @@ class WorldView:
         while before == [self.dataset(topic) for topic in topics]:
             await self.changed_policy.wait(_POLICY_S)
         raise UnavailableError(Reason.NOT_READY, "the dataset's policy changed; starting over")
+
+    @property
+    def is_read(self) -> bool:
+        """Whether members and results were read to their ends and can still be read."""
+        return all(event.is_set() for event in self._caught_up.values())
 
     async def wait_caught_up(self) -> None:
         """Wait until members and results were read to their ends."""
@@ -155,16 +173,20 @@ class WorldView:
             show(why if lagging else None, f"reading {', '.join(lagging)}" if lagging else "")
             await asyncio.sleep(_WATCH_S)
 
-    def _feed_members(self, record: Record) -> None:
+    def take(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Take in one record of members or results, whoever handed it on."""
         try:
-            if record.key is None or record.value is None:
+            if key is None or value is None:
                 raise PeerError(Reason.MALFORMED, "control record has no key or no value")
-            self._members.feed(record.topic, record.key, record.value)
+            self._members.feed(topic, key, value)
         except FabricError as exc:
-            self._rejected(record.topic, exc.reason)
+            self._rejected(topic, exc.reason)
             return
-        if record.key != HEARTBEAT_KEY:
+        if key != HEARTBEAT_KEY:
             self._ring()
+
+    def _feed_members(self, record: Record) -> None:
+        self.take(record.topic, record.key, record.value)
 
     def _feeder(self, topic: Topic) -> Callable[[Record], None]:
         book = self.book(topic)

@@ -5,7 +5,7 @@ twice or late changes nothing. A host state replaces an older one; notices only
 add up. A revocation is final for its approval and every earlier one. A suspension
 stands until a reinstatement with a greater number, or an approval with a greater
 number. A record that is hidden shows as a gap in the notices' numbers, which the
-heartbeat names. Spec: design section 6.
+heartbeat names together with a hash over all of them. Spec: design section 6.
 """
 
 import heapq
@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
+from fabric.attest.anchors import Anchor, Anchors
 from fabric.attest.notices import (
+    NO_NOTICES,
     Heartbeat,
     HostState,
     MemberState,
@@ -21,6 +23,7 @@ from fabric.attest.notices import (
     NoticeKind,
     heartbeat_record,
     host_record,
+    listed_with,
     notice_record,
     read_member,
     result_key,
@@ -54,15 +57,17 @@ class Members:
         self._hosts: dict[HostId, HostState] = {}
         self._by_host: dict[HostId, list[Notice]] = {}
         self._notices_kept = 0
-        self._numbers: set[int] = set()
+        self._ahead: dict[int, Notice] = {}
         self._disputed: set[int] = set()
-        self._contiguous = 0
+        self._listed = [NO_NOTICES]  # hash of the list up to each contiguous number
         self._heartbeat: Heartbeat | None = None
+        self._whole_at: datetime | None = None
+        self._anchors = Anchors()
         self._results: dict[bytes, Result] = {}
         self._oldest: list[tuple[datetime, bytes]] = []
 
     def __repr__(self) -> str:
-        return f"Members(hosts={len(self._hosts)}, revocation_number={self._contiguous})"
+        return f"Members(hosts={len(self._hosts)}, revocation_number={self.revocation_number})"
 
     @property
     def hosts(self) -> Mapping[HostId, HostState]:
@@ -72,12 +77,34 @@ class Members:
     @property
     def revocation_number(self) -> int:
         """Every notice up to this number is in the view."""
-        return self._contiguous
+        return len(self._listed) - 1
 
     @property
     def heartbeat(self) -> datetime | None:
         """When the authority last said that it lives."""
         return self._heartbeat.at if self._heartbeat else None
+
+    @property
+    def whole_at(self) -> datetime | None:
+        """Time of the newest heartbeat whose every notice was in the view; None for none."""
+        return self._whole_at
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the newest heartbeat, or a later notice, names what is not in the view."""
+        return self._heartbeat is not None and not self._holds(self._heartbeat)
+
+    def anchor(self, host: HostId, digest: bytes) -> Anchor | None:
+        """What carried the envelope of this hash as a head of its sender."""
+        return self._anchors.find(host, digest)
+
+    def knows(self, result_id: bytes) -> bool:
+        """Whether the result of this id is in the view."""
+        return result_id in self._results
+
+    def is_named(self, result_id: bytes) -> bool:
+        """Whether the newest state of a host names this result, known here or not."""
+        return any(state.result_id == result_id for state in self._hosts.values())
 
     def feed(self, topic: str, key: bytes, value: bytes) -> None:
         """Take in one record of the members or results topic.
@@ -150,7 +177,7 @@ class Members:
             raise DeniedError(Reason.MEMBERS_STALE, "last heartbeat of the authority is too old")
         if beat.at > now + _SKEW:
             raise DeniedError(Reason.MEMBERS_STALE, "heartbeat of the authority is in the future")
-        if max(beat.number, len(self._numbers)) > self._contiguous:
+        if not self._holds(beat):
             raise DeniedError(Reason.MEMBERS_STALE, "a notice of the authority is missing")
 
     def _feed_result(self, key: bytes, value: bytes) -> None:
@@ -162,6 +189,7 @@ class Members:
             if known != result:
                 raise PeerError(Reason.FORK, "two results have one id")
             return
+        self._anchors.add(result.host, result.heads, noticed=None)
         heapq.heappush(self._oldest, (result.expires, result.id))
         if len(self._oldest) > RESULTS_KEPT_MAX:
             del self._results[heapq.heappop(self._oldest)[1]]
@@ -174,6 +202,14 @@ class Members:
             self._feed_notice(statement)
         elif self._heartbeat is None or statement.at > self._heartbeat.at:
             self._heartbeat = statement
+        if self._heartbeat is not None and self._holds(self._heartbeat):
+            self._whole_at = self._heartbeat.at
+
+    def _holds(self, beat: Heartbeat) -> bool:
+        """Whether every notice up to the heartbeat's, and no other, is in the view."""
+        if self._ahead or self._disputed or beat.number > self.revocation_number:
+            return False
+        return self._listed[beat.number] == beat.listed
 
     def _feed_host(self, state: HostState) -> None:
         known = self._hosts.get(state.host)
@@ -189,12 +225,13 @@ class Members:
             raise PeerError(Reason.TOO_LARGE, "more notices than a view holds")
         self._notices_kept += 1
         self._by_host.setdefault(notice.host, []).append(notice)
-        if notice.number in self._numbers:
+        if notice.number <= self.revocation_number or notice.number in self._ahead:
             self._disputed.add(notice.number)
             raise PeerError(Reason.FORK, "two notices have one number")
-        self._numbers.add(notice.number)
-        while self._contiguous + 1 in self._numbers:
-            self._contiguous += 1
+        self._anchors.add(notice.host, notice.heads, noticed=notice.at)
+        self._ahead[notice.number] = notice
+        while (following := self._ahead.pop(self.revocation_number + 1, None)) is not None:
+            self._listed.append(listed_with(self._listed[-1], following))
 
     def _why_not(self, state: HostState, now: datetime) -> Reason | None:
         """Why the newest state of a host does not hold; a notice outweighs the state."""

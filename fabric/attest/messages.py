@@ -2,6 +2,7 @@
 
 `POST /enrol` EnrolRequest -> EnrolChallenge; `/enrol/activate` ActivateRequest -> 204;
 `/challenge` ChallengeRequest -> Challenge; `/attest` AttestRequest -> AttestAnswer;
+`GET /notices/<number>` -> catchup.Catchup;
 anything refused -> Refusal. Spec: design section 6.
 """
 

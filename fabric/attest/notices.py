@@ -5,6 +5,7 @@ says, so that a record cannot be put under another's key. Spec: docs/format.md
 section 3.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,16 +17,19 @@ from fabric.attest.keys import Signer
 from fabric.attest.result import Result, encode, verifier_keys
 from fabric.model import canonical
 from fabric.model.errors import Malformed, Reason
+from fabric.model.limits import MEMBER_BYTES_MAX
 from fabric.model.names import AUTHORITY, HostId
 from fabric.policy.types import Trust
 
 _VERSION = 0
 _TYP = 16  # RFC 9596
 _NAME_CHARS_MAX = 256
-_RECORD_BYTES_MAX = 16 * 1024
 _MEMBER, _NOTICE, _HEARTBEAT = "member", "notice", "heartbeat"
 _Choice = TypeVar("_Choice", bound=StrEnum)
 HEARTBEAT_KEY = f"{AUTHORITY}/heartbeat".encode()
+NO_NOTICES = bytes(fields.HASH_BYTES)
+"""Hash of the list of notices before the first one."""
+_LIST_DOMAIN = b"fabric-notice-list-v1"
 
 
 @unique
@@ -78,6 +82,8 @@ class Notice:
         approval: it concerns this approval of the host and every earlier one.
         why: the cause, for audits.
         at: from when it holds, aware UTC, whole milliseconds.
+        heads: hashes of the host's last envelopes that the authority was told of, 32
+            bytes each: what they cover was sealed before `at`.
     """
 
     number: int
@@ -86,13 +92,20 @@ class Notice:
     approval: int
     why: Reason
     at: datetime
+    heads: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """The authority lives, and this many notices exist."""
+    """The authority lives, and this many notices exist: the tick of every second.
+
+    Attributes:
+        number: of the last notice, 0 for none.
+        listed: hash of the list of notices 1 to `number`, see `listed_with`.
+    """
 
     number: int
+    listed: bytes
     at: datetime
 
 
@@ -113,7 +126,22 @@ def host_record(state: HostState, signers: Sequence[Signer]) -> tuple[bytes, byt
 
 def notice_record(notice: Notice, signers: Sequence[Signer]) -> tuple[bytes, bytes]:
     """Key and value of a notice."""
-    content: dict[int, canonical.Value] = {
+    return _notice_key(notice.number), _write(_NOTICE, _notice_content(notice), signers)
+
+
+def listed_with(before: bytes, notice: Notice) -> bytes:
+    """Hash of the list that ends in `notice`.
+
+    SHA-256("fabric-notice-list-v1" || before || SHA-256(the notice's payload)), where
+    `before` is the hash of the list up to the notice before it, NO_NOTICES at first.
+    Signatures are not covered: the same statement may be signed again.
+    """
+    payload = canonical.encode(_notice_content(notice))
+    return hashlib.sha256(_LIST_DOMAIN + before + hashlib.sha256(payload).digest()).digest()
+
+
+def _notice_content(notice: Notice) -> dict[int, canonical.Value]:
+    return {
         0: _VERSION,
         1: notice.number,
         2: str(notice.host),
@@ -121,13 +149,18 @@ def notice_record(notice: Notice, signers: Sequence[Signer]) -> tuple[bytes, byt
         4: notice.approval,
         5: str(notice.why),
         6: fields.milliseconds(notice.at),
+        7: list(notice.heads),
     }
-    return _notice_key(notice.number), _write(_NOTICE, content, signers)
 
 
-def heartbeat_record(number: int, at: datetime, signers: Sequence[Signer]) -> tuple[bytes, bytes]:
-    """Key and value of a heartbeat that names the last notice."""
-    content = {0: _VERSION, 1: number, 2: fields.milliseconds(at)}
+def heartbeat_record(beat: Heartbeat, signers: Sequence[Signer]) -> tuple[bytes, bytes]:
+    """Key and value of a heartbeat."""
+    content: dict[int, canonical.Value] = {
+        0: _VERSION,
+        1: beat.number,
+        2: fields.milliseconds(beat.at),
+        3: beat.listed,
+    }
     return HEARTBEAT_KEY, _write(_HEARTBEAT, content, signers)
 
 
@@ -149,7 +182,7 @@ def read_member(key: bytes, value: bytes, trust: Trust) -> HostState | Notice | 
     Raises:
         PeerError: MALFORMED, also when the key is not the statement's own; BAD_SIGNATURE.
     """
-    if len(value) > _RECORD_BYTES_MAX:
+    if len(value) > MEMBER_BYTES_MAX:
         raise Malformed("member record is too long")
     signed = cose.parse(value)
     kind = fields.text(signed.protected.get(_TYP, ""), "record type", _NAME_CHARS_MAX)
@@ -204,7 +237,7 @@ def _read_host(value: canonical.Value) -> tuple[bytes, HostState]:
 
 
 def _read_notice(value: canonical.Value) -> tuple[bytes, Notice]:
-    content = _content(value, 7)
+    content = _content(value, 8)
     notice = Notice(
         number=fields.uint(content[1], "number"),
         host=_host(content[2]),
@@ -212,6 +245,7 @@ def _read_notice(value: canonical.Value) -> tuple[bytes, Notice]:
         approval=fields.uint(content[4], "approval"),
         why=_choice(Reason, content[5], "reason"),
         at=fields.instant(content[6], "time"),
+        heads=fields.heads(content[7]),
     )
     if notice.number == 0:
         raise Malformed("notices are numbered from 1")
@@ -219,9 +253,13 @@ def _read_notice(value: canonical.Value) -> tuple[bytes, Notice]:
 
 
 def _read_heartbeat(value: canonical.Value) -> tuple[bytes, Heartbeat]:
-    content = _content(value, 3)
-    number = fields.uint(content[1], "number")
-    return HEARTBEAT_KEY, Heartbeat(number=number, at=fields.instant(content[2], "time"))
+    content = _content(value, 4)
+    beat = Heartbeat(
+        number=fields.uint(content[1], "number"),
+        at=fields.instant(content[2], "time"),
+        listed=fields.octets(content[3], "list hash"),
+    )
+    return HEARTBEAT_KEY, beat
 
 
 _READERS: Mapping[

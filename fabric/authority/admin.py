@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from fabric.attest.messages import CONTENT_TYPE, Refusal
-from fabric.authority.admin_messages import Decision
+from fabric.authority.admin_messages import Decision, Scope
 from fabric.config import Address, AuthorityConfig
 from fabric.model.errors import (
     DeniedError,
@@ -39,27 +39,26 @@ async def list_hosts(config: AuthorityConfig) -> Sequence[Entry]:
     return _entries(await _ask(config, "GET", "/admin/hosts"))
 
 
-async def suspend(config: AuthorityConfig, host: HostId, why: str) -> Entry:
-    """Suspend a host until an approval with a greater number."""
-    return await _decide(config, "suspend", host, why)
+async def suspend(config: AuthorityConfig, who: Scope, why: str) -> Sequence[Entry]:
+    """Suspend hosts until approvals with greater numbers; an entry for each of them."""
+    return _entries(await _decide(config, "suspend", who, why))
 
 
-async def revoke(config: AuthorityConfig, host: HostId, why: str) -> Entry:
-    """Revoke a host's approval for good; a new one needs a greater number."""
-    return await _decide(config, "revoke", host, why)
+async def revoke(config: AuthorityConfig, who: Scope, why: str) -> Sequence[Entry]:
+    """Revoke hosts' approvals for good; new ones need greater numbers. An entry for each host."""
+    return _entries(await _decide(config, "revoke", who, why))
 
 
 async def forget(config: AuthorityConfig, host: HostId, why: str) -> Entry:
     """Delete a host's enrolment, so that another TPM may enrol under its name."""
-    return await _decide(config, "forget", host, why)
-
-
-async def _decide(config: AuthorityConfig, verb: str, host: HostId, why: str) -> Entry:
-    body = Decision(host=host, why=why).encode()
-    answer = await _ask(config, "POST", f"/admin/{verb}", body)
+    answer = await _decide(config, "forget", Scope.parse(str(host)), why)
     if not isinstance(answer, dict):
         raise Malformed("authority's answer has a wrong shape")
     return answer
+
+
+async def _decide(config: AuthorityConfig, verb: str, who: Scope, why: str) -> object:
+    return await _ask(config, "POST", f"/admin/{verb}", Decision(who=who, why=why).encode())
 
 
 async def _ask(

@@ -26,7 +26,7 @@ from fabric.model.names import HostId
 from fabric.policy.decide import Standing
 
 _T = TypeVar("_T")
-_VERSION = 1
+_VERSION = 2
 _BUSY_S_MAX = 5.0
 
 
@@ -113,12 +113,24 @@ class Ledger:
                 evidence=result.evidence,
             )
             rows.put_host(db, state, standing)
+            rows.put_heads(db, result.host, result.heads)
         return state
 
     def notice(
-        self, host: HostId, kind: NoticeKind, *, approval: int, why: Reason, now: datetime
+        self,
+        host: HostId,
+        kind: NoticeKind,
+        *,
+        approval: int,
+        why: Reason,
+        now: datetime,
+        heads: Sequence[bytes] | None = None,
     ) -> Notice | None:
-        """Give out the next number and change the host's state; None when it stands already."""
+        """Give out the next number and change the host's state; None when it stands already.
+
+        Args:
+            heads: what the host said of its last envelopes; None takes what it said last.
+        """
         with self._transaction() as db:
             known = self._known(db, host)
             if not needs_notice(known.notices, kind, approval):
@@ -130,6 +142,7 @@ class Ledger:
                 approval=approval,
                 why=why,
                 at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+                heads=rows.find_heads(db, host) if heads is None else tuple(heads),
             )
             rows.put_notice(db, notice, is_published=False)
             _against(db, notice)
@@ -171,6 +184,12 @@ class Ledger:
         with self._transaction() as db:
             found = db.execute("SELECT * FROM notices WHERE is_published = 0 ORDER BY number")
             return [rows.read_notice(row) for row in found], rows.last_number(db)
+
+    def notices_after(self, number: int, count: int) -> Sequence[Notice]:
+        """At most `count` notices above `number`, in their order."""
+        with self._transaction() as db:
+            query = "SELECT * FROM notices WHERE number > ? ORDER BY number LIMIT ?"
+            return [rows.read_notice(row) for row in db.execute(query, (number, count))]
 
     def last_number(self) -> int:
         """Number of the last notice, 0 for none."""

@@ -1,11 +1,13 @@
 """Rows of the ledger: its tables, and how statements are written to and read from them."""
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fabric.attest.appraise import Counters, Enrolment
+from fabric.attest.fields import HASH_BYTES
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.model.errors import Reason
 from fabric.model.label import Label
@@ -26,7 +28,8 @@ CREATE TABLE IF NOT EXISTS hosts (host TEXT PRIMARY KEY, state TEXT NOT NULL,
   clearance TEXT NOT NULL, evidence TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS notices (number INTEGER PRIMARY KEY, host TEXT NOT NULL,
   kind TEXT NOT NULL, approval INTEGER NOT NULL, why TEXT NOT NULL, at INTEGER NOT NULL,
-  is_published INTEGER NOT NULL) STRICT;
+  is_published INTEGER NOT NULL, heads BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS heads (host TEXT PRIMARY KEY, heads BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS notices_host ON notices (host);
 """
 
@@ -116,7 +119,7 @@ def put_host(db: sqlite3.Connection, state: HostState, standing: Standing | None
 def put_notice(db: sqlite3.Connection, notice: Notice, *, is_published: bool) -> None:
     """Insert a notice; its number must be free."""
     db.execute(
-        "INSERT INTO notices VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO notices VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             notice.number,
             str(notice.host),
@@ -125,6 +128,7 @@ def put_notice(db: sqlite3.Connection, notice: Notice, *, is_published: bool) ->
             notice.why.value,
             milliseconds(notice.at),
             int(is_published),
+            b"".join(notice.heads),
         ),
     )
 
@@ -164,6 +168,21 @@ def find_counters(db: sqlite3.Connection, ak_name: bytes) -> Counters | None:
     return Counters(clock=row[1], resets=row[2], restarts=row[3], safe=bool(row[4]))
 
 
+def put_heads(db: sqlite3.Connection, host: HostId, heads: Sequence[bytes]) -> None:
+    """Keep what a host said of its last envelopes with its last good quote."""
+    db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?)", (str(host), b"".join(heads)))
+
+
+def find_heads(db: sqlite3.Connection, host: HostId) -> tuple[bytes, ...]:
+    """What it said last; none for a host that was never attested."""
+    row = db.execute("SELECT heads FROM heads WHERE host = ?", (str(host),)).fetchone()
+    return _split_heads(row[0]) if row else ()
+
+
+def _split_heads(data: bytes) -> tuple[bytes, ...]:
+    return tuple(data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES))
+
+
 def find_host(db: sqlite3.Connection, host: HostId) -> HostEntry | None:
     """A host's entry."""
     row = db.execute("SELECT * FROM hosts WHERE host = ?", (str(host),)).fetchone()
@@ -197,6 +216,7 @@ def read_notice(row: tuple[Any, ...]) -> Notice:
         approval=row[3],
         why=Reason(row[4]),
         at=instant(row[5]),
+        heads=_split_heads(row[7]),
     )
 
 

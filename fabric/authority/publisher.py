@@ -26,6 +26,7 @@ from fabric.attest.notices import read_member
 from fabric.attest.result import Result
 from fabric.authority.attest_machine import noticed_state
 from fabric.authority.ledger import Ledger, LedgerThread
+from fabric.authority.ticks import Ticks
 from fabric.model.errors import FabricError, PeerError, Reason, UnavailableError, UsageError
 from fabric.model.limits import PUBLISH_S_MAX, REQUEST_S_MAX, RETRY_S_MIN
 from fabric.model.names import MEMBERS, RESULTS
@@ -34,15 +35,14 @@ from fabric.ports import Log, Record
 
 _log = logging.getLogger(__name__)
 _RETRY_S_MAX = 2.0
-_BATCH = 50
-"""Notices in one append: about 8 KiB each with their host states."""
+_BATCH = 12
+"""Notices in one append: up to 50 KiB each with their heads and host states."""
 
 
 class Publisher:
     """The authority's side of the members and results topics.
 
     Args:
-        now: aware UTC.
         interval_s: time between two heartbeats, seconds.
     """
 
@@ -52,13 +52,13 @@ class Publisher:
         ledger: LedgerThread,
         signers: Sequence[Signer],
         *,
-        now: Callable[[], datetime],
+        ticks: Ticks,
         interval_s: float,
     ) -> None:
         self._log = log
         self._ledger = ledger
+        self._ticks = ticks
         self._signers = signers
-        self._now = now
         self._interval_s = interval_s
         self._wake = asyncio.Event()
         self._sent = asyncio.Condition()
@@ -162,6 +162,7 @@ class Publisher:
                 f"a heartbeat names notice {heartbeat}, which neither ledger nor log has;"
                 " restore the newest copy of the authority's folder",
             )
+        self._ticks.open()
 
     async def _statements(self, trust: Trust) -> AsyncIterator[HostState | Notice | Heartbeat]:
         """What is in the members log now and signed by us; other records are passed over."""
@@ -189,9 +190,9 @@ class Publisher:
         async with self._sent:
             self._sent_number = last
             self._sent.notify_all()
-        now = self._now()
-        await self._log.append(MEMBERS, 0, [heartbeat_record(last, now, self._signers)])
-        self._failure, self.last_beat = None, now
+        beat = await self._ticks.beat(last)
+        await self._log.append(MEMBERS, 0, [heartbeat_record(beat, self._signers)])
+        self._failure, self.last_beat = None, beat.at
 
     def _notice_records(self, notices: Sequence[Notice]) -> Sequence[tuple[bytes, bytes]]:
         return [

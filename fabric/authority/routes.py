@@ -79,6 +79,7 @@ class Routes:
             ("/attest", "attest", authority.attest),
         ):
             app.router.add_post(path, self._for(self._operation(name, operation)))
+        app.router.add_get(r"/notices/{after:\d{1,18}}", self._for(self._catch_up))
         app.router.add_get("/admin/enrolments", self._for(_listing(authority.enrolments)))
         app.router.add_get("/admin/hosts", self._for(_listing(authority.hosts)))
         app.router.add_post("/admin/{verb:suspend|revoke|forget}", self._for(self._decide))
@@ -149,15 +150,24 @@ class Routes:
 
         return handle
 
+    async def _catch_up(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
+        began, outcome = time.monotonic(), "unavailable"
+        try:
+            answer = await self._authority.catch_up(int(request.match_info["after"]))
+            outcome = "ok"
+        finally:
+            self._metrics.request("notices", outcome, time.monotonic() - began)
+        return web.Response(body=answer, content_type=CONTENT_TYPE)
+
     async def _decide(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         _demand_admin(caller)
         asked = admin_messages.Decision.decode(await _body(request))
-        match request.match_info["verb"]:
-            case "forget":
-                done = await self._authority.forget(asked.host, why=asked.why, caller=caller)
-            case verb:
-                kind = NoticeKind.REVOCATION if verb == "revoke" else NoticeKind.SUSPENSION
-                done = await self._authority.decide(asked.host, kind, why=asked.why, caller=caller)
+        verb = request.match_info["verb"]
+        if verb == "forget":
+            forgotten = await self._authority.forget(asked.who.host, why=asked.why, caller=caller)
+            return web.json_response(forgotten)
+        kind = NoticeKind.REVOCATION if verb == "revoke" else NoticeKind.SUSPENSION
+        done = await self._authority.decide(asked.who, kind, why=asked.why, caller=caller)
         return web.json_response(done)
 
     def _registry(self, look: Callable[..., registry_api.Answer]) -> "_CallerHandler":

@@ -20,6 +20,7 @@ from fabric.authority.pki import Ca, decode_verifier_keys, load_ca
 from fabric.authority.publisher import Publisher
 from fabric.authority.routes import Routes
 from fabric.authority.service import Authority, Parts
+from fabric.authority.ticks import Ticks
 from fabric.config import AuthorityConfig
 from fabric.kafka.admin import AdminTls, KafkaAdmin
 from fabric.kafka.heads import publish_heads
@@ -179,9 +180,9 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
         audit.write("authority_started", {"listen": str(part.listen)})
         log = _log_of(config)
         stack.push_async_callback(log.close)
-        publisher = Publisher(
-            log, ledger, signers, now=clock.now, interval_s=part.heartbeat_interval_s
-        )
+        every_s = part.heartbeat_interval_s
+        ticks = Ticks(ledger, signers, now=clock.now, interval_s=every_s)
+        publisher = Publisher(log, ledger, signers, ticks=ticks, interval_s=every_s)
         keeper = Keeper(
             _admin_of(config),
             ledger,
@@ -194,6 +195,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             clock=clock,
             ledger=ledger,
             publisher=publisher,
+            ticks=ticks,
             keeper=keeper,
             ca=_issuing_ca(config),
             audit=audit,

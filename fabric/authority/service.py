@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fabric.attest.appraise import enrol
@@ -26,6 +26,7 @@ from fabric.attest.messages import (
     EnrolRequest,
 )
 from fabric.attest.tally import VALUE_BYTES
+from fabric.authority.admin_messages import Scope
 from fabric.authority.attest_machine import (
     SUSPENDING,
     Case,
@@ -40,6 +41,7 @@ from fabric.authority.ledger import LedgerThread
 from fabric.authority.machine import Challenges, Enrolments, check_same, forbid, stands
 from fabric.authority.pki import Ca, issue_svid
 from fabric.authority.publisher import Publisher
+from fabric.authority.ticks import Ticks
 from fabric.model.errors import (
     DeniedError,
     FabricError,
@@ -53,6 +55,8 @@ from fabric.policy.types import Policy
 from fabric.ports import AuditLog, Clock
 
 _log = logging.getLogger(__name__)
+_DECISIONS_MAX = 64
+"""Hosts of one decision that are dealt with at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,7 @@ class Parts:
     clock: Clock
     ledger: LedgerThread
     publisher: Publisher
+    ticks: Ticks
     keeper: Keeper
     ca: Ca = field(repr=False)
     audit: AuditLog
@@ -208,29 +213,69 @@ class Authority:
         host = case.request.host
         approval = approval_of(case.policy, host, case.now).number
         try:
-            await self._give_notice(host, NoticeKind.SUSPENSION, approval=approval, why=why)
+            await self._give_notice(
+                host,
+                NoticeKind.SUSPENSION,
+                approval=approval,
+                why=why,
+                heads=case.request.heads,
+            )
         except UnavailableError as exc:
             # The notice is kept and goes out first; the refusal must be told all the same.
             _log.error("suspension of %s: %s", host, exc)
 
     async def decide(
-        self, host: HostId, kind: NoticeKind, *, why: str, caller: Caller
-    ) -> Mapping[str, str | int]:
-        """An administrator's suspension or revocation of a host under its latest approval.
+        self, who: Scope, kind: NoticeKind, *, why: str, caller: Caller
+    ) -> list[dict[str, str | int]]:
+        """An administrator's suspension or revocation of hosts, each under its latest approval.
+
+        Returns:
+            An entry for each host: its notice's number, 0 where it stood already.
 
         Raises:
-            DeniedError: NOT_ENROLLED, nobody knows this host.
+            DeniedError: NOT_ENROLLED, nobody knows such a host.
             UnavailableError: GATEWAY_UNAVAILABLE; kept, and goes out when a gateway answers.
         """
-        known = await self._parts.ledger.do(lambda ledger: ledger.known(host))
-        approval = self._parts.policy().approvals.get(host)
-        numbers = [known.approval_seen] + ([approval.number] if approval else [])
-        if known.enrolment is None and approval is None and not known.approval_seen:
-            raise DeniedError(Reason.NOT_ENROLLED, f"host {host} is neither enrolled nor approved")
-        reason = Reason.HOST_REVOKED if kind is NoticeKind.REVOCATION else Reason.HOST_SUSPENDED
-        self._audit("decided", caller, host=str(host), kind=kind.value, why=why)
-        number = await self._give_notice(host, kind, approval=max(numbers), why=reason)
-        return {"host": str(host), "kind": kind.value, "number": number, "approval": max(numbers)}
+        hosts = await self._known_hosts(who)
+        if not hosts:
+            raise DeniedError(Reason.NOT_ENROLLED, f"no host of {who} is enrolled or approved")
+        room = asyncio.Semaphore(_DECISIONS_MAX)
+        async with asyncio.TaskGroup() as group:
+            deciding = [
+                group.create_task(self._decide(room, host, kind, why=why, caller=caller))
+                for host in hosts
+            ]
+        found = [task.result() for task in deciding]
+        failures = [failure for _, failure in found if failure is not None]
+        if failures:
+            raise failures[0]
+        return [entry for entry, _ in found]
+
+    async def _known_hosts(self, who: Scope) -> list[HostId]:
+        """Hosts that are enrolled, approved, or were ever attested, by name."""
+        enrolments = await self._parts.ledger.do(lambda ledger: ledger.enrolments())
+        entries = await self._parts.ledger.do(lambda ledger: ledger.hosts())
+        known = {entry.enrolment.host for entry in enrolments}
+        known |= {entry.state.host for entry in entries} | {*self._parts.policy().approvals}
+        return sorted(host for host in known if who.covers(host))
+
+    async def _decide(
+        self, room: asyncio.Semaphore, host: HostId, kind: NoticeKind, *, why: str, caller: Caller
+    ) -> tuple[dict[str, str | int], FabricError | None]:
+        """One host's part of a decision; a notice that is kept but not published is returned."""
+        async with room:
+            known = await self._parts.ledger.do(lambda ledger: ledger.known(host))
+            approval = self._parts.policy().approvals.get(host)
+            number = max([known.approval_seen] + ([approval.number] if approval else []))
+            is_final = kind is NoticeKind.REVOCATION
+            reason = Reason.HOST_REVOKED if is_final else Reason.HOST_SUSPENDED
+            self._audit("decided", caller, host=str(host), kind=kind.value, why=why)
+            entry: dict[str, str | int] = {"host": str(host), "kind": kind.value}
+            try:
+                given = await self._give_notice(host, kind, approval=number, why=reason)
+            except UnavailableError as exc:
+                return entry, exc
+        return {**entry, "number": given, "approval": number}, None
 
     async def forget(self, host: HostId, *, why: str, caller: Caller) -> Mapping[str, str | int]:
         """Delete a host's enrolment, so that another TPM may enrol under its name."""
@@ -239,6 +284,10 @@ class Authority:
         if not was_there:
             raise DeniedError(Reason.NOT_ENROLLED, f"host {host} is not enrolled")
         return {"host": str(host)}
+
+    async def catch_up(self, after: int) -> bytes:
+        """The notices above number `after`, signed, and a tick; for whoever asks."""
+        return await self._parts.ticks.catch_up(after)
 
     async def enrolments(self) -> list[dict[str, str | int]]:
         """Every enrolment, for people."""
@@ -272,12 +321,20 @@ class Authority:
         ]
 
     async def _give_notice(
-        self, host: HostId, kind: NoticeKind, *, approval: int, why: Reason
+        self,
+        host: HostId,
+        kind: NoticeKind,
+        *,
+        approval: int,
+        why: Reason,
+        heads: Sequence[bytes] | None = None,
     ) -> int:
         """Keep a notice, publish it and take the host's rights; its number, 0 if it stood."""
         now = self._parts.clock.now()
         notice = await self._parts.ledger.do(
-            lambda ledger: ledger.notice(host, kind, approval=approval, why=why, now=now)
+            lambda ledger: ledger.notice(
+                host, kind, approval=approval, why=why, now=now, heads=heads
+            )
         )
         if notice is None:
             return 0

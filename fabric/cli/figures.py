@@ -230,6 +230,8 @@ def _agencies(way: Way, dataset: Dataset) -> tuple[str, ...]:
 
 # How it fares
 
+_OF_STREAMS = ("stream ", "anchor ")
+
 
 def row_of(flow: Flow, page: Page, config: str) -> Row:
     """One dataset's figures.
@@ -304,7 +306,7 @@ def _parts(flow: Flow, parts: Mapping[str, str | None]) -> dict[str, str | None]
         tail = f" ({flow.number})" if flow.number else ""
         must = [f"apply {topic}:{number}{tail}" for number in range(flow.partitions)]
         may = [f"grants {topic}", f"quarantine {flow.number}"]
-        may += [part for part in parts if part.startswith("stream ") and f"@{topic}:" in part]
+        may += [part for part in parts if part.startswith(_OF_STREAMS) and f"@{topic}:" in part]
     found = {part: parts.get(part, _STARTING) for part in must}
     return found | {part: parts[part] for part in may if part in parts}
 

@@ -18,6 +18,9 @@ authority = typer.Typer(help="The authority: verifier and its register.", no_arg
 
 Config = Annotated[Path, typer.Argument(help="TOML file", exists=True, dir_okay=False)]
 HostName = Annotated[str, typer.Argument(help="agency/system/host")]
+ScopeName = Annotated[
+    str, typer.Argument(help="agency/system/host, or agency/system or agency for all hosts of it")
+]
 Why = Annotated[str, typer.Option("--why", help="for the audit log")]
 
 
@@ -80,6 +83,12 @@ def _ask(config: Path, verb: str, *arguments: object) -> Any:
     return asyncio.run(ask(AuthorityConfig.load(config), *arguments))
 
 
+def _scope(text: str) -> Any:
+    from fabric.authority.admin_messages import Scope
+
+    return Scope.parse(text)
+
+
 @authority.command("enrolments")
 def authority_enrolments(config: Config, form: output.Output = output.Form.TABLE) -> None:
     """List enrolled hosts with the key names that their approvals need."""
@@ -93,15 +102,19 @@ def authority_hosts(config: Config, form: output.Output = output.Form.TABLE) -> 
 
 
 @authority.command("suspend")
-def authority_suspend(config: Config, host: HostName, why: Why) -> None:
-    """Suspend a host until an approval with a greater number."""
-    output.record(output.Form.TABLE, _ask(config, "suspend", HostId.parse(host), why))
+def authority_suspend(
+    config: Config, who: ScopeName, why: Why, form: output.Output = output.Form.TABLE
+) -> None:
+    """Suspend hosts until approvals with greater numbers."""
+    output.rows(form, _ask(config, "suspend", _scope(who), why), empty="no host")
 
 
 @authority.command("revoke")
-def authority_revoke(config: Config, host: HostName, why: Why) -> None:
-    """Revoke a host's approval for good."""
-    output.record(output.Form.TABLE, _ask(config, "revoke", HostId.parse(host), why))
+def authority_revoke(
+    config: Config, who: ScopeName, why: Why, form: output.Output = output.Form.TABLE
+) -> None:
+    """Revoke hosts' approvals for good; each gets a notice with a number of its own."""
+    output.rows(form, _ask(config, "revoke", _scope(who), why), empty="no host")
 
 
 @authority.command("forget")

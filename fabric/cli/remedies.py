@@ -31,6 +31,11 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.KEYS_UNAVAILABLE: "check [keys] in agent.toml and that the token is plugged in",
     Reason.TPM_UNAVAILABLE: "check [tpm] tcti and that this user may open the TPM device",
     Reason.OVERLOADED: "wait; if it stays, see which limit the process's metrics show",
+    Reason.UNANCHORED: (
+        "start the sender's agent again: its next result vouches for what it sent before; without"
+        " it nobody can tell its last blocks from forged ones"
+    ),
+    Reason.SILENT: "check the sender's agent and its gateway: even an idle one speaks every 10 s",
     Reason.CONFIG_INVALID: "correct the file and run it again",
     Reason.POLICY_INVALID: "correct the named document, sign and publish it: fabric policy",
     Reason.POLICY_EXPIRED: "ask the competent authority for a policy that is still valid",
@@ -82,6 +87,9 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.FORK: _LOG_CHANGED,
     Reason.GAP: _LOG_CHANGED,
     Reason.HISTORY_LOST: "read the dataset anew: the log no longer holds what is missing here",
+    Reason.LOG_WENT_BACK: (
+        "nothing, the agent reads its source anew; find out who restored the broker's log"
+    ),
     Reason.SUPERSEDED: "nothing, blocks of an older epoch are dropped",
     Reason.API_REFUSED: "use a client that speaks the gateway's produce protocol only",
     Reason.APPLY_FAILED: "see the target database's log; correct the table, then start the agent",

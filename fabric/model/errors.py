@@ -40,6 +40,8 @@ class Reason(StrEnum):
     TPM_UNAVAILABLE = "tpm_unavailable"
     KEYS_UNAVAILABLE = "keys_unavailable"
     OVERLOADED = "overloaded"
+    UNANCHORED = "unanchored"
+    SILENT = "silent"
     # hold: a person or the policy must act
     CONFIG_INVALID = "config_invalid"
     POLICY_INVALID = "policy_invalid"
@@ -88,6 +90,7 @@ class Reason(StrEnum):
     FORK = "fork"
     GAP = "gap"
     HISTORY_LOST = "history_lost"
+    LOG_WENT_BACK = "log_went_back"
     SUPERSEDED = "superseded"
     API_REFUSED = "api_refused"
     APPLY_FAILED = "apply_failed"
@@ -109,6 +112,8 @@ _WAIT = frozenset(
         Reason.TPM_UNAVAILABLE,
         Reason.KEYS_UNAVAILABLE,
         Reason.OVERLOADED,
+        Reason.UNANCHORED,
+        Reason.SILENT,
     }
 )
 _RESEAL = frozenset(

@@ -37,6 +37,12 @@ DELIVERY_S_DEFAULT = 300
 RESULT_LIFETIME_S_DEFAULT = 600
 HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEATS_MISSED_MAX = 2
+TICK_ASK_S = 3.0
+"""An agent without a whole view for so long asks the authority over HTTPS, seconds."""
+RESULT_WAIT_S = 10.0
+"""How long a reader waits for a result that nobody has heard of, seconds."""
+TICK_GRANTS_S_MAX = 30.0
+"""After so long without one it gives no new grants and opens no new epochs, seconds."""
 POLICY_REFRESH_S = 30
 
 # Policy
@@ -95,9 +101,18 @@ BOUND_KEYS_MAX = 12
 RESULT_HEADS_MAX = 1_000
 """Heads that a result carries: one per stream its host fills."""
 RESULT_BYTES_MAX = 64 * 1024
+MEMBER_BYTES_MAX = 64 * 1024
+"""One record of the members topic; a notice carries as many heads as a result."""
 HOSTS_MAX = 10_000
 NOTICES_MAX = 100_000
 """Notices kept in a view of the members; they are needed as long as the data."""
+NOTICES_PER_ANSWER_MAX = 64
+NOTICES_ANSWER_BYTES_MAX = 128 * 1024
+"""Notices in one answer of the authority over HTTPS; below REQUEST_BYTES_MAX with its tick."""
+ANCHORS_MAX = 500_000
+"""Carried heads that a view of the members keeps, the newest."""
+ANCHOR_WINDOW = 100_000
+"""Envelopes of one partition that a reader looks ahead for an anchor: 64 bytes each."""
 RESULTS_KEPT_MAX = 100_000
 """Results kept in a view of the members, the newest; a missing one is `wait`, never trust."""
 

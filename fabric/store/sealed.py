@@ -28,6 +28,9 @@ CREATE TABLE IF NOT EXISTS head (
     topic TEXT, origin TEXT, partition INTEGER, epoch BLOB NOT NULL, counter INTEGER NOT NULL,
     hash BLOB NOT NULL, generation INTEGER NOT NULL, position INTEGER NOT NULL,
     ordinal INTEGER NOT NULL, PRIMARY KEY (topic, origin, partition)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS place (
+    topic TEXT, origin TEXT, partition INTEGER, log TEXT NOT NULL, "offset" INTEGER NOT NULL,
+    PRIMARY KEY (topic, origin, partition)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS epoch (
     topic TEXT, number INTEGER, started_us INTEGER NOT NULL, start BLOB NOT NULL,
     box BLOB NOT NULL, PRIMARY KEY (topic, number)) WITHOUT ROWID;

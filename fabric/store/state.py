@@ -62,11 +62,15 @@ class StreamHead:
 
     Attributes:
         head: None for open topics, which have no chain.
+        log: which log `offset` belongs to, empty when that is not known.
+        offset: of the envelope's record.
     """
 
     stream: Stream
     head: Head | None
     upto: ChangeSequence
+    log: str = ""
+    offset: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,12 +191,13 @@ class StateFile:
     def heads(self, topic: Topic) -> Mapping[Stream, StreamHead]:
         """The last acknowledged envelope of every stream of ours in `topic`."""
         rows = self._rows(
-            "SELECT origin, partition, epoch, counter, hash, generation, position, ordinal"
-            " FROM head WHERE topic = ?",
+            "SELECT origin, partition, epoch, counter, hash, coalesce(log, ''),"
+            ' coalesce("offset", -1), generation, position, ordinal'
+            " FROM head LEFT JOIN place USING (topic, origin, partition) WHERE topic = ?",
             str(topic),
         )
         found = {}
-        for origin, partition, epoch, counter, digest, *upto in rows:
+        for origin, partition, epoch, counter, digest, log, offset, *upto in rows:
             stream = Stream(Origin.parse(str(origin)), topic, _int(partition))
             head = Head(
                 origin=stream.origin,
@@ -205,8 +210,18 @@ class StateFile:
                 stream=stream,
                 head=head if head.hash else None,
                 upto=ChangeSequence(*(_int(part) for part in upto)),
+                log=str(log),
+                offset=_int(offset),
             )
         return found
+
+    def forget_source(self, name: str, topics: Sequence[Topic]) -> None:
+        """Forget where a capture stood: it reads everything anew, as after a lost file; durable."""
+        with self._write(durable=True) as db:
+            db.execute("DELETE FROM source WHERE name = ?", (name,))
+            for topic in topics:
+                db.execute("DELETE FROM head WHERE topic = ?", (str(topic),))
+                db.execute("DELETE FROM place WHERE topic = ?", (str(topic),))
 
     def save_heads(self, heads: Sequence[StreamHead], *, durable: bool = False) -> None:
         """Record acknowledgements."""
@@ -219,6 +234,9 @@ class StateFile:
                     "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (*place, *link, *item.upto),
                 )
+                if item.log:
+                    row = (*place, item.log, item.offset)
+                    db.execute("INSERT OR REPLACE INTO place VALUES (?, ?, ?, ?, ?)", row)
 
     # Epochs
 

@@ -1,8 +1,9 @@
-"""The authority's HTTPS interface as a host sees it: enrol, activate, challenge, attest."""
+"""The authority's HTTPS interface as a host sees it: enrol, attest, catch up with notices."""
 
 import ssl
 from collections.abc import Callable
 
+from fabric.attest.catchup import Catchup
 from fabric.attest.messages import (
     CONTENT_TYPE,
     ActivateRequest,
@@ -63,6 +64,16 @@ class AuthorityClient:
         """Send a signed AttestRequest."""
         return AttestAnswer.decode(await self._post("/attest", body))
 
+    async def notices(self, after: int) -> Catchup:
+        """The notices above number `after`, or the first of them, and the last tick."""
+        status, kind, data = await request(
+            "GET",
+            f"{self._url}/notices/{after}",
+            context=self._context(),
+            answer_bytes_max=REQUEST_BYTES_MAX,
+        )
+        return Catchup.decode(_answer(status, kind, data))
+
     async def _post(self, path: str, body: bytes, *, expected: int = _OK) -> bytes:
         status, kind, data = await request(
             "POST",
@@ -71,11 +82,15 @@ class AuthorityClient:
             body=body,
             answer_bytes_max=REQUEST_BYTES_MAX,
         )
-        if status == expected and (status == _EMPTY or kind == CONTENT_TYPE):
-            return data
-        if status >= _REFUSED_FROM:
-            raise _refusal(status, kind, data)
-        raise Malformed(f"authority answered with status {status} and type {kind[:40]!r}")
+        return _answer(status, kind, data, expected=expected)
+
+
+def _answer(status: int, kind: str, data: bytes, *, expected: int = _OK) -> bytes:
+    if status == expected and (status == _EMPTY or kind == CONTENT_TYPE):
+        return data
+    if status >= _REFUSED_FROM:
+        raise _refusal(status, kind, data)
+    raise Malformed(f"authority answered with status {status} and type {kind[:40]!r}")
 
 
 def _refusal(status: int, kind: str, data: bytes) -> DeniedError | UnavailableError:

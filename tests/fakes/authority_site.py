@@ -31,6 +31,7 @@ from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.pki import make_ca
 from fabric.authority.publisher import Publisher
 from fabric.authority.service import Authority, Caller, Parts
+from fabric.authority.ticks import Ticks
 from fabric.demo.swtpm import TpmCa
 from fabric.model.errors import PeerError
 from fabric.model.names import MEMBERS, RESULTS, HostId
@@ -197,6 +198,7 @@ class AuthoritySite:
                 clock=self.clock,
                 ledger=self.ledger,
                 publisher=self.publisher,
+                ticks=self.ticks,
                 keeper=self.keeper,
                 ca=self.ca,
                 audit=self.audit,
@@ -206,9 +208,9 @@ class AuthoritySite:
         )
 
     def _publisher(self) -> Publisher:
-        return Publisher(
-            self.log, self.ledger, self.verifier.signers, now=self.clock.now, interval_s=0.05
-        )
+        signers = self.verifier.signers
+        self.ticks = Ticks(self.ledger, signers, now=self.clock.now, interval_s=0.05)
+        return Publisher(self.log, self.ledger, signers, ticks=self.ticks, interval_s=0.05)
 
     def adopt(self, machine: Machine, maker: FakeTpmCa | TpmCa) -> None:
         """Take a machine with a TPM of another manufacturer, and trust that one alone."""

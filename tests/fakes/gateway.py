@@ -22,7 +22,7 @@ from fabric.seal import envelope as form
 from fabric.seal.epoch import Started
 from fabric.seal.sealing import Link, Sealed
 from tests.fakes.sealing import NOTES, NOW, TOPIC, Party, block
-from tests.fakes.verifier import Verifier, a_state
+from tests.fakes.verifier import Verifier, a_beat, a_state
 
 SEALED = str(TOPIC)
 OPEN = "public.G01.wards"
@@ -144,7 +144,7 @@ class World:
 
     def heartbeat(self, number: int = 0, at: datetime | None = None) -> tuple[str, bytes, bytes]:
         """The authority's heartbeat."""
-        return (MEMBERS, *heartbeat_record(number, at or self.now, self.verifier.signers))
+        return (MEMBERS, *heartbeat_record(a_beat(number, at or self.now), self.verifier.signers))
 
     def start(self, party: Party, number: int = 1, **changes: object) -> Started:
         """An epoch of a host for the sealed topic."""

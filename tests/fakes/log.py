@@ -25,6 +25,7 @@ class MemoryLog:
         self.failure: FabricError | None = None
         self.judge = judge
         self.appends = 0
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self._changed = asyncio.Event()
 
     async def append(
@@ -52,7 +53,7 @@ class MemoryLog:
                 topic=topic,
                 partition=partition,
                 offset=len(stored),
-                timestamp=datetime.now(UTC),
+                timestamp=self.now(),
                 key=key,
                 value=value,
             )

@@ -18,7 +18,14 @@ from fabric.agent.keyring import KeySet, plan_for
 from fabric.agent.supervisor import Board
 from fabric.agent.telemetry import Telemetry
 from fabric.agent.view import WorldView
-from fabric.attest.members import Members, host_record, notice_record, result_record
+from fabric.attest import fields
+from fabric.attest.members import (
+    Members,
+    heartbeat_record,
+    host_record,
+    notice_record,
+    result_record,
+)
 from fabric.attest.notices import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.result import Result
 from fabric.attest.tally import START, extended
@@ -32,7 +39,7 @@ from fabric.ports import KeyStore, Quote, ResidentKey
 from fabric.store.file_keys import FileKeys
 from tests.fakes.log import MemoryLog
 from tests.fakes.tpm import FakeTpm, FakeTpmCa
-from tests.fakes.verifier import Verifier
+from tests.fakes.verifier import Verifier, a_beat
 
 NOTES = RowSchema.parse((Path(__file__).parents[2] / "schemas/notes.avsc").read_text(), ("id",))
 SECRET = Topic.parse("secret.G01.notes")
@@ -182,8 +189,11 @@ class Platform:
         self.verifier = Verifier()
         self.clock = ManualClock()
         self.log = IdentifiedLog()
+        self.log.now = self.clock.now
         self.members = Members(self.verifier.trust)
         self.notices = 0
+        self.given: list[Notice] = []
+        self.is_ticking = True
         self.policy = Policy(
             version=7,
             expires=datetime.now(UTC) + timedelta(days=1),
@@ -231,6 +241,7 @@ class Platform:
         life_s: float = 600,
         approval: int = 1,
         clearance: Label = LABEL,
+        heads: Sequence[bytes] = (),
     ) -> Result:
         """Publish a new result of a host."""
         issued = self.clock.now().replace(microsecond=0)
@@ -244,7 +255,7 @@ class Platform:
             keys=keys.bound,
             policy_version=self.policy.version,
             revocation_number=self.notices,
-            heads=(),
+            heads=tuple(heads),
             quote_digest=bytes(32),
             nonce=bytes(32),
             issued=issued,
@@ -264,7 +275,12 @@ class Platform:
         self._say(MEMBERS, host_record(state, signers))
         return result
 
-    def suspend(self, host: HostId, *, approval: int = 1) -> None:
+    def tick(self) -> None:
+        """Publish a heartbeat of now."""
+        beat = a_beat(self.notices, self.clock.now(), self.given)
+        self._say(MEMBERS, heartbeat_record(beat, self.verifier.signers))
+
+    def suspend(self, host: HostId, *, approval: int = 1, heads: Sequence[bytes] = ()) -> None:
         """Publish a suspension."""
         self.notices += 1
         notice = Notice(
@@ -273,8 +289,10 @@ class Platform:
             kind=NoticeKind.SUSPENSION,
             approval=approval,
             why=Reason.STATE_REFUSED,
-            at=self.clock.now(),
+            at=fields.instant(fields.milliseconds(self.clock.now()), "time"),
+            heads=tuple(heads),
         )
+        self.given.append(notice)
         self._say(MEMBERS, notice_record(notice, self.verifier.signers))
 
 

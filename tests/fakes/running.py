@@ -10,10 +10,11 @@ from fabric.agent.supervisor import supervise
 from fabric.config import BlockConfig
 from fabric.model.names import Topic
 from fabric.ports import SourceTable
-from tests.fakes.platform import NOTES, SECRET, TestHost
+from tests.fakes.platform import NOTES, SECRET, Platform, TestHost
 from tests.fakes.source import MemoryDatabase, MemorySource
 from tests.fakes.table import MemorySink, MemoryStore
 
+_TICK_S = 0.1
 BLOCK = BlockConfig(changes_max=20, linger_s=0.005, silence_s=0.5)
 
 
@@ -35,6 +36,7 @@ class Running:
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
         self._tasks = tasks
         self.all: list[asyncio.Task[None]] = []
+        self._ticking: list[Platform] = []
 
     def spawn(self, part: Coroutine[object, object, None]) -> "asyncio.Task[None]":
         """Run a coroutine until the block ends."""
@@ -45,6 +47,10 @@ class Running:
     async def view(self, host: TestHost, *topics: Topic) -> None:
         """Follow the control topics, and the grants of `topics`."""
         view, log = host.host.view, host.platform.log
+        if host.platform not in self._ticking:
+            self._ticking.append(host.platform)
+            host.platform.tick()
+            self.spawn(_tick(host.platform))
         self.spawn(view.follow(log, lambda *told: host.board.show("view", *told)))
         for topic in topics:
             self.spawn(view.follow_grants(log, topic))
@@ -88,6 +94,13 @@ class Running:
             await apply_partition(host.host, part, holder, topic, 0)
 
         return self.spawn(supervise(part, run, host.board))
+
+
+async def _tick(platform: Platform) -> None:
+    while True:
+        await asyncio.sleep(_TICK_S)
+        if platform.is_ticking:
+            platform.tick()
 
 
 @asynccontextmanager

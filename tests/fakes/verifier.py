@@ -1,11 +1,13 @@
 """The authority's pen: verifier keys, the trust that names them, results and records."""
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from fabric.attest.keys import Alg, Kem, PublicKey, Signer, SigningKey, Use
-from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
+from fabric.attest.members import Heartbeat, HostState, MemberState, Notice, NoticeKind
+from fabric.attest.notices import NO_NOTICES, listed_with
 from fabric.attest.result import Result
 from fabric.model.errors import Reason
 from fabric.model.label import Label
@@ -103,3 +105,14 @@ def a_notice(number: int, kind: str = NoticeKind.SUSPENSION, **changes: object) 
         at=NOW + timedelta(seconds=number),
     )
     return replace(notice, **changes)  # type: ignore[arg-type]
+
+
+def a_beat(
+    number: int = 0, at: datetime = NOW, notices: Iterable[Notice] = (), **changes: object
+) -> Heartbeat:
+    """A heartbeat at NOW over these notices, of which it names the first `number`."""
+    listed = NO_NOTICES
+    for notice in sorted(notices, key=lambda found: found.number):
+        if notice.number <= number:
+            listed = listed_with(listed, notice)
+    return replace(Heartbeat(number=number, listed=listed, at=at), **changes)  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ from fabric.attest.members import Members
 from fabric.attest.messages import EnrolRequest, Refusal
 from fabric.attest.result import decode
 from fabric.authority import admin
+from fabric.authority.admin_messages import Scope
 from fabric.authority.pki import Ca, encode_verifier_keys, issue_svid
 from fabric.authority.run import run
 from fabric.config import AuthorityConfig
@@ -256,7 +257,8 @@ async def test_a_host_enrols_attests_reads_changes_and_is_suspended(
         assert error.value.reason is Reason.HOST_SUSPENDED
     # A second life knows the notice and goes on counting.
     async with running(site):
-        entry = await admin.revoke(AuthorityConfig.load(site.config), SENDER, "stolen")
+        who = Scope.parse(str(SENDER))
+        (entry,) = await admin.revoke(AuthorityConfig.load(site.config), who, "stolen")
         assert entry["number"] == 2
         assert (await _members_seen_by_admin(site)).revocation_number == 2
 

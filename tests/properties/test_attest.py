@@ -33,10 +33,10 @@ from tests.fakes.boot import Boot
 from tests.fakes.tpm import FakeTpm
 from tests.fakes.verifier import (
     HOST,
-    NOW,
     TRUST_DOMAIN,
     HostKeys,
     Verifier,
+    a_beat,
     a_notice,
     a_result,
     a_state,
@@ -50,7 +50,7 @@ NV = TPM.certify_tally(bytes(32))
 CERTIFICATE = TPM.certify_key(TPM.make_key(), bytes(32))
 STATE_KEY, STATE = host_record(a_state(a_result()), VERIFIER.signers)
 NOTICE_KEY, NOTICE = notice_record(a_notice(1), VERIFIER.signers)
-BEAT_KEY, BEAT = heartbeat_record(1, NOW, VERIFIER.signers)
+BEAT_KEY, BEAT = heartbeat_record(a_beat(1), VERIFIER.signers)
 RESULT = encode(a_result(), TRUST_DOMAIN, VERIFIER.signers)
 REQUEST = AttestRequest(
     session=bytes(16),

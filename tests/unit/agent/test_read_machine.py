@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from fabric.agent import read_machine as m
+from fabric.agent.anchor_machine import Cover
 from fabric.model.block import Block
 from fabric.model.change import ZERO, Op, Run, Sequence
 from fabric.model.errors import Reason, ReasonClass, class_of
-from fabric.model.names import HostId
+from fabric.model.names import HostId, Origin
 from fabric.ports import StreamState
 from fabric.seal.epoch import parse_start, verify_start
 from fabric.seal.sealing import Link, Sealed
@@ -173,3 +174,70 @@ def test_a_snapshot_makes_the_target_incomplete_until_it_ends() -> None:
     assert m.incomplete(False, [run(Op.SNAPSHOT_BEGIN)])
     assert m.incomplete(True, [])
     assert not m.incomplete(True, [run(Op.SNAPSHOT_END)])
+
+
+def old(came: m.Came) -> m.Came:
+    return replace(came, is_live=False)
+
+
+def search(it: m.ReadMachine, came: m.Came, cover: Cover) -> m.Command:
+    assert it.step(old(came)) == m.Search()
+    return it.step(m.Searched(cover=cover))
+
+
+UNANCHORED = m.Drop(reason=None, outcome="unanchored")
+
+
+def test_an_old_block_is_taken_when_it_is_covered() -> None:
+    it, came = machine(), Chain().came(block(), 0)
+    assert search(it, came, Cover.COVERED) == m.Open()
+
+
+def test_an_old_block_that_its_sender_abandoned_is_dropped_and_audited() -> None:
+    it, came = machine(), Chain().came(block(), 0)
+    assert search(it, came, Cover.ABANDONED) == m.Drop(reason=Reason.SUPERSEDED, outcome="")
+    assert not it.held
+
+
+def test_an_old_block_that_nobody_vouches_for_holds_its_stream() -> None:
+    it, chain, first = machine(), Chain(), block()
+    assert search(it, chain.came(first, 4), Cover.UNKNOWN) == UNANCHORED
+    second = chain.came(block(after=first.upto, position=200), 5)
+    assert it.step(old(second)) == UNANCHORED
+    assert it.held[STREAM].offset == 4
+    assert [digest for _, digest in it.held[STREAM].seen][1:] == [second.digest]
+    assert it.release() == 4
+    assert it.release() is None
+    assert not it.held
+
+
+def test_a_fresh_block_that_builds_on_what_is_held_waits_with_it_and_is_no_gap() -> None:
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    second = block(after=first.upto, position=200)
+    assert search(it, chain.came(second, 1), Cover.UNKNOWN) == UNANCHORED
+    third = chain.came(block(after=second.upto, position=300), 2)
+    assert it.step(third) == UNANCHORED
+    assert not it.stopped
+
+
+def test_a_fresh_block_that_goes_on_from_what_is_applied_ends_the_holding() -> None:
+    """What was held is abandoned, or was made up by a lapsed host and a broker."""
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    counter, last = chain.counter, chain.last
+    made_up = chain.came(block(after=first.upto, position=200), 1)
+    assert search(it, made_up, Cover.UNKNOWN) == UNANCHORED
+    chain.counter, chain.last = counter, last
+    real = block(2, after=first.upto, position=250)
+    assert apply(it, chain.came(real, 2), real).new.offset == 3
+    assert not it.held
+
+
+def test_while_a_stream_is_held_no_hint_moves_past_its_first_block() -> None:
+    it, chain, first = machine(), Chain(), block()
+    other = replace(STREAM, partition=0, origin=Origin.parse("G01/registry/other"))
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    it.held[other] = m.Held(offset=1, seen=[])  # type: ignore[index]
+    second = block(after=first.upto, position=200)
+    assert apply(it, chain.came(second, 7), second).new.offset == 1

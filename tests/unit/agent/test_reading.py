@@ -1,9 +1,11 @@
 """A reader against a log that someone else may write."""
 
 import asyncio
+from datetime import timedelta
 
 from fabric.model.errors import Reason
 from fabric.model.names import grants_topic
+from fabric.seal import envelope as form
 from tests.fakes.platform import SECRET, Platform, TestHost
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
@@ -169,3 +171,36 @@ async def test_a_reader_goes_on_from_its_hint_and_not_from_the_start(
             )
         )
     assert store.rows(SECRET) == database.held(table())
+
+
+def forged(platform: Platform) -> bytes:
+    """An envelope that names a result which nobody ever issued."""
+    value = bytearray(platform.log.values(str(SECRET))[-1])
+    result_id = form.parse(bytes(value)).header.result_id
+    at = value.index(result_id)
+    value[at : at + 16] = bytes(16)
+    return bytes(value)
+
+
+async def test_a_result_that_nobody_has_heard_of_is_waited_for_but_not_for_ever(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    """MUST-9.39."""
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    platform.log.put(str(SECRET), 0, None, forged(platform))
+    async with running() as parts:
+        await parts.view(a)
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        part = "apply secret.G01.notes:0"
+        await until(lambda: Reason.RESULT_UNKNOWN.value in b.board.problems.get(part, ""))
+        platform.clock.ahead += timedelta(seconds=11)
+        await until(lambda: b.metric("fabric_rejected_records_total", reason="not_attested") == 1)
+        parts.capture(a, database)
+        database.upsert(table(), notes(10, 5))
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    assert [e for e, _ in b.audit.events] == ["record_dropped"]

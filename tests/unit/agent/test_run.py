@@ -17,7 +17,7 @@ from tests.fakes.policy_repository import Repository
 
 @pytest.fixture(autouse=True)
 def _no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "_device", lambda tcti: DrawerTpm())
+    monkeypatch.setattr(core, "device", lambda tcti: DrawerTpm())
 
 
 async def test_it_runs_until_stop_is_set(tmp_path: Path) -> None:

@@ -114,3 +114,31 @@ def test_nothing_that_is_told_holds_a_row(a: TestHost) -> None:
     it.stored(block(), "classic", 100, 300)
     it.stopped(STREAM, Reason.GAP)
     assert "a secret text" not in repr(a.audit.events) + repr(a.board.parts)
+
+
+def test_a_silent_stream_makes_its_reader_unready_until_it_speaks(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.lag(SECRET, 0, records=0, heard_s=31)
+    assert a.board.reasons() == {"silence secret.G01.notes:0": Reason.SILENT}
+    it.lag(SECRET, 0, records=0, heard_s=1)
+    assert a.board.is_ready
+
+
+def test_what_waits_for_an_anchor_is_shown_counted_and_audited(a: TestHost) -> None:
+    it, stream = a.host.telemetry, block().stream
+    it.unanchored(stream)
+    it.dropped(SECRET, 3, None, "unanchored")
+    assert a.board.reasons() == {f"anchor {stream}": Reason.UNANCHORED}
+    assert a.metric("fabric_rejected_records_total", reason="unanchored") == 1
+    it.anchored(stream)
+    assert a.board.is_ready
+    assert [event for event, _ in a.audit.events] == ["stream_unanchored", "stream_anchored"]
+
+
+def test_a_log_that_went_back_is_shown_until_the_next_block_is_stored(a: TestHost) -> None:
+    it, stream = a.host.telemetry, block().stream
+    it.log_went_back(stream)
+    assert a.board.reasons() == {f"publish {SECRET}": Reason.LOG_WENT_BACK}
+    assert a.audit.events == [("log_went_back", {"stream": str(stream)})]
+    it.held(SECRET, None, "")
+    assert a.board.is_ready

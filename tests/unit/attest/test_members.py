@@ -5,6 +5,7 @@ from itertools import permutations
 import pytest
 
 from fabric.attest import members as members_module
+from fabric.attest.anchors import Anchor
 from fabric.attest.members import (
     HostState,
     Members,
@@ -25,6 +26,7 @@ from tests.fakes.verifier import (
     OTHER,
     TRUST_DOMAIN,
     Verifier,
+    a_beat,
     a_notice,
     a_result,
     a_state,
@@ -44,13 +46,18 @@ def _record(statement: Statement) -> tuple[str, bytes, bytes]:
         return MEMBERS, *host_record(statement, VERIFIER.signers)
     if isinstance(statement, Notice):
         return MEMBERS, *notice_record(statement, VERIFIER.signers)
-    return MEMBERS, *heartbeat_record(*statement, VERIFIER.signers)
+    return MEMBERS, *heartbeat_record(a_beat(*statement), VERIFIER.signers)
 
 
 def _members(*statements: Statement) -> Members:
     members = Members(VERIFIER.trust)
+    told = [statement for statement in statements if isinstance(statement, Notice)]
     for statement in statements:
-        members.feed(*_record(statement))
+        if isinstance(statement, tuple):
+            record = heartbeat_record(a_beat(*statement, told), VERIFIER.signers)
+            members.feed(MEMBERS, *record)
+        else:
+            members.feed(*_record(statement))
     return members
 
 
@@ -338,3 +345,60 @@ def test_view_lists_hosts_read_only() -> None:
     assert dict(members.hosts) == {HOST: STATE}
     with pytest.raises(TypeError):
         members.hosts[OTHER] = STATE  # type: ignore[index]
+
+
+def test_view_is_whole_only_for_a_heartbeat_whose_list_is_its_own() -> None:
+    """MUST-9.32."""
+    members = _members(a_notice(1), a_notice(2))
+    assert members.whole_at is None
+    members.feed(MEMBERS, *heartbeat_record(a_beat(2, NOW), VERIFIER.signers))
+    assert (members.whole_at, members.is_behind) == (None, True)
+    good = a_beat(2, NOW + SECOND, [a_notice(1), a_notice(2)])
+    members.feed(MEMBERS, *heartbeat_record(good, VERIFIER.signers))
+    assert (members.whole_at, members.is_behind) == (NOW + SECOND, False)
+
+
+def test_a_notice_that_comes_after_its_heartbeat_makes_the_view_whole_again() -> None:
+    beat = a_beat(1, NOW, [a_notice(1)])
+    members = Members(VERIFIER.trust)
+    members.feed(MEMBERS, *heartbeat_record(beat, VERIFIER.signers))
+    assert members.is_behind
+    members.feed(*_record(a_notice(1)))
+    assert (members.whole_at, members.is_behind) == (NOW, False)
+
+
+def test_an_older_heartbeat_still_holds_when_later_notices_are_known() -> None:
+    members = _members(a_notice(1), a_notice(2), (1, NOW))
+    assert members.whole_at == NOW
+
+
+def test_a_hidden_notice_leaves_the_view_as_fresh_as_it_was_before() -> None:
+    members = _members((0, NOW))
+    beat = a_beat(1, NOW + 5 * SECOND, [a_notice(1)])
+    members.feed(MEMBERS, *heartbeat_record(beat, VERIFIER.signers))
+    assert (members.whole_at, members.heartbeat) == (NOW, NOW + 5 * SECOND)
+
+
+def test_two_notices_of_one_number_leave_no_view_whole() -> None:
+    members = _members(a_notice(1))
+    with pytest.raises(PeerError):
+        members.feed(*_record(a_notice(1, host=OTHER)))
+    for notice in (a_notice(1), a_notice(1, host=OTHER)):
+        beat = heartbeat_record(a_beat(1, NOW, [notice]), VERIFIER.signers)
+        members.feed(MEMBERS, *beat)
+    assert members.whole_at is None
+
+
+def test_heads_of_results_and_notices_are_anchors_of_their_host_alone() -> None:
+    head, other = b"h" * 32, b"o" * 32
+    members = _members(a_result(heads=(head,)), a_notice(1, heads=(other,)))
+    assert members.anchor(HOST, head) == Anchor(host=HOST, noticed=None)
+    assert members.anchor(HOST, other) == Anchor(host=HOST, noticed=a_notice(1).at)
+    assert members.anchor(OTHER, head) is None
+
+
+def test_a_result_is_named_by_its_hosts_newest_state_alone() -> None:
+    members = _members(STATE)
+    assert members.is_named(RESULT.id)
+    assert not members.knows(RESULT.id)
+    assert not members.is_named(bytes(16))

@@ -6,7 +6,6 @@ from fabric.attest import cose
 from fabric.attest.keys import Alg, SigningKey
 from fabric.attest.notices import (
     HEARTBEAT_KEY,
-    Heartbeat,
     MemberState,
     NoticeKind,
     heartbeat_record,
@@ -18,7 +17,16 @@ from fabric.attest.notices import (
 )
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
-from tests.fakes.verifier import NOW, OTHER, TRUST_DOMAIN, Verifier, a_notice, a_result, a_state
+from tests.fakes.verifier import (
+    NOW,
+    OTHER,
+    TRUST_DOMAIN,
+    Verifier,
+    a_beat,
+    a_notice,
+    a_result,
+    a_state,
+)
 
 VERIFIER = Verifier()
 STATE = a_state(a_result())
@@ -40,9 +48,9 @@ def test_notice_survives_its_record(kind: NoticeKind) -> None:
 
 
 def test_heartbeat_survives_its_record() -> None:
-    key, value = heartbeat_record(5, NOW, VERIFIER.signers)
+    key, value = heartbeat_record(a_beat(5), VERIFIER.signers)
     assert key == HEARTBEAT_KEY == b"verifier/heartbeat"
-    assert read_member(key, value, VERIFIER.trust) == Heartbeat(number=5, at=NOW)
+    assert read_member(key, value, VERIFIER.trust) == a_beat(5)
 
 
 def test_result_stands_under_its_id() -> None:
@@ -54,7 +62,7 @@ def test_result_stands_under_its_id() -> None:
 RECORDS = [
     host_record(STATE, VERIFIER.signers),
     notice_record(NOTICE, VERIFIER.signers),
-    heartbeat_record(5, NOW, VERIFIER.signers),
+    heartbeat_record(a_beat(5), VERIFIER.signers),
 ]
 
 

@@ -1,5 +1,6 @@
 """The administrator's client: what it asks and what it makes of answers."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from fabric.attest.messages import Refusal
 from fabric.authority import admin
-from fabric.authority.admin_messages import Decision
+from fabric.authority.admin_messages import Decision, Scope
 from fabric.config import AuthorityConfig
 from fabric.model.errors import DeniedError, Malformed, Reason, UnavailableError
 from tests.fakes.verifier import HOST
@@ -75,14 +76,16 @@ async def test_lists_are_asked_of_the_address_the_authority_listens_on(
 
 
 @pytest.mark.parametrize("verb", ["suspend", "revoke", "forget"])
-async def test_a_decision_carries_host_and_cause(
+async def test_a_decision_carries_who_and_cause(
     config: AuthorityConfig, answering: Answering, verb: str
 ) -> None:
-    asked = answering(200, JSON, b'{"number": 3}')
-    assert await getattr(admin, verb)(config, HOST, "stolen") == {"number": 3}
+    scope = Scope.parse(str(HOST))
+    who, given = (HOST, b'{"number": 3}') if verb == "forget" else (scope, b'[{"number": 3}]')
+    asked = answering(200, JSON, given)
+    assert await getattr(admin, verb)(config, who, "stolen") == json.loads(given)
     ((_, url, body),) = asked
     assert url.endswith(f"/admin/{verb}")
-    assert Decision.decode(body or b"") == Decision(host=HOST, why="stolen")
+    assert Decision.decode(body or b"") == Decision(who=scope, why="stolen")
 
 
 async def test_a_refusal_keeps_its_reason(config: AuthorityConfig, answering: Answering) -> None:

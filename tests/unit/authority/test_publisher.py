@@ -14,7 +14,7 @@ from fabric.authority.ledger import Ledger
 from fabric.model.errors import PeerError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, RESULTS
 from tests.fakes.authority_site import SENDER, AuthoritySite, until
-from tests.fakes.verifier import Verifier, a_notice, a_result
+from tests.fakes.verifier import Verifier, a_beat, a_notice, a_result
 
 AWAY = UnavailableError(Reason.GATEWAY_UNAVAILABLE, "no gateway")
 
@@ -64,7 +64,7 @@ async def test_heartbeats_are_sent_again_and_again(site: AuthoritySite) -> None:
     async with publishing(site):
         await until(lambda: len(statements(site)) >= 3)
     assert site.publisher.why_not_ready is None
-    assert all(s == Heartbeat(number=0, at=s.at) for s in statements(site))
+    assert all(s == a_beat(0, s.at) for s in statements(site))
 
 
 async def test_no_heartbeat_names_a_notice_that_was_not_sent_before(site: AuthoritySite) -> None:
@@ -143,7 +143,7 @@ async def test_a_ledger_that_contradicts_the_log_stops_the_process(site: Authori
 
 
 async def test_a_heartbeat_beyond_all_notices_stops_the_process(site: AuthoritySite) -> None:
-    beat = heartbeat_record(9, site.clock.now(), site.verifier.signers)
+    beat = heartbeat_record(a_beat(9, site.clock.now()), site.verifier.signers)
     site.log.put(MEMBERS, 0, *beat)
     with pytest.raises(UsageError, match="names notice 9"):
         await site.publisher.run(site.policy.trust)

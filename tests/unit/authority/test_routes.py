@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from fabric.attest.catchup import Catchup
+from fabric.attest.members import Members, NoticeKind
 from fabric.attest.messages import Refusal
+from fabric.authority.admin_messages import Scope
 from fabric.authority.routes import Routes
 from fabric.metrics import AuthorityMetrics
 from fabric.model.errors import PeerError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_BYTES_MAX
-from tests.fakes.authority_site import SENDER, AuthoritySite
+from fabric.model.names import MEMBERS
+from tests.fakes.authority_site import ADMIN, SENDER, AuthoritySite, until
 
 CBOR = {"Content-Type": "application/cbor"}
 
@@ -206,3 +210,28 @@ def test_every_family_has_a_refusing_status() -> None:
 
     for error in (PeerError(Reason.INTERNAL, "x"), UnavailableError(Reason.NOT_READY, "x")):
         assert _refuse(error).status >= 400
+
+
+async def test_whoever_asks_gets_notices_and_a_tick_and_needs_no_certificate(
+    site: AuthoritySite, client: TestClient, metrics: AuthorityMetrics
+) -> None:
+    await until(lambda: site.publisher.why_not_ready is None)
+    who = Scope.parse(str(SENDER))
+    await site.service.decide(who, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
+    members = Members(site.policy.trust)
+    async with client.get("/notices/0") as answer:
+        assert (answer.status, answer.content_type) == (200, CBOR["Content-Type"])
+        for key, value in Catchup.decode(await answer.read()).records:
+            members.feed(MEMBERS, key, value)
+    members.check_fresh(site.clock.now(), 1.0)
+    assert members.revocation_number == 1
+    async with client.get("/notices/1") as answer:
+        assert len(Catchup.decode(await answer.read()).records) == 1
+    labels = {"operation": "notices", "result": "ok"}
+    assert metrics.registry.get_sample_value("fabric_authority_requests_total", labels) == 2
+
+
+@pytest.mark.parametrize("path", ["/notices", "/notices/x", "/notices/-1", "/notices/" + "9" * 19])
+async def test_a_place_in_the_list_is_a_number(client: TestClient, path: str) -> None:
+    async with client.get(path) as answer:
+        assert answer.status == 404

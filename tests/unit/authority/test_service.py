@@ -12,11 +12,12 @@ from fabric.attest.members import MemberState, NoticeKind
 from fabric.attest.messages import ActivateRequest, Challenge, EnrolChallenge
 from fabric.attest.result import decode
 from fabric.attest.tally import TallyReport
+from fabric.authority.admin_messages import Scope
 from fabric.authority.ledger import Ledger
 from fabric.authority.service import Caller
 from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
 from fabric.model.limits import CHALLENGE_LIFETIME_S, ENROLMENT_LIFETIME_S
-from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS
+from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS, HostId
 from tests.fakes.authority_site import (
     ADMIN,
     CALLER,
@@ -24,6 +25,7 @@ from tests.fakes.authority_site import (
     SENDER,
     AuthoritySite,
     Machine,
+    until,
 )
 from tests.fakes.policy_files import OPEN_TOPIC, TOPIC
 from tests.fakes.tpm import FakeTpm, FakeTpmCa
@@ -355,7 +357,8 @@ async def _revoke_while_appending(site: AuthoritySite, body: bytes, topic: str) 
     async with asyncio.TaskGroup() as group:
         renewal = group.create_task(_outcome(site, body))
         await reached.wait()
-        await site.service.decide(SENDER, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
+        who = Scope.parse(str(SENDER))
+        await site.service.decide(who, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
         go_on.set()
     site.log.append = append
     assert renewal.result() is Reason.HOST_REVOKED
@@ -373,22 +376,61 @@ async def test_a_revocation_stands_above_a_suspension_and_is_given_once(
     site: AuthoritySite, enrolled: Machine
 ) -> None:
     await site.attest(enrolled)
-    decide = site.service.decide
-    first = await decide(SENDER, NoticeKind.SUSPENSION, why="odd traffic", caller=ADMIN)
-    second = await decide(SENDER, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
-    third = await decide(SENDER, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
+    decide, who = site.service.decide, Scope.parse(str(SENDER))
+    (first,) = await decide(who, NoticeKind.SUSPENSION, why="odd traffic", caller=ADMIN)
+    (second,) = await decide(who, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
+    (third,) = await decide(who, NoticeKind.REVOCATION, why="stolen", caller=ADMIN)
     assert [first["number"], second["number"], third["number"]] == [1, 2, 0]
     (host,) = await site.service.hosts()
     assert (host["state"], host["number"]) == ("revoked", 2)
 
 
 async def test_nobody_can_revoke_a_host_that_nobody_knows(site: AuthoritySite) -> None:
-    from fabric.model.names import HostId
+    for stranger in ("G09/other/host-x", "G09/other", "G09", str(SENDER) + "0"):
+        who = Scope.parse(stranger)
+        with pytest.raises(DeniedError) as error:
+            await site.service.decide(who, NoticeKind.REVOCATION, why="why", caller=ADMIN)
+        refused(error, Reason.NOT_ENROLLED)
 
-    stranger = HostId.parse("G09/other/host-x")
+
+async def test_one_command_revokes_every_host_of_a_system_and_no_other(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    twin = Machine(HostId.parse("G01/registry/a2"), FakeTpm(site.maker, elliptic=True))
+    site.approve(twin)
+    site.publish()
+    await site.attest(enrolled)
+    system = Scope.parse("G01/registry")
+    entries = await site.service.decide(system, NoticeKind.REVOCATION, why="raid", caller=ADMIN)
+    assert {entry["host"] for entry in entries} == {str(SENDER), str(twin.host)}
+    assert sorted(entry["number"] for entry in entries) == [1, 2]
+    members = site.members()
+    assert members.revocation_number == 2
     with pytest.raises(DeniedError) as error:
-        await site.service.decide(stranger, NoticeKind.REVOCATION, why="why", caller=ADMIN)
+        members.current(SENDER, site.clock.now())
+    refused(error, Reason.HOST_REVOKED)
+    assert site.audit.names().count("decided") == site.audit.names().count("notice") == 2
+    with pytest.raises(DeniedError) as error:
+        await site.challenge(twin)
     refused(error, Reason.NOT_ENROLLED)
+    standing = await site.ledger.do(lambda ledger: ledger.known(READER))
+    assert not standing.notices
+
+
+async def test_an_agency_whose_gateway_is_away_is_revoked_all_the_same(
+    site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.authority.publisher.PUBLISH_S_MAX", 0.1)
+    await site.attest(enrolled)
+    site.log.fail(UnavailableError(Reason.GATEWAY_UNAVAILABLE, "away"))
+    with pytest.raises(UnavailableError):
+        await site.service.decide(
+            Scope.parse("G01"), NoticeKind.REVOCATION, why="raid", caller=ADMIN
+        )
+    (host,) = await site.service.hosts()
+    assert host["state"] == "revoked"
+    site.log.fail(None)
+    await until(lambda: site.members().revocation_number == 1)
 
 
 async def test_a_certificate_speaks_for_its_own_host_alone(

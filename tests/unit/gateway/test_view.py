@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fabric.attest.members import notice_record
 from fabric.gateway.judge import Judge
 from fabric.gateway.replay import Replays
 from fabric.gateway.view import Keeper
@@ -19,7 +20,7 @@ from fabric.store.clock import SystemClock
 from tests.fakes.gateway import World
 from tests.fakes.gateway_doors import until
 from tests.fakes.log import MemoryLog
-from tests.fakes.verifier import Verifier
+from tests.fakes.verifier import OTHER, Verifier, a_notice
 
 
 class Policies:
@@ -107,6 +108,17 @@ async def test_a_missing_notice_is_stale(desk: Desk) -> None:
     desk.log.put(MEMBERS, 0, *beat[1:])
     await until(
         lambda: desk.readiness()["members"] == Reason.MEMBERS_STALE, "the gap to be noticed"
+    )
+
+
+async def test_a_list_that_is_not_the_authoritys_is_stale(desk: Desk) -> None:
+    """A broker shows another notice under the number: it comes from an authority's old copy."""
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    desk.log.put(MEMBERS, 0, *notice_record(a_notice(1, host=OTHER), desk.world.verifier.signers))
+    beat = desk.world.heartbeat(1, at=desk.world.now + timedelta(seconds=5))
+    desk.log.put(MEMBERS, 0, *beat[1:])
+    await until(
+        lambda: desk.readiness()["members"] == Reason.MEMBERS_STALE, "the difference to be noticed"
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from fabric.attest.catchup import Catchup
 from fabric.attest.messages import (
     CONTENT_TYPE,
     ActivateRequest,
@@ -15,7 +16,13 @@ from fabric.attest.messages import (
     EnrolRequest,
     Refusal,
 )
-from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
+from fabric.model.errors import (
+    DeniedError,
+    FabricError,
+    PeerError,
+    Reason,
+    UnavailableError,
+)
 from fabric.model.names import HostId
 from fabric.web.authority import AuthorityClient
 from tests.fakes.https import Files, https, make_files
@@ -62,6 +69,17 @@ async def test_four_calls_reach_their_paths(files: Files) -> None:
         await client.activate(b"e" * 16, b"proof")
         assert await client.challenge(HOST) == CHALLENGE
         assert await client.attest(b"signed") == ANSWER
+
+
+async def test_notices_are_asked_for_by_the_last_number_known(files: Files) -> None:
+    told = Catchup(records=((b"key", b"value"), (b"verifier/heartbeat", b"tick")))
+
+    async def answer(got: web.Request) -> web.Response:
+        assert (got.method, got.path) == ("GET", "/notices/7")
+        return web.Response(body=told.encode(), content_type=CONTENT_TYPE)
+
+    async with https(files, answer) as url:
+        assert await AuthorityClient(url, files.client).notices(7) == told
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""The tick of every second: time, last notice's number, hash of the list of all notices.
+
+It goes to the members topic with the publisher, and over HTTPS to whoever asks with
+the notices that he lacks, so that no broker can hide a notice for longer than it
+takes to ask. The answer needs no secrecy and no trust in who hands it on: every
+record in it is signed.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
+
+from fabric.attest.catchup import Catchup
+from fabric.attest.keys import SigningKey
+from fabric.attest.members import Heartbeat, Notice, heartbeat_record, notice_record
+from fabric.attest.notices import NO_NOTICES, listed_with
+from fabric.authority.ledger import Ledger, LedgerThread
+from fabric.model.errors import Reason, UnavailableError
+from fabric.model.limits import NOTICES_ANSWER_BYTES_MAX, NOTICES_PER_ANSWER_MAX
+
+_READ_MAX = 1_000
+_SIGNED_KEPT = 1_024
+"""Signed notices kept: whoever asks again and again must not cost a signature each time."""
+
+
+class Ticks:
+    """Makes ticks of what the ledger holds.
+
+    Args:
+        now: aware UTC.
+        interval_s: a tick is given out over HTTPS for so long before a new one is signed.
+    """
+
+    def __init__(
+        self,
+        ledger: LedgerThread,
+        signers: Sequence[SigningKey],
+        *,
+        now: Callable[[], datetime],
+        interval_s: float,
+    ) -> None:
+        self._ledger = ledger
+        self._signers = signers
+        self._now = now
+        self._interval = timedelta(seconds=interval_s)
+        self._listed = [NO_NOTICES]
+        self._lock = asyncio.Lock()
+        self._open = False
+        self._signed: tuple[Heartbeat, tuple[bytes, bytes]] | None = None
+        self._record = lru_cache(_SIGNED_KEPT)(partial(notice_record, signers=tuple(signers)))
+
+    def open(self) -> None:
+        """Ledger and log agree: what is told from here on is never taken back."""
+        self._open = True
+
+    async def beat(self, number: int) -> Heartbeat:
+        """A heartbeat of now that names notice `number`, which the ledger holds."""
+        async with self._lock:
+            await self._list_up_to(number)
+        return Heartbeat(number=number, listed=self._listed[number], at=self._now())
+
+    async def _list_up_to(self, number: int) -> None:
+        while len(self._listed) <= number:
+            after = len(self._listed) - 1
+            found = await self._ledger.do(
+                partial(Ledger.notices_after, number=after, count=_READ_MAX)
+            )
+            if not found:  # the caller names what the ledger does not hold
+                raise UnavailableError(Reason.NOT_READY, f"notice {after + 1} is not in the ledger")
+            for notice in found:
+                self._listed.append(listed_with(self._listed[-1], notice))
+
+    async def catch_up(self, after: int) -> bytes:
+        """What a view that holds every notice up to `after` lacks, and a tick.
+
+        A bounded part of it: the tick names the last notice of all, so whoever still
+        lacks some asks again.
+
+        Raises:
+            UnavailableError: NOT_READY, before ledger and log agree.
+        """
+        if not self._open:
+            raise UnavailableError(Reason.NOT_READY, "authority does not know its notices yet")
+        notices = await self._ledger.do(
+            partial(Ledger.notices_after, number=after, count=NOTICES_PER_ANSWER_MAX)
+        )
+        return Catchup(records=(*self._records(notices), await self._tick())).encode()
+
+    def _records(self, notices: Sequence[Notice]) -> list[tuple[bytes, bytes]]:
+        found: list[tuple[bytes, bytes]] = []
+        size = 0
+        for notice in notices:
+            record = self._record(notice)
+            size += sum(map(len, record))
+            if found and size > NOTICES_ANSWER_BYTES_MAX:
+                break
+            found.append(record)
+        return found
+
+    async def _tick(self) -> tuple[bytes, bytes]:
+        """The last tick, or a new one: questions cost at most one signature a second each."""
+        last = await self._ledger.do(Ledger.last_number)
+        known = self._signed
+        if (
+            known is None
+            or known[0].number != last
+            or not timedelta(0) <= self._now() - known[0].at < self._interval
+        ):
+            beat = await self.beat(last)
+            known = self._signed = (beat, heartbeat_record(beat, self._signers))
+        return known[1]
