@@ -15,11 +15,12 @@ from fabric.attest.members import MemberState, host_record, result_record
 from fabric.cli import attest
 from fabric.config import AgentConfig
 from fabric.model.names import MEMBERS, RESULTS, HostId
+from fabric.policy.load import load
 from fabric.store.sealed import SealedKey, create_state
 from tests.fakes.agent_page import write_config
 from tests.fakes.boot import PCRS, Boot, Entry
 from tests.fakes.log import MemoryLog
-from tests.fakes.policy_files import SENDER, documents, files, load, policy
+from tests.fakes.policy_files import EXPIRES, SENDER, VERSION, documents, files, policy
 from tests.fakes.verifier import HOST, TRUST_DOMAIN, Verifier, a_result, a_state
 
 VERIFIER = Verifier()
@@ -113,7 +114,9 @@ def test_rules_for_a_boot_accept_that_boot_and_load_as_an_approval(fabric, tmp_p
     assert part["digests"] == [boot.digest(PCRS).hex()]
     written = documents()
     written[f"approvals/{SENDER}.yaml"] |= part
-    approval = load(files(written)).approvals[HostId.parse(SENDER)]
+    approval = load(files(written), version=VERSION, expires=EXPIRES).approvals[
+        HostId.parse(SENDER)
+    ]
     check_rules(parse(boot.log()), approval.event_rules)
     again = fabric("attest", "rules", tmp_path / "log", "--pcrs", "0,4,7,9", "-o", "json")
     assert again.json == part

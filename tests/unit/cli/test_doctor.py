@@ -1,7 +1,6 @@
 """`fabric doctor` where nothing runs: each failed check has its cause and its remedy."""
 
-from dataclasses import replace
-from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from fabric.cli.remedies import remedy_of
 from fabric.model.errors import DeniedError, Reason
 from tests.fakes.agent_page import APPLYING, SENDING, write_config
 from tests.fakes.boot import PCRS, Boot
-from tests.fakes.policy_files import READER, documents, files, load
+from tests.fakes.policy_files import VERSION, documents, files
 from tests.fakes.policy_repository import Repository
 from tests.fakes.tpm import FakeTpm
 
@@ -83,13 +82,13 @@ def test_the_tpm_is_well_when_its_state_is_listed_or_its_boot_keeps_the_rules(
     tpm.pcrs.update(boot.values())
     monkeypatch.setattr("fabric.tpm.device.TpmDevice", lambda tcti: tpm)
     config = write_config(tmp_path)
+    versions = count(VERSION + 1)
 
     def seen(**changes: object) -> str:
-        written = documents()
-        longer = {"pcrs": list(PCRS), "not_after": "2099-01-01T00:00:00Z"}
-        written[f"approvals/{READER}.yaml"] |= {**longer, **changes}
-        policy = replace(load(files(written)), expires=datetime(2099, 1, 1, tzinfo=UTC))
-        monkeypatch.setattr(module, "policy_of", lambda config: policy)
+        changed = documents()
+        approval = changed["approvals/G02/health/host-b.yaml"]
+        approval |= {"not_after": "2099-01-01T00:00:00Z", "pcrs": list(PCRS), **changes}
+        Repository(tmp_path / "policy", files(changed), version=next(versions)).publish()
         done = fabric("doctor", "-c", config, "-o", "json")
         return str(next(item["seen"] for item in done.json if item["check"] == "tpm"))
 

@@ -6,6 +6,7 @@ import pytest
 
 from fabric.attest import evidence
 from fabric.attest.resident import RESIDENT_ATTRIBUTES
+from fabric.tpm import keys
 from fabric.tpm.device import TpmDevice
 
 Make = Callable[[], TpmDevice]
@@ -31,7 +32,8 @@ def test_key_cannot_be_duplicated_out_of_its_tpm(make: Make) -> None:
     device = make()
     key = device.make_key()
     with ESAPI(device.tcti) as esapi:
-        storage, *_ = esapi.create_primary(None, "ecc256:aes128cfb", ESYS_TR.OWNER)
+        template = TPM2B_PUBLIC.parse("ecc256:aes128cfb", objectAttributes=keys._STORAGE_ATTRIBUTES)
+        storage, *_ = esapi.create_primary(None, template, ESYS_TR.OWNER)
         private, _ = TPM2B_PRIVATE.unmarshal(key.private)
         public, _ = TPM2B_PUBLIC.unmarshal(key.public)
         loaded = esapi.load(storage, private, public)
