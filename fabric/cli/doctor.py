@@ -47,6 +47,7 @@ def _checks(config: AgentConfig, path: Path) -> list[Check]:
         ("package", _package),
         ("policy", lambda: _policy(config)),
         ("tpm", lambda: _tpm(config)),
+        ("keys", lambda: _keys(config)),
         ("certificate", lambda: _certificate(config)),
         ("authority", lambda: _reach(config, config.authority.url.removeprefix("https://"), "a")),
         *(
@@ -110,6 +111,18 @@ async def _tpm(config: AgentConfig) -> str:
     except DeniedError as exc:
         raise DeniedError(exc.reason, f"PCR digest {digest.hex()[:16]}: {exc.args[0]}") from exc
     return f"PCR digest {digest.hex()[:16]} is approved"
+
+
+async def _keys(config: AgentConfig) -> str:
+    """Where signing keys are made; a token is not shown the PIN, which would wear it out."""
+    keys = config.keys
+    if keys.module is None or keys.token is None or keys.pin_file is None:
+        return "in the state file"
+    from fabric.store.token_keys import TokenKeys
+
+    found = await asyncio.to_thread(TokenKeys(keys.module, keys.token, keys.pin_file).probe)
+    names = ", ".join(sorted(alg.name for alg in found)) or "nothing that a suite needs"
+    return f"on token {keys.token}, which makes {names}"
 
 
 async def _certificate(config: AgentConfig) -> str:

@@ -164,6 +164,18 @@ class TokenKeys:
             mechanism = getattr(p11.Mechanism, kind.sign)
             return bytes(private.sign(kind.prepare(data), mechanism=mechanism))
 
+    def probe(self) -> frozenset[Alg]:
+        """Algorithms that the token knows, without showing it the PIN.
+
+        Raises:
+            ConfigInvalid: the module is no PKCS#11 library.
+            UnavailableError: KEYS_UNAVAILABLE, no such token is there.
+        """
+        p11 = _load_library()
+        with self._lock, self._mapped(p11):
+            known = {*self._find_token(p11).slot.get_mechanisms()}
+        return frozenset(alg for alg, kind in _KINDS.items() if _mechanisms(p11, kind) <= known)
+
     def close(self) -> None:
         """Log out and give the session back."""
         with self._lock:
@@ -191,7 +203,11 @@ class TokenKeys:
             p11.Attribute.SIGN: True,
         }
         made: tuple[Any, Any] = parameters.generate_keypair(
-            mechanism=wanted, store=True, id=reference, label=_LABEL, private_template=private
+            mechanism=getattr(p11.Mechanism, kind.generate),
+            store=True,
+            id=reference,
+            label=_LABEL,
+            private_template=private,
         )
         return made
 
@@ -209,17 +225,20 @@ class TokenKeys:
     def _session(self) -> Iterator[tuple[Any, Any]]:
         """The library and an open session, for one call; its errors leave as ours."""
         p11 = _load_library()
-        with self._lock:
-            try:
-                if self._open is None:
-                    self._open = self._login(p11)
-                yield p11, self._open
-            except p11.PKCS11Error as exc:
-                self._forget()  # a session that failed once is not trusted with the next call
-                raise UnavailableError(
-                    Reason.KEYS_UNAVAILABLE,
-                    f"token {self._token} failed: {type(exc).__name__}",
-                ) from exc
+        with self._lock, self._mapped(p11):
+            if self._open is None:
+                self._open = self._login(p11)
+            yield p11, self._open
+
+    @contextmanager
+    def _mapped(self, p11: Any) -> Iterator[None]:
+        try:
+            yield
+        except p11.PKCS11Error as exc:
+            self._forget()  # a session that failed once is not trusted with the next call
+            raise UnavailableError(
+                Reason.KEYS_UNAVAILABLE, f"token {self._token} failed: {type(exc).__name__}"
+            ) from exc
 
     def _login(self, p11: Any) -> Any:
         if self._is_pin_wrong:
@@ -279,6 +298,10 @@ class TokenKeys:
                 session.close()
             except p11.PKCS11Error:  # it is gone already
                 return
+
+
+def _mechanisms(p11: Any, kind: _Kind) -> set[Any]:
+    return {getattr(p11.Mechanism, name) for name in (kind.generate, kind.sign)}
 
 
 def _point(value: bytes, kind: _Kind) -> bytes:

@@ -196,7 +196,7 @@ class Platform:
         self.is_ticking = True
         self.policy = Policy(
             version=7,
-            expires=datetime.now(UTC) + timedelta(days=1),
+            expires=datetime.now(UTC) + timedelta(days=30),
             levels=Levels(("public", "internal", "confidential", "secret", "top-secret")),
             rules={"public": _rule("public", sealed=False), "secret": _rule("secret", sealed=True)},
             suites={name: SuiteRule(id=name, status="approved") for name in ("classic", "hybrid")},
@@ -313,7 +313,7 @@ class TestHost:
 
     def open(self) -> "TestHost":
         """Open (or make) the state file and the view; again after a crash, too."""
-        identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(FileKeys(),))
+        identity = Identity(self.folder, self.tpm, ca=self.folder / "ca.pem", stores=self.stores)
         if not identity.open_existing():
             identity.create((0, 7))
         self.keys = identity.keys(self.platform.clock.now(), self.plan)

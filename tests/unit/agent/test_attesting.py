@@ -23,6 +23,7 @@ from fabric.attest.messages import (
     EnrolChallenge,
     EnrolRequest,
 )
+from fabric.attest.resident import is_resident, point_of
 from fabric.attest.result import Result, encode
 from fabric.attest.tally import START, extended
 from fabric.authority.pki import issue_svid, make_ca
@@ -36,10 +37,11 @@ from fabric.model.errors import (
 from fabric.model.label import Label
 from fabric.model.limits import EVENT_LOG_BYTES_MAX
 from fabric.model.names import HostId
-from fabric.policy.types import Approval
+from fabric.policy.types import Approval, SuiteRule
 from fabric.store.clock import SystemClock
 from fabric.store.file_keys import FileKeys
 from fabric.store.sealed import read_sealed_key
+from fabric.store.tpm_keys import TpmKeys
 from tests.fakes.platform import LABEL, A, DrawerTpm, Platform
 from tests.fakes.running import until
 from tests.fakes.verifier import TRUST_DOMAIN, a_result
@@ -114,7 +116,7 @@ class Bench:
     def begin(self) -> None:
         """A new life."""
         self.identity = Identity(
-            self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(FileKeys(),)
+            self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(TpmKeys(self.tpm), FileKeys())
         )
         self.view = WorldView(A, self.platform.policy, rejected=lambda *_: None)
         self.attesting = Attesting(
@@ -174,6 +176,21 @@ async def test_the_keys_are_those_of_the_suites_that_the_policy_lets_the_host_us
     await bench.run(lambda: len(bench.authority.requests) == 2)
     bound = {int(key.alg) for key in bench.authority.requests[1].keys if key.use is not Use.TLS}
     assert bound == {Alg.ED25519, Alg.ML_DSA_65, Kem.X25519, Kem.MLKEM768_X25519}
+
+
+async def test_a_signing_key_in_the_tpm_goes_with_its_proof(bench: Bench) -> None:
+    policy = bench.view.policy
+    rules = {**policy.rules, "secret": replace(policy.rules["secret"], suites=("hybrid-tpm",))}
+    suites = {"hybrid-tpm": SuiteRule(id="hybrid-tpm", status="approved")}
+    bench.view.take_policy(
+        replace(policy, rules=rules, suites=suites, approvals={A: an_approval()})
+    )
+    await bench.run(lambda: bool(bench.results))
+    (request,) = bench.authority.requests
+    assert request.resident is not None
+    assert request.resident.attest == request.quote_attest  # over the same qualifying data
+    (bound,) = [key for key in request.keys if is_resident(key)]
+    assert point_of(request.resident.public) == bound.data
 
 
 def an_approval() -> Approval:

@@ -6,6 +6,8 @@ import time
 from fabric.model.errors import Reason, UnavailableError
 from fabric.model.names import grants_topic
 from fabric.seal import envelope
+from fabric.store.file_keys import FileKeys
+from tests.contract.softhsm import tokens
 from tests.fakes.platform import OPEN, SECRET, A, Platform, TestHost
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
@@ -36,6 +38,26 @@ async def test_rows_arrive_sealed_and_in_order(
     assert not any(b"note number" in value for value in platform.log.values(str(SECRET)))
     assert a.board.is_ready, a.board.problems
     assert b.board.is_ready, b.board.problems
+
+
+async def test_rows_are_signed_on_a_token_where_the_settings_say_so(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 50))
+    token = tokens().keys()
+    a.stores = (token, FileKeys())
+    a.open()
+    assert [key.store for key in a.keys.signing] == ["pkcs11", "file"]
+    a.attest()
+    b.attest()
+    async with running() as parts:
+        await parts.view(a)
+        await parts.view(b, SECRET)
+        parts.capture(a, database)
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    token.close()
 
 
 async def test_open_levels_travel_in_the_open(platform: Platform, a: TestHost, b: TestHost) -> None:

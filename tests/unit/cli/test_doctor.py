@@ -9,6 +9,7 @@ from fabric.cli import doctor as module
 from fabric.cli.doctor import Check
 from fabric.cli.remedies import remedy_of
 from fabric.model.errors import DeniedError, Reason
+from tests.contract.softhsm import tokens
 from tests.fakes.agent_page import APPLYING, SENDING, write_config
 from tests.fakes.boot import PCRS, Boot
 from tests.fakes.policy_files import VERSION, documents, files
@@ -99,3 +100,17 @@ def test_the_tpm_is_well_when_its_state_is_listed_or_its_boot_keeps_the_rules(
     (tmp_path / "boot.log").write_bytes(boot.log())
     monkeypatch.setenv("FABRIC_TPM__EVENT_LOG", str(tmp_path / "boot.log"))
     assert seen(digests=[], event_log=rules).endswith("is approved")
+
+
+def test_the_token_of_the_signing_keys_is_looked_at(fabric, tmp_path) -> None:
+    soft = tokens()
+    config = write_config(tmp_path, SENDING)
+    plain = {item["check"]: item for item in fabric("doctor", "-c", config, "-o", "json").json}
+    assert plain["keys"]["seen"] == "in the state file"
+    table = f'[keys]\nprovider = "pkcs11"\nmodule = "{soft.module}"\npin_file = "none"\n'
+    for token, seen in (("agent", "on token agent, which makes"), ("lost", "keys_unavailable")):
+        config.write_text(config.read_text().split("[keys]")[0] + table + f'token = "{token}"\n')
+        done = fabric("doctor", "-c", config, "-o", "json")
+        found = {item["check"]: item for item in done.json}
+        assert found["keys"]["seen"].startswith(seen)
+        assert found["keys"]["ok"] is (token == "agent")

@@ -116,6 +116,14 @@ def test_a_module_that_is_none_is_said(soft: Tokens, tmp_path: Path) -> None:
             TokenKeys(tmp_path / name, "agent", soft.pin_file()).make(Alg.ED25519)
 
 
+def test_a_probe_says_what_the_token_knows_and_needs_no_pin(soft: Tokens, tmp_path: Path) -> None:
+    assert TokenKeys(soft.module, "agent", tmp_path / "none").probe() == TokenKeys.algs
+    with pytest.raises(UnavailableError):
+        TokenKeys(soft.module, "in a drawer", tmp_path / "none").probe()
+    with pytest.raises(ConfigInvalid):
+        TokenKeys(tmp_path / "none.so", "agent", tmp_path / "none").probe()
+
+
 def test_a_token_that_is_not_there_may_come_back(soft: Tokens) -> None:
     keys = TokenKeys(soft.module, "in a drawer", soft.pin_file())
     with pytest.raises(UnavailableError) as caught:
