@@ -1,5 +1,5 @@
 # The two commands of the README set up what they need: see deploy/setup.
-.PHONY: demo test bench bench-revoke setup check lint types clean
+.PHONY: demo test bench bench-revoke fuzz setup check lint types clean
 
 demo: setup ## the whole fabric on this machine, with proofs; FLAGS="--keep --rows 1000"
 	@.venv/bin/fabric demo $(FLAGS)
@@ -15,6 +15,9 @@ bench: setup ## the fabric against its peers, report in loadtest/out; FLAGS="--s
 
 bench-revoke: setup ## how fast a revocation works, also a hidden one; FLAGS="--trials 5" is short
 	@.venv/bin/python -m loadtest.revoke $(FLAGS)
+
+fuzz: setup ## every parser of foreign bytes under a coverage-guided fuzzer; FLAGS="--seconds 600"
+	@.venv/bin/python -m tests.fuzz $(FLAGS)
 
 setup: ## Debian packages, Kafka's jars, .venv; does nothing the second time
 	@deploy/setup

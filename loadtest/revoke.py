@@ -52,7 +52,7 @@ from fabric.seal.grant import KIND, parse_grant
 from fabric.seal.record import kind_of
 
 _OUT = Path(__file__).parent / "out"
-_VICTIMS = Topic.parse("secret.G02.notes")
+_VICTIMS = Topic.parse("secret.G01.victims")
 _START_S_MAX = 90.0
 _AFTER_S, _AFTER_HIDDEN_S = 2.0, 5.5
 _FRESH_S = 1.0
@@ -123,7 +123,9 @@ class Trials:
         self.folder.chmod(0o755)
         wish = Wish(folder=self.folder / "world", source="sqlite", target="sqlite")
         self.world = build(wish, Teller())
-        self._switches = {name: self.folder / f"hide-{name}" for name in ("sender", "gateway")}
+        self._switches = {
+            name: self.folder / f"hide-{name}" for name in ("sender", "gateway", "victim")
+        }
         try:
             self.world.layout.hosts.pop("C")
             self._write_dataset()
@@ -145,8 +147,7 @@ class Trials:
             "consumers": ["G01/registry"],
             "schema_id": 4,
         }
-        (folder / "datasets/G02").mkdir()
-        (folder / "datasets/G02/notes.yaml").write_text(yaml.safe_dump(notes, sort_keys=False))
+        (folder / "datasets/G01/victims.yaml").write_text(yaml.safe_dump(notes, sort_keys=False))
         self.world.policy.publish()
 
     def _replace_parts(self) -> None:
@@ -161,7 +162,7 @@ class Trials:
             tcti = self.world.machines[letter].tpm.tcti
             broker = self.world.broker.address
             host.config.write_text(configs.agent_toml(layout, host, broker, tcti, outbox))
-            switch = str(self._switches["sender"] if letter == "A" else self.folder / "never")
+            switch = str(self._switches["sender" if letter == "A" else "victim"])
             arguments = ("host", str(host.config), switch, str(topic))
             name = f"agent {letter}"
             parts[letter] = _Hiding(name, "agent", host.config, host.web, arguments=arguments)
@@ -201,8 +202,10 @@ class Trials:
         fetching = Fetching(self.world.papers("B"), self.world.broker.address, str(OTHER))
         try:
             await_that(lambda: fetching.last is not None, "VICTIM to fetch", wait_s=_START_S_MAX)
-            if hide is not None:
-                self._switches[hide].touch()
+            # A victim that does not look goes on sending: what is measured is who stops it.
+            for name in ("victim", hide):
+                if name is not None:
+                    self._switches[name].touch()
             began = time.time()
             asyncio.run(revoke(self._authority, Scope.parse(str(victim)), "a trial"))
             self._rest(_AFTER_S if hide is None else _AFTER_HIDDEN_S)

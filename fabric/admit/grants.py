@@ -1,6 +1,6 @@
-"""What a grants topic accepts: epoch starts and grants of hosts that may publish.
+"""What a grants topic accepts: epoch starts of senders, grants of senders and custodians.
 
-Spec: design sections 6, 7 and 9.
+Spec: design sections 6, 7 and 9; docs/format.md section 6.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ class _Statement:
     kind: str
     manifest: record.Manifest
     recipients: tuple[record.Recipient, ...]
-    wraps: tuple[bytes, ...]
     writer: str
+    sender: str
     topic: Topic
     label: Label
     suite: str
@@ -38,8 +38,8 @@ def admit_grant(value: bytes, topic: Topic, view: View, *, host: HostId, now: da
     """Admit one record of the grants topic of `topic`, written by `host`.
 
     The signature is checked before anything is said about the host's rights. The
-    recipients are the sender's answer to policy; a sender that may publish could tell
-    the content to anyone, so nothing is won by judging them here.
+    recipients are the granter's answer to policy; whoever has the content could tell it
+    to anyone, so nothing is won by judging them here.
 
     Raises:
         PeerError, DeniedError: see `door.admit_control`.
@@ -68,8 +68,8 @@ def _read(value: bytes) -> _Statement:
             kind=kind,
             manifest=opened.manifest,
             recipients=start.recipients,
-            wraps=opened.wraps,
             writer=start.sender_id,
+            sender=start.sender_id,
             topic=start.topic,
             label=start.label,
             suite=start.suite,
@@ -80,14 +80,12 @@ def _read(value: bytes) -> _Statement:
     if kind == grant.KIND:
         found = grant.parse_grant(value)
         terms = found.grant.terms
-        if terms.granter != terms.sender:  # custodians need a rule of policy that names them
-            raise PeerError(Reason.IDENTITY_MISMATCH, "granter is not the epoch's sender")
         return _Statement(
             kind=kind,
             manifest=found.manifest,
             recipients=found.grant.recipients,
-            wraps=found.wraps,
             writer=terms.granter,
+            sender=terms.sender,
             topic=terms.topic,
             label=terms.label,
             suite=terms.suite,
@@ -104,7 +102,8 @@ def _check_signed(statement: _Statement, named: Result, host: HostId) -> None:
     suite = suite_of(statement.suite)
     keys = of_use(named.keys, Use.SIGN, suite.signatures)
     record.check_signed(statement.manifest, statement.kind, suite, keys)
-    record.check_wraps(statement.recipients, statement.wraps)
+    manifest = statement.manifest
+    record.check_wraps(statement.recipients, manifest.first, manifest.wraps)
 
 
 def _check_numbers(statement: _Statement, view: View) -> None:
@@ -122,8 +121,10 @@ def _check_rules(statement: _Statement, view: View, *, current: Result, now: dat
     dataset = decide.dataset_of(view.policy, str(statement.topic))
     if statement.label != dataset.label:
         raise DeniedError(Reason.LABEL_MISMATCH, "label is not the dataset's")
-    # A new epoch seals; a grant hands on what an epoch of an older suite has sealed.
-    ask = decide.publish if statement.kind == epoch.KIND else decide.grant
+    ask = decide.publish  # a new epoch seals; a grant hands on what an older one has sealed
+    if statement.kind == grant.KIND:
+        ask = decide.grant if statement.writer == statement.sender else decide.custody
     why = ask(view.policy, dataset, standing(current), suite=statement.suite, now=now)
     if why is not None:
-        raise DeniedError(why, f"policy does not let the host publish: {why}")
+        what = "grant" if statement.kind == grant.KIND else "open epochs"
+        raise DeniedError(why, f"policy does not let the host {what}: {why}")

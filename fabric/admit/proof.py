@@ -30,7 +30,7 @@ class Unproved(PeerError):
     """One step of a proof does not hold.
 
     Attributes:
-        step: record, result, signatures, trust, policy, time, epoch or receipt.
+        step: record, result, signatures, trust, policy, time, anchor, epoch or receipt.
     """
 
     def __init__(self, step: str, reason: Reason, message: str) -> None:

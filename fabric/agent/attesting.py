@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +33,7 @@ from fabric.attest.result import Result, decode
 from fabric.model.errors import ConfigInvalid, FabricError, Reason, UnavailableError
 from fabric.model.limits import EVENT_LOG_BYTES_MAX, REQUEST_S_MAX
 from fabric.policy import decide
+from fabric.policy.types import Policy
 from fabric.ports import Tpm
 from fabric.store.clock import SystemClock
 from fabric.store.tpm_keys import TpmKeys
@@ -152,14 +154,16 @@ class Attesting:
         if not self._identity.is_open:
             await self._in_thread(lambda: self._identity.create(challenge.pcrs))
             await self._in_thread(lambda: self._identity.state.put(_ENROLLED, b"1"))
-        plan = plan_for(decide.suites_of(self._view.policy, self._view.me))
-        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now(), plan))
+        policy = self._view.policy
+        plan, life = plan_for(decide.suites_of(policy, self._view.me)), longest_result(policy)
+        keys = await self._in_thread(lambda: self._identity.keys(self._clock.now(), plan, life))
         request = await self._in_thread(lambda: self._request(challenge))
         answer = await self._authority.attest(request)
         result = decode(answer.result, self._view.policy.trust)
         await self._in_thread(lambda: self._identity.take(answer.svid_pem, answer.result, keys))
-        accepted = self._accepted(challenge.pcrs)
+        accepted, kept = self._accepted(challenge.pcrs), longest_retention(policy)
         await self._in_thread(lambda: self._identity.keep_sealed(challenge.pcrs, accepted))
+        await self._in_thread(lambda: self._identity.erase_keys(self._clock.now(), kept))
         self._clock.observe(result.issued)
         self._hooks.attested(result)
         self.ready.set()
@@ -212,6 +216,18 @@ class Attesting:
                 return await asyncio.to_thread(work)
         except TimeoutError as exc:
             raise UnavailableError(Reason.TPM_UNAVAILABLE, "TPM does not answer") from exc
+
+
+def longest_result(policy: Policy) -> timedelta:
+    """How long a result may live by any rule of the policy."""
+    lives = [rule.result_lifetime_s for rule in policy.rules.values()]
+    return timedelta(seconds=max(lives, default=0))
+
+
+def longest_retention(policy: Policy) -> timedelta | None:
+    """How long the log keeps what it keeps longest; None when the policy names no dataset."""
+    kept = [dataset.retention_s for dataset in policy.datasets.values()]
+    return timedelta(seconds=max(kept)) if kept else None
 
 
 def read_event_log(path: Path) -> bytes:

@@ -16,6 +16,8 @@ from fabric import tls
 from fabric.agent.attesting import PART as ATTESTATION
 from fabric.agent.attesting import Attesting, Hooks
 from fabric.agent.auditing import open_audit, publish_host_heads
+from fabric.agent.custody import Custody
+from fabric.agent.heads import Told
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.own import device, key_stores, lock
@@ -38,7 +40,6 @@ from fabric.model.errors import (
     UnavailableError,
     UsageError,
 )
-from fabric.model.limits import RESULT_HEADS_MAX
 from fabric.model.names import Topic
 from fabric.ports import ChangeSource, Tpm
 from fabric.repository.client import open_repository
@@ -71,7 +72,7 @@ class Core:
         self._stop = asyncio.Event()
         self._captures: list[asyncio.Event] = []
         self._grants: set[Topic] = set()
-        self._heads_told = 0
+        self._told = Told()
         self._host: Host | None = None
         self._log: KafkaLog | None = None
         self._outbox: SqliteOutbox | None = None
@@ -126,18 +127,8 @@ class Core:
         )
 
     def _heads(self) -> tuple[bytes, ...]:
-        """Hashes of every stream's head; of very many, another part each time."""
         topics = {topic for capture in self._config.capture for topic in capture.tables.values()}
-        topics |= {*self._config.outbox.topics}
-        found = [
-            item.head.hash
-            for topic in sorted(topics, key=str)
-            for item in self.identity.state.heads(topic).values()
-            if item.head is not None
-        ]
-        first = self._heads_told % max(1, len(found))
-        self._heads_told += RESULT_HEADS_MAX
-        return tuple([*found[first:], *found[:first]][:RESULT_HEADS_MAX])
+        return self._told.next(self.identity.state, topics | {*self._config.outbox.topics})
 
     def _attested(self, result: Result) -> None:
         self._telemetry.attested(result)
@@ -299,7 +290,12 @@ class Core:
             self.board.show(part, None)
             await self._view.follow_grants(host.log, topic)
 
+        async def keep() -> None:
+            self.board.show(f"custody {topic}", None)
+            await Custody(host, topic).run()
+
         self._supervise(part, run)
+        self._supervise(f"custody {topic}", keep)
 
     # Running
 

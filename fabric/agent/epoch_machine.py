@@ -1,13 +1,16 @@
 """When a topic needs a new epoch, and who needs a grant of a running one. Pure.
 
-A new epoch: at the start, by age and block count, when a recipient is lost
-(revoked, suspended or un-named at once; lapsed ones in one batch per result
-lifetime), and under `from_join` when someone joins (in batches of 5 s). A grant:
-for whoever should read and has no wrap for the key it has now.
+A new epoch: at the start, by age and block count, after a `reseal` refusal, when a
+recipient is lost (revoked, suspended or un-named at once; lapsed ones in one batch
+per result lifetime), and under `from_join` when someone is newly named (in batches
+of 5 s). A grant: for whoever should read and has no wrap for the key it has now.
+
+Named is not attested now. A host is named from the moment at which the policy made
+it a consumer; whatever began since then it may have, also when it was away.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum, unique
 
@@ -18,6 +21,9 @@ from fabric.model.names import HostId
 JOIN_BATCH_S = 5.0
 _BLOCKS_SPARE = 1_000
 _LAPSED = frozenset({Reason.RESULT_EXPIRED, Reason.NOT_ATTESTED})
+WAIT_S_MAX = 30.0
+"""How long blocks go on under the old epoch while the new one is drawn up, seconds."""
+_CAN_WAIT = frozenset({"age", "blocks", "lapsed", "joined"})
 _LAGGING = frozenset({Reason.RESULT_UNKNOWN, Reason.MEMBERS_STALE, Reason.NOT_READY})
 
 
@@ -33,13 +39,17 @@ class Why(StrEnum):
     JOINED = "joined"
     RESEAL = "reseal"
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether blocks may go on under the old epoch while the new one is drawn up."""
+        return self.value in _CAN_WAIT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """One kept epoch and whom it serves: (host, HPKE key thumbprint), wraps and grants alike."""
 
     number: int
-    suite: str
     started: datetime
     served: frozenset[tuple[HostId, bytes]]
 
@@ -58,12 +68,14 @@ class Wanted:
         refused: every other host we know of, with the reason.
         retained: the dataset's history is `retained`.
         result_lifetime_s: of the level; lapses are gathered for that long.
+        named: since when each consumer is named, attested or not.
     """
 
     hosts: Mapping[HostId, bytes]
     refused: Mapping[HostId, Reason]
     retained: bool
     result_lifetime_s: int
+    named: Mapping[HostId, datetime] = field(default_factory=dict)
 
 
 class EpochMachine:
@@ -72,6 +84,7 @@ class EpochMachine:
     def __init__(self) -> None:
         self._lapsed_at: datetime | None = None
         self._joined_at: datetime | None = None
+        self._due_at: datetime | None = None
 
     def due(self, epoch: Served | None, blocks: int, wanted: Wanted, now: datetime) -> Why | None:
         """The cause for a new epoch before the next block, or None.
@@ -82,26 +95,38 @@ class EpochMachine:
         """
         if epoch is None:
             return Why.START
-        if now - epoch.started >= timedelta(seconds=EPOCH_AGE_S_MAX):
-            return Why.AGE
-        if blocks >= EPOCH_BLOCKS_MAX - _BLOCKS_SPARE:
-            return Why.BLOCKS
         gone = {
             h: wanted.refused.get(h, Reason.NOT_ATTESTED) for h in epoch.hosts - {*wanted.hosts}
         }
         if any(reason not in _LAPSED | _LAGGING for reason in gone.values()):
-            return Why.LOST
+            return Why.LOST  # before every cause that can wait
+        if now - epoch.started >= timedelta(seconds=EPOCH_AGE_S_MAX):
+            return Why.AGE
+        if blocks >= EPOCH_BLOCKS_MAX - _BLOCKS_SPARE:
+            return Why.BLOCKS
         lapsed = any(reason in _LAPSED for reason in gone.values())
         self._lapsed_at = self._since(self._lapsed_at, lapsed, now)
         if _over(self._lapsed_at, wanted.result_lifetime_s, now):
             return Why.LAPSED
-        joined = not wanted.retained and bool({*wanted.hosts} - epoch.hosts)
+        joined = not wanted.retained and any(
+            since > epoch.started for since in wanted.named.values()
+        )
         self._joined_at = self._since(self._joined_at, joined, now)
         return Why.JOINED if _over(self._joined_at, JOIN_BATCH_S, now) else None
 
+    def can_wait(self, why: Why, blocks: int, now: datetime) -> bool:
+        """Whether the next block may still go under the old epoch, though `why` ends it.
+
+        A recipient that must not read on, or a block that was refused, cannot wait; age,
+        count, lapses and joins can, for so long as drawing up the new epoch takes.
+        """
+        self._due_at = self._due_at or now
+        late = now - self._due_at >= timedelta(seconds=WAIT_S_MAX)
+        return why.can_wait and blocks < EPOCH_BLOCKS_MAX - 1 and not late
+
     def opened(self) -> None:
         """A new epoch stands: nobody has lapsed or joined since."""
-        self._lapsed_at = self._joined_at = None
+        self._lapsed_at = self._joined_at = self._due_at = None
 
     @staticmethod
     def _since(before: datetime | None, holds: bool, now: datetime) -> datetime | None:
@@ -112,23 +137,30 @@ def late(epochs: Sequence[Served], wanted: Wanted) -> dict[int, tuple[HostId, ..
     """Per epoch number, the hosts that need a grant of it.
 
     Under `retained` everyone who may read gets every kept epoch; under `from_join` a
-    host that comes back (or has new keys) gets those since it was first served.
+    host gets those since it was named, or first served.
 
     Args:
-        epochs: the kept ones, oldest first.
+        epochs: the kept ones of one sender, oldest first.
     """
     seen: set[HostId] = set()
     found: dict[int, tuple[HostId, ...]] = {}
+    hosts = sorted(wanted.hosts.items())
     for epoch in epochs:
         seen |= epoch.hosts
         missing = tuple(
             host
-            for host, thumbprint in sorted(wanted.hosts.items())
-            if (host, thumbprint) not in epoch.served and (wanted.retained or host in seen)
+            for host, thumbprint in hosts
+            if (host, thumbprint) not in epoch.served
+            and (wanted.retained or host in seen or _was_named(wanted, host, epoch))
         )
         if missing:
             found[epoch.number] = missing
     return found
+
+
+def _was_named(wanted: Wanted, host: HostId, epoch: Served) -> bool:
+    since = wanted.named.get(host)
+    return since is not None and since <= epoch.started
 
 
 def _over(since: datetime | None, seconds: float, now: datetime) -> bool:

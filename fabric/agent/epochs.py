@@ -1,41 +1,49 @@
 """One topic's epochs at their sender: open them, keep them, grant them to late comers.
 
 The order of effects: the secret is in the state file before the epoch start is
-sent, and the start is acknowledged before anyone seals under the epoch.
+sent, and all of the start is acknowledged before anyone seals under the epoch.
+Wrapping a secret for a thousand hosts takes a while, so where nothing presses it is
+done beside the stream, and the next block waits for signature and log alone.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
+from fabric.agent.granting import append, keep_from, send_grants
 from fabric.agent.host import Host
-from fabric.agent.recipients import choose
+from fabric.agent.recipients import choose, named
 from fabric.agent.refusal_machine import pause_s
+from fabric.agent.shelf import Kept, Shelf
 from fabric.attest.keys import PublicKey
-from fabric.attest.result import Result
-from fabric.model.errors import DeniedError, Reason, UnavailableError
-from fabric.model.limits import RECIPIENTS_PER_RECORD_MAX
-from fabric.model.names import HostId, Stream, Topic, grants_topic
+from fabric.attest.result import Result, standing
+from fabric.model.errors import DeniedError, Reason
+from fabric.model.limits import RECIPIENTS_MAX
+from fabric.model.names import HostId, Stream, Topic
+from fabric.policy import decide
 from fabric.policy.types import Dataset
+from fabric.seal.envelope import NO_PREVIOUS
 from fabric.seal.epoch import (
     EpochDraft,
+    EpochStart,
     Head,
     Started,
-    parse_start,
-    start_epoch,
+    Wrapped,
+    sign_start,
     start_key,
     verify_start,
+    wrap_start,
 )
-from fabric.seal.grant import GrantDraft, grant, grant_key
 from fabric.seal.sealing import SealingEpoch
 from fabric.seal.secret import EpochSecret
 from fabric.seal.suites import suite_of
 from fabric.store.state import StoredEpoch
 
-_APPEND_TRIES_MAX = 30
+_OPEN_TRIES_MAX = 5
+_SWEEP_AGAIN_S = 5.0
 _Chosen: TypeAlias = tuple[Wanted, Mapping[HostId, PublicKey]]
 
 
@@ -45,6 +53,7 @@ class Epoch:
 
     sealing: SealingEpoch
     served: Served
+    start: EpochStart
     blocks: int = 0
     _counters: dict[Stream, int] = field(default_factory=dict)
 
@@ -52,10 +61,32 @@ class Epoch:
         """Counter of the stream's next block in this epoch."""
         return self._counters.get(stream, 0)
 
+    def previous(self, stream: Stream, last: Head | None) -> bytes:
+        """Hash of the envelope that the stream's next block follows.
+
+        The first block of an epoch follows the head that its start names. A block of
+        another stream may have been acknowledged since, and readers hold this one
+        against the start.
+        """
+        head = last
+        if self.counter(stream) == 0:
+            head = self.start.head_of(stream.origin, stream.partition)
+        return NO_PREVIOUS if head is None else head.hash
+
     def sealed(self, stream: Stream) -> None:
         """One more block of the stream was acknowledged."""
         self._counters[stream] = self.counter(stream) + 1
         self.blocks += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """An epoch that is not opened yet: everything that costs is done."""
+
+    draft: EpochDraft
+    secret: EpochSecret
+    wrapped: Wrapped
+    hosts: Mapping[HostId, bytes]
 
 
 class Epochs:
@@ -77,7 +108,12 @@ class Epochs:
         self._lock = asyncio.Lock()
         self._current: Epoch | None = None
         self._asked: Why | None = None
-        self._chosen: tuple[tuple[int, int], _Chosen] | None = None
+        self._drawn: _Drawn | None = None
+        self._shelf: Shelf | None = None
+        self._named: Mapping[HostId, datetime] = {}
+        self._chosen: tuple[tuple[int, int, str], _Chosen] | None = None
+        self._swept: object = None
+        self._sweep_at = datetime.min.replace(tzinfo=UTC)
 
     @property
     def current(self) -> Epoch | None:
@@ -95,181 +131,219 @@ class Epochs:
             FabricError: the start was refused, or is not acknowledged yet.
         """
         async with self._lock:
-            wanted, keys = self._choose(dataset)
-            current = self._current
-            served, blocks = (current.served, current.blocks) if current else (None, 0)
-            due = self._machine.due(served, blocks, wanted, self._host.clock.now())
-            why = self._asked or due
-            if why is None and current is not None:
-                return current
-            self._host.view.check_grants(dataset, self._host.clock.now())
-            return await self._open(dataset, result, keys, why or Why.START)
+            for attempt in range(_OPEN_TRIES_MAX):
+                try:
+                    return await self._ready(dataset, result)
+                except DeniedError as exc:
+                    # Revoked meanwhile: whom the start may serve has changed, so it is made anew.
+                    if exc.reason is not Reason.TOO_OLD:
+                        raise
+                await self._host.view.changed.wait(pause_s(attempt))
+            return await self._ready(dataset, result)
 
-    def _choose(self, dataset: Dataset) -> _Chosen:
+    async def _ready(self, dataset: Dataset, result: Result) -> Epoch:
+        wanted, keys = await self._choose(dataset)
+        why, current = self._due(wanted), self._current
+        if why is None and current is not None:
+            return current
+        why = why or Why.START
+        drawn = self._drawn if self._fits(dataset, wanted) else None
+        if current is not None and drawn is None and self._can_wait(why, current):
+            return current
+        self._host.view.check_grants(dataset, self._host.clock.now())
+        if drawn is None:
+            drawn = await self._draw(dataset, wanted, keys)
+        return await self._open(drawn, result, why)
+
+    def _due(self, wanted: Wanted) -> Why | None:
+        current = self._current
+        served, blocks = (current.served, current.blocks) if current else (None, 0)
+        due = self._machine.due(served, blocks, wanted, self._host.clock.now())
+        if due is not None and not due.can_wait:
+            return due
+        return self._asked or due
+
+    def _can_wait(self, why: Why, current: Epoch) -> bool:
+        return self._machine.can_wait(why, current.blocks, self._host.clock.now())
+
+    # Choosing
+
+    async def _choose(self, dataset: Dataset) -> _Chosen:
         """As `choose`; asked anew when the view changed, and every second, as results end."""
         view, now = self._host.view, self._host.clock.now()
-        stamp = (view.version, int(now.timestamp()))
+        stamp = (view.version, int(now.timestamp()), dataset.suite)
         if self._chosen is None or self._chosen[0] != stamp:
-            self._chosen = (stamp, self._choose_for(dataset, dataset.suite))
+            await self._name(dataset, now)
+            wanted, keys = choose(view.policy, dataset, view.members, me=view.me, now=now)
+            self._chosen = (stamp, (replace(wanted, named=self._named), keys))
         return self._chosen[1]
 
-    def _choose_for(self, dataset: Dataset, suite: str) -> _Chosen:
-        view, now = self._host.view, self._host.clock.now()
-        return choose(view.policy, dataset, view.members, me=view.me, now=now, suite=suite)
+    async def _name(self, dataset: Dataset, now: datetime) -> None:
+        """Keep since when each consumer is named; it outlives us, as being named does."""
+        state = self._host.identity.state
+        if self._shelf is None:
+            self._shelf = await asyncio.to_thread(Shelf, state, self._topic)
+            self._named = await asyncio.to_thread(state.named, self._topic)
+        hosts = named(self._host.view.policy, dataset, self._host.view.members)
+        if hosts != self._named.keys():
+            now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # as starts say it
+            self._named = {host: self._named.get(host, now) for host in hosts}
+            await asyncio.to_thread(state.save_named, self._topic, self._named)
 
     # Opening
 
-    async def _open(
-        self, dataset: Dataset, result: Result, keys: Mapping[HostId, PublicKey], why: Why
-    ) -> Epoch:
-        secret = EpochSecret.generate()
-        started, stored = await asyncio.to_thread(
-            self._draw_up, dataset, result, keys=keys, secret=secret
-        )
-        await asyncio.to_thread(self._host.identity.state.save_epoch, stored)
-        await self._append(start_key(started.start), started.value)
-        pairs = {(recipient.host, recipient.thumbprint) for recipient in started.start.recipients}
-        self._current = Epoch(
-            sealing=SealingEpoch.of(started.start, started.hash, secret),
-            served=Served(
-                number=started.start.number,
-                suite=started.start.suite,
-                started=started.start.started,
-                served=frozenset(pairs),
-            ),
-        )
-        self._asked = None
-        self._machine.opened()
-        start = started.start
-        self._host.telemetry.epoch_opened(self._topic, why, start.number, start.started)
-        self._host.telemetry.epoch_serves(self._topic, len(self._current.served.hosts))
-        return self._current
+    async def prepare(self, dataset: Dataset) -> None:
+        """Draw up the next epoch beside the stream, when one is due and can wait."""
+        wanted, keys = await self._choose(dataset)
+        why, current = self._due(wanted), self._current
+        if current is None or why is None or self._fits(dataset, wanted):
+            return
+        if self._can_wait(why, current):
+            self._drawn = await self._draw(dataset, wanted, keys)
 
-    def _draw_up(
-        self,
-        dataset: Dataset,
-        result: Result,
-        *,
-        keys: Mapping[HostId, PublicKey],
-        secret: EpochSecret,
-    ) -> tuple[Started, StoredEpoch]:
+    def _fits(self, dataset: Dataset, wanted: Wanted) -> bool:
+        """Whether the drawn epoch is still the one that policy and members ask for."""
+        drawn, version = self._drawn, self._host.view.policy.version
+        if drawn is None or self._shelf is None:
+            return False
+        draft = drawn.draft
+        number = self._shelf.next_number(draft.started)
+        said = (draft.number, draft.label, draft.suite, draft.history, draft.policy_version)
+        asked = (number, dataset.label, dataset.suite, dataset.history, version)
+        return drawn.hosts == wanted.hosts and said == asked
+
+    async def _draw(
+        self, dataset: Dataset, wanted: Wanted, keys: Mapping[HostId, PublicKey]
+    ) -> _Drawn:
         view, now = self._host.view, self._host.clock.now()
-        heads = tuple(self._heads())
-        kept = self._host.identity.state.epochs(self._topic)
-        # A lost state file lost the numbers too: seconds are above any number ever counted.
-        number = kept[-1].number + 1 if kept else int(now.timestamp())
+        assert self._shelf is not None
         draft = EpochDraft(
             trust_domain=view.trust_domain,
             sender=view.me,
             topic=self._topic,
             label=dataset.label,
             suite=dataset.suite,
-            number=number,
-            result_id=result.id,
+            number=self._shelf.next_number(now),
+            result_id=bytes(16),
             policy_version=view.policy.version,
             revocation_number=view.members.revocation_number,
-            heads=heads,
-            chain_reset=len(heads) < self._streams,
+            heads=(),
+            chain_reset=False,
             history=dataset.history,
             started=now,
         )
+        secret = EpochSecret.generate()
         first = [view.me, *(host for host in sorted(keys) if host != view.me)]
-        named = [(host, keys[host]) for host in first[:RECIPIENTS_PER_RECORD_MAX] if host in keys]
-        signers = self._host.identity.keyring.signers(result, suite_of(dataset.suite))
-        started = start_epoch(draft, secret, named, signers=signers)
+        pairs = [(host, keys[host]) for host in first[:RECIPIENTS_MAX] if host in keys]
+        wrapped = await asyncio.to_thread(wrap_start, draft, secret, pairs)
+        return _Drawn(draft=draft, secret=secret, wrapped=wrapped, hosts=dict(wanted.hosts))
+
+    async def _open(self, drawn: _Drawn, result: Result, why: Why) -> Epoch:
+        self._drawn = None
+        heads = tuple(self._heads())
+        draft = replace(
+            drawn.draft,
+            result_id=result.id,
+            revocation_number=self._host.view.members.revocation_number,
+            heads=heads,
+            chain_reset=len(heads) < self._streams,
+            started=self._host.clock.now(),
+        )
+        signers = self._host.identity.keyring.signers(result, suite_of(draft.suite))
+        started = await asyncio.to_thread(sign_start, draft, drawn.wrapped, signers=signers)
         stored = StoredEpoch(
             topic=self._topic,
-            number=number,
-            started=now,
+            number=draft.number,
+            started=draft.started,
             start=started.value,
-            secret=secret.private_bytes(),
+            secret=drawn.secret.private_bytes(),
         )
-        return started, stored
-
-    async def _append(self, key: bytes, value: bytes) -> None:
-        """Send the same bytes until they are acknowledged; a final refusal is the caller's."""
-        for attempt in range(_APPEND_TRIES_MAX):
-            try:
-                await self._host.log.append(grants_topic(self._topic), 0, [(key, value)])
-                return
-            except UnavailableError as exc:
-                self._host.telemetry.held(self._topic, exc.reason, str(exc.args[0]))
-                await self._host.view.changed.wait(pause_s(attempt))
-        raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, "epoch start is not acknowledged")
+        assert self._shelf is not None
+        await asyncio.to_thread(self._shelf.add, stored)
+        await append(self._host, self._topic, start_key(started.start), started.values)
+        self._current = _epoch(started, drawn.secret)
+        self._asked = None
+        self._machine.opened()
+        self._host.telemetry.epoch_opened(self._topic, why, draft.number, draft.started)
+        self._host.telemetry.epoch_serves(self._topic, len(self._current.served.hosts))
+        return self._current
 
     # Granting
 
     async def grant_late(self, dataset: Dataset, result: Result) -> int:
         """Grant kept epochs to whoever should have them and does not; number of wraps sent."""
-        kept = await asyncio.to_thread(self._host.identity.state.epochs, self._topic)
-        served = await asyncio.to_thread(lambda: [self._served(stored) for stored in kept])
-        # A dataset may have moved between suites: each epoch is wrapped to keys of its own.
-        chosen = {
-            suite: self._choose_for(dataset, suite) for suite in {item.suite for item in served}
-        }
-        missing = {suite: late(served, wanted) for suite, (wanted, _) in chosen.items()}
-        sent = 0
-        for stored, item in zip(kept, served, strict=True):
-            keys = chosen[item.suite][1]
-            hosts = missing[item.suite].get(item.number, ())
-            for at in range(0, len(hosts), RECIPIENTS_PER_RECORD_MAX):
-                part = hosts[at : at + RECIPIENTS_PER_RECORD_MAX]
-                sent += await self._grant(stored, result, {host: keys[host] for host in part})
-        await self._forget(dataset)
+        chosen = await self._choose(dataset)
+        assert self._shelf is not None
+        await self._erase(dataset)
+        number = self._shelf.next_number(result.issued)
+        state = (chosen[0].hosts, chosen[0].named, dataset, number)
+        now = self._host.clock.now()
+        if state == self._swept or now < self._sweep_at:
+            return 0
+        sent, whole = 0, True
+        # Readers take no block of another label than the dataset's, so nobody needs its epoch.
+        mine = [kept for kept in self._shelf if kept.opened.start.label == dataset.label]
+        for suite in sorted({kept.suite for kept in mine}):
+            of_suite = [kept for kept in mine if kept.suite == suite]
+            is_current = suite == dataset.suite
+            wanted, keys = chosen if is_current else self._choose_for(dataset, suite, result)
+            missing = late([kept.as_served() for kept in of_suite], wanted)
+            for kept in of_suite:
+                hosts = {h: keys[h] for h in missing.get(kept.number, ()) if h != self._me}
+                done = await self._grant(kept, result, hosts) if hosts else 0
+                sent, whole = sent + done, whole and done == len(hosts)
+        self._swept = state if whole else None
+        if not whole:  # refused, or not acknowledged: wraps are not made anew every second
+            self._sweep_at = now + timedelta(seconds=_SWEEP_AGAIN_S)
         return sent
 
-    def _served(self, stored: StoredEpoch) -> Served:
-        start = parse_start(stored.start).start
-        pairs = {(recipient.host, recipient.thumbprint) for recipient in start.recipients}
-        for host, thumbprint in self._host.identity.state.granted(start.id):
-            pairs.add((HostId.parse(host), thumbprint))
-        return Served(
-            number=stored.number,
-            suite=start.suite,
-            started=stored.started,
-            served=frozenset(pairs),
-        )
+    @property
+    def _me(self) -> HostId:
+        return self._host.view.me
 
-    async def _grant(
-        self, stored: StoredEpoch, result: Result, keys: Mapping[HostId, PublicKey]
-    ) -> int:
-        opened = parse_start(stored.start)
+    def _choose_for(self, dataset: Dataset, suite: str, result: Result) -> _Chosen:
+        """Recipients of an epoch whose suite is no longer the dataset's; none, if it is refused."""
+        view, now = self._host.view, self._host.clock.now()
+        why = decide.grant(view.policy, dataset, standing(result), suite=suite, now=now)
+        if why is not None:
+            return Wanted(hosts={}, refused={}, retained=False, result_lifetime_s=0), {}
+        wanted, keys = choose(view.policy, dataset, view.members, me=view.me, now=now, suite=suite)
+        return replace(wanted, named=self._named), keys
+
+    async def _grant(self, kept: Kept, result: Result, keys: Mapping[HostId, PublicKey]) -> int:
+        assert self._shelf is not None
         try:
-            named = self._host.view.members.result(opened.start.result_id)
+            then = self._host.view.members.result(kept.opened.start.result_id)
         except DeniedError:  # our result of then is not in the view (yet): look again later
             return 0
-        started = verify_start(opened, named, self._host.view.trust_domain)
-        draft = GrantDraft(
-            granter=self._host.view.me,
-            result_id=result.id,
-            policy_version=self._host.view.policy.version,
-            revocation_number=self._host.view.members.revocation_number,
-            granted=self._host.clock.now(),
+        started = verify_start(kept.opened, then, self._host.view.trust_domain)
+        secret = await asyncio.to_thread(self._shelf.secret_of, kept.number)
+        if secret is None:
+            return 0
+        pairs = await send_grants(
+            self._host, result, started, secret=EpochSecret(secret), keys=keys
         )
-        signers = self._host.identity.keyring.signers(result, suite_of(started.start.suite))
-        value = await asyncio.to_thread(
-            grant,
-            draft,
-            started,
-            EpochSecret(stored.secret),
-            recipients=[*keys.items()],
-            signers=signers,
-        )
-        await self._append(grant_key(self._host.view.me, started.start.id), value)
-        pairs = [(host, key.thumbprint) for host, key in keys.items()]
-        await asyncio.to_thread(
-            self._host.identity.state.save_granted,
-            started.start.id,
-            [(str(host), thumbprint) for host, thumbprint in pairs],
-        )
+        await asyncio.to_thread(self._shelf.granted, kept, pairs)
         current = self._current
-        if current is not None and current.served.number == stored.number:
+        if current is not None and current.served.number == kept.number:
             # Whoever is granted can be lost, too.
-            current.served = replace(current.served, served=current.served.served | {*pairs})
+            current.served = kept.as_served()
             self._host.telemetry.epoch_serves(self._topic, len(current.served.hosts))
         return len(pairs)
 
-    async def _forget(self, dataset: Dataset) -> None:
+    async def _erase(self, dataset: Dataset) -> None:
         """Epochs whose data the log no longer keeps need no secrets."""
-        before = self._host.clock.now() - timedelta(seconds=dataset.retention_s)
-        await asyncio.to_thread(self._host.identity.state.drop_epochs, self._topic, before)
+        assert self._shelf is not None
+        before = keep_from(dataset, self._host.clock.now())
+        if self._shelf.expired(before):
+            await asyncio.to_thread(self._shelf.erase, before)
+
+
+def _epoch(started: Started, secret: EpochSecret) -> Epoch:
+    start = started.start
+    pairs = frozenset((recipient.host, recipient.thumbprint) for recipient in start.recipients)
+    return Epoch(
+        sealing=SealingEpoch.of(start, started.hash, secret),
+        served=Served(number=start.number, started=start.started, served=pairs),
+        start=start,
+    )

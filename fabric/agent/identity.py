@@ -7,7 +7,7 @@ open ones end when their peer ends them. Methods here block: run them in a threa
 
 import ssl
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import (
@@ -142,9 +142,13 @@ class Identity:
             raise
         self._state, self._sealed, self._key = state, sealed, key
 
-    def keys(self, now: datetime, plan: KeyPlan) -> KeySet:
-        """The set the next attestation binds; a new one when the ring says so."""
-        if self.keyring.is_due(now, plan):
+    def keys(self, now: datetime, plan: KeyPlan, result_life: timedelta = timedelta()) -> KeySet:
+        """The set the next attestation binds; a new one when the ring says so.
+
+        Args:
+            result_life: how long the next result may live.
+        """
+        if self.keyring.is_due(now, plan, result_life):
             fresh = generate(now, plan, self._stores)
             self.state.save_keys(to_records(fresh))
             self.keyring.add(fresh)
@@ -160,7 +164,14 @@ class Identity:
         replace(self._folder / CERTIFICATE, svid_pem, mode=0o644)
         self.state.put(_RESULT, result)
         self._load_context()
-        self.state.drop_keys(self.keyring.retire())
+
+    def erase_keys(self, now: datetime, retention: timedelta | None) -> None:
+        """Erase signing keys a day old, and HPKE keys whose data the log no longer keeps.
+
+        Args:
+            retention: of the data kept longest; None keeps every HPKE key.
+        """
+        self.state.drop_keys(self.keyring.retire(now, retention))
 
     def last_result(self, trust: Trust) -> Result | None:
         """The newest result of an earlier life, perhaps over by now."""

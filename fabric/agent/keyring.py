@@ -1,10 +1,11 @@
 """The host's own keys: made here, bound by quotes, kept in the sealed state file.
 
 Which keys a host has follows from the suites that policy lets it use (`plan_for`).
-Signing and TLS keys live a day at most and HPKE keys rotate daily; old HPKE keys
-stay, because data sealed to them stay. Sets of signing keys are told apart by
-the thumbprints a result binds, so a block is always signed by the keys that the
-result it names speaks of. Where a signing key lives is its store's affair.
+Signing and TLS keys live a day at most and are erased then; HPKE keys rotate daily,
+and old ones stay as long as data that were sealed to them, and are erased with
+those. Sets of signing keys are told apart by the thumbprints a result binds, so a
+block is always signed by the keys that the result it names speaks of. Where a
+signing key lives is its store's affair.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +15,7 @@ from datetime import datetime, timedelta
 from fabric.attest.keys import Alg, Kem, PublicKey, Signer, SigningKey, Use
 from fabric.attest.result import Result, signing_keys
 from fabric.model.errors import ConfigInvalid, DeniedError, PeerError, Reason
+from fabric.model.limits import EPOCH_AGE_S_MAX
 from fabric.ports import KeyStore
 from fabric.seal.hpke import HpkeKey
 from fabric.seal.suites import SUITES, Suite
@@ -21,10 +23,11 @@ from fabric.store.state import KeyRecord
 
 TLS_ALG = Alg.ESP256
 KEY_LIFE = timedelta(hours=20)
-"""When a set is replaced: below the 24 h that signing and TLS keys may live."""
+"""When a set is replaced, at the latest."""
+KEY_LIFE_MAX = timedelta(hours=24)
+"""How long signing and TLS keys live: no result that binds them ends later."""
 _LEAST = "classic"
 _STATE = "file"
-_SETS_KEPT = 3
 _ALGS = tuple(dict.fromkeys(alg for suite in SUITES.values() for alg in suite.signatures))
 _KEMS = tuple(dict.fromkeys(suite.kem for suite in SUITES.values()))
 """The order of keys in every set."""
@@ -131,9 +134,8 @@ def to_records(keys: KeySet) -> list[KeyRecord]:
 
 
 def _record(made: datetime, public: PublicKey, store: str, private: bytes) -> KeyRecord:
-    stamp = int(made.timestamp() * 1_000_000)
     return KeyRecord(
-        name=f"{stamp}/{public.use}/{int(public.alg)}",
+        name=_name(made, public),
         kind=public.use.value,
         alg=int(public.alg),
         store=store,
@@ -147,7 +149,7 @@ class Keyring:
 
     def __init__(self, records: Sequence[KeyRecord], stores: Sequence[KeyStore]) -> None:
         self._signing: dict[bytes, Signer] = {}
-        self._hpke: list[HpkeKey] = []
+        self._hpke: list[tuple[datetime, HpkeKey]] = []
         self._sets: list[KeySet] = []
         self._stores = stores
         self._by_name: Mapping[str, KeyStore] = {store.name: store for store in stores}
@@ -169,7 +171,7 @@ class Keyring:
         held = [key for key in map(self._held, signing) if key is not None]
         if len(tls) != 1 or not held or len(held) != len(signing):
             # Signing keys were dropped or are out of reach: what the HPKE keys open is still ours.
-            self._hpke.extend(hpke)
+            self._hpke.extend((records[0].made, key) for key in hpke)
             return
         held.sort(key=lambda key: _ALGS.index(Alg(key.public.alg)))
         hpke.sort(key=lambda key: _KEMS.index(key.kem))
@@ -190,7 +192,7 @@ class Keyring:
     def add(self, keys: KeySet) -> None:
         """Take a new set into use."""
         self._sets.append(keys)
-        self._hpke.extend(keys.hpke)
+        self._hpke.extend((keys.made, key) for key in keys.hpke)
         for key in keys.signing:
             self._signing[key.public.thumbprint] = key.signer
 
@@ -199,14 +201,18 @@ class Keyring:
         """The set that the next attestation binds."""
         return self._sets[-1] if self._sets else None
 
-    def is_due(self, now: datetime, plan: KeyPlan) -> bool:
+    def is_due(self, now: datetime, plan: KeyPlan, result_life: timedelta) -> bool:
         """Whether a new set is to be made before the next attestation.
 
         It is when there is none, the newest is old, policy asks for other keys, or the
         settings for another place to keep them.
+
+        Args:
+            result_life: how long the next result may live; its keys must not end before it.
         """
         newest = self.newest
-        if newest is None or now - newest.made >= KEY_LIFE:
+        life = min(KEY_LIFE, KEY_LIFE_MAX - result_life)
+        if newest is None or now - newest.made >= life:
             return True
         places = [(Alg(key.public.alg), key.store) for key in newest.signing]
         wanted = [(alg, store_for(alg, self._stores).name) for alg in plan.signing]
@@ -215,7 +221,7 @@ class Keyring:
     @property
     def hpke(self) -> tuple[HpkeKey, ...]:
         """Every key that may open a wrap."""
-        return tuple(reversed(self._hpke))
+        return tuple(key for _, key in reversed(self._hpke))
 
     def signers(self, result: Result, suite: Suite) -> tuple[Signer, ...]:
         """The keys that a result binds, exactly the suite's, in its order.
@@ -238,21 +244,37 @@ class Keyring:
             raise DeniedError(Reason.NOT_ATTESTED, "current result does not bind our keys")
         return tuple(key for key in found if key is not None)
 
-    def retire(self) -> list[str]:
-        """Forget signing and TLS keys of sets that no living result can bind; their names.
+    def retire(self, now: datetime, retention: timedelta | None) -> list[str]:
+        """Forget keys whose time is over; the names of their records, to be erased too.
+
+        Signing and TLS keys go when they are a day old, HPKE keys when the log has lost
+        what was sealed to them. The newest set stays: the next attestation replaces it.
+
+        Args:
+            retention: of the data kept longest; None keeps every HPKE key.
 
         Raises:
             UnavailableError: a store does not answer; nothing is forgotten then.
         """
-        old = self._sets[:-_SETS_KEPT]
+        old = [keys for keys in self._sets[:-1] if now - keys.made >= KEY_LIFE_MAX]
         for held in (held for keys in old for held in keys.signing):
             self._by_name[held.store].drop(Alg(held.public.alg), held.reference)
         for held in (held for keys in old for held in keys.signing):
             self._signing.pop(held.public.thumbprint, None)
-        self._sets = self._sets[-_SETS_KEPT:]
-        return [
-            record.name
-            for keys in old
-            for record in to_records(keys)
-            if record.kind != Use.HPKE.value
-        ]
+        self._sets = [keys for keys in self._sets if keys not in old]
+        names = [_name(keys.made, key.public) for keys in old for key in keys.signers]
+        return names + self._retire_hpke(now, retention)
+
+    def _retire_hpke(self, now: datetime, retention: timedelta | None) -> list[str]:
+        if retention is None or self.newest is None:
+            return []
+        # Wrapped to until its set's end, for an epoch that takes blocks for another day.
+        keep = retention + KEY_LIFE_MAX + timedelta(seconds=EPOCH_AGE_S_MAX)
+        newest = self.newest.made
+        over = [item for item in self._hpke if item[0] != newest and now - item[0] >= keep]
+        self._hpke = [item for item in self._hpke if item not in over]
+        return [_name(made, key.public) for made, key in over]
+
+
+def _name(made: datetime, public: PublicKey) -> str:
+    return f"{int(made.timestamp() * 1_000_000)}/{public.use}/{int(public.alg)}"

@@ -28,7 +28,6 @@ from fabric.model.names import Stream, Topic
 from fabric.model.schema import RowSchema
 from fabric.policy import decide
 from fabric.policy.types import Dataset
-from fabric.seal.envelope import NO_PREVIOUS
 from fabric.seal.epoch import Head
 from fabric.seal.sealing import Link, Packed, Sealed, Stamp, prepare, seal, seal_packed
 from fabric.store.state import StreamHead
@@ -142,7 +141,6 @@ class SealedLane:
         }
         self._packed: dict[Stream, Packed] = {}
         self._sending = Sending()
-        self._seen = -1
         self._epochs = Epochs(host, topic, heads=lambda: [*self._heads.values()], streams=streams)
 
     async def pack(self, block: Block) -> None:
@@ -203,7 +201,7 @@ class SealedLane:
         )
         link = Link(
             counter=epoch.counter(block.stream),
-            previous=NO_PREVIOUS if head is None else head.hash,
+            previous=epoch.previous(block.stream, head),
         )
         signers = self._host.identity.keyring.signers(result, epoch.sealing.suite)
         is_ours = packed is not None and packed.block is block
@@ -265,14 +263,14 @@ class SealedLane:
         return shot
 
     async def maintain(self) -> None:
-        """Serve late recipients when the world has changed."""
-        if self._seen == self._host.view.version or self._epochs.current is None:
+        """Draw up the next epoch when one is due, and serve late recipients."""
+        if self._epochs.current is None:
             return
-        seen, now = self._host.view.version, self._host.clock.now()
+        now = self._host.clock.now()
         try:
             dataset, result = allowed(self._host.view, self._topic, self._schema, now)
             self._host.view.check_grants(dataset, now)
         except DeniedError:
             return  # publishing shows why
+        await self._epochs.prepare(dataset)
         await self._epochs.grant_late(dataset, result)
-        self._seen = seen

@@ -68,7 +68,7 @@ class OpenReader:
         self._log = Log(cluster=cluster, topic_id=topic_id)
         streams = await self._sink.streams(self._topic)
         states = {s: state for s, state in streams.items() if s.partition == self._partition}
-        self._machine = ReadMachine(self._host.view.me, self._log, states)
+        self._machine = ReadMachine(self._log, states)
         first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
         self._host.telemetry.board.show(self._part, None)

@@ -28,9 +28,9 @@ from fabric.model.block import Block, trim
 from fabric.model.change import ZERO, Op, Run
 from fabric.model.errors import DeniedError, PeerError, Reason, ReasonClass, class_of
 from fabric.model.limits import ANCHOR_WINDOW
-from fabric.model.names import HostId, Stream
+from fabric.model.names import Stream
 from fabric.ports import StreamState
-from fabric.seal.chain import ChainState, Verdict, judge
+from fabric.seal.chain import ChainState, Verdict, is_join, judge
 from fabric.seal.envelope import Header
 from fabric.seal.epoch import VerifiedStart
 
@@ -46,6 +46,7 @@ class Came:
     """A verified envelope; `start` is None while its epoch start is unknown.
 
     Attributes:
+        before_join: under `from_join`, its epoch began before the first that serves us.
         is_live: its sender was trusted still when we saw it: it was not made up later.
     """
 
@@ -53,6 +54,7 @@ class Came:
     header: Header
     digest: bytes
     start: VerifiedStart | None
+    before_join: bool = False
     is_live: bool = True
 
 
@@ -188,8 +190,7 @@ class Log:
 class ReadMachine:
     """The machine of one partition: the states of its streams, and the record in hand."""
 
-    def __init__(self, me: HostId, log: Log, states: Mapping[Stream, StreamState]) -> None:
-        self._me = me
+    def __init__(self, log: Log, states: Mapping[Stream, StreamState]) -> None:
         self._log = log
         self._states: dict[Stream, StreamState] = dict(states)
         self._stopped: dict[Stream, Reason] = {}
@@ -271,6 +272,8 @@ class ReadMachine:
         state = self._states.get(stream)
         chain = ChainState.decode(state.chain) if state is not None and state.chain else None
         high = ZERO if state is None else state.high
+        if chain is None and event.before_join:
+            return Drop(reason=None, outcome=_NOT_FOR_US)
         try:
             step = judge(chain, event.header, event.digest, start=event.start, high=high)
         except PeerError as exc:
@@ -320,26 +323,22 @@ class ReadMachine:
             offset=min([self._came.offset + 1, *(held.offset for held in self._held.values())]),
             cluster=self._log.cluster,
             topic_id=self._log.topic_id,
-            incomplete=incomplete(before is not None and before.incomplete, rest.runs),
+            incomplete=self._joins(before)
+            or incomplete(before is not None and before.incomplete, rest.runs),
         )
         return Apply(block=rest, expected=before, new=new)
 
-    def _not_opened(self, reason: Reason) -> Command:
+    def _joins(self, before: StreamState | None) -> bool:
+        """Whether the stream begins here in its middle, because this host was named late."""
         assert self._came is not None
-        if reason is Reason.GRANT_MISSING and self._is_before_join():
-            return Drop(reason=None, outcome=_NOT_FOR_US)
+        assert self._came.start is not None
+        begins = before is None or not before.chain
+        return begins and is_join(self._came.header, self._came.start)
+
+    def _not_opened(self, reason: Reason) -> Command:
         if class_of(reason) is ReasonClass.WAIT:
             return Pause(reason=reason)
         return self._stop(reason)
-
-    def _is_before_join(self) -> bool:
-        """Under `from_join`, what was sealed before we were named is not ours to wait for."""
-        assert self._came is not None
-        start = self._came.start
-        if start is None or start.start.history != "from_join":
-            return False
-        named = self._me in {recipient.host for recipient in start.start.recipients}
-        return not named and self._states.get(self._stream) is None
 
     def _not_applied(self, reason: Reason) -> Command:
         if reason is Reason.OVERLOADED:

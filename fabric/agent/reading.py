@@ -98,14 +98,19 @@ class SealedReader:
         place = str(self._topic)
         cluster, topic_id = await self._host.log.identity(place)
         states = await self._states()
-        self._machine = m.ReadMachine(
-            self._host.view.me, m.Log(cluster=cluster, topic_id=topic_id), states
-        )
+        self._machine = m.ReadMachine(m.Log(cluster=cluster, topic_id=topic_id), states)
         if self._receipts is not None:
             await self._receipts.resume(states)
         first, end = await self._host.log.bounds(place, self._partition)
         self._position = self._machine.start_offset(first, end)
         self._host.telemetry.board.show(self._part, None)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_reading())
+            tasks.create_task(self._measure())
+            if self._receipts is not None:
+                tasks.create_task(self._receipts.run())
+
+    async def _keep_reading(self) -> None:
         while True:
             with contextlib.suppress(_GoBack):
                 await self._read()
@@ -117,10 +122,7 @@ class SealedReader:
                 queue: _Queue = asyncio.Queue(_AHEAD_MAX)
                 tasks.create_task(self._fetch(queue, tasks))
                 tasks.create_task(self._take(queue))
-                tasks.create_task(self._measure())
                 tasks.create_task(self._watch_held())
-                if self._receipts is not None:
-                    tasks.create_task(self._receipts.run())
         except* _GoBack:
             back = self._machine.release()
             assert back is not None
@@ -192,6 +194,7 @@ class SealedReader:
             header=envelope.header,
             digest=envelope.hash,
             start=start,
+            before_join=start is not None and self._book.is_before_join(start, view.members),
             is_live=view.members.was_trusted(verified.result, self._host.clock.now()) is None,
         )
         second = second or await self._open(verified, start)
@@ -233,7 +236,7 @@ class SealedReader:
             return None
         try:
             secret = self._book.secret(
-                start, self._host.identity.keyring.hpke, self._host.view.members
+                start, self._host.identity.keyring.hpke, self._host.view.door
             )
         except FabricError as exc:
             return m.NotOpened(reason=exc.reason)

@@ -14,12 +14,18 @@ from fabric.policy.types import Dataset, Policy
 from fabric.seal.suites import suite_of
 
 
+def named(policy: Policy, dataset: Dataset, members: Members) -> frozenset[HostId]:
+    """Every consumer that the policy approves or the members know, attested or not."""
+    known = {*policy.approvals, *members.hosts}
+    return frozenset(host for host in known if decide.is_named(dataset, host))
+
+
 def choose(
     policy: Policy,
     dataset: Dataset,
     members: Members,
     *,
-    me: HostId,
+    me: HostId | None,
     now: datetime,
     suite: str | None = None,
 ) -> tuple[Wanted, Mapping[HostId, PublicKey]]:
@@ -29,6 +35,7 @@ def choose(
     reason why not.
 
     Args:
+        me: the sender, who need not be a consumer; None for a custodian, who must be.
         suite: of the epoch to wrap; the dataset's own when None.
     """
     kem = suite_of(dataset.suite if suite is None else suite).kem
@@ -53,7 +60,9 @@ def choose(
     return wanted, keys
 
 
-def _check(policy: Policy, dataset: Dataset, result: Result, *, me: HostId, now: datetime) -> None:
+def _check(
+    policy: Policy, dataset: Dataset, result: Result, *, me: HostId | None, now: datetime
+) -> None:
     if result.host == me:  # the sender holds its own data in the clear anyway
         return
     why = decide.read(policy, dataset, standing(result), now)

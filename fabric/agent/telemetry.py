@@ -6,6 +6,7 @@ and what stopped; values are names, numbers and reasons, never row data.
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from fabric.agent.epoch_machine import Why
@@ -22,6 +23,17 @@ from fabric.policy.types import Policy
 from fabric.ports import Applied, AuditLog
 
 _DUPLICATES = frozenset({"duplicate", "superseded"})
+PAUSE_AUDIT_S = 10.0
+"""A pause that is shorter is the usual lag of control topics; a longer one is audited, once."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pause:
+    """A reader's wait: for what, since when (Unix seconds), and whether the audit log knows."""
+
+    reason: Reason
+    since: float
+    is_told: bool = False
 
 
 class Telemetry:
@@ -33,6 +45,9 @@ class Telemetry:
         self._audit = audit
         self._sparing = Sparing()
         self._reached: dict[tuple[Topic, int], float] = {}
+        self._pauses: dict[str, _Pause] = {}
+        self._repeating: set[Topic] = set()
+        self._silent: set[tuple[Topic, int]] = set()
 
     # Lanes
 
@@ -106,6 +121,16 @@ class Telemetry:
     def paused(self, part: str, reason: Reason | None) -> None:
         """A reader waits for `reason`; None: it goes on."""
         self.board.show(part, reason, "waiting" if reason else "")
+        if reason is None:
+            self._pauses.pop(part, None)
+            return
+        now = time.time()
+        pause = self._pauses.get(part)
+        if pause is None or pause.reason is not reason:
+            pause = self._pauses[part] = _Pause(reason=reason, since=now)
+        if not pause.is_told and now - pause.since >= PAUSE_AUDIT_S:
+            pause.is_told = True
+            self._audit.write("reader_paused", {"part": part, "reason": reason.value})
 
     def stopped(self, stream: Stream, reason: Reason) -> None:
         """A stream ended, until a person looks."""
@@ -131,8 +156,15 @@ class Telemetry:
             self._often("record_dropped", topic=str(topic), offset=offset, reason=reason.value)
         elif outcome in _DUPLICATES:
             self._metrics.applied(topic, "duplicate")
+            self._repeated(topic, offset, outcome)
         elif outcome == Reason.UNANCHORED:
             self._metrics.rejected(topic, Reason.UNANCHORED)
+
+    def _repeated(self, topic: Topic, offset: int, outcome: str) -> None:
+        """Audit the first of repeated records that follow each other: a log may hold millions."""
+        if topic not in self._repeating:
+            self._repeating.add(topic)
+            self._often("records_repeated", topic=str(topic), offset=offset, reason=outcome)
 
     def opened(self, block: Block, suite: str, *, sealed_bytes: int, seconds: float) -> None:
         """A block was verified and opened; `suite` is empty for the open form."""
@@ -144,6 +176,7 @@ class Telemetry:
     def applied(self, block: Block, applied: Applied) -> None:
         """A block's changes are in the target."""
         topic = block.stream.topic
+        self._repeating.discard(topic)
         self._metrics.applied(topic, "applied", applied.applied)
         if applied.quarantined:
             self._metrics.applied(topic, "quarantined", applied.quarantined)
@@ -181,6 +214,12 @@ class Telemetry:
         )
         silent = heard_s > SILENCES_MISSED_MAX * SILENCE_INTERVAL_S
         self._metrics.silent(topic, partition, silent)
+        if silent and place not in self._silent:
+            self._audit.write(
+                "stream_silent",
+                {"topic": str(topic), "partition": partition, "reason": Reason.SILENT.value},
+            )
+        (self._silent.add if silent else self._silent.discard)(place)
         part = f"silence {topic}:{partition}"
         if silent:
             self.board.show(part, Reason.SILENT, f"nothing heard for {heard_s:.0f} s")

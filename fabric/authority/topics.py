@@ -11,6 +11,7 @@ from fabric.attest.members import MemberState
 from fabric.authority.ledger_rows import HostEntry
 from fabric.kafka.admin import TopicSpec
 from fabric.model.errors import DeniedError, Malformed
+from fabric.model.limits import EPOCH_AGE_S_MAX
 from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS, HostId, grants_topic
 from fabric.policy import decide
 from fabric.policy.types import Dataset, Policy
@@ -19,7 +20,6 @@ _MESSAGE_BYTES_MAX = 1_048_588
 """Kafka's own default; an envelope of limits.ENVELOPE_BYTES_MAX with its batch fits."""
 _MEMBERS_SEGMENT_BYTES = 8 * 1024 * 1024
 """Heartbeats are compacted once their segment is full: about 40 minutes of them."""
-_RESULTS_RETENTION_S_MIN = 24 * 3600
 _REPLICAS_FOR_TWO_IN_SYNC = 3
 
 
@@ -32,7 +32,7 @@ def specs(policy: Policy, replication_factor: int) -> Sequence[TopicSpec]:
         "segment.bytes": str(_MEMBERS_SEGMENT_BYTES),
         "min.cleanable.dirty.ratio": "0.1",
     }
-    results = _settings(in_sync, retention_s=max(retention_s, _RESULTS_RETENTION_S_MIN))
+    results = _settings(in_sync, retention_s=retention_s + EPOCH_AGE_S_MAX)
     found = [
         TopicSpec(name=MEMBERS, partitions=1, settings=members),
         TopicSpec(name=RESULTS, partitions=1, settings=results),
@@ -46,7 +46,9 @@ def specs(policy: Policy, replication_factor: int) -> Sequence[TopicSpec]:
         found.append(TopicSpec(name=name, partitions=dataset.partitions, settings=settings))
         if _is_sealed(policy, dataset):
             grants = grants_topic(dataset.topic)
-            found.append(TopicSpec(name=grants, partitions=1, settings=settings))
+            # An epoch's last block is up to a day younger than its start.
+            longer = _settings(in_sync, retention_s=dataset.retention_s + EPOCH_AGE_S_MAX)
+            found.append(TopicSpec(name=grants, partitions=1, settings=longer))
     return found
 
 

@@ -116,6 +116,7 @@ class Flow:
         table: in the local database.
         sealed: None while the policy does not say.
         peers: names of the other agencies: who may have it, or who sends it.
+        from_join: a consumer gets what was sent since it was named, and nothing older.
     """
 
     topic: Topic
@@ -127,6 +128,7 @@ class Flow:
     suite: str
     partitions: int
     peers: tuple[str, ...]
+    from_join: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +218,7 @@ def _flow(
         suite=dataset.suite if dataset else "",
         partitions=dataset.partitions if dataset else 1,
         peers=tuple(names.get(code, code) for code in peers if code != me.agency),
+        from_join=dataset is not None and dataset.history == "from_join",
     )
 
 
@@ -344,8 +347,12 @@ def _of_samples(
         remedy = f"fabric quarantine list --config {config}, then show, retry or drop"
         add(State.QUARANTINE, f"{parked} changes wait in quarantine", remedy)
     if samples.value("dataset_incomplete", topic=topic):
+        wrong = "rows may lack here"
         remedy = "wait for the first copy's end; if a change was dropped, read the dataset anew"
-        add(State.INCOMPLETE, "rows may lack here", remedy)
+        if flow.from_join:
+            wrong += ": nothing from before this host was named is given to it (from_join)"
+            remedy = "have the sender send the dataset anew; until then only what came since counts"
+        add(State.INCOMPLETE, wrong, remedy)
     if samples.value("stream_silent", topic=topic):
         who = ", ".join(flow.peers) or "the sender"
         remedy = f"ask {who} whether its agent runs; nobody can tell what was changed since"

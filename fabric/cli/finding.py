@@ -6,14 +6,15 @@ log of its own beside the agent's, and refused when that cannot be written.
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from fabric.admit.reader import admit_read
 from fabric.admit.view import Place, View
 from fabric.agent.grant_book import GrantBook
 from fabric.agent.identity import Identity
-from fabric.cli.topics import read_all
+from fabric.cli.topics import read_all, records
 from fabric.config import AgentConfig
 from fabric.model.block import Block
 from fabric.model.change import Change, changes_of
@@ -56,8 +57,8 @@ async def find(
         book = GrantBook(topic, view.policy.trust.trust_domain, host.agent.host)
         for record in await read_all(log, grants_topic(topic)):
             _feed(book, record)
-        records = await read_all(log, str(topic), partition)
-        return _newest(records, wanted, dataset, view=view, book=book, identity=identity)
+        async with aclosing(records(log, str(topic), partition)) as items:
+            return await _newest(items, wanted, dataset, view=view, book=book, identity=identity)
     finally:
         identity.close()
 
@@ -107,8 +108,8 @@ def _feed(book: GrantBook, record: Record) -> None:
         return  # what does not verify grants nothing
 
 
-def _newest(
-    records: list[Record],
+async def _newest(
+    items: AsyncGenerator[Record, None],
     wanted: bytes,
     dataset: Dataset,
     *,
@@ -116,8 +117,10 @@ def _newest(
     book: GrantBook,
     identity: Identity,
 ) -> tuple[Record, Mapping[str, object]]:
+    """Read on to the end and keep the last that matches: blocks are large, the log is long."""
     unopened = 0
-    for record in reversed(records):
+    found: tuple[Record, Mapping[str, object]] | None = None
+    async for record in items:
         block = _opened(record, dataset, view=view, book=book, identity=identity)
         if block is None:
             unopened += 1
@@ -126,7 +129,9 @@ def _newest(
         if matches:
             change = matches[-1]
             said = {"operation": change.op.name.lower(), "sequence": list(change.sequence)}
-            return record, {"change": said}
+            found = record, {"change": said}
+    if found is not None:
+        return found
     if unopened:
         raise DeniedError(
             Reason.GRANT_MISSING,
@@ -148,7 +153,7 @@ def _opened(
         start = book.start(verified.envelope.header.start_hash, view.members)
         if start is None:
             return None
-        secret = book.secret(start, identity.keyring.hpke, view.members)
+        secret = book.secret(start, identity.keyring.hpke, view)
         return open_(verified, secret, dataset.schema)
     except FabricError:
         return None

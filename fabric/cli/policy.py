@@ -78,15 +78,14 @@ def init(
 
 
 @app.command()
-def check(workspace: Folder) -> None:
+def check(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
     """Check the source as publication will; exit 2 with file, key and remedy when it is wrong."""
     from fabric.repository.publishing import check_source
     from fabric.repository.staging import Workspace
 
     policy = check_source(Workspace(workspace), datetime.now(UTC))
-    typer.echo(
-        f"the source is right: {len(policy.datasets)} datasets, {len(policy.approvals)} approvals"
-    )
+    found = {"right": True, "datasets": sorted(policy.datasets)}
+    output.record(form, {**found, "approvals": sorted(map(str, policy.approvals))})
 
 
 @app.command()

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -20,6 +20,7 @@ from fabric.admit.proof import (
 from fabric.admit.view import Place, View
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of
+from fabric.cli.anchored import anchored
 from fabric.cli.attest import read_members
 from fabric.cli.finding import find
 from fabric.cli.topics import offset_at, read_all, record_at
@@ -82,6 +83,7 @@ async def _prove(host: AgentConfig, where: str, key: str, within: timedelta) -> 
         record = found.record
         place = Place(record.topic, record.partition)
         verified = prove_block(record.value or b"", place, view, appended=record.timestamp)
+        anchor = await anchored(log, view, record, verified, now=datetime.now(UTC))
         topic = verified.envelope.header.topic
         starts = await read_all(log, grants_topic(topic))
         pairs = [(r.key or b"", r.value or b"") for r in starts]
@@ -99,7 +101,8 @@ async def _prove(host: AgentConfig, where: str, key: str, within: timedelta) -> 
             if word is not None and word.reader not in {r.reader for r in receipts}:
                 receipts.append(word)
     proof = Proof(verified=verified, start=start, receipts=tuple(receipts))
-    return {"holds": True, **found.change, **described(proof, record, view.policy)}
+    said = described(proof, record, view.policy)
+    return {"holds": True, **found.change, **said, "existed": anchor}
 
 
 async def _locate(host: AgentConfig, log: Log, view: View, where: str, key: str) -> _Found:

@@ -45,6 +45,7 @@ REMEDIES: Mapping[Reason, str] = {
         "have the data owner name this host among the consumers, or its clearance raised; else"
         " remove the topic from agent.toml"
     ),
+    Reason.NOT_A_CUSTODIAN: "have the data owner name this host among the dataset's custodians",
     Reason.LEVEL_TOO_LOW: "have the host approved for the level that the dataset demands",
     Reason.CLEARANCE_TOO_LOW: "have the host's clearance raised in its approval",
     Reason.SUITE_REFUSED: "have the dataset moved to a suite that the policy approves",

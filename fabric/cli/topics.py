@@ -1,6 +1,8 @@
 """Read a topic to its end, or from a time on, for commands that look once."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime
 
 from fabric.model.errors import Reason, UnavailableError
@@ -8,6 +10,27 @@ from fabric.model.limits import REQUEST_S_MAX
 from fabric.ports import Log, Record
 
 _RECORDS_MAX = 1_000_000
+
+
+async def records(
+    log: Log, topic: str, partition: int = 0, *, since: int | None = None
+) -> AsyncGenerator[Record, None]:
+    """Every record that is in a partition now, from offset `since` on, one at a time.
+
+    Raises:
+        UnavailableError: BROKER_UNAVAILABLE.
+        DeniedError: NOT_A_CONSUMER.
+    """
+    first, end = await log.bounds(topic, partition)
+    at = first if since is None else max(first, since)
+    if at >= end:
+        return
+    async for batch in log.read(topic, partition, at):
+        for record in batch:
+            yield record
+            at = record.offset + 1
+        if at >= end:
+            return
 
 
 async def read_all(
@@ -18,31 +41,22 @@ async def read_all(
     since: int | None = None,
     until: datetime | None = None,
 ) -> list[Record]:
-    """Every record that is in a partition now, from offset `since` on.
+    """As `records`, at once: for control topics, whose records are small.
 
     Args:
         until: stop at the first record that was stored later.
 
     Raises:
-        UnavailableError: BROKER_UNAVAILABLE, or OVERLOADED for more records than this
-            command looks through.
-        DeniedError: NOT_A_CONSUMER.
+        UnavailableError: as `records`; OVERLOADED for more than this command looks at.
     """
-    first, end = await log.bounds(topic, partition)
-    at = first if since is None else max(first, since)
     found: list[Record] = []
-    if at >= end:
-        return found
-    async for batch in log.read(topic, partition, at):
-        for record in batch:
+    async with aclosing(records(log, topic, partition, since=since)) as items:
+        async for record in items:
             if until is not None and record.timestamp > until:
-                return found
+                break
+            if len(found) >= _RECORDS_MAX:
+                raise UnavailableError(Reason.OVERLOADED, f"{topic} holds too many records")
             found.append(record)
-            at = record.offset + 1
-        if len(found) > _RECORDS_MAX:
-            raise UnavailableError(Reason.OVERLOADED, f"{topic} holds too many records to look at")
-        if at >= end:
-            return found
     return found
 
 

@@ -222,8 +222,9 @@ class Applier:
             if writer.snapshot == TRACKED:
                 await writer.delete_own(writer.unseen(), self._of_partition())
                 await writer.forget_seen()
+            if writer.snapshot != NONE:  # else it began before this stream did here
+                writer.incomplete = False
             writer.snapshot = NONE
-            writer.incomplete = False
 
     async def _unpark(self) -> None:
         if self._parked:

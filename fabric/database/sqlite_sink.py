@@ -123,11 +123,12 @@ def _apply(
         offset=new.offset - 1,
         stops=not table.target.quarantine,
     )
+    is_open = applier.snapshot is not states.Snapshot.NONE
     with _uncaptured(connection):
         for run in block.runs:
             applier.apply(run, block.generation)
     was = (stored.incomplete if stored else False) or new.incomplete
-    state = replace(new, incomplete=_incomplete(block.runs, was))
+    state = replace(new, incomplete=_incomplete(block.runs, was, is_open=is_open))
     states.store(connection, block.stream, state, applier.snapshot)
     return Applied(state=state, applied=applier.applied, quarantined=applier.quarantined)
 
@@ -139,10 +140,13 @@ def _is_same(stored: StreamState | None, expected: StreamState | None) -> bool:
     return stored == replace(expected, incomplete=stored.incomplete)
 
 
-def _incomplete(runs: Sequence[Run], was: bool) -> bool:
-    for run in reversed(runs):
-        if run.op in (Op.SNAPSHOT_BEGIN, Op.SNAPSHOT_END):
-            return run.op is Op.SNAPSHOT_BEGIN
+def _incomplete(runs: Sequence[Run], was: bool, *, is_open: bool) -> bool:
+    """Whether rows may lack after `runs`; an end whose snapshot began elsewhere says nothing."""
+    for run in runs:
+        if run.op is Op.SNAPSHOT_BEGIN:
+            was = is_open = True
+        elif run.op is Op.SNAPSHOT_END and is_open:
+            was = is_open = False
     return was
 
 

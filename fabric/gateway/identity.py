@@ -43,9 +43,11 @@ def identify(certificate: bytes, trust_domain: str) -> Identity:
         parsed = x509.load_der_x509_certificate(certificate)
         subject = _subject(parsed)
         uris = _uris(parsed)
-    except (ValueError, x509.DuplicateExtension) as exc:
+        not_after = parsed.not_valid_after_utc
+    except PeerError:
+        raise
+    except Exception as exc:  # the decoder's own errors are many and unlisted
         raise PeerError(Reason.IDENTITY_MISMATCH, "certificate does not parse") from exc
-    not_after = parsed.not_valid_after_utc
     if subject.keys() == {NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME}:
         name = subject[NameOID.COMMON_NAME]
         is_platform = subject[NameOID.ORGANIZATION_NAME] == PLATFORM and name in PLATFORM_NAMES

@@ -32,6 +32,7 @@ _WATCH_S = 5.0
 _WATCH_ANSWER_S_MAX = 5.0  # a broker that is away must be named soon
 _CLOSE_S_MAX = 5.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS_MAX = 253_402_300_799_999  # the last millisecond of year 9999, where datetime ends
 
 
 class PartitionConsumer:
@@ -155,7 +156,12 @@ def _record(item: Any) -> Record:
         topic=item.topic,
         partition=item.partition,
         offset=item.offset,
-        timestamp=_EPOCH + timedelta(milliseconds=item.timestamp),
+        timestamp=_time(item.timestamp),
         key=item.key,
         value=item.value,
     )
+
+
+def _time(milliseconds: int) -> datetime:
+    """The log's word on when; a broker may say anything, so it is brought into our calendar."""
+    return _EPOCH + timedelta(milliseconds=max(0, min(milliseconds, _MS_MAX)))

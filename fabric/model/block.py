@@ -17,6 +17,7 @@ from fabric.model.errors import Malformed
 from fabric.model.limits import BLOCK_CHANGES_MAX
 from fabric.model.names import Stream
 from fabric.model.schema import RowSchema
+from fabric.model.skim import check_counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +100,12 @@ def unpack(
     """Read a block's plaintext, which its sender authenticated.
 
     Raises:
-        Malformed: bytes are left over, runs and rows do not add up, a change lies
-            outside `(after, upto]`, or the order does not rise.
+        Malformed: there are more runs or nulls than a block may have, bytes are left over,
+            runs and rows do not add up, a change lies outside `(after, upto]`, or the order
+            does not rise.
     """
+    nullable = sum(column.nullable for column in schema.columns)
+    check_counts(data, columns=len(schema.columns), nullable=nullable)
     buffer = BytesIO(data)
     try:
         datum: Any = fastavro.schemaless_reader(buffer, schema.block_codec, None)

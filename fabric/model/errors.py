@@ -49,6 +49,7 @@ class Reason(StrEnum):
     TOPIC_UNKNOWN = "topic_unknown"
     NOT_A_PRODUCER = "not_a_producer"
     NOT_A_CONSUMER = "not_a_consumer"
+    NOT_A_CUSTODIAN = "not_a_custodian"
     LEVEL_TOO_LOW = "level_too_low"
     CLEARANCE_TOO_LOW = "clearance_too_low"
     SUITE_REFUSED = "suite_refused"
@@ -127,6 +128,7 @@ _HOLD = frozenset(
         Reason.TOPIC_UNKNOWN,
         Reason.NOT_A_PRODUCER,
         Reason.NOT_A_CONSUMER,
+        Reason.NOT_A_CUSTODIAN,
         Reason.LEVEL_TOO_LOW,
         Reason.CLEARANCE_TOO_LOW,
         Reason.SUITE_REFUSED,

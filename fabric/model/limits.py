@@ -22,9 +22,10 @@ HEADS_REMEMBERED = 64
 SUPERSEDED_REMEMBERED = 64
 EPOCH_BLOCKS_MAX = 1_000_000
 EPOCH_AGE_S_MAX = 24 * 3600
-RECIPIENTS_MAX = 10_000
-RECIPIENTS_PER_RECORD_MAX = 600
-"""Wraps in one epoch start or grant: as many hybrid ones as CONTROL_RECORD_BYTES_MAX holds."""
+RECIPIENTS_MAX = 2_000
+"""Recipients of one start or grant: with the longest names they and the heads fit a record."""
+WRAPS_PER_RECORD_MAX = 600
+"""Wraps in one record; a start or grant of more recipients is written as several records."""
 EPOCH_HEADS_MAX = 1_000
 """Predecessor heads that one epoch start names: streams of one topic."""
 RESEAL_INTERVAL_S = 10

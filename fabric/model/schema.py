@@ -60,10 +60,10 @@ class RowSchema:
         if len(text) > _SCHEMA_BYTES_MAX:
             raise Malformed("schema is too large")
         try:
-            declared = json.loads(text)
+            declared = _strict_json(text)
             if not isinstance(declared, dict) or declared.get("type") != "record":
                 raise Malformed("schema is not an Avro record")
-            weigh(fastavro.parse_schema(json.loads(text), named_schemas={}))
+            weigh(fastavro.parse_schema(_strict_json(text), named_schemas={}))
             types = {f["name"]: f["type"] for f in declared["fields"]}
         except Malformed:
             raise
@@ -80,12 +80,22 @@ class RowSchema:
             _ = schema.block_codec, schema.key_codec, schema.change_codec
         except Exception as exc:  # as above
             raise Malformed("schema has a name that the fabric's own records use") from exc
+        try:
+            _ = schema.fingerprint
+        except ValueError as exc:  # half a surrogate, or a number that JSON does not have
+            raise Malformed("schema has text or numbers that cannot be written as JSON") from exc
         return schema
 
     @cached_property
     def fingerprint(self) -> bytes:
         """SHA-256 of the declared schema's canonical JSON (sorted keys, no white space)."""
-        text = json.dumps(self.declared, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(
+            self.declared,
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+            allow_nan=False,
+        )
         return hashlib.sha256(text.encode()).digest()
 
     @cached_property
@@ -170,6 +180,18 @@ class RowSchema:
             other.fingerprint,
             other.key,
         )
+
+
+def _strict_json(text: str | bytes) -> Any:
+    """JSON in UTF-8 that two readers cannot read in two ways: no key stands twice."""
+    return json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Malformed("schema has a key twice")
+    return found
 
 
 def _physical(schema: Any) -> Any:

@@ -123,10 +123,23 @@ def check_dataset(
         )
     if len(set(dataset.consumers)) != len(dataset.consumers):
         raise invalid(file, "consumers", "names one consumer twice; remove one")
+    _check_custodians(file, dataset, is_sealed=rule.sealed)
     named = {dataset.topic.agency, *(o.agency for o in dataset.producers)}
     named |= {consumer.partition("/")[0] for consumer in dataset.consumers}
     for agency in sorted(named - set(agencies)):
         raise invalid(file, "agency", f"{agency} is unknown; add agencies/{agency}.yaml")
+
+
+def _check_custodians(file: str, dataset: Dataset, *, is_sealed: bool) -> None:
+    """Custodians are consumers: they grant only what they may have themselves."""
+    if dataset.custodians and not is_sealed:
+        raise invalid(file, "custodians", "must be [] at an open level: there is nothing to grant")
+    if len(set(dataset.custodians)) != len(dataset.custodians):
+        raise invalid(file, "custodians", "names one custodian twice; remove one")
+    for name in dataset.custodians:
+        system = "/".join(name.split("/")[:2])
+        if not {name, system} & set(dataset.consumers):
+            raise invalid(file, "custodians", f"{name} is no consumer; add it to the consumers")
 
 
 def _check_suite(

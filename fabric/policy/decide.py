@@ -7,6 +7,7 @@ not allow is refused; a contradiction between facts and policy is refused too.
 import hmac
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from fabric.model.errors import DeniedError, Malformed, Reason
 from fabric.model.label import Label, dominates
@@ -50,7 +51,20 @@ def rule_of(policy: Policy, dataset: Dataset) -> LevelRule:
 
 def is_named(dataset: Dataset, host: HostId) -> bool:
     """Whether the dataset names the host, or its system, as a consumer."""
-    return bool({f"{host.agency}/{host.system}", str(host)} & set(dataset.consumers))
+    names = _names(dataset.consumers)
+    return f"{host.agency}/{host.system}" in names or str(host) in names
+
+
+def is_custodian(dataset: Dataset, host: HostId) -> bool:
+    """Whether the dataset names the host, or its system, as a custodian."""
+    names = _names(dataset.custodians)
+    return f"{host.agency}/{host.system}" in names or str(host) in names
+
+
+@lru_cache(maxsize=1_024)
+def _names(names: tuple[str, ...]) -> frozenset[str]:
+    """A list of a dataset as a set: it is asked once for each of a thousand hosts."""
+    return frozenset(names)
 
 
 def origins_of(dataset: Dataset, host: HostId) -> tuple[Origin, ...]:
@@ -100,6 +114,21 @@ def grant(
     if _suite(policy, dataset, suite) is None:
         return _expired(policy, now) or Reason.SUITE_REFUSED
     return _send(policy, dataset, standing, now)
+
+
+def custody(
+    policy: Policy, dataset: Dataset, standing: Standing, *, suite: str, now: datetime
+) -> Reason | None:
+    """Whether a host may grant what another has sent: a custodian that may have it itself.
+
+    Args:
+        suite: of the epoch; judged as in `grant`.
+    """
+    if not is_custodian(dataset, standing.host):
+        return _expired(policy, now) or Reason.NOT_A_CUSTODIAN
+    if _suite(policy, dataset, suite) is None:
+        return _expired(policy, now) or Reason.SUITE_REFUSED
+    return read(policy, dataset, standing, now)
 
 
 def read(policy: Policy, dataset: Dataset, standing: Standing, now: datetime) -> Reason | None:

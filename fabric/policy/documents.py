@@ -301,6 +301,7 @@ class DatasetDocument(Document):
     producers: Annotated[tuple[OriginText, ...], _AsTuple, Field(min_length=1, max_length=64)]
     consumers: Annotated[tuple[Consumer, ...], _AsTuple, Field(max_length=_LIST_MAX)]
     history: Literal["from_join", "retained"]
+    custodians: Annotated[tuple[Consumer, ...], _AsTuple, Field(max_length=64)] = ()
     on_unappliable: Literal["quarantine", "stop"]
     schema_id: Annotated[int, Field(ge=1, le=2**31 - 1)]
     tags: Annotated[dict[Text, Tag], Field(max_length=_FIELDS_MAX)]

@@ -22,6 +22,10 @@ _REPOSITORY: tuple[tuple[type[Exception], Reason, str], ...] = (
 )
 
 
+_SHAPES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
+"""What Python raises of bytes that have another shape than the code believes."""
+
+
 def translate(exc: Exception) -> FabricError:
     """Our error for one of python-tuf's."""
     if isinstance(exc, exceptions.ExpiredMetadataError):
@@ -45,7 +49,7 @@ def translated() -> Iterator[None]:
         yield
     except (exceptions.RepositoryError, exceptions.DownloadError) as exc:
         raise translate(exc) from exc
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as exc:
+    except _SHAPES as exc:
         raise PeerError(
             Reason.MALFORMED,
             f"policy repository has a file of a wrong shape ({type(exc).__name__})",

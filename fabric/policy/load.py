@@ -225,6 +225,7 @@ def _datasets(files: Mapping[str, bytes]) -> dict[str, Dataset]:
             producers=item.producers,
             consumers=item.consumers,
             history=item.history,
+            custodians=item.custodians,
             on_unappliable=item.on_unappliable,
             schema_id=item.schema_id,
             tags=dict(item.tags),

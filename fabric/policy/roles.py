@@ -14,6 +14,8 @@ ROOT, TARGETS, SNAPSHOT, TIMESTAMP = "root", "targets", "snapshot", "timestamp"
 APPROVALS, RELEASES = "approvals", "releases"
 TWO_PERSONS = frozenset({ROOT, TARGETS, APPROVALS, RELEASES})
 """Roles that no single key may speak for."""
+SCHEMES = frozenset({"ed25519", "ml-dsa-65/1", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384"})
+"""How a policy may be signed; the RSA, OpenPGP and others that TUF's library knows may not be."""
 _AGENCY = "agency-"
 _PATH = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9-][A-Za-z0-9._-]{0,127}){0,5}")
 

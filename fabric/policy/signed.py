@@ -114,7 +114,7 @@ def delegated(targets: Targets) -> list[DelegatedRole]:
     for name, role in delegations.roles.items():
         if tuple(role.paths or ()) != roles.paths_of(name):
             raise PeerError(Reason.POLICY_INVALID, f"role {name} is given other paths than its own")
-        _check_persons(name, role, targets)
+        _check_keys(name, role, targets)
     return [*delegations.roles.values()]
 
 
@@ -128,11 +128,15 @@ def _root(roots: Sequence[bytes]) -> Root:
         _same_version(roles.ROOT, root.signed.version + 1, later.signed.version)
         root = later
     for name, role in root.signed.roles.items():
-        _check_persons(name, role, root.signed)
+        _check_keys(name, role, root.signed)
     return root.signed
 
 
-def _check_persons(name: str, role: Role, holder: Root | Targets) -> None:
+def _check_keys(name: str, role: Role, holder: Root | Targets) -> None:
+    for key in role.keyids:
+        scheme = holder.get_key(key).scheme
+        if scheme not in roles.SCHEMES:
+            raise PeerError(Reason.POLICY_INVALID, f"role {name} has a key of scheme {scheme[:40]}")
     publics = {key: str(holder.get_key(key).to_dict()["keyval"]) for key in role.keyids}
     roles.check_persons(name, role.threshold, publics)
 

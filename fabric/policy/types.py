@@ -136,6 +136,7 @@ class Dataset:
         suite: suite id that seals it; empty at open levels.
         consumers: `agency/system` or `agency/system/host` names, exactly.
         history: `from_join` or `retained`.
+        custodians: consumers that may grant kept epochs while the sender is away.
         on_unappliable: `quarantine` or `stop`.
         salt: key of the partition function, 32 bytes.
         schema_id: id in the schema registry (open levels), unique in the policy.
@@ -152,6 +153,7 @@ class Dataset:
     producers: tuple[Origin, ...]
     consumers: tuple[str, ...]
     history: str
+    custodians: tuple[str, ...] = ()
     on_unappliable: str
     schema_id: int
     tags: Mapping[str, str]

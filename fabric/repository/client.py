@@ -6,16 +6,11 @@ loaded, and kept in one file as the last good copy: a start without the reposito
 by that, and a broken or hostile repository changes nothing.
 """
 
-import base64
-import binascii
 import hashlib
-import json
 import logging
-import os
 import ssl
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from urllib.parse import quote
@@ -25,7 +20,7 @@ from tuf.ngclient import Updater, UpdaterConfig
 
 from fabric import tls
 from fabric.config import PolicyConfig
-from fabric.model.errors import ConfigInvalid, FabricError, Reason, UnavailableError
+from fabric.model.errors import ConfigInvalid, FabricError, PeerError, Reason, UnavailableError
 from fabric.model.limits import (
     POLICY_METADATA_BYTES_MAX,
     POLICY_ROOTS_MAX,
@@ -33,42 +28,12 @@ from fabric.model.limits import (
 )
 from fabric.policy import roles
 from fabric.policy.faults import translated
-from fabric.policy.load import load
 from fabric.policy.signed import SignedPolicy, delegated, verify
 from fabric.policy.types import Policy
 from fabric.repository.fetch import FILES, METADATA, Fetcher, FolderFetcher, HttpsFetcher
+from fabric.repository.held import Held, keep_copy, read_copy
 
 _log = logging.getLogger(__name__)
-_COPY = "policy.copy"
-_COPY_BYTES_MAX = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """A verified repository: the bytes that were signed, and what follows from them.
-
-    Attributes:
-        roots: trust anchor first.
-        metadata: by role name, without root.
-        files: content by path.
-    """
-
-    roots: Sequence[bytes]
-    metadata: Mapping[str, bytes]
-    files: Mapping[str, bytes]
-    signed: SignedPolicy
-    policy: Policy
-
-    @classmethod
-    def of(
-        cls, roots: Sequence[bytes], metadata: Mapping[str, bytes], files: Mapping[str, bytes]
-    ) -> "Held":
-        """Verify and load; raises PeerError or UsageError POLICY_INVALID."""
-        signed = verify(roots, metadata)
-        taken = {path: signed.take(path, files.get(path, b"")) for path in signed.files}
-        policy = load(taken, version=signed.version, expires=signed.expires)
-        policy = replace_fields(policy, renew_by=signed.renew_by)
-        return cls(roots=roots, metadata=metadata, files=taken, signed=signed, policy=policy)
 
 
 class PolicyRepository:
@@ -84,6 +49,7 @@ class PolicyRepository:
         self._fetcher = fetcher
         self._state = state
         self._held: Held | None = None
+        self._fetched: dict[str, bytes] = {}
 
     @property
     def policy(self) -> Policy:
@@ -134,7 +100,7 @@ class PolicyRepository:
         if found is None:
             return None
         self._held = found
-        self._keep(found)
+        keep_copy(self._state, found)
         return found.policy
 
     def _look(self) -> Held | None:
@@ -155,6 +121,8 @@ class PolicyRepository:
             updater.get_targetinfo(roles.paths_of(role.name)[0].replace("*", "-"))
             metadata[role.name] = self._seen_role(role.name)
         signed = verify(roots, metadata)
+        if held is not None and held.roots[-1] == roots[-1]:
+            _check_forward(held.signed, signed)
         if held is not None and _is_renewal(held, metadata):
             policy = replace_fields(held.policy, expires=signed.expires)
             return replace_fields(
@@ -196,18 +164,22 @@ class PolicyRepository:
         return (self._state / METADATA / f"{quote(name, '')}.json").read_bytes()
 
     def _files(self, updater: Updater, signed: SignedPolicy) -> dict[str, bytes]:
-        """Every file that was signed; what we hold already is not fetched again."""
+        """Every file that was signed; what we have already is not fetched again.
+
+        A look that fails half way leaves what it fetched to the next one: else a busy
+        server would never see a large policy through.
+        """
         held = self._held.files if self._held is not None else {}
+        have = {_sha256(data): data for data in held.values()} | self._fetched
+        wanted = {target.hashes["sha256"]: target for target in signed.files.values()}
+        self._fetched = {digest: data for digest, data in have.items() if digest in wanted}
         part = self._state / "target.part"
-        files: dict[str, bytes] = {}
-        for path, wanted in signed.files.items():
-            have = held.get(path)
-            if have is not None and _is_same(have, wanted.hashes["sha256"]):
-                files[path] = have
-                continue
-            updater.download_target(wanted, str(part))
-            files[path] = part.read_bytes()
+        for digest in wanted.keys() - self._fetched.keys():
+            updater.download_target(wanted[digest], str(part))
+            self._fetched[digest] = part.read_bytes()
         part.unlink(missing_ok=True)
+        files = {path: self._fetched[t.hashes["sha256"]] for path, t in signed.files.items()}
+        self._fetched = {}
         return files
 
     def _from_copy(self) -> Held | None:
@@ -216,42 +188,6 @@ class PolicyRepository:
         except FabricError as exc:
             _log.info("policy: no last good copy: %s", exc)
             return None
-
-    def _keep(self, held: Held) -> None:
-        text = json.dumps(
-            {
-                "roots": [base64.b64encode(data).decode() for data in held.roots],
-                "metadata": {k: base64.b64encode(v).decode() for k, v in held.metadata.items()},
-                "files": {k: base64.b64encode(v).decode() for k, v in held.files.items()},
-            }
-        )
-        try:
-            replace(self._state / _COPY, text.encode())
-        except OSError as exc:
-            # A new policy may take something away: it must hold even when the disk is full.
-            _log.warning("copy of the policy cannot be written: %s", exc.strerror)
-
-
-def read_copy(anchor: bytes, state: Path) -> Held:
-    """The last good copy below `state`, verified again from the trust anchor.
-
-    Raises:
-        UnavailableError: NOT_READY, there is none.
-        PeerError: it is spoilt, or belongs to another trust anchor.
-    """
-    try:
-        with (state / _COPY).open("rb") as file:
-            text = json.loads(file.read(_COPY_BYTES_MAX))
-        roots = [_bytes(data) for data in text["roots"]]
-        metadata = {name: _bytes(data) for name, data in text["metadata"].items()}
-        files = {name: _bytes(data) for name, data in text["files"].items()}
-    except OSError as exc:
-        raise UnavailableError(Reason.NOT_READY, f"no policy was fetched yet to {state}") from exc
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
-        raise UnavailableError(Reason.NOT_READY, f"the copy below {state} is spoilt") from exc
-    if roots[:1] != [anchor]:
-        raise UnavailableError(Reason.NOT_READY, "the copy belongs to another trust anchor")
-    return Held.of(roots, metadata, files)
 
 
 def open_repository(config: PolicyConfig, ca: Path) -> PolicyRepository:
@@ -290,19 +226,15 @@ def last_good(config: PolicyConfig) -> Policy:
     return read_copy(_read_anchor(config.root), config.state).policy
 
 
-def replace(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a file whole or not at all; raises OSError."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+def _check_forward(held: SignedPolicy, found: SignedPolicy) -> None:
+    """Nothing goes back behind the copy, also when the updater's own memory was lost."""
+    for name, version in held.versions.items():
+        if found.versions.get(name, version) < version:
+            raise PeerError(
+                Reason.REPLAYED,
+                f"policy repository has an older file in it: {name} version"
+                f" {found.versions[name]}, {version} was seen",
+            )
 
 
 def _is_renewal(held: Held, metadata: Mapping[str, bytes]) -> bool:
@@ -310,15 +242,6 @@ def _is_renewal(held: Held, metadata: Mapping[str, bytes]) -> bool:
     names = held.metadata.keys() | metadata.keys()
     changed = {name for name in names if held.metadata.get(name) != metadata.get(name)}
     return changed <= {roles.TIMESTAMP}
-
-
-def _bytes(text: object) -> bytes:
-    if not isinstance(text, str):
-        raise TypeError
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as exc:
-        raise ValueError from exc
 
 
 def _read_anchor(path: Path) -> bytes:
@@ -332,16 +255,5 @@ def _read_anchor(path: Path) -> bytes:
         ) from exc
 
 
-def _is_same(data: bytes, sha256: str) -> bool:
-    return hashlib.sha256(data).hexdigest() == sha256
-
-
-__all__ = [
-    "Held",
-    "PolicyRepository",
-    "fetch_once",
-    "last_good",
-    "open_repository",
-    "read_copy",
-    "replace",
-]
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -18,14 +18,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from fabric.model.errors import ConfigInvalid, PeerError, Reason
+from fabric.policy.roles import SCHEMES
 from fabric.repository import token
 
 KINDS: Mapping[str, Callable[[], Any]] = {
     "ed25519": Ed25519PrivateKey.generate,
     "ml-dsa-65": MLDSA65PrivateKey.generate,
 }
-_SCHEMES = frozenset({"ed25519", "ml-dsa-65/1", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384"})
-"""What may sign a policy; RSA, OpenPGP and cloud services of securesystemslib may not."""
 
 
 def make_key(path: Path, kind: str = "ed25519") -> SSlibKey:
@@ -76,7 +75,7 @@ def public_key(fields: Mapping[str, Any]) -> SSlibKey:
     try:
         given = dict(fields)
         kind, scheme, value = given["keytype"], given["scheme"], dict(given["keyval"])
-        if scheme not in _SCHEMES:
+        if scheme not in SCHEMES:
             raise PeerError(Reason.MALFORMED, f"key has the scheme {str(scheme)[:40]!r}")
         form = {"keytype": kind, "scheme": scheme, "keyval": value}
         key = Key.from_dict(str(given["keyid"]), form)

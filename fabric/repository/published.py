@@ -20,8 +20,8 @@ from fabric.model.limits import POLICY_METADATA_BYTES_MAX
 from fabric.policy import roles
 from fabric.policy.faults import translated
 from fabric.policy.signed import SignedPolicy, verify
-from fabric.repository.client import replace
 from fabric.repository.fetch import FILES, METADATA
+from fabric.repository.held import replace
 
 _S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
 _TIMESTAMP = "timestamp.json"

@@ -20,7 +20,7 @@ from fabric.policy.faults import translated
 from fabric.policy.load import load
 from fabric.policy.review import review
 from fabric.policy.types import Policy
-from fabric.repository.client import Held
+from fabric.repository.held import Held
 from fabric.repository.published import (
     Published,
     locked,

@@ -6,7 +6,7 @@ what the source says: when the source changes, it is made anew and loses them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
@@ -19,12 +19,14 @@ from fabric.policy import roles
 from fabric.policy.documents import invalid
 from fabric.policy.faults import translated
 from fabric.repository import roster as rosters
-from fabric.repository.client import replace
+from fabric.repository.held import replace
 from fabric.repository.published import Published, parse, read_published
 from fabric.repository.roster import Roster
 from fabric.repository.source import read_files
 
 _R = TypeVar("_R")
+_CLOCKS_APART = timedelta(days=1)
+"""How far the clocks of two signers may differ before one drops the other's signature."""
 Role: TypeAlias = "Root | Targets"
 Staged: TypeAlias = "dict[str, Metadata[Any]]"
 
@@ -102,7 +104,11 @@ def stage(workspace: Workspace, now: datetime, *, renewed: frozenset[str] = froz
         role.version = last.version + 1 if last is not None else 1
         role.expires = (now + roster.valid(name)).replace(microsecond=0)
         waits = before.get(name)
-        if waits is not None and _says(waits.signed, role) and waits.signed.expires <= role.expires:
+        if (
+            waits is not None
+            and _says(waits.signed, role)
+            and waits.signed.expires <= role.expires + _CLOCKS_APART
+        ):
             staged[name] = waits
         elif (
             last is None

@@ -46,8 +46,11 @@ Why each of them is right:
   A new generation with a kept state file needs no rule: the chain goes on.
 
 First join: there is no state. Counter 0 of an epoch whose start names no head for
-the stream begins a chain. Anything else means that the log no longer holds, or
-never held, what came before: HISTORY_LOST. A caller may read on to a reset.
+the stream begins a chain. Under `from_join` counter 0 of any epoch does: what came
+before it is not the reader's to have. The caller marks that stream incomplete, and
+has passed over the epochs from before it was named. Anything else means that the
+log no longer holds, or never held, what came before: HISTORY_LOST. A caller may
+read on to a reset.
 """
 
 from dataclasses import dataclass
@@ -63,6 +66,7 @@ from fabric.seal.envelope import NO_PREVIOUS, Header
 from fabric.seal.epoch import Head, VerifiedStart
 
 _VERSION = 1
+_FROM_JOIN = "from_join"
 _HASH = 32
 _COUNTER = 4
 _LINK = 1 + _COUNTER + _HASH
@@ -183,9 +187,7 @@ def judge(
         return _same_epoch(state, header, here, high)
     head = start.start.head_of(header.origin, header.partition)
     if state is None:
-        if head is not None or not _begins(header):
-            raise DeniedError(Reason.HISTORY_LOST, "the stream's beginning is not in the log")
-        return _accept(header, here, (ROOT,), ())
+        return _first(header, here, head, start)
     if header.epoch_id in state.superseded:
         return Step(verdict=Verdict.SUPERSEDED, state=state)
     left = (state.last.epoch, *state.superseded)[:SUPERSEDED_REMEMBERED]
@@ -198,6 +200,21 @@ def judge(
         if known is not None and header.previous == known.hash:
             return _accept(header, here, state.accepted, left)
     raise PeerError(Reason.GAP, "new epoch does not go on from a known head")
+
+
+def is_join(header: Header, start: VerifiedStart) -> bool:
+    """Whether an envelope begins a reader's chain in its middle, as `from_join` allows."""
+    head = start.start.head_of(header.origin, header.partition)
+    follows = head is not None and header.counter == 0 and header.previous == head.hash
+    return follows and start.start.history == _FROM_JOIN
+
+
+def _first(header: Header, here: Accepted, head: Head | None, start: VerifiedStart) -> Step:
+    if head is None and _begins(header):
+        return _accept(header, here, (ROOT,), ())
+    if is_join(header, start):
+        return _accept(header, here, (), ())
+    raise DeniedError(Reason.HISTORY_LOST, "the stream's beginning is not in the log")
 
 
 def check_epoch(header: Header, start: VerifiedStart) -> None:

@@ -5,7 +5,7 @@ names): only `verify_start` makes the trusted type. Spec: docs/format.md section
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from dataclasses import fields as fields_of
 from datetime import datetime
 from itertools import pairwise
@@ -108,19 +108,42 @@ class EpochStart(EpochDraft):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A new epoch start: the record's value, and what it says."""
+    """A new epoch start: its records' values, and what it says.
 
-    value: bytes
+    Attributes:
+        values: one or several records with one manifest, for `start_key`, in this order.
+    """
+
+    values: tuple[bytes, ...]
     start: EpochStart
     hash: bytes
+
+    @property
+    def value(self) -> bytes:
+        """The first record: manifest, and the first of the wraps."""
+        return self.values[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrapped:
+    """An epoch's secret wrapped for everyone, before its manifest is signed."""
+
+    terms: Terms
+    recipients: tuple[Recipient, ...]
+    wraps: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedStart:
-    """A well-formed epoch start that nobody has verified."""
+    """A well-formed record of an epoch start that nobody has verified.
+
+    Attributes:
+        first: number of the recipient that the record's first wrap is for.
+    """
 
     start: EpochStart
     hash: bytes
+    first: int
     wraps: tuple[bytes, ...]
     manifest: record.Manifest
 
@@ -130,7 +153,7 @@ class VerifiedStart:
     """An epoch start that its sender signed; made by `verify_start` alone.
 
     Attributes:
-        wraps: per recipient host the key's thumbprint and the wrap.
+        wraps: per recipient host of this record the key's thumbprint and the wrap.
     """
 
     start: EpochStart
@@ -158,11 +181,23 @@ def start_epoch(
 ) -> Started:
     """Open an epoch: wrap its secret for every recipient and sign the manifest once.
 
+    Raises as `wrap_start` and `sign_start`.
+    """
+    return sign_start(draft, wrap_start(draft, secret, recipients), signers=signers)
+
+
+def wrap_start(
+    draft: EpochDraft, secret: EpochSecret, recipients: Sequence[tuple[HostId, PublicKey]]
+) -> Wrapped:
+    """Wrap a new epoch's secret for everyone: the part that costs, and can be done ahead.
+
+    A wrap depends on the draft's host, topic, label, suite, number and policy version;
+    heads, result and time are of no account yet.
+
     Args:
-        secret: fresh, and already in this host's sealed state.
+        secret: fresh.
         recipients: hosts with their current HPKE key; the sender is one of them. At most
-            limits.RECIPIENTS_PER_RECORD_MAX: `grant.grant` serves the rest.
-        signers: exactly the suite's, in its order.
+            limits.RECIPIENTS_MAX: `grant.grant` serves the rest.
 
     Raises:
         UsageError: the sender is not a recipient, or keys do not fit the suite.
@@ -170,21 +205,42 @@ def start_epoch(
     """
     if draft.sender not in {host for host, _ in recipients}:
         raise UsageError(Reason.INTERNAL, "the sender must grant to itself")
-    suite = suite_of(draft.suite)
-    if tuple(signer.public.alg for signer in signers) != suite.signatures:
+    kdf = suite_of(draft.suite).kdf
+    ident = epoch_id(secret, draft.sender_id, str(draft.topic), draft.number, kdf=kdf)
+    terms = _start(draft, ident, ()).terms
+    named, wraps = record.wrap_all(terms, secret, recipients)
+    return Wrapped(terms=terms, recipients=named, wraps=wraps)
+
+
+def sign_start(draft: EpochDraft, wrapped: Wrapped, *, signers: Sequence[Signer]) -> Started:
+    """Sign the manifest of an epoch whose secret is wrapped, and in the sealed state.
+
+    Args:
+        wrapped: made for this draft, or for one that differs in heads, result,
+            revocation number and time alone.
+        signers: exactly the suite's, in its order.
+
+    Raises:
+        UsageError: the wraps are another draft's, or keys do not fit the suite.
+        DeniedError: TOO_LARGE.
+    """
+    if tuple(signer.public.alg for signer in signers) != suite_of(draft.suite).signatures:
         raise UsageError(Reason.BAD_SIGNATURE, "signing keys are not exactly the suite's")
-    ident = epoch_id(secret, draft.sender_id, str(draft.topic), draft.number, kdf=suite.kdf)
+    start = _start(draft, wrapped.terms.epoch_id, wrapped.recipients)
+    if start.terms != wrapped.terms:
+        raise UsageError(Reason.INTERNAL, "wraps were made for another epoch")
+    values, digest = record.write(KIND, _content(start), wrapped.wraps, signers)
+    return Started(values=values, start=start, hash=digest)
+
+
+def _start(draft: EpochDraft, ident: bytes, recipients: tuple[Recipient, ...]) -> EpochStart:
     given = {field.name: getattr(draft, field.name) for field in fields_of(EpochDraft)}
     given["heads"] = tuple(sorted(draft.heads, key=_head_place))
-    bare = EpochStart(**given, id=ident, recipients=())
-    named, wraps = record.wrap_all(bare.terms, secret, recipients)
-    start = EpochStart(**given, id=ident, recipients=named)
-    value, digest = record.write(KIND, _content(start), wraps, signers)
-    return Started(value=value, start=start, hash=digest)
+    return EpochStart(**given, id=ident, recipients=recipients)
 
 
 def parse_start(value: bytes) -> OpenedStart:
-    """Read an epoch start without trusting it; raises Malformed."""
+    """Read one record of an epoch start without trusting it; raises Malformed."""
     manifest = record.read(KIND, value)
     v = fields.exact_keys(manifest.content, _KEYS, "epoch start")
     if v[0] != _VERSION:
@@ -210,7 +266,19 @@ def parse_start(value: bytes) -> OpenedStart:
         history=history,
         started=fields.instant(v[14], "start time"),
     )
-    return OpenedStart(start=start, hash=manifest.hash, wraps=manifest.wraps, manifest=manifest)
+    return OpenedStart(
+        start=start,
+        hash=manifest.hash,
+        first=manifest.first,
+        wraps=manifest.wraps,
+        manifest=manifest,
+    )
+
+
+def bare(opened: OpenedStart) -> OpenedStart:
+    """The manifest alone: enough to trust what a start says, and small enough to keep."""
+    manifest = replace(opened.manifest, first=0, wraps=())
+    return replace(opened, first=0, wraps=(), manifest=manifest)
 
 
 def verify_start(opened: OpenedStart, result: Result, trust_domain: str) -> VerifiedStart:
@@ -232,13 +300,9 @@ def verify_start(opened: OpenedStart, result: Result, trust_domain: str) -> Veri
     suite = claimed_suite(start.suite)
     keys = of_use(result.keys, Use.SIGN, suite.signatures)
     record.check_signed(opened.manifest, KIND, suite, keys)
-    record.check_wraps(start.recipients, opened.wraps)
+    wraps = record.check_wraps(start.recipients, opened.first, opened.wraps)
     if start.sender not in {recipient.host for recipient in start.recipients}:
         raise Malformed("the sender is not among its recipients")
-    wraps = {
-        recipient.host: (recipient.thumbprint, wrapped)
-        for recipient, wrapped in zip(start.recipients, opened.wraps, strict=True)
-    }
     return VerifiedStart(start=start, hash=opened.hash, result=result, wraps=wraps, proof=_PROOF)
 
 

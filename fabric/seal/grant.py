@@ -1,8 +1,9 @@
 """Grants: wraps of an epoch that already runs, for recipients who came later.
 
 A grant is an epoch start's smaller sister: the same record shape, signed by the
-host that wraps. It says nothing new about the epoch; everything it repeats is
-held against the verified start, and the secret against the epoch's id.
+host that wraps: the epoch's sender, or a custodian that policy names. It says
+nothing new about the epoch; everything it repeats is held against the verified
+start, and the secret against the epoch's id.
 Spec: docs/format.md section 6.
 """
 
@@ -34,7 +35,7 @@ class GrantDraft:
     """What a granter adds to what the epoch start says.
 
     Attributes:
-        granter: this host; the epoch's sender, until policy knows custodians.
+        granter: this host; the epoch's sender, or a custodian of the dataset.
         result_id: the granter's current attestation result.
         policy_version: under which the recipients were judged.
         revocation_number: of the last revocation the granter has seen; admission
@@ -69,9 +70,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedGrant:
-    """A well-formed grant that nobody has verified."""
+    """A well-formed record of a grant that nobody has verified.
+
+    Attributes:
+        first: number of the recipient that the record's first wrap is for.
+    """
 
     grant: Grant
+    first: int
     wraps: tuple[bytes, ...]
     manifest: record.Manifest
 
@@ -81,7 +87,7 @@ class VerifiedGrant:
     """A grant whose granter signed it and which fits its epoch start.
 
     Attributes:
-        wraps: per recipient host the key's thumbprint and the wrap.
+        wraps: per recipient host of this record the key's thumbprint and the wrap.
     """
 
     grant: Grant
@@ -106,13 +112,13 @@ def grant(
     *,
     recipients: Sequence[tuple[HostId, PublicKey]],
     signers: Sequence[Signer],
-) -> bytes:
-    """Wrap a kept epoch's secret for later recipients; returns the record's value.
+) -> tuple[bytes, ...]:
+    """Wrap a kept epoch's secret for later recipients; returns the values of its records.
 
     Args:
         started: the epoch's verified start.
         recipients: hosts with their current HPKE key, at most
-            limits.RECIPIENTS_PER_RECORD_MAX.
+            limits.RECIPIENTS_MAX.
         signers: exactly the suite's, in its order.
 
     Raises:
@@ -183,19 +189,22 @@ def parse_grant(value: bytes) -> OpenedGrant:
         recipients=record.read_recipients(v[12]),
         granted=fields.instant(v[13], "grant time"),
     )
-    return OpenedGrant(grant=found, wraps=manifest.wraps, manifest=manifest)
+    return OpenedGrant(grant=found, first=manifest.first, wraps=manifest.wraps, manifest=manifest)
 
 
-def verify_grant(opened: OpenedGrant, result: Result, started: VerifiedStart) -> VerifiedGrant:
+def verify_grant(
+    opened: OpenedGrant, result: Result, started: VerifiedStart, *, custodian: bool = False
+) -> VerifiedGrant:
     """Check that the host of `result` signed this grant and that it fits its epoch start.
 
     Args:
         result: the granter's verified result, the one the grant names.
         started: the verified start of the epoch that the grant names.
+        custodian: policy lets the host of `result` grant what another host has sent.
 
     Raises:
-        PeerError: IDENTITY_MISMATCH, it is another host's, or of another epoch;
-            BAD_SIGNATURE.
+        PeerError: IDENTITY_MISMATCH, it is another host's, of another epoch, or by a host
+            that is neither the epoch's sender nor a custodian; BAD_SIGNATURE.
     """
     found, terms, start = opened.grant, opened.grant.terms, started.start
     said = (terms.sender, terms.suite, terms.topic, terms.label, terms.epoch_number)
@@ -205,17 +214,13 @@ def verify_grant(opened: OpenedGrant, result: Result, started: VerifiedStart) ->
         raise PeerError(Reason.IDENTITY_MISMATCH, "grant does not fit its epoch start")
     if (found.granter, found.result_id) != (result.host, result.id):
         raise PeerError(Reason.IDENTITY_MISMATCH, "grant is not its result's host's")
-    if found.granter != start.sender:  # custodians need a rule of policy that names them
-        raise PeerError(Reason.IDENTITY_MISMATCH, "granter is not the epoch's sender")
+    if found.granter != start.sender and not custodian:
+        raise PeerError(Reason.IDENTITY_MISMATCH, "granter is neither sender nor custodian")
     suite = suite_of(start.suite)
     record.check_signed(
         opened.manifest, KIND, suite, of_use(result.keys, Use.SIGN, suite.signatures)
     )
-    record.check_wraps(found.recipients, opened.wraps)
-    wraps = {
-        recipient.host: (recipient.thumbprint, wrapped)
-        for recipient, wrapped in zip(found.recipients, opened.wraps, strict=True)
-    }
+    wraps = record.check_wraps(found.recipients, opened.first, opened.wraps)
     return VerifiedGrant(grant=found, result=result, wraps=wraps, proof=_PROOF)
 
 

@@ -1,7 +1,9 @@
 """The shape that epoch starts and grants share: one signed manifest, then its wraps.
 
-A record's value is the array [signed manifest, [wrap, ...]]. The manifest is signed
-once and holds the digest of every wrap; the wraps themselves follow unsigned.
+A record's value is the array [signed manifest, first, [wrap, ...]]. The manifest is
+signed once and holds the digest of every wrap; the wraps themselves follow unsigned,
+those of the recipients from number `first` on. Where they are more than a record
+holds, several records carry the same manifest, each with its share of the wraps.
 Spec: docs/format.md section 6.
 """
 
@@ -15,7 +17,7 @@ from fabric.attest.keys import PublicKey, Signer
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason, UsageError
 from fabric.model.label import Label
-from fabric.model.limits import CONTROL_RECORD_BYTES_MAX, RECIPIENTS_PER_RECORD_MAX
+from fabric.model.limits import CONTROL_RECORD_BYTES_MAX, RECIPIENTS_MAX, WRAPS_PER_RECORD_MAX
 from fabric.model.names import HostId, Topic
 from fabric.seal import fields
 from fabric.seal.hpke import SECRET_BYTES, HpkeKey, unwrap, wrap
@@ -24,6 +26,8 @@ from fabric.seal.suites import Suite, suite_of
 
 _GRANT = "fabric-grant-v1"
 _TYP = 16  # RFC 9596: tells an epoch start from a grant before anything is trusted
+_FRAME_BYTES = 16  # heads of the array, the manifest, `first` and the list of wraps
+_HEAD_BYTES = 5  # at most, of one wrap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +46,13 @@ class Manifest:
     Attributes:
         content: the payload's map, keys not yet checked.
         hash: over protected bucket and payload, never over signatures or wraps.
+        first: number of the recipient whose wrap comes first.
     """
 
     signed: cose.Signed
     content: canonical.Value
     hash: bytes
+    first: int
     wraps: tuple[bytes, ...]
 
 
@@ -94,11 +100,11 @@ def wrap_all(
     """Wrap the secret for each recipient, in rising order of host name.
 
     Raises:
-        DeniedError: TOO_LARGE, more recipients than one record holds: grant to the rest.
+        DeniedError: TOO_LARGE, more recipients than one manifest names: grant to the rest.
         UsageError: no recipient, a host named twice, or a key of another KEM than the suite's.
     """
-    if len(recipients) > RECIPIENTS_PER_RECORD_MAX:
-        raise DeniedError(Reason.TOO_LARGE, "too many recipients for one record")
+    if len(recipients) > RECIPIENTS_MAX:
+        raise DeniedError(Reason.TOO_LARGE, "too many recipients for one manifest")
     kem = suite_of(terms.suite).kem
     ordered = sorted(recipients, key=lambda pair: str(pair[0]))
     if len({host for host, _ in ordered}) != len(ordered) or not ordered:
@@ -120,18 +126,35 @@ def write(
     content: Mapping[int, canonical.Value],
     wraps: Sequence[bytes],
     signers: Sequence[Signer],
-) -> tuple[bytes, bytes]:
-    """Sign a manifest and put its wraps behind it: (record value, manifest's hash).
+) -> tuple[tuple[bytes, ...], bytes]:
+    """Sign a manifest once and put its wraps behind it: (record values, manifest's hash).
 
     Raises:
-        DeniedError: TOO_LARGE.
+        DeniedError: TOO_LARGE, not even one wrap fits beside the manifest.
     """
     protected = canonical.encode({_TYP: kind})
     payload = canonical.encode(content)
-    value = canonical.encode([cose.sign(kind, protected, payload, signers), list(wraps)])
-    if len(value) > CONTROL_RECORD_BYTES_MAX:
-        raise DeniedError(Reason.TOO_LARGE, "record is too long")
-    return value, _hash(kind, protected, payload)
+    signed = cose.sign(kind, protected, payload, signers)
+    shares = _shares(wraps, CONTROL_RECORD_BYTES_MAX - _FRAME_BYTES - len(signed))
+    values = tuple(
+        canonical.encode([signed, first, list(wraps[first:end])]) for first, end in shares
+    )
+    return values, _hash(kind, protected, payload)
+
+
+def _shares(wraps: Sequence[bytes], room: int) -> list[tuple[int, int]]:
+    """Cut the wraps into records: (first, end) of each, none longer than `room` bytes."""
+    shares: list[tuple[int, int]] = []
+    first, used = 0, 0
+    for at, wrapped in enumerate(wraps):
+        size = len(wrapped) + _HEAD_BYTES
+        if size > room:
+            raise DeniedError(Reason.TOO_LARGE, "record is too long")
+        if used + size > room or at - first == WRAPS_PER_RECORD_MAX:
+            shares.append((first, at))
+            first, used = at, 0
+        used += size
+    return [*shares, (first, len(wraps))]
 
 
 def kind_of(value: bytes) -> str:
@@ -141,20 +164,21 @@ def kind_of(value: bytes) -> str:
 
 def read(kind: str, value: bytes) -> Manifest:
     """Read a record of `kind` without trusting it; raises Malformed."""
-    signed, wraps = _read(value)
+    signed, first, wraps = _read(value)
     if signed.protected[_TYP] != kind:
         raise Malformed(f"record is not of type {kind}")
     return Manifest(
         signed=signed,
         content=canonical.decode(signed.payload),
         hash=_hash(kind, signed.protected_bytes, signed.payload),
+        first=first,
         wraps=wraps,
     )
 
 
 def read_recipients(value: canonical.Value) -> tuple[Recipient, ...]:
     """The recipients of a manifest: at least one, rising by host name; raises Malformed."""
-    items = fields.array(value, RECIPIENTS_PER_RECORD_MAX, "recipients")
+    items = fields.array(value, RECIPIENTS_MAX, "recipients")
     recipients = tuple(_recipient(item) for item in items)
     names = [str(recipient.host) for recipient in recipients]
     if not names or any(left >= right for left, right in pairwise(names)):
@@ -167,13 +191,30 @@ def write_recipients(recipients: Sequence[Recipient]) -> list[canonical.Value]:
     return [[str(r.host), r.thumbprint, r.wrap_digest] for r in recipients]
 
 
-def check_wraps(recipients: Sequence[Recipient], wraps: Sequence[bytes]) -> None:
-    """Hold the unsigned wraps against the signed digests; raises PeerError BAD_SIGNATURE."""
-    if len(wraps) != len(recipients) or any(
+def check_wraps(
+    recipients: Sequence[Recipient], first: int, wraps: Sequence[bytes]
+) -> Mapping[HostId, tuple[bytes, bytes]]:
+    """Hold a record's unsigned wraps against the signed digests.
+
+    Args:
+        first: number of the recipient that the first wrap is for.
+
+    Returns:
+        Per recipient host of this record the key's thumbprint and the wrap.
+
+    Raises:
+        PeerError: BAD_SIGNATURE.
+    """
+    served = recipients[first : first + len(wraps)]
+    if len(wraps) != len(served) or any(
         _sha256(wrapped) != recipient.wrap_digest
-        for wrapped, recipient in zip(wraps, recipients, strict=True)
+        for wrapped, recipient in zip(wraps, served, strict=True)
     ):
         raise PeerError(Reason.BAD_SIGNATURE, "wraps are not the ones that were signed")
+    return {
+        recipient.host: (recipient.thumbprint, wrapped)
+        for recipient, wrapped in zip(served, wraps, strict=True)
+    }
 
 
 def unwrap_one(
@@ -214,18 +255,20 @@ def check_signed(manifest: Manifest, kind: str, suite: Suite, keys: Sequence[Pub
     cose.check(manifest.signed, kind, keys)
 
 
-def _read(value: bytes) -> tuple[cose.Signed, tuple[bytes, ...]]:
+def _read(value: bytes) -> tuple[cose.Signed, int, tuple[bytes, ...]]:
     if len(value) > CONTROL_RECORD_BYTES_MAX:
         raise Malformed("record is too long")
     match canonical.decode(value):
-        case [bytes() as data, list() as wraps] if len(wraps) <= RECIPIENTS_PER_RECORD_MAX:
+        case [bytes() as data, int() as first, list() as wraps] if (
+            0 <= first < RECIPIENTS_MAX and 1 <= len(wraps) <= WRAPS_PER_RECORD_MAX
+        ):
             pass
         case _:
             raise Malformed("record is not a manifest with its wraps")
     signed = cose.parse(data)
     if signed.protected.keys() != {_TYP}:
         raise Malformed("protected bucket does not hold exactly the type")
-    return signed, tuple(_wrap(item) for item in wraps)
+    return signed, first, tuple(_wrap(item) for item in wraps)
 
 
 def _wrap(value: canonical.Value) -> bytes:

@@ -36,6 +36,8 @@ CREATE TABLE IF NOT EXISTS epoch (
     box BLOB NOT NULL, PRIMARY KEY (topic, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS granted (
     epoch BLOB, host TEXT, thumbprint BLOB, PRIMARY KEY (epoch, host, thumbprint)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS named (
+    topic TEXT, host TEXT, since_us INTEGER NOT NULL, PRIMARY KEY (topic, host)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS position (
     topic TEXT, origin TEXT, partition INTEGER, generation INTEGER NOT NULL,
     position INTEGER NOT NULL, ordinal INTEGER NOT NULL, chain BLOB NOT NULL,
@@ -121,6 +123,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open the file for any one thread at a time, in write-ahead mode."""
     db = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA secure_delete = ON")  # what is erased is not left in free pages
     db.execute("PRAGMA trusted_schema = OFF")
     return db
 

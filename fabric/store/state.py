@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import DeniedError, Reason, UnavailableError
-from fabric.model.names import Origin, Stream, Topic
+from fabric.model.names import HostId, Origin, Stream, Topic
 from fabric.ports import StreamState
 from fabric.seal.epoch import Head
 from fabric.store.sealed import SCHEMA, VERSION, SealedKey, connect, sealed_json
@@ -75,7 +75,7 @@ class StreamHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEpoch:
-    """One epoch of ours: the start's record value and the secret."""
+    """One epoch of ours: its start's first record value, and the secret."""
 
     topic: Topic
     number: int
@@ -151,9 +151,17 @@ class StateFile:
                 db.execute("INSERT OR REPLACE INTO secret VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def drop_keys(self, names: Sequence[str]) -> None:
-        """Forget keys that open nothing any more."""
+        """Erase keys that open or sign nothing any more."""
+        if not names:
+            return
         with self._write(durable=True) as db:
             db.executemany("DELETE FROM secret WHERE name = ?", [(name,) for name in names])
+        self._empty_log()
+
+    def _empty_log(self) -> None:
+        """Leave no copy of what was erased in the write-ahead log."""
+        with self._lock:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def keys(self) -> list[KeyRecord]:
         """Every key, oldest first; raises DeniedError SEALED_STATE_LOST."""
@@ -249,11 +257,16 @@ class StateFile:
                 (str(epoch.topic), epoch.number, _us(epoch.started), epoch.start, box),
             )
 
-    def epochs(self, topic: Topic) -> list[StoredEpoch]:
-        """Kept epochs, oldest first; raises DeniedError SEALED_STATE_LOST."""
+    def epochs(self, topic: Topic, number: int | None = None) -> list[StoredEpoch]:
+        """Kept epochs, oldest first, or the one of `number`.
+
+        Raises DeniedError SEALED_STATE_LOST.
+        """
         rows = self._rows(
-            "SELECT number, started_us, start, box FROM epoch WHERE topic = ? ORDER BY number",
+            "SELECT number, started_us, start, box FROM epoch WHERE topic = ?1"
+            " AND (?2 IS NULL OR number = ?2) ORDER BY number",
             str(topic),
+            number,
         )
         return [
             StoredEpoch(
@@ -266,14 +279,33 @@ class StateFile:
             for number, started, start, box in rows
         ]
 
-    def drop_epochs(self, topic: Topic, before: datetime) -> None:
-        """Forget all but the newest epoch that started before `before`: its data are gone."""
+    def epoch(self, topic: Topic, number: int) -> StoredEpoch | None:
+        """One kept epoch; raises DeniedError SEALED_STATE_LOST."""
+        return next(iter(self.epochs(topic, number)), None)
+
+    def epoch_number(self, topic: Topic) -> int | None:
+        """The greatest number of a kept epoch; no secret is touched."""
+        rows = self._rows("SELECT max(number) FROM epoch WHERE topic = ?", str(topic))
+        return None if rows[0][0] is None else _int(rows[0][0])
+
+    def drop_epoch(self, topic: Topic, number: int, ident: bytes) -> None:
+        """Erase an epoch's secret and whom it was granted to: its data are gone."""
         with self._write(durable=True) as db:
-            db.execute(
-                "DELETE FROM epoch WHERE topic = ?1 AND started_us < ?2"
-                " AND number < (SELECT max(number) FROM epoch WHERE topic = ?1)",
-                (str(topic), _us(before)),
-            )
+            db.execute("DELETE FROM epoch WHERE topic = ? AND number = ?", (str(topic), number))
+            db.execute("DELETE FROM granted WHERE epoch = ?", (ident,))
+        self._empty_log()
+
+    def named(self, topic: Topic) -> Mapping[HostId, datetime]:
+        """Since when each consumer of `topic` is named, as this host has seen the policy."""
+        rows = self._rows("SELECT host, since_us FROM named WHERE topic = ?", str(topic))
+        return {HostId.parse(str(host)): _time(since) for host, since in rows}
+
+    def save_named(self, topic: Topic, named: Mapping[HostId, datetime]) -> None:
+        """Replace who is named, and since when; durable, because epochs are granted by it."""
+        rows = [(str(topic), str(host), _us(since)) for host, since in named.items()]
+        with self._write(durable=True) as db:
+            db.execute("DELETE FROM named WHERE topic = ?", (str(topic),))
+            db.executemany("INSERT INTO named VALUES (?, ?, ?)", rows)
 
     def granted(self, epoch: bytes) -> frozenset[tuple[str, bytes]]:
         """(host, key thumbprint) pairs that later grants of an epoch served."""

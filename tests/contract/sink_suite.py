@@ -261,6 +261,22 @@ class SinkSuite:
         assert ids(await world.rows(target())) == [1, 2, 3, 11]
         await sink.close()
 
+    async def test_the_end_of_a_snapshot_that_began_before_us_completes_nothing(
+        self, world: SinkWorld
+    ) -> None:
+        """A consumer that joined in its middle has not seen the rows before."""
+        sink = await self._open(world)
+        feed = Feed(sink, stream())
+        block = feed.block((Op.UPSERT, [person(1)]), (Op.SNAPSHOT_END, []))
+        joined = await sink.apply(block, None, replace(feed.after(block), incomplete=True))
+        assert joined.state.incomplete
+        feed.state = joined.state
+        again = await feed.apply((Op.SNAPSHOT_BEGIN, []), (Op.UPSERT, [person(1)]))
+        assert again.state.incomplete
+        done = await feed.apply((Op.SNAPSHOT_END, []))
+        assert not done.state.incomplete
+        await sink.close()
+
     async def test_a_snapshot_that_begins_again_counts_from_there(self, world: SinkWorld) -> None:
         sink = await self._open(world)
         feed = Feed(sink, stream())

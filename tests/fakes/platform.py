@@ -196,7 +196,7 @@ class Platform:
         self.is_ticking = True
         self.policy = Policy(
             version=7,
-            expires=datetime.now(UTC) + timedelta(days=1),
+            expires=datetime.now(UTC) + timedelta(days=30),
             levels=Levels(("public", "internal", "confidential", "secret", "top-secret")),
             rules={"public": _rule("public", sealed=False), "secret": _rule("secret", sealed=True)},
             suites={name: SuiteRule(id=name, status="approved") for name in ("classic", "hybrid")},

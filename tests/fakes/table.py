@@ -94,8 +94,10 @@ class MemorySink:
         counts = [0, 0]
         for run in block.runs:
             for change in changes_of(run, block.generation, stream.topic, stream.origin):
-                if change.op in (Op.SNAPSHOT_BEGIN, Op.SNAPSHOT_END):
-                    incomplete = change.op is Op.SNAPSHOT_BEGIN
+                if change.op is Op.SNAPSHOT_BEGIN:
+                    incomplete = True
+                elif change.op is Op.SNAPSHOT_END and stream in held.seen:
+                    incomplete = False
                 reason = self._refusal(change, target, stream)
                 if reason is None:
                     self._one(change, target, stream)

@@ -7,7 +7,7 @@ taken away alone. Each test leaves the world well for the next one; the last one
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
@@ -18,6 +18,7 @@ from fabric.demo import intruder, proofs
 from fabric.demo.layout import PUBLIC, SECRET
 from fabric.demo.policy import RESULT_LIFETIME_S
 from fabric.demo.world import World
+from tests.support import segments
 from tests.support.world import (
     ask,
     audited,
@@ -251,12 +252,8 @@ def test_what_the_brokers_operator_appends_is_dropped_and_counted_and_rows_flow_
     settle(world)
 
 
-def test_a_stream_whose_next_envelopes_were_deleted_stops_by_name_and_changes_no_row(
-    world: World,
-) -> None:
-    settle(world)
-    agent = world.parts["B"]
-    agent.stop()
+def publish_three(world: World) -> None:
+    """Three envelopes more in the secret topic."""
     admin = world.platform("admin")
     for _ in range(3):
         seen = len(intruder.read(world.broker.address, admin, str(SECRET)))
@@ -265,6 +262,47 @@ def test_a_stream_whose_next_envelopes_were_deleted_stops_by_name_and_changes_no
             lambda seen=seen: len(intruder.read(world.broker.address, admin, str(SECRET))) > seen,
             "A to publish",
         )
+
+
+def restart_broker(world: World, edit: Callable[[], None]) -> None:
+    """Stop the broker in good order, change its files, start it again."""
+    world.broker.stop()
+    edit()
+    world.broker.start()
+    world.remember()
+
+
+def test_a_bit_changed_in_the_brokers_files_is_named_and_stops_the_stream_until_it_is_back(
+    world: World,
+) -> None:
+    settle(world)
+    agent = world.parts["B"]
+    agent.stop()
+    publish_three(world)
+    before, told = secret_rows(world), len(audited(world, "B", "record_dropped"))
+    log = segments.newest(world.broker.log_folder / f"{SECRET}-0")
+    place = segments.place_in_envelope(log, 3)
+    restart_broker(world, lambda: segments.flip(log, place))
+    agent.start()
+    await_reason(agent, f"stream G01/registry/registry@{SECRET}", "gap", wait_s=40)
+    dropped = audited(world, "B", "record_dropped")[told:]
+    assert "bad_signature" in {entry["reason"] for entry in dropped}
+    assert stays(lambda: secret_rows(world) == before, 1)
+    agent.stop()
+    restart_broker(world, lambda: segments.flip(log, place))
+    agent.start()
+    settle(world)
+    assert secret_rows(world) != before
+
+
+def test_a_stream_whose_next_envelopes_were_deleted_stops_by_name_and_changes_no_row(
+    world: World,
+) -> None:
+    settle(world)
+    agent = world.parts["B"]
+    agent.stop()
+    admin = world.platform("admin")
+    publish_three(world)
     before = secret_rows(world)
     client = AdminClient(admin.settings(world.broker.address))
     place = TopicPartition(str(SECRET), 0)

@@ -38,7 +38,7 @@ GRANT = grant(
     A.secret(),
     recipients=[(A.host, A.key.public)],
     signers=A.signers,
-)
+)[0]
 WIDE = RowSchema.parse(
     json.dumps(
         {

@@ -217,6 +217,30 @@ def cbor(name: str, must: str, comment: str, data: str) -> None:
     vector("cbor", must, kind="cbor", comment=comment)(make)
 
 
+def good_cbor(name: str, *musts: str, comment: str, data: str) -> None:
+    def make() -> bytes:
+        return bytes.fromhex(data)
+
+    make.__name__ = f"cbor_good_{name}"
+    vector("success", *musts, kind="cbor", comment=comment)(make)
+
+
+good_cbor(
+    "types",
+    "2.1",
+    "2.3",
+    "2.4",
+    "2.6",
+    comment="the least and greatest integers, bytes, a text of two bytes, an array, a map",
+    data="86" + "3a0001ffff" + "1bffffffffffffffff" + "4100" + "62c3bc" + "80" + "a0",
+)
+good_cbor(
+    "keys",
+    "2.2",
+    comment="map keys in bytewise order of their encodings: 1, 24, 65536, -1, -131072",
+    data="a5" + "0100" + "181800" + "1a0001000000" + "2000" + "3a0001ffff00",
+)
+good_cbor("deep", "2.5", comment="eight arrays in each other", data="81" * 7 + "80")
 cbor("float", "2.4", "a float", "f93c00")
 cbor("boolean", "2.4", "a boolean", "f5")
 cbor("null", "2.4", "null inside an array", "81f6")
@@ -414,6 +438,22 @@ def block_nulls_of_no_field() -> bytes:
     return with_plain(datum(nulls=[[0]]))
 
 
+@vector("block", "4.11", reason=OPEN, comment="the runs are written as two blocks of Avro's")
+def block_runs_in_two_pieces() -> bytes:
+    first = {**blocks._run_datum(block().runs[0]), "count": 1}
+    second = {**first, "count": 2, "ordinal": 2}
+    whole = datum(runs=[first, second])
+    size = len(datum(runs=[first])) - len(datum(runs=[])) - 1
+    return with_plain(b"\x02" + whole[1 : 1 + size] + b"\x02" + whole[1 + size :])
+
+
+@vector("block", "4.11", reason=OPEN, comment="a negative count, with the size of its block")
+def block_count_negative() -> bytes:
+    good = datum()
+    size = len(good) - len(datum(runs=[])) - 1
+    return with_plain(b"\x01" + bytes([size * 2]) + good[1:])
+
+
 @vector("block", "4.3", reason=OPEN, comment="a change lies at the block's start")
 def block_change_before_start() -> bytes:
     return forge(setting(15, [1, 100, 1]))
@@ -584,7 +624,7 @@ def header_too_long() -> bytes:
     return forge(setting(4, many))
 
 
-@vector("open", "5.8", reason=OPEN, comment="a salt that was not made from the plaintext")
+@vector("open", "5.8", "5.11", reason=OPEN, comment="a salt that was not made from the plaintext")
 def open_chosen_salt() -> bytes:
     return forge(setting(21, bytes(32)))
 
@@ -604,7 +644,7 @@ def open_other_epoch_number() -> bytes:
     return forge(setting(10, 2))
 
 
-@vector("block", "5.10", reason=OPEN, comment="the fingerprint of another schema")
+@vector("block", "5.10", "5.11", reason=OPEN, comment="the fingerprint of another schema")
 def block_other_fingerprint() -> bytes:
     return forge(setting(17, fixed("another schema")))
 
@@ -634,7 +674,15 @@ def suite_hybrid_half_signed() -> bytes:
     return forge(setting(1, "hybrid"))
 
 
-@vector("success", "5.14", "5.8", "4.7", comment="three notes, zstd, padded")
+def every(section: int, count: int) -> tuple[str, ...]:
+    """Every rule of a section."""
+    return tuple(f"{section}.{number}" for number in range(1, count + 1))
+
+
+OBEYED = ("1.1", *every(3, 6), *every(4, 8), "4.10", "4.11", *every(5, 14))
+
+
+@vector("success", *OBEYED, comment="three notes, zstd, padded")
 def envelope_good() -> dict[str, Any]:
     data = sealed()
     return {"value": data.hex(), "hash": judge.envelope_hash(data).hex(), "count": 3}
@@ -662,17 +710,19 @@ def manifest(
     value: bytes | None = None,
     kind: str = "epoch-start",
     protected: Mapping[int, Any] | None = None,
+    first: int = 0,
     wraps: Callable[[list[Any]], None] = lambda wraps: None,
     signers: tuple[SigningKey, ...] = A.signers,
 ) -> bytes:
     """The good record, wrong in one place, with a signature that fits."""
-    signed, outer = canonical.decode(value or started().value)  # type: ignore[misc]
+    signed, _, outer = canonical.decode(value or started().value)  # type: ignore[misc]
     content: dict[int, Any] = canonical.decode(cose.parse(signed).payload)  # type: ignore[assignment]
     change(content)
     items = list(outer)
     wraps(items)
     head = canonical.encode(protected if protected is not None else {16: kind})
-    return canonical.encode([cose.sign(kind, head, canonical.encode(content), signers), items])
+    again = cose.sign(kind, head, canonical.encode(content), signers)
+    return canonical.encode([again, first, items])
 
 
 def bad_start(name: str, must: str, comment: str, key: int, value: Any) -> None:
@@ -734,9 +784,42 @@ def start_too_many_wraps() -> bytes:
     return manifest(wraps=lambda items: items.extend([b""] * 599))
 
 
-@vector("signature", "6.8", kind="start", reason="bad_signature", comment="a wrap is missing")
+@vector("cose", "6.3", kind="start", comment="a record without a wrap")
+def start_no_wrap() -> bytes:
+    return manifest(wraps=lambda items: items.clear())
+
+
+@vector("cose", "6.3", kind="start", comment="the first wrap's number is text")
+def start_first_text() -> bytes:
+    signed, _, wraps = canonical.decode(started().value)  # type: ignore[misc]
+    return canonical.encode([signed, "0", wraps])
+
+
+@vector("cose", "6.3", kind="start", comment="the array of an older draft, without a number")
+def start_without_first() -> bytes:
+    signed, _, wraps = canonical.decode(started().value)  # type: ignore[misc]
+    return canonical.encode([signed, wraps])
+
+
+@vector("open", "6.8", kind="start", reason="grant_missing", comment="the reader's wrap is absent")
 def start_wrap_missing() -> bytes:
     return manifest(wraps=lambda items: items.pop())
+
+
+@vector("signature", "6.8", kind="start", reason="bad_signature", comment="wraps of later ones")
+def start_wraps_shifted() -> bytes:
+    return manifest(first=1, wraps=lambda items: items.pop())
+
+
+@vector("signature", "6.8", kind="start", reason="bad_signature", comment="more wraps than names")
+def start_wrap_more() -> bytes:
+    return manifest(wraps=lambda items: items.append(items[1]))
+
+
+@vector("success", "6.3", "6.8", kind="start", comment="the second of two records of a start")
+def start_good_second() -> dict[str, Any]:
+    value = manifest(first=1, wraps=lambda items: items.pop(0))
+    return {"value": value.hex(), "hash": started().hash.hex()}
 
 
 @vector("signature", "6.8", kind="start", reason="bad_signature", comment="wraps are swapped")
@@ -796,7 +879,12 @@ def start_two_secrets_under_one_id() -> bytes:
     return manifest(change, wraps=lambda items: items.__setitem__(slice(None), wraps))
 
 
-@vector("success", "6.11", "6.14", kind="start", comment="a start for two hosts")
+@vector(
+    "success",
+    *("6.1", "6.3", "6.4", "6.5", "6.6", "6.7", "6.8", "6.9", "6.10", "6.11", "6.14"),
+    kind="start",
+    comment="a start for two hosts",
+)
 def start_good() -> dict[str, Any]:
     made = started(
         heads=(Head(origin=ORIGIN, partition=0, epoch=bytes(32), counter=5, hash=fixed("h")),)
@@ -816,7 +904,7 @@ def granted() -> bytes:
             granted=NOW,
         )
         pair = (B.host, B.key.public)
-        return grant(draft, opened, A.secret(), recipients=[pair], signers=A.signers)
+        return grant(draft, opened, A.secret(), recipients=[pair], signers=A.signers)[0]
 
 
 def with_start(value: bytes) -> dict[str, Any]:
@@ -883,7 +971,17 @@ def grant_by_a_recipient() -> dict[str, Any]:
     return {**made, "granter": given_of(B)}
 
 
-@vector("success", "6.11", "6.12", kind="grant", comment="a grant for one late host")
+@vector(
+    "success",
+    "6.3",
+    "6.5",
+    "6.10",
+    "6.11",
+    "6.12",
+    "6.13",
+    kind="grant",
+    comment="a grant for one late host",
+)
 def grant_good() -> dict[str, Any]:
     return with_start(granted())
 
@@ -951,19 +1049,19 @@ def three(s: Script) -> tuple[Started, Head]:
     return one, head
 
 
-@script("good", "7.2", "7.9", "7.10", comment="three envelopes in order")
+@script("good", "7.1", "7.2", "7.8", "7.9", "7.10", comment="three envelopes in order")
 def _(s: Script) -> None:
     three(s)
 
 
-@script("duplicates", "7.3", comment="two slow hops: 0 1 2 0 1, then on")
+@script("duplicates", "7.3", "7.4", comment="two slow hops: 0 1 2 0 1, then on")
 def _(s: Script) -> None:
     one, _ = three(s)
     s.steps += [{**step, "expect": "duplicate"} for step in s.steps[:2]]
     s.send(one, 3, (1, 30, 0), (1, 40, 0), expect="accept")
 
 
-@script("fork", "7.4", reason="fork", comment="another envelope for an accepted counter")
+@script("fork", "7.4", "7.3", reason="fork", comment="another envelope for an accepted counter")
 def _(s: Script) -> None:
     one, _ = three(s)
     s.send(one, 1, (1, 10, 0), (1, 21, 0), expect="fork")
@@ -987,7 +1085,9 @@ def _(s: Script) -> None:
     s.send(one, 3, (1, 35, 0), (1, 40, 0), expect="gap")
 
 
-@script("switch", "7.7", "7.5", comment="a new epoch from the last head; the old one is left")
+@script(
+    "switch", "7.7", "7.5", "6.2", comment="a new epoch from the last head; the old one is left"
+)
 def _(s: Script) -> None:
     _, head = three(s)
     two = s.epoch(2, (head,))
@@ -1027,14 +1127,16 @@ def _(s: Script) -> None:
     s.send(two, 1, (1, 30, 0), (1, 40, 0), expect="gap")
 
 
-@script("switch_hole", "7.8", reason="gap", comment="the new epoch begins after H")
+@script("switch_hole", "7.8", "7.7", reason="gap", comment="the new epoch begins after H")
 def _(s: Script) -> None:
     _, head = three(s)
     two = s.epoch(2, (head,))
     s.send(two, 0, (1, 35, 0), (1, 40, 0), expect="gap")
 
 
-@script("switch_previous", "7.8", reason="gap", comment="previous is not the named head's hash")
+@script(
+    "switch_previous", "7.8", "7.7", reason="gap", comment="previous is not the named head's hash"
+)
 def _(s: Script) -> None:
     _, head = three(s)
     two = s.epoch(2, (head,))
@@ -1051,7 +1153,12 @@ def _(s: Script) -> None:
 
 
 @script(
-    "same_number", "7.8", "6.2", reason="gap", comment="two epochs of one number: a copied host"
+    "same_number",
+    "7.8",
+    "7.5",
+    "6.2",
+    reason="gap",
+    comment="two epochs of one number: a copied host",
 )
 def _(s: Script) -> None:
     _, head = three(s)
@@ -1076,6 +1183,22 @@ def _(s: Script) -> None:
     two, three_ = s.epoch(2, chain_reset=True), s.epoch(3, chain_reset=True)
     s.send(two, 0, (0, 0, 0), (2, 5, 0), expect="accept", previous=FIRST.previous)
     s.send(three_, 0, (0, 0, 0), (2, 7, 0), expect="accept", previous=FIRST.previous)
+
+
+@script(
+    "reset_same_life", "7.6", "7.8", reason="gap", comment="a reset of the same life, with a hole"
+)
+def _(s: Script) -> None:
+    three(s)
+    two = s.epoch(2, chain_reset=True)
+    s.send(two, 0, (1, 35, 0), (1, 40, 0), expect="gap", previous=FIRST.previous)
+
+
+@script("reset_with_previous", "7.6", "7.8", reason="gap", comment="a reset that is no beginning")
+def _(s: Script) -> None:
+    three(s)
+    two = s.epoch(2, chain_reset=True)
+    s.send(two, 0, (0, 0, 0), (2, 5, 0), expect="gap", previous=fixed("another"))
 
 
 @script("reset_replayed", "7.6", "7.5", comment="the first chain is replayed after a reset")
@@ -1103,6 +1226,28 @@ def _(s: Script) -> None:
     head = Head(origin=ORIGIN, partition=0, epoch=fixed("e"), counter=5, hash=fixed("lost"))
     two = s.epoch(2, (head,))
     s.send(two, 0, (1, 10, 0), (1, 20, 0), expect="history_lost", previous=fixed("lost"))
+
+
+@script("join", "7.9", "7.11", comment="from_join: the chain begins at the first epoch granted")
+def _(s: Script) -> None:
+    head = Head(origin=ORIGIN, partition=0, epoch=fixed("e"), counter=9, hash=fixed("before"))
+    two = s.epoch(2, (head,), history="from_join")
+    s.send(two, 0, (1, 30, 0), (1, 40, 0), expect="accept", previous=head.hash)
+    s.send(two, 1, (1, 40, 0), (1, 50, 0), expect="accept")
+
+
+@script("join_previous", "7.9", reason="history_lost", comment="not the named head's hash")
+def _(s: Script) -> None:
+    head = Head(origin=ORIGIN, partition=0, epoch=fixed("e"), counter=9, hash=fixed("before"))
+    two = s.epoch(2, (head,), history="from_join")
+    s.send(two, 0, (1, 30, 0), (1, 40, 0), expect="history_lost", previous=fixed("another"))
+
+
+@script("join_middle", "7.9", reason="history_lost", comment="from_join, but not its first block")
+def _(s: Script) -> None:
+    head = Head(origin=ORIGIN, partition=0, epoch=fixed("e"), counter=9, hash=fixed("before"))
+    two = s.epoch(2, (head,), history="from_join")
+    s.send(two, 1, (1, 30, 0), (1, 40, 0), expect="history_lost", previous=head.hash)
 
 
 @script("other_start", "7.1", "6.14", reason="identity_mismatch", comment="another start's hash")

@@ -1,8 +1,11 @@
 """docs/format.md keeps its word: the example decodes, rules are tested, tables are the code's."""
 
+import ast
 import json
 import re
 from pathlib import Path
+
+import pytest
 
 from fabric.attest.keys import Alg, PublicKey, Use
 from fabric.model import limits
@@ -22,6 +25,7 @@ EXAMPLE = {
 }
 KDF = Kdf.HKDF_SHA256
 MUST = re.compile(r"MUST-\d+\.\d+")
+RULES = sorted(set(MUST.findall(PAGE)))
 
 
 def test_worked_example_is_the_vector_it_names() -> None:
@@ -63,8 +67,45 @@ def test_example_shows_the_header_it_decodes_to() -> None:
         assert f"  {key}: {text},\n" in shown
 
 
+def by_vectors() -> dict[str, tuple[set[str], set[str]]]:
+    """For each rule the vectors that obey it and those that break it."""
+    found: dict[str, tuple[set[str], set[str]]] = {rule: (set(), set()) for rule in RULES}
+    for path in (ROOT / "tests/vectors").glob("*.json"):
+        vector = json.loads(path.read_text())
+        for rule in vector["musts"]:
+            found[rule][vector["expect"] != "success"].add(path.stem)
+    return found
+
+
+def cited() -> dict[str, set[str]]:
+    """For each rule the tests whose text names it, or the file that is about it."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        tree = ast.parse(text)
+        for rule in MUST.findall(ast.get_docstring(tree) or ""):
+            found.setdefault(rule, set()).add(path.name)
+        for node in ast.walk(tree):
+            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_function and node.name.startswith("test_"):
+                for rule in MUST.findall(ast.get_source_segment(text, node) or ""):
+                    found.setdefault(rule, set()).add(f"{path.name}::{node.name}")
+    return found
+
+
+VECTORS, CITED = by_vectors(), cited()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_has_a_vector_that_obeys_and_one_that_breaks_it_or_a_test(rule: str) -> None:
+    """What a sender does, or what no single record shows, is a test that names the rule."""
+    obeying, breaking = VECTORS[rule]
+    tests = CITED.get(rule, set())
+    assert tests or (obeying and breaking), f"{rule}: obeyed by {obeying}, broken by {breaking}"
+
+
 def test_every_rule_of_the_page_is_named_by_a_vector_or_a_test() -> None:
-    rules = set(MUST.findall(PAGE))
+    rules = set(RULES)
     assert len(rules) > 60
     named: set[str] = set()
     for path in (ROOT / "tests").rglob("*"):
@@ -96,7 +137,8 @@ def test_limits_of_the_page_are_the_codes() -> None:
         limits.EXPANSION_RATIO_MAX,
         limits.EPOCH_BLOCKS_MAX,
         limits.CONTROL_RECORD_BYTES_MAX,
-        limits.RECIPIENTS_PER_RECORD_MAX,
+        limits.RECIPIENTS_MAX,
+        limits.WRAPS_PER_RECORD_MAX,
         limits.EPOCH_HEADS_MAX,
         limits.SIGNATURES_MAX,
         limits.CBOR_DEPTH_MAX,

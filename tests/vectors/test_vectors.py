@@ -195,7 +195,10 @@ def test_vector_is_refused_by_the_layer_it_names(name: str) -> None:
     vector = load(name)
     assert vector["expect"] in LAYERS
     kind = vector["kind"]
-    if kind == "cbor":
+    if kind == "cbor" and vector["expect"] == "success":
+        value = bytes.fromhex(vector["value"])
+        assert canonical.encode(canonical.decode(value)) == value
+    elif kind == "cbor":
         with pytest.raises(Malformed):
             canonical.decode(bytes.fromhex(vector["value"]))
     elif kind == "chain":
@@ -227,7 +230,7 @@ def test_good_vector_gives_what_it_says(name: str) -> None:
         assert open_envelope(value, vector["given"]).count == vector["count"]
         assert form.parse(value).hash.hex() == vector["hash"]
         assert second.envelope_hash(value).hex() == vector["hash"]
-    elif vector["kind"] != "chain":
+    elif vector["kind"] not in ("chain", "cbor"):
         assert open_record(vector) == secret_of(vector["given"])
 
 

@@ -303,7 +303,7 @@ def test_a_host_writes_its_epoch_start_and_grants(world: World) -> None:
         revocation_number=0,
         granted=world.now,
     )
-    value = grant(
+    (value,) = grant(
         draft,
         started,
         world.a.secret(),

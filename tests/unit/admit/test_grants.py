@@ -8,9 +8,12 @@ from fabric.admit.grants import admit_grant
 from fabric.admit.view import View
 from fabric.attest.members import notice_record
 from fabric.model.errors import FabricError, Reason
-from fabric.model.names import MEMBERS, Origin, Topic
+from fabric.model.names import MEMBERS, HostId, Origin, Topic
+from fabric.policy.types import SuiteRule
+from fabric.seal.epoch import parse_start, start_epoch, verify_start
+from fabric.seal.grant import GrantDraft, grant
 from tests.fakes.gateway import SEALED, World, a_dataset
-from tests.fakes.sealing import Party
+from tests.fakes.sealing import TRUST_DOMAIN, Party
 from tests.fakes.verifier import a_notice
 
 TOPIC = Topic.parse(SEALED)
@@ -98,3 +101,101 @@ def test_unknown_foreign_and_ended_results_are_refused(world: World) -> None:
     assert why(world, foreign) is Reason.IDENTITY_MISMATCH
     world.now = world.a.result.expires
     assert why(world, world.started.value) is Reason.RESULT_EXPIRED
+
+
+def a_grant(world: World, by: Party, **changes: object) -> bytes:
+    """A grant of host a's epoch to host b, by `by`."""
+    draft = GrantDraft(
+        granter=by.host,
+        result_id=by.result.id,
+        policy_version=7,
+        revocation_number=0,
+        granted=world.now,
+    )
+    started = verify_start(parse_start(world.started.value), world.a.result, TRUST_DOMAIN)
+    (value,) = grant(
+        replace(draft, **changes),  # type: ignore[arg-type]  # tests name real fields
+        started,
+        world.a.secret(),
+        recipients=[(world.b.host, world.b.key.public)],
+        signers=by.signers,
+    )
+    return value
+
+
+def with_custodians(world: World, *names: str, **changes: object) -> View:
+    dataset = a_dataset(SEALED, custodians=names, **changes)
+    return View(replace(world.policy, datasets={SEALED: dataset}), world.members)
+
+
+def test_a_custodian_that_policy_names_may_grant(world: World) -> None:
+    """MUST-6.13."""
+    value = a_grant(world, world.b)
+    for name in ("G02/health", "G02/health/b1"):
+        view = with_custodians(world, name)
+        admit_grant(value, TOPIC, view, host=world.b.host, now=world.now)
+
+
+def test_nobody_else_grants_what_another_has_sent(world: World) -> None:
+    """MUST-6.13."""
+    value = a_grant(world, world.b)
+    assert why(world, value, host=world.b) is Reason.NOT_A_CUSTODIAN
+    view = with_custodians(world, "G02/health/b2", "G03/tax")
+    assert why(world, value, host=world.b, view=view) is Reason.NOT_A_CUSTODIAN
+
+
+def test_a_custodian_must_be_let_read_what_it_grants(world: World) -> None:
+    value = a_grant(world, world.b)
+    view = with_custodians(world, "G02/health", consumers=("G03/tax",))
+    assert why(world, value, host=world.b, view=view) is Reason.NOT_A_CONSUMER
+    view = with_custodians(world, "G02/health")
+    rule = replace(world.policy.rules["secret"], host_level_min=6)
+    view = View(replace(view.policy, rules={**world.policy.rules, "secret": rule}), world.members)
+    assert why(world, value, host=world.b, view=view) is Reason.LEVEL_TOO_LOW
+
+
+def test_a_custodian_opens_no_epochs(world: World) -> None:
+    view = with_custodians(world, "G02/health")
+    started = world.start(world.b).value
+    assert why(world, started, host=world.b, view=view) is Reason.NOT_A_PRODUCER
+
+
+def test_a_custodians_grant_must_know_the_last_notice(world: World) -> None:
+    notice = a_notice(1, host=Party.make("G05/x/y").host, at=world.now)
+    world.members.feed(MEMBERS, *notice_record(notice, world.verifier.signers))
+    view = with_custodians(world, "G02/health")
+    stale, fresh = a_grant(world, world.b), a_grant(world, world.b, revocation_number=1)
+    assert why(world, stale, host=world.b, view=view) is Reason.TOO_OLD
+    admit_grant(fresh, TOPIC, view, host=world.b.host, now=world.now)
+
+
+def test_a_suspended_custodian_grants_nothing(world: World) -> None:
+    notice = a_notice(1, host=world.b.host, at=world.now)
+    world.members.feed(MEMBERS, *notice_record(notice, world.verifier.signers))
+    value = a_grant(world, world.b, revocation_number=1)
+    view = with_custodians(world, "G02/health")
+    assert why(world, value, host=world.b, view=view) is Reason.HOST_SUSPENDED
+
+
+def test_epochs_of_a_deprecated_suite_can_be_granted_but_not_started(world: World) -> None:
+    suites = {
+        "classic": SuiteRule(id="classic", status="deprecated"),
+        "hybrid": SuiteRule(id="hybrid", status="approved"),
+    }
+    dataset = a_dataset(SEALED, suite="hybrid", custodians=("G02/health",))
+    policy = replace(world.policy, suites=suites, datasets={SEALED: dataset})
+    view = View(policy, world.members)
+    for party in (world.a, world.b):
+        admit_grant(a_grant(world, party), TOPIC, view, host=party.host, now=world.now)
+    assert why(world, world.started.value, view=view) is Reason.SUITE_REFUSED
+
+
+def test_every_record_of_a_start_is_admitted_alone(world: World) -> None:
+    many = [(HostId("G02", "health", f"h{n}"), world.b.key.public) for n in range(600)]
+    pairs = [(world.a.host, world.a.key.public), *many]
+    draft = world.a.draft(2, revocation_number=0, started=world.now)
+    made = start_epoch(draft, world.a.secret(2), pairs, signers=world.a.signers)
+    assert len(made.values) == 2
+    for value in made.values:
+        admit_grant(value, TOPIC, world.view, host=world.a.host, now=world.now)
+    assert why(world, made.values[0][:-1] + b"\0") is Reason.BAD_SIGNATURE

@@ -1,7 +1,9 @@
 """Late readers take only what its sender could not have made up later. MUST-9.36, MUST-9.38."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -117,6 +119,56 @@ async def test_a_look_ends_at_its_bound_and_goes_on_from_the_next_block(
         await parts.view(b, SECRET)
         parts.apply(b, store)
         await until(lambda: store.rows(SECRET) == database.held(table()))
+
+
+class Unlucky:
+    """A log that stores one data block and says that it did not, then takes none for a while."""
+
+    def __init__(self, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._append = platform.log.append
+        self.mode = "good"
+        monkeypatch.setattr(platform.log, "append", self.append)
+
+    async def append(self, topic: str, partition: int, records: Sequence[Any]) -> int:
+        if topic != str(SECRET) or self.mode == "good":
+            return await self._append(topic, partition, records)
+        if self.mode == "stores":
+            self.mode = "refuses"
+            await self._append(topic, partition, records)
+        await asyncio.sleep(0)
+        raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, "no answer")
+
+
+async def test_a_block_that_its_sender_sent_again_in_a_new_epoch_is_not_waited_for(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, store, log = MemoryDatabase([table()]), MemoryStore(), Unlucky(platform, monkeypatch)
+    a.attest()
+    b.attest()
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        database.upsert(table(), notes(0, 5))
+        await until(lambda: database.released == database.position)
+        log.mode = "stores"
+        database.upsert(table(), notes(5, 5))
+        await until(lambda: log.mode == "refuses")
+        pass_time(platform, 700)  # the same bytes can never pass now: sealed again, anew
+        a.attest()
+        log.mode = "good"
+        await until(lambda: database.released == database.position)
+    pass_time(platform, 700)
+    b.attest()
+    a.attest(heads=[hashes(platform)[-1]])
+    async with running() as parts:
+        await parts.view(a)
+        await parts.view(b, SECRET)
+        parts.capture(a, database)  # it grants to B
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    dropped = [fields["reason"] for event, fields in b.audit.events if event == "record_dropped"]
+    assert dropped == ["superseded"]
+    assert not b.board.problems
 
 
 async def test_garbage_ahead_vouches_for_nothing(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
@@ -46,6 +47,7 @@ async def test_an_authority_that_is_away_shows_and_everything_waits(tmp_path: Pa
     config = write_agent(tmp_path, more=CAPTURE, web_port=port)
     async with opened(config) as core:
         await until(lambda: "authority_unavailable" in core.board.problems.get("attestation", ""))
+        await until(lambda: "policy" not in core.board.problems)
         assert core.board.problems["capture registry"] == "not_ready: starting"
         async with aiohttp.ClientSession() as web:
             async with web.get(f"http://127.0.0.1:{port}/readyz") as answer:
@@ -94,6 +96,23 @@ async def test_a_newer_policy_is_taken_and_a_broken_one_is_shown(tmp_path: Path)
         assert core._view.policy.version == 8
         served.publish()
         await until(lambda: "policy" not in core.board.problems)
+
+
+async def test_a_renewed_timestamp_moves_the_end_of_the_policy_in_force(tmp_path: Path) -> None:
+    config = write_agent(tmp_path)
+    served = Repository(tmp_path / "policy")
+    served.ends["timestamp"] = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    served.time += 1
+    served.build()
+    served.write()
+    async with opened(config) as core:
+        assert core._view.policy.expires == served.ends["timestamp"]
+        served.ends["timestamp"] += timedelta(days=1)
+        served.time += 1
+        served.rebuild_timestamp()
+        served.write()
+        await until(lambda: core._view.policy.expires == served.ends["timestamp"])
+        assert core._view.policy.version == 7
 
 
 async def test_an_outbox_without_topics_publishes_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ KEY, NEW_KEY = b"k" * 32, b"n" * 32
 
 def served(*hosts: HostId, number: int = 1, started: datetime = NOW) -> Served:
     pairs = frozenset((host, KEY) for host in hosts)
-    return Served(number=number, suite="hybrid", started=started, served=pairs)
+    return Served(number=number, started=started, served=pairs)
 
 
 def wanted(
@@ -24,12 +24,14 @@ def wanted(
     refused: dict[HostId, Reason] | None = None,
     retained: bool = True,
     keys: dict[HostId, bytes] | None = None,
+    named: dict[HostId, datetime] | None = None,
 ) -> Wanted:
     return Wanted(
         hosts={host: (keys or {}).get(host, KEY) for host in hosts},
         refused=refused or {},
         retained=retained,
         result_lifetime_s=600,
+        named=named or {},
     )
 
 
@@ -64,6 +66,12 @@ def test_a_lost_recipient_ends_an_epoch_at_once() -> None:
         )
 
 
+def test_a_loss_outweighs_every_cause_that_can_wait() -> None:
+    lost = wanted(ME, refused={B: Reason.HOST_REVOKED, C: Reason.RESULT_EXPIRED})
+    for blocks, now in ((0, at(EPOCH_AGE_S_MAX)), (EPOCH_BLOCKS_MAX - 1, NOW)):
+        assert EpochMachine().due(served(ME, B, C), blocks, lost, now) is Why.LOST
+
+
 def test_lapsed_recipients_wait_for_their_batch() -> None:
     it = EpochMachine()
     lapsed = wanted(ME, refused={B: Reason.RESULT_EXPIRED})
@@ -89,15 +97,52 @@ def test_a_result_that_has_not_reached_us_is_no_loss() -> None:
 
 def test_under_from_join_a_join_starts_an_epoch_after_the_batch() -> None:
     it = EpochMachine()
-    joined = wanted(ME, B, retained=False)
-    assert it.due(served(ME), 0, joined, NOW) is None
-    assert it.due(served(ME), 0, joined, at(5)) is Why.JOINED
+    joined = wanted(ME, B, retained=False, named={B: at(60)})
+    assert it.due(served(ME), 0, joined, at(60)) is None
+    joined = wanted(ME, B, C, retained=False, named={B: at(60), C: at(64)})
+    assert it.due(served(ME), 0, joined, at(64)) is None
+    assert it.due(served(ME), 0, joined, at(65)) is Why.JOINED
+
+
+def test_a_host_is_joined_when_it_is_named_also_if_it_is_not_attested() -> None:
+    it = EpochMachine()
+    joined = wanted(ME, refused={B: Reason.NOT_ATTESTED}, retained=False, named={B: at(60)})
+    it.due(served(ME), 0, joined, at(60))
+    assert it.due(served(ME), 0, joined, at(65)) is Why.JOINED
+
+
+def test_a_named_host_that_comes_back_starts_no_epoch_under_from_join() -> None:
+    it = EpochMachine()
+    back = wanted(ME, B, retained=False, named={B: at(-60)})
+    assert it.due(served(ME), 0, back, NOW) is None
+    assert it.due(served(ME), 0, back, at(100)) is None
 
 
 def test_under_retained_a_join_needs_no_epoch() -> None:
     it = EpochMachine()
-    assert it.due(served(ME), 0, wanted(ME, B), NOW) is None
-    assert it.due(served(ME), 0, wanted(ME, B), at(100)) is None
+    joined = wanted(ME, B, named={B: at(1)})
+    assert it.due(served(ME), 0, joined, at(1)) is None
+    assert it.due(served(ME), 0, joined, at(100)) is None
+
+
+def test_blocks_go_on_while_the_next_epoch_is_drawn_up_unless_somebody_must_not_read_on() -> None:
+    for why in Why:
+        waits = why in {Why.AGE, Why.BLOCKS, Why.LAPSED, Why.JOINED}
+        assert EpochMachine().can_wait(why, 5, NOW) is waits
+
+
+def test_a_new_epoch_is_not_waited_for_for_ever() -> None:
+    it = EpochMachine()
+    assert it.can_wait(Why.AGE, 5, NOW)
+    assert it.can_wait(Why.AGE, 5, at(29))
+    assert not it.can_wait(Why.AGE, 5, at(30))
+    it.opened()
+    assert it.can_wait(Why.AGE, 5, at(30))
+
+
+def test_an_epoch_that_is_full_takes_no_more_blocks() -> None:
+    assert EpochMachine().can_wait(Why.BLOCKS, EPOCH_BLOCKS_MAX - 2, NOW)
+    assert not EpochMachine().can_wait(Why.BLOCKS, EPOCH_BLOCKS_MAX - 1, NOW)
 
 
 def test_retained_gives_a_late_host_every_kept_epoch() -> None:
@@ -108,6 +153,12 @@ def test_retained_gives_a_late_host_every_kept_epoch() -> None:
 def test_from_join_gives_nothing_from_before_the_first_wrap() -> None:
     kept = [served(ME, number=1), served(ME, B, number=2), served(ME, number=3)]
     assert late(kept, wanted(ME, B, C, retained=False)) == {3: (B,)}
+
+
+def test_a_host_that_was_away_gets_every_epoch_since_it_was_named() -> None:
+    kept = [served(ME, number=n, started=at(60 * n)) for n in range(4)]
+    back = wanted(ME, B, retained=False, named={B: at(60)})
+    assert late(kept, back) == {1: (B,), 2: (B,), 3: (B,)}
 
 
 def test_a_host_with_new_keys_is_granted_again() -> None:

@@ -1,23 +1,30 @@
 """Epochs at their sender: order of effects, recipients, grants."""
 
 import asyncio
+import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from fabric.agent.epoch_machine import Why
+from fabric.agent.epoch_machine import JOIN_BATCH_S, Why
 from fabric.agent.epochs import Epochs
 from fabric.agent.lane import allowed
+from fabric.attest.keys import Kem
 from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.label import Label
+from fabric.model.limits import EPOCH_AGE_S_MAX
 from fabric.model.names import HostId, grants_topic
+from fabric.policy.types import SuiteRule
 from fabric.seal.epoch import parse_start
 from fabric.seal.grant import KIND as GRANT
 from fabric.seal.grant import parse_grant
+from fabric.seal.hpke import HpkeKey
 from fabric.seal.record import kind_of
 from tests.fakes.platform import NOTES, SECRET, A, B, C, Platform, TestHost, dataset
 from tests.fakes.running import running
+from tests.fakes.verifier import a_state
 
 GRANTS = grants_topic(SECRET)
 
@@ -32,6 +39,13 @@ async def ready(host: TestHost, it: Epochs) -> int:
         await parts.view(host)
         found, result = allowed(host.host.view, SECRET, NOTES, host.host.clock.now())
         return (await it.ready(found, result)).served.number
+
+
+async def maintain(host: TestHost, it: Epochs) -> None:
+    async with running() as parts, asyncio.timeout(10):
+        await parts.view(host)
+        found, _ = allowed(host.host.view, SECRET, NOTES, host.host.clock.now())
+        await it.prepare(found)
 
 
 async def grant_late(host: TestHost, it: Epochs) -> int:
@@ -158,3 +172,207 @@ async def test_from_join_grants_nothing_of_the_past(
     await ready(a, it)
     b.attest()
     assert await grant_late(a, it) == 0
+
+
+async def test_blocks_go_on_under_the_old_epoch_until_the_next_is_drawn_up(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    it = epochs(a)
+    first = await ready(a, it)
+    platform.clock.ahead += timedelta(seconds=EPOCH_AGE_S_MAX)
+    a.attest()
+    b.attest()
+    assert await ready(a, it) == first
+    await maintain(a, it)
+    assert len(starts(platform)) == 1
+    assert await ready(a, it) == first + 1
+    assert starts(platform)[-1] == frozenset({A, B})
+
+
+async def test_an_epoch_that_was_drawn_up_for_a_lost_host_is_never_opened(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    it = epochs(a)
+    first = await ready(a, it)
+    platform.clock.ahead += timedelta(seconds=EPOCH_AGE_S_MAX)
+    a.attest()
+    b.attest()
+    await ready(a, it)
+    await maintain(a, it)
+    platform.suspend(B)
+    a.attest()
+    assert await ready(a, it) == first + 1
+    assert starts(platform)[-1] == frozenset({A})
+
+
+async def test_a_start_that_does_not_know_the_last_notice_is_made_anew_at_once(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    judge, refusals = platform.log.judge, [DeniedError(Reason.TOO_OLD, "revoked meanwhile")]
+    platform.log.judge = lambda *given: refusals.pop() if refusals else judge(*given)  # type: ignore[misc]
+    it = epochs(a)
+    await ready(a, it)
+    assert not refusals
+    assert len(starts(platform)) == 1
+
+
+async def test_under_from_join_a_host_that_was_away_gets_what_was_sent_since_it_was_named(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    """Named is not attested now: it was named before the first epoch, and came a day later."""
+    sets = {str(SECRET): dataset(SECRET, history="from_join")}
+    platform.policy = replace(platform.policy, datasets=sets)
+    a.open().attest()
+    b.attest(life_s=1)
+    platform.clock.ahead += timedelta(seconds=2)
+    it = epochs(a)
+    first = await ready(a, it)
+    assert starts(platform) == [frozenset({A})]
+    it.ask(Why.RESEAL)
+    await ready(a, it)
+    platform.clock.ahead += timedelta(hours=20)
+    a.attest()
+    b.attest()
+    assert await grant_late(a, it) == 2
+    assert await ready(a, it) == first + 1
+
+
+async def test_under_from_join_a_newly_named_host_gets_a_new_epoch_and_no_old_one(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    sets = {str(SECRET): dataset(SECRET, history="from_join", consumers=())}
+    platform.policy = replace(platform.policy, datasets=sets)
+    it = epochs(a.open())
+    first = await ready(a, it)
+    joined = {str(SECRET): dataset(SECRET, history="from_join")}
+    a.host.view.take_policy(replace(platform.policy, version=8, datasets=joined))
+    platform.policy = a.host.view.policy
+    assert await ready(a, it) == first
+    platform.clock.ahead += timedelta(seconds=JOIN_BATCH_S)
+    assert await ready(a, it) == first
+    await maintain(a, it)
+    assert await ready(a, it) == first + 1
+    assert starts(platform) == [frozenset({A}), frozenset({A, B})]
+    assert await grant_late(a, it) == 0
+
+
+async def test_epochs_of_a_deprecated_suite_are_granted_with_their_own_kind_of_key(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    await ready(a, epochs(a))
+    suites = {
+        "classic": SuiteRule(id="classic", status="deprecated"),
+        "hybrid": SuiteRule(id="hybrid", status="approved"),
+    }
+    sets = {str(SECRET): dataset(SECRET, suite="hybrid")}
+    platform.policy = replace(platform.policy, version=8, datasets=sets, suites=suites)
+    a.host.view.take_policy(platform.policy)
+    it = epochs(a)
+    await ready(a, it)
+    b.attest()
+    assert await grant_late(a, it) == 2
+    granted = [parse_grant(v).grant for v in platform.log.values(GRANTS) if kind_of(v) == GRANT]
+    assert [grant.terms.suite for grant in granted] == ["classic", "hybrid"]
+
+
+async def test_a_refused_grant_is_tried_again_and_stops_nothing(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    it = epochs(a)
+    await ready(a, it)
+    b.attest()
+    judge = platform.log.judge
+    platform.log.judge = lambda *_: DeniedError(Reason.TOO_OLD, "revoked meanwhile")
+    assert await grant_late(a, it) == 0
+    platform.log.judge = judge
+    assert await grant_late(a, it) == 0  # not every second: wraps cost
+    platform.clock.ahead += timedelta(seconds=5)
+    assert await grant_late(a, it) == 1
+
+
+async def test_secrets_are_erased_with_the_data(platform: Platform, a: TestHost) -> None:
+    a.attest()
+    it = epochs(a)
+    first = await ready(a, it)
+    it.ask(Why.RESEAL)
+    await ready(a, it)
+    retention_s = dataset(SECRET).retention_s
+    platform.clock.ahead += timedelta(seconds=retention_s)
+    a.attest()
+    await grant_late(a, it)
+    kept = a.host.identity.state.epochs(SECRET)
+    assert [item.number for item in kept] == [first, first + 1]  # its last block is a day younger
+    platform.clock.ahead += timedelta(seconds=EPOCH_AGE_S_MAX + 1)
+    a.attest()
+    await grant_late(a, it)
+    assert [item.number for item in a.host.identity.state.epochs(SECRET)] == [first + 1]
+
+
+def crowd(a: TestHost, count: int) -> None:
+    """Put attested hosts into the view, past the signatures of their records."""
+    found = a.host.view.members
+    template = found.result(next(iter(found.hosts.values())).result_id)
+    for number in range(count):
+        host, ident = HostId("G02", "health", f"many-{number}"), number.to_bytes(16)
+        key = HpkeKey.generate(Kem.MLKEM768_X25519).public
+        result = replace(template, id=ident, host=host, keys=(*template.keys[:3], key))
+        found._results[ident] = result
+        found._hosts[host] = a_state(result)
+
+
+async def test_an_epoch_for_a_thousand_costs_less_than_a_third_of_a_second(
+    platform: Platform, a: TestHost
+) -> None:
+    """Processor time of the sender: choosing, wrapping, keeping, signing, sending."""
+    sets = {str(SECRET): dataset(SECRET, suite="hybrid")}
+    platform.policy = replace(platform.policy, datasets=sets)
+    a.open().attest()
+    platform.log.judge = None
+    costs = []
+    async with running() as parts, asyncio.timeout(60):
+        await parts.view(a)
+        crowd(a, 999)
+        for _ in range(3):
+            found, result = allowed(a.host.view, SECRET, NOTES, a.host.clock.now())
+            it = epochs(a)
+            began = time.process_time()
+            epoch = await it.ready(found, result)
+            costs.append(time.process_time() - began)
+            assert len(epoch.served.hosts) == 1_000
+            assert await it.grant_late(found, result) == 0
+    assert min(costs) < 0.3, costs
+    assert len(starts(platform)) == 6
+
+
+async def test_drawing_up_an_epoch_ahead_leaves_next_to_nothing_for_the_stream_to_wait_for(
+    platform: Platform, a: TestHost
+) -> None:
+    sets = {str(SECRET): dataset(SECRET, suite="hybrid")}
+    platform.policy = replace(platform.policy, datasets=sets)
+    a.open().attest(life_s=9 * EPOCH_AGE_S_MAX)
+    costs = []
+    platform.log.judge = None
+    async with running() as parts, asyncio.timeout(60):
+        await parts.view(a)
+        crowd(a, 999)
+        it = epochs(a)
+        found, result = allowed(a.host.view, SECRET, NOTES, a.host.clock.now())
+        first = (await it.ready(found, result)).served.number
+        for number in range(first, first + 3):
+            platform.clock.ahead += timedelta(seconds=EPOCH_AGE_S_MAX)
+            assert (await it.ready(found, result)).served.number == number
+            await it.prepare(found)
+            began = time.process_time()
+            assert (await it.ready(found, result)).served.number == number + 1
+            costs.append(time.process_time() - began)
+    assert min(costs) < 0.1, costs

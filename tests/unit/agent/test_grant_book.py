@@ -1,18 +1,21 @@
 """Starts and grants, trusted when asked for."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from fabric.admit.view import View
 from fabric.agent.grant_book import GrantBook
 from fabric.attest.members import Members
 from fabric.attest.result import Result
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, PeerError, Reason
-from fabric.model.names import Topic
-from fabric.seal.epoch import Started, parse_start, start_key, verify_start
+from fabric.model.names import HostId, Topic
+from fabric.seal.epoch import Started, parse_start, start_epoch, start_key, verify_start
 from fabric.seal.grant import GrantDraft, grant, grant_key
 from fabric.seal.hpke import HpkeKey
+from tests.fakes.platform import Platform, dataset
 from tests.fakes.sealing import NOW, TOPIC, TRUST_DOMAIN, Party
 
 SENDER = Party.make()
@@ -39,6 +42,14 @@ class KnownResults(Members):
         self._known[result.id] = result
 
 
+def view_of(members: Members, *custodians: str) -> View:
+    """What a reader knows: these members, and a dataset with these custodians."""
+    found = dataset(
+        TOPIC, consumers=("G02/health", "G03/statistics", "G04/archive"), custodians=custodians
+    )
+    return View(Platform(found).policy, members)
+
+
 def book(party: Party = READER) -> GrantBook:
     return GrantBook(TOPIC, TRUST_DOMAIN, party.host)
 
@@ -47,23 +58,27 @@ def started(number: int = 1) -> Started:
     return SENDER.start(SENDER.draft(number), [READER])
 
 
-def grant_to(party: Party, of: Started) -> tuple[bytes, bytes]:
+def grant_to(
+    party: Party, of: Started, *, by: Party = SENDER, others: int = 0
+) -> tuple[bytes, bytes]:
+    """A grant for one host, and for others who share its key."""
     verified = verify_start(parse_start(of.value), SENDER.result, TRUST_DOMAIN)
     draft = GrantDraft(
-        granter=SENDER.host,
-        result_id=SENDER.result.id,
+        granter=by.host,
+        result_id=by.result.id,
         policy_version=7,
         revocation_number=3,
         granted=NOW + timedelta(hours=1),
     )
-    value = grant(
+    more = [(HostId("G09", "many", f"h{n}"), party.key.public) for n in range(others)]
+    (value,) = grant(
         draft,
         verified,
         SENDER.secret(of.start.number),
-        recipients=[(party.host, party.key.public)],
-        signers=SENDER.signers,
+        recipients=[(party.host, party.key.public), *more],
+        signers=by.signers,
     )
-    return grant_key(SENDER.host, of.start.id), value
+    return grant_key(by.host, of.start.id), value
 
 
 def test_a_named_reader_finds_start_and_secret() -> None:
@@ -71,7 +86,7 @@ def test_a_named_reader_finds_start_and_secret() -> None:
     it.feed(start_key(start.start), start.value)
     verified = it.start(start.hash, members)
     assert verified is not None
-    assert it.secret(verified, [READER.key], members) == SENDER.secret()
+    assert it.secret(verified, [READER.key], view_of(members)) == SENDER.secret()
 
 
 def test_a_secret_is_at_hand_only_once_start_and_wrap_were_verified() -> None:
@@ -81,7 +96,7 @@ def test_a_secret_is_at_hand_only_once_start_and_wrap_were_verified() -> None:
     verified = it.start(start.hash, members)
     assert it.known(start.hash) is None
     assert verified is not None
-    it.secret(verified, [READER.key], members)
+    it.secret(verified, [READER.key], view_of(members))
     assert it.known(start.hash) == SENDER.secret()
     assert it.known(bytes(32)) is None
 
@@ -103,10 +118,10 @@ def test_a_late_reader_needs_a_grant() -> None:
     verified = it.start(start.hash, members)
     assert verified is not None
     with pytest.raises(DeniedError) as caught:
-        it.secret(verified, [LATE.key], members)
+        it.secret(verified, [LATE.key], view_of(members))
     assert caught.value.reason is Reason.GRANT_MISSING
     it.feed(*grant_to(LATE, start))
-    assert it.secret(verified, [LATE.key], members) == SENDER.secret()
+    assert it.secret(verified, [LATE.key], view_of(members)) == SENDER.secret()
 
 
 def test_a_reader_that_lost_its_keys_is_served_by_a_grant_to_the_new_ones() -> None:
@@ -116,24 +131,122 @@ def test_a_reader_that_lost_its_keys_is_served_by_a_grant_to_the_new_ones() -> N
     assert verified is not None
     new = HpkeKey.generate(READER.key.kem)
     with pytest.raises(DeniedError):
-        it.secret(verified, [new], members)
-    from dataclasses import replace
-
+        it.secret(verified, [new], view_of(members))
     it.feed(*grant_to(replace(READER, key=new), start))
-    assert it.secret(verified, [new], members) == SENDER.secret()
+    assert it.secret(verified, [new], view_of(members)) == SENDER.secret()
 
 
-def test_grants_to_others_are_not_kept() -> None:
-    it, start = book(), started()
+def test_of_a_record_only_our_own_wrap_is_kept() -> None:
+    it, start = book(LATE), started()
+    it.feed(start_key(start.start), start.value)
+    it.feed(*grant_to(LATE, start, others=50))
+    kept = [*it._opened.values(), *it._grants.values()]
+    assert [len(item.wraps) for copies in kept for item in copies] == [0, 1]
+
+
+def test_our_wrap_is_found_in_whichever_record_of_a_start_it_stands() -> None:
+    many = [(HostId("G02", "a-many", f"h{n}"), READER.key.public) for n in range(600)]
+    hosts = [(party.host, party.key.public) for party in (SENDER, READER)]
+    made = start_epoch(SENDER.draft(), SENDER.secret(), [*hosts, *many], signers=SENDER.signers)
+    assert len(made.values) == 2
+    for values in (made.values, made.values[::-1]):
+        it, members = book(), KnownResults(SENDER.result)
+        it.feed(start_key(made.start), values[0])
+        verified = it.start(made.hash, members)
+        assert verified is not None
+        it.feed(start_key(made.start), values[1])
+        assert it.secret(verified, [READER.key], view_of(members)) == SENDER.secret()
+
+
+def test_a_custodian_that_policy_names_may_grant_and_nobody_else() -> None:
+    """MUST-6.13."""
+    it, start = book(LATE), started()
+    members = KnownResults(SENDER.result, READER.result)
+    it.feed(start_key(start.start), start.value)
+    verified = it.start(start.hash, members)
+    assert verified is not None
+    it.feed(*grant_to(LATE, start, by=READER))
+    for custodians in ((), ("G03/statistics",)):
+        with pytest.raises(DeniedError) as caught:
+            it.secret(verified, [LATE.key], view_of(members, *custodians))
+        assert caught.value.reason is Reason.GRANT_MISSING
+    view = view_of(members, "G02/health")
+    assert it.secret(verified, [LATE.key], view) == SENDER.secret()
+    assert (LATE.host, LATE.key.public.thumbprint) in it.served(verified, view)
+
+
+def test_a_custodian_that_was_not_trusted_then_grants_nothing() -> None:
+    it, start = book(LATE), started()
+    members = KnownResults(SENDER.result, READER.result)
+    it.feed(start_key(start.start), start.value)
+    verified = it.start(start.hash, members)
+    assert verified is not None
+    it.feed(*grant_to(LATE, start, by=READER))
+    members.refuses = Reason.HOST_REVOKED
+    with pytest.raises(DeniedError):
+        it.secret(verified, [LATE.key], view_of(members, "G02/health"))
+
+
+def test_whom_an_epoch_serves_counts_starts_and_good_grants() -> None:
+    it, start, members = book(), started(), KnownResults(SENDER.result)
+    it.feed(start_key(start.start), start.value)
+    verified = it.start(start.hash, members)
+    assert verified is not None
+    assert {host for host, _ in it.served(verified, view_of(members))} == {SENDER.host, READER.host}
     it.feed(*grant_to(LATE, start))
-    assert it._grants == {}
+    assert {host for host, _ in it.served(verified, view_of(members))} == {
+        SENDER.host,
+        READER.host,
+        LATE.host,
+    }
+    assert it.starts(members) == [verified]
 
 
-def test_a_copy_with_other_wraps_does_not_hide_the_good_one() -> None:
+def test_what_began_before_our_first_epoch_is_before_our_join() -> None:
+    it, members = book(), KnownResults(SENDER.result)
+    made = [
+        SENDER.start(
+            SENDER.draft(n, history="from_join", started=NOW + timedelta(minutes=n)),
+            [READER] if n == 2 else [],
+        )
+        for n in range(4)
+    ]
+    for start in made[:2]:
+        it.feed(start_key(start.start), start.value)
+    starts = it.starts(members)
+    assert [it.is_before_join(item, members) for item in starts] == [False, False]
+    for start in made[2:]:
+        it.feed(start_key(start.start), start.value)
+    starts = it.starts(members)
+    assert [it.is_before_join(item, members) for item in starts] == [True, True, False, False]
+    it.feed(*grant_to(READER, made[1]))
+    assert [it.is_before_join(item, members) for item in starts] == [True, False, False, False]
+
+
+def test_under_retained_nothing_is_before_our_join() -> None:
+    it, members = book(), KnownResults(SENDER.result)
+    for n, others in ((1, []), (2, [READER])):
+        start = SENDER.start(SENDER.draft(n, started=NOW + timedelta(minutes=n)), others)
+        it.feed(start_key(start.start), start.value)
+    assert not any(it.is_before_join(item, members) for item in it.starts(members))
+
+
+def test_other_wraps_than_the_signed_ones_are_refused_at_once() -> None:
+    it, start = book(), started()
+    match canonical.decode(start.value):
+        case [bytes() as manifest, _, list() as wraps]:
+            spoilt = canonical.encode([manifest, 0, [bytes(len(wraps[0]))] * len(wraps)])  # type: ignore[arg-type]
+    with pytest.raises(PeerError) as caught:
+        it.feed(start_key(start.start), spoilt)
+    assert caught.value.reason is Reason.BAD_SIGNATURE
+
+
+def test_a_copy_with_other_signatures_does_not_hide_the_good_one() -> None:
     it, start, members = book(), started(), KnownResults(SENDER.result)
     match canonical.decode(start.value):
-        case [bytes() as manifest, list() as wraps]:
-            spoilt = canonical.encode([manifest, [bytes(len(wraps[0]))] * len(wraps)])  # type: ignore[arg-type]
+        case [bytes() as manifest, _, list() as wraps]:
+            forged = bytes([*manifest[:-1], manifest[-1] ^ 1])
+            spoilt = canonical.encode([forged, 0, wraps])
     it.feed(start_key(start.start), spoilt)
     assert it.start(start.hash, members) is None
     it.feed(start_key(start.start), spoilt)

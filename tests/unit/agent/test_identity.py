@@ -173,3 +173,21 @@ def test_without_a_certificate_there_is_no_context(tmp_path: Path) -> None:
     with pytest.raises(DeniedError) as caught:
         made(tmp_path, DrawerTpm()).context()
     assert caught.value.reason is Reason.NOT_ATTESTED
+
+
+def test_keys_whose_time_is_over_leave_ring_and_file(tmp_path: Path) -> None:
+    from datetime import timedelta
+
+    tpm = DrawerTpm()
+    identity = made(tmp_path, tpm)
+    identity.create((0, 7))
+    first = CLOCK.now()
+    for hours in (0, 20, 40):
+        identity.keys(first + timedelta(hours=hours), PLAN)
+    identity.erase_keys(first + timedelta(hours=41), timedelta(days=7))
+    records = identity.state.keys()
+    kinds = [record.kind for record in records]
+    assert (kinds.count("sign"), kinds.count("tls"), kinds.count("hpke")) == (4, 2, 6)
+    identity.erase_keys(first + timedelta(days=10), timedelta(days=7))
+    assert len(identity.state.keys()) == 5
+    assert len(identity.keyring.hpke) == 2

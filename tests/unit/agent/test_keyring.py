@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fabric.agent import keyring
-from fabric.agent.keyring import KEY_LIFE, KeyPlan, Keyring, KeySet, plan_for, to_records
+from fabric.agent.keyring import (
+    KEY_LIFE,
+    KEY_LIFE_MAX,
+    KeyPlan,
+    Keyring,
+    KeySet,
+    plan_for,
+    to_records,
+)
 from fabric.attest.keys import Alg, Kem, Signer, SigningKey, Use
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason
 from fabric.seal.suites import suite_of
@@ -15,6 +23,7 @@ from fabric.store.state import KeyRecord
 from tests.fakes.verifier import a_result
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+RESULT_LIFE = timedelta(minutes=10)
 PLAN = plan_for(("classic", "hybrid"))
 TOP = plan_for(("classic", "hybrid", "hybrid-top"))
 
@@ -54,7 +63,7 @@ def ring_of(records: Sequence[KeyRecord]) -> Keyring:
 
 
 def test_an_empty_ring_is_due() -> None:
-    assert ring_of(()).is_due(NOW, PLAN)
+    assert ring_of(()).is_due(NOW, PLAN, RESULT_LIFE)
     assert ring_of(()).newest is None
 
 
@@ -76,9 +85,9 @@ def test_a_ring_comes_back_from_its_records() -> None:
 
 def test_keys_live_less_than_a_day() -> None:
     ring = ring_of(to_records(generate(NOW)))
-    assert not ring.is_due(NOW + timedelta(hours=1), PLAN)
-    assert ring.is_due(NOW + KEY_LIFE, PLAN)
-    assert timedelta(hours=24) > KEY_LIFE
+    assert not ring.is_due(NOW + timedelta(hours=1), PLAN, RESULT_LIFE)
+    assert ring.is_due(NOW + KEY_LIFE, PLAN, RESULT_LIFE)
+    assert timedelta(hours=24) == KEY_LIFE_MAX
 
 
 def test_blocks_are_signed_by_the_keys_their_result_binds() -> None:
@@ -107,16 +116,63 @@ def test_a_result_that_binds_others_keys_signs_nothing() -> None:
     assert caught.value.reason is Reason.NOT_ATTESTED
 
 
-def test_old_signing_keys_go_and_old_hpke_keys_stay() -> None:
-    sets = [generate(NOW + timedelta(hours=21 * n)) for n in range(5)]
+def aged(hours: int, *, retention: timedelta | None) -> tuple[Keyring, Keyring, list[str]]:
+    """Five sets, one every 20 h; the ring `hours` after the first, what is left, what went."""
+    sets = [generate(NOW + timedelta(hours=20 * n)) for n in range(5)]
     records = [record for keys in sets for record in to_records(keys)]
-    gone = set(ring_of(records).retire())
-    assert gone
-    assert all("/hpke/" not in name for name in gone)
+    ring = ring_of(records)
+    gone = ring.retire(NOW + timedelta(hours=hours), retention)
     left = ring_of([record for record in records if record.name not in gone])
-    assert len(left.hpke) == 10
-    assert left.newest is not None
-    assert left.newest.bound == sets[-1].bound
+    assert [key.public for key in left.hpke] == [key.public for key in ring.hpke]
+    return ring, left, gone
+
+
+def test_signing_and_tls_keys_are_erased_when_they_are_a_day_old() -> None:
+    ring, left, gone = aged(81, retention=timedelta(days=7))
+    assert len(gone) == 3 * 3
+    assert all("/hpke/" not in name for name in gone)
+    for it in (ring, left):
+        assert len(it.hpke) == 10
+        assert it.newest is not None
+        assert len(it.signers(a_result(keys=it.newest.bound), suite_of("hybrid"))) == 2
+
+
+def test_an_erased_set_signs_nothing_more() -> None:
+    first, second = generate(NOW), generate(NOW + timedelta(hours=20))
+    ring = ring_of([*to_records(first), *to_records(second)])
+    ring.retire(NOW + timedelta(hours=23), None)
+    assert ring.signers(a_result(keys=first.bound), suite_of("hybrid"))
+    ring.retire(NOW + timedelta(hours=24), None)
+    with pytest.raises(DeniedError):
+        ring.signers(a_result(keys=first.bound), suite_of("hybrid"))
+
+
+def test_hpke_keys_stay_as_long_as_data_that_were_sealed_to_them() -> None:
+    retention = timedelta(hours=24)
+    ring, _, _ = aged(24 + 48 - 1, retention=retention)
+    assert len(ring.hpke) == 10
+    ring, _, gone = aged(24 + 48, retention=retention)
+    assert len(ring.hpke) == 8
+    assert sum("/hpke/" in name for name in gone) == 2
+
+
+def test_the_newest_set_stays_however_old_it_is() -> None:
+    ring, _, _ = aged(10_000, retention=timedelta(hours=1))
+    assert ring.newest is not None
+    assert len(ring.hpke) == 2
+    assert len(ring.signers(a_result(keys=ring.newest.bound), suite_of("hybrid"))) == 2
+
+
+def test_without_a_dataset_no_hpke_key_is_erased() -> None:
+    ring, _, _ = aged(10_000, retention=None)
+    assert len(ring.hpke) == 10
+
+
+@pytest.mark.parametrize("hours", [0, 3, 4, 12, 24])
+def test_no_result_outlives_the_keys_it_binds(hours: int) -> None:
+    ring, life = ring_of(to_records(generate(NOW))), timedelta(hours=hours)
+    last = next(m for m in range(24 * 60) if ring.is_due(NOW + timedelta(minutes=m), PLAN, life))
+    assert timedelta(minutes=last) + life <= KEY_LIFE_MAX
 
 
 def test_nothing_of_a_private_key_shows() -> None:
@@ -143,9 +199,9 @@ def test_a_host_always_has_keys_to_attest_with(suites: tuple[str, ...]) -> None:
 
 def test_a_policy_that_asks_for_other_keys_makes_the_ring_due() -> None:
     ring = ring_of(to_records(generate(NOW, TOP)))
-    assert not ring.is_due(NOW, TOP)
-    assert ring.is_due(NOW, PLAN)
-    assert ring.is_due(NOW, plan_for(("hybrid-top",)))
+    assert not ring.is_due(NOW, TOP, RESULT_LIFE)
+    assert ring.is_due(NOW, PLAN, RESULT_LIFE)
+    assert ring.is_due(NOW, plan_for(("hybrid-top",)), RESULT_LIFE)
     newest = ring.newest
     assert newest is not None
     suite = suite_of("hybrid-top")
@@ -158,14 +214,14 @@ def test_a_store_that_is_preferred_now_makes_the_ring_due_and_gets_the_next_key(
     token = TokenKeys()
     stores = (token, FileKeys())
     ring = Keyring(records, stores)
-    assert ring.is_due(NOW, PLAN)
+    assert ring.is_due(NOW, PLAN, RESULT_LIFE)
     fresh = keyring.generate(NOW + timedelta(hours=1), PLAN, stores)
     assert [(key.public.alg, key.store) for key in fresh.signing] == [
         (Alg.ED25519, "pkcs11"),
         (Alg.ML_DSA_65, "file"),
     ]
     again = Keyring([*records, *to_records(fresh)], stores)
-    assert not again.is_due(NOW + timedelta(hours=1), PLAN)
+    assert not again.is_due(NOW + timedelta(hours=1), PLAN, RESULT_LIFE)
     assert again.newest is not None
     assert again.newest.bound == fresh.bound
 
@@ -175,7 +231,7 @@ def test_a_key_that_its_store_lost_or_a_store_that_is_gone_makes_the_ring_due() 
     fresh = keyring.generate(NOW, PLAN, (token, FileKeys()))
     for stores in ((FileKeys(),), (TokenKeys(), FileKeys())):
         ring = Keyring(to_records(fresh), stores)
-        assert ring.is_due(NOW, PLAN)
+        assert ring.is_due(NOW, PLAN, RESULT_LIFE)
         assert len(ring.hpke) == 2
         with pytest.raises(DeniedError):
             ring.signers(a_result(keys=fresh.bound), suite_of("hybrid"))
@@ -188,9 +244,10 @@ def test_retired_keys_are_destroyed_where_they_live() -> None:
     for day in range(5):
         ring.add(keyring.generate(NOW + timedelta(days=day), PLAN, stores))
     assert len(token.held) == 5
-    assert len(ring.retire()) == 6
-    assert len(token.held) == 3
-    assert ring.retire() == []
+    now = NOW + timedelta(days=4)
+    assert len(ring.retire(now, None)) == 4 * 3
+    assert len(token.held) == 1
+    assert ring.retire(now, None) == []
 
 
 def test_a_host_that_no_store_can_serve_says_which_setting() -> None:

@@ -1,6 +1,7 @@
 """The sealed lane: what is sent, what is sent again, and what is sealed anew."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -19,13 +20,16 @@ from fabric.model.errors import (
     UnavailableError,
     UsageError,
 )
-from fabric.model.names import Stream
+from fabric.model.names import Stream, grants_topic
 from fabric.seal import envelope
+from fabric.seal.chain import Verdict, judge
+from fabric.seal.epoch import parse_start, verify_start
 from fabric.seal.sealing import Packed, seal_packed
-from tests.fakes.platform import NOTES, ORIGIN, SECRET, A, B, Platform, TestHost
+from tests.fakes.platform import NOTES, ORIGIN, SECRET, A, B, Platform, TestHost, dataset
 from tests.fakes.running import running
 
 STREAM = Stream(ORIGIN, SECRET, 0)
+GRANTS = grants_topic(SECRET)
 
 
 def block(position: int, count: int = 2, *, after: Sequence = ZERO, text: str = "x") -> Block:
@@ -78,6 +82,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_blocks_form_a_chain(platform: Platform, a: TestHost) -> None:
+    """MUST-7.10."""
     a.attest()
     first, second = block(10), block(20, after=Sequence(1, 10, 2))
     kept = await stored(a, lane(a), first, second)
@@ -254,3 +259,59 @@ async def test_the_sender_asks_itself_what_the_gateway_will_ask(
         await parts.view(a)
     assert why(a.host.view) is Reason.HOST_SUSPENDED
     assert B in a.host.view.members.hosts
+
+
+class SlowPartition:
+    """Holds back appends to one partition of the data topic while `open` is not set."""
+
+    def __init__(self, platform: Platform, partition: int) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.held = asyncio.Event()
+        self._append = platform.log.append
+        self._partition = partition
+        platform.log.append = self  # type: ignore[method-assign,assignment]
+
+    async def __call__(self, topic: str, partition: int, records: list[tuple[None, bytes]]) -> int:
+        if (topic, partition) == (str(SECRET), self._partition) and not self.open.is_set():
+            self.held.set()
+            await self.open.wait()
+        return await self._append(topic, partition, records)
+
+
+async def test_a_block_acknowledged_after_the_epoch_start_breaks_no_chain(
+    platform: Platform, a: TestHost
+) -> None:
+    """MUST-7.10: the next block follows the head that its epoch's start names."""
+    sets = {str(SECRET): dataset(SECRET, partitions=2)}
+    platform.policy = replace(platform.policy, datasets=sets)
+    a.open().attest()
+    it = SealedLane(a.host, SECRET, NOTES, heads={}, streams=2)
+    slow, first, other = SlowPartition(platform, 1), block(1), replace(STREAM, partition=1)
+
+    def on(stream: Stream, position: int) -> Block:
+        return replace(block(position, after=first.upto), stream=stream)
+
+    async with running() as parts, asyncio.timeout(10):
+        await parts.view(a)
+        for stream in (STREAM, other):
+            await it.store(replace(first, stream=stream))
+        slow.open.clear()
+        late = parts.spawn(it.store(on(other, 2)))
+        await slow.held.wait()
+        it._epochs.ask(lanes.Why.RESEAL)
+        await it.store(on(STREAM, 2))  # opens the next epoch, which knows the other's first block
+        slow.open.set()
+        await late
+        await it.store(replace(block(3, after=Sequence(1, 2, 2)), stream=other))
+    sent_there = [envelope.parse(value) for value in platform.log.values(str(SECRET), 1)]
+    assert [e.header.counter for e in sent_there] == [0, 1, 0]
+    starts = {opened.hash: opened for opened in map(parse_start, platform.log.values(GRANTS))}
+    state, high = None, ZERO
+    for item in sent_there:
+        opened = starts[item.header.start_hash]
+        result = a.host.view.members.result(opened.start.result_id)
+        start = verify_start(opened, result, platform.verifier.trust.trust_domain)
+        step = judge(state, item.header, item.hash, start=start, high=high)
+        assert step.verdict is Verdict.ACCEPT
+        state, high = step.state, item.header.upto

@@ -9,19 +9,18 @@ from fabric.agent.anchor_machine import Cover
 from fabric.model.block import Block
 from fabric.model.change import ZERO, Op, Run, Sequence
 from fabric.model.errors import Reason, ReasonClass, class_of
-from fabric.model.names import HostId, Origin
+from fabric.model.names import Origin
 from fabric.ports import StreamState
-from fabric.seal.epoch import parse_start, verify_start
+from fabric.seal.epoch import Head, parse_start, verify_start
 from fabric.seal.sealing import Link, Sealed
 from tests.fakes.sealing import STREAM, TRUST_DOMAIN, Party, block
 
-ME = HostId.parse("G02/health/b1")
 LOG = m.Log(cluster="cluster", topic_id="topic")
 SENDER = Party.make()
 
 
 def machine(states: dict[object, StreamState] | None = None) -> m.ReadMachine:
-    return m.ReadMachine(ME, LOG, states or {})  # type: ignore[arg-type]
+    return m.ReadMachine(LOG, states or {})  # type: ignore[arg-type]
 
 
 class Chain:
@@ -34,8 +33,8 @@ class Chain:
         self.counter = 0
         self.last: Sealed | None = None
 
-    def came(self, content: Block, offset: int) -> m.Came:
-        previous = bytes(32) if self.last is None else self.last.hash
+    def came(self, content: Block, offset: int, *, previous: bytes = bytes(32)) -> m.Came:
+        previous = previous if self.last is None else self.last.hash
         link = Link(counter=self.counter, previous=previous)
         self.last = SENDER.seal(content, self.started, link=link)
         self.counter += 1
@@ -103,10 +102,42 @@ def test_a_missing_grant_pauses_and_a_block_that_does_not_open_stops() -> None:
 
 
 def test_under_from_join_what_was_sealed_before_us_is_passed_over() -> None:
+    """MUST-7.11."""
+    came = replace(Chain(history="from_join").came(block(), 0), before_join=True)
+    assert machine().step(came) == m.Drop(reason=None, outcome="before_join")
+
+
+def test_a_stream_that_we_follow_is_never_before_our_join() -> None:
+    it, chain, first = machine(), Chain(history="from_join"), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    came = replace(chain.came(block(after=first.upto, position=200), 1), before_join=True)
+    assert it.step(came) == m.Open()
+    assert it.step(m.NotOpened(reason=Reason.GRANT_MISSING)) == m.Pause(reason=Reason.GRANT_MISSING)
+
+
+def joined(it: m.ReadMachine, *, history: str = "from_join") -> m.Apply | m.Command:
+    """The first block that we may have: the sender goes on from a head that we never saw."""
+    head = Head(
+        origin=STREAM.origin, partition=0, epoch=bytes(32), counter=9, hash=bytes(range(32))
+    )
+    chain, content = Chain(history=history, heads=(head,)), block(after=Sequence(1, 50, 1))
+    command = it.step(chain.came(content, 7, previous=head.hash))
+    return it.step(m.Opened(block=content)) if command == m.Open() else command
+
+
+def test_under_from_join_a_stream_begins_at_the_first_epoch_granted_and_is_incomplete() -> None:
+    """MUST-7.9, MUST-7.11."""
     it = machine()
-    it.step(Chain(history="from_join").came(block(), 0))
-    command = it.step(m.NotOpened(reason=Reason.GRANT_MISSING))
-    assert command == m.Drop(reason=None, outcome="before_join")
+    command = joined(it)
+    assert isinstance(command, m.Apply)
+    assert command.new.incomplete
+    assert command.block.count == 3
+    it.step(m.Applied(state=command.new))
+    assert it.state(STREAM) == command.new
+
+
+def test_under_retained_a_stream_never_begins_in_its_middle() -> None:
+    assert joined(machine(), history="retained") == m.Drop(reason=Reason.HISTORY_LOST, outcome="")
 
 
 def test_a_log_without_the_streams_beginning_is_said_and_passed_over() -> None:

@@ -1,12 +1,14 @@
 """A reader against a log that someone else may write."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 from fabric.model.errors import Reason
 from fabric.model.names import grants_topic
 from fabric.seal import envelope as form
-from tests.fakes.platform import SECRET, Platform, TestHost
+from fabric.seal.epoch import parse_start
+from tests.fakes.platform import SECRET, Platform, TestHost, dataset
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
 from tests.fakes.table import MemoryStore
@@ -171,6 +173,37 @@ async def test_a_reader_goes_on_from_its_hint_and_not_from_the_start(
             )
         )
     assert store.rows(SECRET) == database.held(table())
+
+
+async def test_under_from_join_a_newly_named_consumer_begins_at_its_first_epoch_incomplete(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    """MUST-7.9, MUST-7.11: it skips what is not for it, and has all that came since."""
+    unnamed = dataset(SECRET, history="from_join", consumers=())
+    platform.policy = replace(platform.policy, datasets={str(SECRET): unnamed})
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.open().attest()
+    await publish(platform, a, database)
+    sets = {str(SECRET): replace(unnamed, consumers=("G02/health",))}
+    platform.policy = replace(platform.policy, version=8, datasets=sets)
+    a.host.view.take_policy(platform.policy)
+    b.open().attest()
+    part = "apply secret.G01.notes:0"
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: Reason.GRANT_MISSING.value in b.board.problems.get(part, ""))
+        await until(lambda: len(platform.log.values(grants_topic(SECRET))) > 1)
+        start = parse_start(platform.log.values(grants_topic(SECRET))[-1]).start
+        assert b.id in {recipient.host for recipient in start.recipients}
+        database.upsert(table(), notes(100, 10))
+        await until(lambda: len(store.rows(SECRET)) >= 10)
+    assert {row["id"] for row in store.rows(SECRET).values()} == {*range(100, 110)}
+    assert b.metric("fabric_dataset_incomplete", level="secret") == 1
+    assert not [name for name in b.board.problems if name.startswith("stream")]
 
 
 def forged(platform: Platform) -> bytes:

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from fabric.agent.epoch_machine import Why
 from fabric.model.block import Block
 from fabric.model.change import Op, Run, Sequence
@@ -80,7 +82,43 @@ def test_dropped_records_are_told_apart(a: TestHost) -> None:
     it.dropped(SECRET, 4, None, "before_join")
     assert a.metric("fabric_rejected_records_total", level="secret", reason="not_sealed") == 1
     assert a.metric("fabric_applied_records_total", level="secret", outcome="duplicate") == 2
-    assert [fields["offset"] for _, fields in a.audit.events] == [1]
+    assert [(e, fields["offset"]) for e, fields in a.audit.events] == [
+        ("record_dropped", 1),
+        ("records_repeated", 2),
+    ]
+
+
+def test_repeats_that_follow_each_other_are_one_line_of_the_audit_log(a: TestHost) -> None:
+    """A log that is read again from its start repeats millions; they must not bury the rest."""
+    it = a.host.telemetry
+    for offset in range(50):
+        it.dropped(SECRET, offset, None, "duplicate")
+    it.applied(block(), applied())
+    it.dropped(SECRET, 60, None, "superseded")
+    assert [fields["offset"] for _, fields in a.audit.events] == [0, 60]
+
+
+def test_a_long_pause_is_audited_once_and_a_short_one_is_not(
+    a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, now = a.host.telemetry, [1000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    for second in range(8):
+        now[0] = 1000.0 + second
+        it.paused("apply x:0", Reason.RESULT_UNKNOWN)
+    it.paused("apply x:0", None)
+    assert a.audit.events == []
+    for second in range(40):
+        now[0] = 2000.0 + second
+        it.paused("apply x:0", Reason.GRANT_MISSING)
+    assert a.audit.events == [("reader_paused", {"part": "apply x:0", "reason": "grant_missing"})]
+
+
+def test_silence_is_audited_when_it_begins(a: TestHost) -> None:
+    it = a.host.telemetry
+    for heard_s in (1, 31, 41, 2, 35):
+        it.lag(SECRET, 0, records=0, heard_s=heard_s)
+    assert [event for event, _ in a.audit.events] == ["stream_silent"] * 2
 
 
 def test_trust_shows(a: TestHost) -> None:

@@ -17,6 +17,7 @@ from fabric.model.errors import PeerError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_BYTES_MAX
 from fabric.model.names import MEMBERS
 from tests.fakes.authority_site import ADMIN, SENDER, AuthoritySite, until
+from tests.fakes.policy_repository import Repository
 
 CBOR = {"Content-Type": "application/cbor"}
 
@@ -67,6 +68,25 @@ async def test_every_answer_ends_its_connection(site: AuthoritySite, client: Tes
     for path in ("/challenge", "/nothing"):
         async with client.post(path, data=b"x", headers=CBOR) as answer:
             assert answer.headers["Connection"] == "close"
+
+
+async def test_files_of_the_policy_are_everybodys_and_share_a_connection(
+    site: AuthoritySite, metrics: AuthorityMetrics, tmp_path: Path
+) -> None:
+    folder = Repository(tmp_path / "policy").publish().folder
+    routes = Routes(
+        site.service, lambda: site.policy, clock=site.clock, metrics=metrics, repository=folder
+    )
+    async with TestClient(TestServer(routes.application())) as client:
+        for name in ("timestamp", "7.snapshot", "7.targets"):
+            async with client.get(f"/policy/metadata/{name}.json") as answer:
+                assert answer.status == 200
+                assert answer.headers.get("Connection") != "close"
+                assert await answer.read() == (folder / f"metadata/{name}.json").read_bytes()
+        async with client.get("/policy/metadata/none.json") as answer:
+            assert (answer.status, answer.headers["Connection"]) == (404, "close")
+        async with client.post("/policy/metadata/timestamp.json", data=b"x") as answer:
+            assert answer.status == 405
 
 
 @pytest.mark.parametrize("path", ["/enrol", "/enrol/activate", "/challenge", "/attest"])

@@ -1,12 +1,20 @@
 """What must be right before the authority serves; its life is in the integration tests."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from fabric.authority import run
+from fabric.config import AuthorityConfig
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError
+from fabric.repository.client import PolicyRepository
+from fabric.repository.fetch import FolderFetcher
+from fabric.repository.keys import make_key
+from fabric.repository.timestamp import Renewal
 from tests.fakes.authority_site import AuthoritySite
+from tests.fakes.policy_repository import key
+from tests.fakes.policy_workspace import make_workspace, publish_all
 from tests.fakes.verifier import Verifier
 
 
@@ -17,6 +25,74 @@ def test_keys_must_be_the_ones_the_policy_names(tmp_path: Path) -> None:
     for signers in (Verifier().signers, site.verifier.signers[::-1], site.verifier.signers[:1]):
         with pytest.raises(ConfigInvalid, match="trust.verifier.keys"):
             run.check_keys(site.policy, signers)
+
+
+def config(folder: Path, repository: str, timestamp_key: str = "") -> AuthorityConfig:
+    path = folder / "authority.toml"
+    path.write_text(
+        f"""
+[authority]
+listen = "127.0.0.1:0"
+folder = "state"
+verifier_key = "v.keys"
+issuing_certificate = "ca.pem"
+issuing_key = "ca.key"
+{timestamp_key}
+[tls]
+certificate = "v.pem"
+key = "v.key"
+ca = "ca.pem"
+[admin]
+certificate = "a.pem"
+key = "a.key"
+[gateway]
+bootstrap = ["localhost:1"]
+[broker]
+bootstrap = ["localhost:1"]
+[policy]
+root = "1.root.json"
+repository = "{repository}"
+state = "policy-state"
+"""
+    )
+    return AuthorityConfig.load(path)
+
+
+KEY = 'timestamp_key = "timestamp.pem"'
+
+
+def test_a_folder_is_served_and_renewed_and_a_url_is_neither(tmp_path: Path) -> None:
+    make_key(tmp_path / "timestamp.pem")
+    ours = config(tmp_path, "repository", KEY)
+    assert run.policy_files(ours) == tmp_path / "repository"
+    renewal = run.renewal_of(ours)
+    assert renewal is not None
+    assert renewal.folder == tmp_path / "repository"
+    assert run.renewal_of(config(tmp_path, "repository")) is None
+    others = config(tmp_path, "https://elsewhere/policy", KEY)
+    assert run.policy_files(others) is None
+    with pytest.raises(ConfigInvalid, match=r"authority\.timestamp_key: needs the repository"):
+        run.renewal_of(others)
+
+
+def test_the_timestamps_key_is_a_secret(tmp_path: Path) -> None:
+    make_key(tmp_path / "timestamp.pem")
+    (tmp_path / "timestamp.pem").chmod(0o644)
+    with pytest.raises(ConfigInvalid, match="chmod 600"):
+        run.renewal_of(config(tmp_path, "repository", KEY))
+
+
+def test_a_due_timestamp_is_renewed_and_taken_at_one_look(tmp_path: Path) -> None:
+    workspace = publish_all(make_workspace(tmp_path), datetime.now(UTC))
+    anchor = workspace.repository / "metadata" / "1.root.json"
+    policies = PolicyRepository(anchor, FolderFetcher(workspace.repository), tmp_path / "s")
+    before = policies.load()
+    renewal = Renewal(workspace.repository, key("timestamp"), valid_s=24 * 3600)
+    assert run.look(policies, renewal, datetime.now(UTC)) is None
+    after = run.look(policies, renewal, datetime.now(UTC) + timedelta(hours=13))
+    assert after is not None
+    assert after.expires > before.expires
+    assert run.look(policies, None, datetime.now(UTC)) is None
 
 
 def test_a_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:

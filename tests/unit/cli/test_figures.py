@@ -1,6 +1,7 @@
 """Figures: what a page and a configuration say of each dataset, in words a person can act on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -192,6 +193,13 @@ def test_quarantine_names_the_command_with_this_agents_file(flow: Flow, agent: F
 def test_rows_that_may_lack_are_incomplete(flow: Flow, agent: FakeAgent) -> None:
     agent.metrics.incomplete(SECRET, True)
     assert row(flow, agent).state is State.INCOMPLETE
+
+
+def test_a_consumer_that_joined_late_is_told_what_it_lacks(flow: Flow, agent: FakeAgent) -> None:
+    agent.metrics.incomplete(SECRET, True)
+    seen = row(replace(flow, from_join=True), agent)
+    assert seen.state is State.INCOMPLETE
+    assert "from before this host was named" in seen.problems[0].wrong
 
 
 def test_a_silent_sender_is_named(flow: Flow, agent: FakeAgent) -> None:

@@ -35,8 +35,8 @@ def published(fabric, folder: Path, workspace: Path):
 
 def test_two_persons_and_an_agency_bring_a_policy_into_force(fabric, tmp_path: Path) -> None:
     workspace = begun(fabric, tmp_path)
-    done = fabric("policy", "check", workspace)
-    assert (done.code, "2 datasets, 2 approvals" in done.out) == (0, True)
+    done = fabric("policy", "check", workspace, "-o", "json")
+    assert (done.code, done.json["right"], len(done.json["datasets"])) == (0, True, 2)
     done = fabric("policy", "sign", workspace, "--key", tmp_path / "an.pem", "-o", "json")
     assert {item["role"]: item["missing"] for item in done.json} == {
         "approvals": ["binh"],

@@ -5,15 +5,20 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from fabric.admit.proof import Unproved, prove_block
+from fabric.admit.view import Place, View
 from fabric.agent.identity import Identity
-from fabric.attest.members import Members
+from fabric.attest.members import Members, result_record
 from fabric.cli import finding, proving
+from fabric.cli.anchored import anchored
 from fabric.config import AgentConfig
-from fabric.model.names import RECEIPTS, grants_topic
+from fabric.model.errors import Reason
+from fabric.model.names import MEMBERS, RECEIPTS, RESULTS, grants_topic
 from fabric.seal import envelope as form
 from tests.fakes.agent_page import write_config
 from tests.fakes.log import MemoryLog
@@ -182,3 +187,47 @@ def test_a_block_nobody_acknowledged_is_still_proved(fabric, site: Site) -> None
     site.platform.log.records.pop((RECEIPTS, 0))
     done = site.prove(fabric, f"{TOPIC}:0:0", "-o", "json")
     assert (done.code, done.json["acknowledged_by"]) == (0, [])
+
+
+def existed(site: Site, *, members: Members, later: timedelta) -> str:
+    platform = site.platform
+    record = platform.log.records[TOPIC, 0][0]
+    view = View(platform.policy, members)
+    place = Place(TOPIC, 0)
+    verified = prove_block(record.value or b"", place, view, appended=record.timestamp)
+    now = datetime.now(UTC) + later
+    return asyncio.run(anchored(platform.log, view, record, verified, now=now))
+
+
+def retold(platform: Platform, *heads: bytes) -> Members:
+    """The members as they stand, and one more result of the sender that carries heads."""
+    members = Members(platform.policy.trust)
+    for topic in (RESULTS, MEMBERS):
+        for record in platform.log.records[topic, 0]:
+            members.feed(topic, record.key or b"", record.value or b"")
+    old = members.result(form.parse(platform.log.values(TOPIC)[0]).header.result_id)
+    result = replace(old, id=bytes(16), heads=heads)
+    domain, signers = platform.policy.trust.trust_domain, platform.verifier.signers
+    members.feed(RESULTS, *result_record(result, domain, signers))
+    return members
+
+
+def test_a_block_of_a_lapsed_sender_is_proved_by_a_carried_head_alone(site: Site) -> None:
+    platform, day = site.platform, timedelta(days=1)
+    last = form.parse(platform.log.values(TOPIC)[-1]).hash
+    assert "trusted still" in existed(site, members=retold(platform), later=timedelta(0))
+    assert "leads back to it" in existed(site, members=retold(platform, last), later=day)
+    with pytest.raises(Unproved, match="anchor does not hold") as caught:
+        existed(site, members=retold(platform, bytes(32)), later=day)
+    assert caught.value.reason is Reason.UNANCHORED
+
+
+def test_a_block_that_its_sender_went_on_without_is_not_proved(site: Site) -> None:
+    platform, day = site.platform, timedelta(days=1)
+    records = platform.log.records[TOPIC, 0]
+    last = form.parse(records[-1].value or b"").hash
+    # The broker hides what leads from the carried head back to the block.
+    platform.log.records[TOPIC, 0] = [records[0], records[-1]]
+    with pytest.raises(Unproved) as caught:
+        existed(site, members=retold(platform, last), later=day)
+    assert caught.value.reason is Reason.SUPERSEDED

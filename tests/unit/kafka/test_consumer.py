@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,3 +108,11 @@ async def test_a_fetcher_that_stands_still_while_the_log_grows_is_reported(
     assert await it.poll() == []  # it may have come in this very moment
     with pytest.raises(UnavailableError, match="stands still"):
         await it.poll()
+
+
+@pytest.mark.parametrize("said", [-(2**63), -1, 0, 1_700_000_000_000, 2**62, 2**63 - 1])
+def test_whatever_time_a_broker_writes_on_a_record_is_a_time(said: int) -> None:
+    item = SimpleNamespace(topic="t", partition=0, offset=1, timestamp=said, key=None, value=b"v")
+    record = module._record(item)
+    assert 1970 <= record.timestamp.year <= 9999
+    assert (record.timestamp.timestamp() * 1000 == said) == (0 <= said < 2**50)

@@ -22,7 +22,7 @@ def test_decompression_holds_a_whole_block() -> None:
 
 
 def test_an_epoch_start_of_most_recipients_fits_the_cbor_bound() -> None:
-    assert 8 * limits.RECIPIENTS_PER_RECORD_MAX + 8 * limits.EPOCH_HEADS_MAX < limits.CBOR_ITEMS_MAX
+    assert 8 * limits.RECIPIENTS_MAX + 8 * limits.EPOCH_HEADS_MAX < limits.CBOR_ITEMS_MAX
     assert limits.RESULT_BYTES_MAX <= limits.REQUEST_BYTES_MAX
 
 

@@ -200,3 +200,22 @@ def test_any_json_is_a_schema_or_malformed(type_: Any, whole: Any) -> None:
             RowSchema.parse(json.dumps(value), ("id",))
         except Malformed:
             continue
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        text(doc="\ud800"),
+        text().replace('"Row"', '"Row", "doc": 1e999'),
+        text().replace('"Row"', '"Row", "doc": NaN'),
+        text().replace('"name": "id"', '"name": "other", "name": "id"'),
+        text().encode("utf-16"),
+        b"\xff" + text().encode(),
+    ],
+    ids=["half a surrogate", "infinite", "no number", "key twice", "utf-16", "not utf-8"],
+)
+def test_text_that_readers_could_read_in_two_ways_or_not_write_is_malformed(
+    wrong: str | bytes,
+) -> None:
+    with pytest.raises(Malformed):
+        RowSchema.parse(wrong, ("id",))

@@ -197,6 +197,28 @@ def test_consumer_named_twice_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["G02/health", "G02/health/host-b", "G03/statistics/host-c"])
+def test_custodian_that_is_a_consumer_is_taken(name: str) -> None:
+    loaded = load(files(dataset(custodians=[name])))
+    assert loaded.datasets["secret.G01.residents"].custodians == (name,)
+
+
+@pytest.mark.parametrize("name", ["G01/registry", "G03/statistics", "G03/statistics/host-d"])
+def test_custodian_that_is_no_consumer_is_refused(name: str) -> None:
+    assert f"custodians: {name} is no consumer" in refusal(dataset(custodians=[name]))
+
+
+def test_custodian_named_twice_is_refused() -> None:
+    twice = refusal(dataset(custodians=["G02/health", "G02/health"]))
+    assert "custodians: names one custodian twice" in twice
+
+
+def test_open_dataset_with_custodians_is_refused() -> None:
+    changed = documents()
+    changed["datasets/G01/wards.yaml"]["custodians"] = ["G02/health"]
+    assert "custodians: must be []" in refusal(changed)
+
+
 def test_schema_id_of_another_dataset_is_refused() -> None:
     assert f"{WARDS}: schema_id: is that of {RESIDENTS} already" in refusal(
         dataset(WARDS, schema_id=1)

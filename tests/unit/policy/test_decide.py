@@ -266,3 +266,40 @@ def test_only_the_datasets_own_schema_is_known(good: Policy) -> None:
         with pytest.raises(DeniedError) as caught:
             decide.check_schema(dataset, other)
         assert caught.value.reason is Reason.SCHEMA_UNKNOWN
+
+
+def with_custodians(*names: str, **fields: Any) -> Policy:
+    changed = documents()
+    changed["datasets/G01/residents.yaml"].update(custodians=list(names), **fields)
+    return policy(changed)
+
+
+@pytest.mark.parametrize("name", ["G02/health", READER])
+def test_a_named_custodian_in_good_standing_may_grant(name: str) -> None:
+    given = with_custodians(name)
+    who = standing(READER)
+    assert decide.custody(given, residents(given), who, suite="hybrid", now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "suite", "reason"),
+    [
+        ({"host": SENDER}, "hybrid", Reason.NOT_A_CUSTODIAN),
+        ({"host": "G03/statistics/host-c"}, "hybrid", Reason.NOT_A_CUSTODIAN),
+        ({"level": 3}, "hybrid", Reason.LEVEL_TOO_LOW),
+        ({"clearance": Label("secret")}, "hybrid", Reason.CLEARANCE_TOO_LOW),
+        ({"evidence": "software"}, "hybrid", Reason.EVIDENCE_REFUSED),
+        ({}, "classic", Reason.SUITE_REFUSED),
+        ({}, "", Reason.SUITE_REFUSED),
+    ],
+    ids=str,
+)
+def test_whoever_lacks_one_thing_is_no_custodian(
+    wrong: dict[str, Any], suite: str, reason: Reason
+) -> None:
+    given = with_custodians("G02/health")
+    who = standing(**{"host": READER, **wrong})
+    assert decide.custody(given, residents(given), who, suite=suite, now=NOW) is reason
+    late = given.expires + timedelta(seconds=1)
+    verdict = decide.custody(given, residents(given), who, suite=suite, now=late)
+    assert verdict is Reason.POLICY_EXPIRED

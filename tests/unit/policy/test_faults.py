@@ -20,6 +20,8 @@ _CASES = [
     (exceptions.DownloadHTTPError("x", 404), UnavailableError, Reason.AUTHORITY_UNAVAILABLE),
     (ValueError("x"), PeerError, Reason.MALFORMED),
     (KeyError("x"), PeerError, Reason.MALFORMED),
+    (IndexError("x"), PeerError, Reason.MALFORMED),
+    (OverflowError("x"), PeerError, Reason.MALFORMED),
     (RecursionError(), PeerError, Reason.MALFORMED),
     (RuntimeError(), PeerError, Reason.MALFORMED),
 ]

@@ -1,4 +1,4 @@
-"""A label sinks below its floor only by a release; a floor sinks only by one too."""
+"""A label sinks below its floor only by a release; a floor sinks only by one too. MUST-14.8."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""One role for each path, and no path, no role and no lone signer beyond that."""
+"""One role for each path, and no path, no role and no lone signer beyond that.
+
+MUST-14.2, MUST-14.3, MUST-14.4, MUST-14.6.
+"""
 
 import pytest
 

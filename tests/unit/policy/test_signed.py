@@ -1,4 +1,7 @@
-"""The chain from the trust anchor to each file, without network and clock."""
+"""The chain from the trust anchor to each file, without network and clock.
+
+MUST-14.3, MUST-14.5, MUST-14.7.
+"""
 
 import contextlib
 import json
@@ -8,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from securesystemslib.signer import CryptoSigner
 
 from fabric.model.errors import FabricError, PeerError, Reason
 from fabric.policy.signed import SignedPolicy, verify
+from tests.fakes import policy_repository
 from tests.fakes.policy_files import files
-from tests.fakes.policy_repository import Repository
+from tests.fakes.policy_repository import Repository, key
 
 
 def built(folder: Path, change: Callable[[Repository], Any] = lambda _: None) -> Repository:
@@ -111,6 +117,17 @@ def test_target_without_the_hash_that_we_check_is_refused(tmp_path: Path) -> Non
     assert reason(made) is Reason.TOO_LARGE
 
 
+@pytest.mark.parametrize("role", ["timestamp", "agency-G01"])
+def test_key_of_another_kind_may_sign_no_role(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    name = "online" if role == "timestamp" else role
+    other = CryptoSigner(rsa.generate_private_key(65537, 2048))
+    keys = {name: other}
+    monkeypatch.setattr(policy_repository, "key", lambda n: keys.get(n) or key(n))
+    assert reason(built(tmp_path)) is Reason.POLICY_INVALID
+
+
 def test_roots_must_follow_each_other(tmp_path: Path) -> None:
     made = built(tmp_path)
     first = made.built["root"].to_bytes()
@@ -134,8 +151,8 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
     found: list[tuple[Any, Any]] = []
     if not isinstance(value, dict | list):
         return found
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        found += [(value, key), *_places(inner)]
+    for at, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        found += [(value, at), *_places(inner)]
     return found
 
 
@@ -147,8 +164,8 @@ def test_metadata_with_one_value_changed_raises_nothing_but_our_errors(
     metadata = dict(good)
     name = data.draw(st.sampled_from(sorted(metadata)))
     document = json.loads(metadata[name])
-    holder, key = data.draw(st.sampled_from(_places(document)))
-    holder[key] = data.draw(_VALUE)
+    holder, at = data.draw(st.sampled_from(_places(document)))
+    holder[at] = data.draw(_VALUE)
     metadata[name] = json.dumps(document).encode()
     root = metadata.pop("root")
     with contextlib.suppress(FabricError):

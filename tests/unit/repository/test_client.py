@@ -1,4 +1,7 @@
-"""Whoever serves the repository can withhold it and nothing else; every attack has a name."""
+"""Whoever serves the repository can withhold it and nothing else; every attack has a name.
+
+MUST-14.1, MUST-14.4, MUST-14.7.
+"""
 
 import json
 import os
@@ -20,7 +23,7 @@ from fabric.model.errors import (
 )
 from fabric.model.limits import POLICY_METADATA_BYTES_MAX
 from fabric.policy.types import Policy
-from fabric.repository.client import PolicyRepository, read_copy
+from fabric.repository.client import PolicyRepository
 from fabric.repository.fetch import FolderFetcher
 from tests.fakes.policy_files import TOPIC, documents, files
 from tests.fakes.policy_repository import Repository, key
@@ -104,6 +107,31 @@ def test_only_files_that_changed_are_fetched_again(part: Part) -> None:
     part.served.publish()
     part.served.find(RESIDENTS).unlink()
     assert part.reader.refresh() is not None
+
+
+def test_look_that_fails_half_way_leaves_what_it_fetched_to_the_next(
+    part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    fetch = FolderFetcher._fetch
+
+    def counted(self: FolderFetcher, url: str) -> object:
+        if "/targets/" in url:
+            asked.append(url)
+        return fetch(self, url)
+
+    monkeypatch.setattr(FolderFetcher, "_fetch", counted)
+    for name in ("levels.yaml", RESIDENTS, "agencies/G01.yaml"):
+        part.served.content[name] += b"\n"
+    part.served.publish()
+    missing = part.served.find(RESIDENTS)
+    kept = missing.read_bytes()
+    missing.unlink()
+    assert isinstance(part.refused(), UnavailableError)
+    missing.write_bytes(kept)
+    assert part.reader.refresh() is not None
+    assert len(set(asked)) == 3
+    assert len(asked) == 4
 
 
 # What a server can do
@@ -383,37 +411,6 @@ def test_expired_copy_still_loads_so_that_the_process_can_say_so(part: Part) -> 
     assert policy is not None
     part.served.folder.rename(part.served.folder.with_name("gone"))
     assert part.started().load().expires == policy.expires
-
-
-@pytest.mark.parametrize(
-    "spoilt", [b"", b"{", b"[]", b'{"roots": 5}', b'{"roots": ["%"], "metadata": {}, "files": {}}']
-)
-def test_spoilt_copy_is_as_none(part: Part, spoilt: bytes) -> None:
-    (part.state / "policy.copy").write_bytes(spoilt)
-    assert part.started().load().version == 7
-    (part.state / "policy.copy").write_bytes(spoilt)
-    part.served.folder.rename(part.served.folder.with_name("gone"))
-    with pytest.raises(UnavailableError):
-        part.started().load()
-
-
-def test_copy_with_a_changed_file_is_refused(part: Part) -> None:
-    path = part.state / "policy.copy"
-    text = json.loads(path.read_bytes())
-    text["files"]["levels.yaml"] = text["files"]["suites.yaml"]
-    path.write_text(json.dumps(text))
-    with pytest.raises(PeerError) as caught:
-        read_copy(part.anchor.read_bytes(), part.state)
-    assert caught.value.reason is Reason.BAD_SIGNATURE
-
-
-def test_copy_of_another_trust_anchor_is_not_taken(part: Part) -> None:
-    with pytest.raises(UnavailableError, match="another trust anchor"):
-        read_copy(b"another", part.state)
-
-
-def test_copy_is_its_owners_alone(part: Part) -> None:
-    assert (part.state / "policy.copy").stat().st_mode & 0o777 == 0o600
 
 
 def test_anchor_that_is_missing_is_a_setting_to_put_right(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def draft(party: Party) -> GrantDraft:
 def granted(a: Party, *late: Party) -> bytes:
     start = a.verified_start(a.draft())
     pairs = [(party.host, party.key.public) for party in late]
-    return grant(draft(a), start, a.secret(), recipients=pairs, signers=a.signers)
+    return grant(draft(a), start, a.secret(), recipients=pairs, signers=a.signers)[0]
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -55,7 +55,7 @@ def test_recipients_of_a_start_get_its_secret(suite: str) -> None:
 def test_late_recipient_gets_the_secret_by_a_grant(suite: str) -> None:
     a, b, c = parties(suite)
     start = a.verified_start(a.draft())
-    value = grant(
+    (value,) = grant(
         draft(a),
         start,
         a.secret(),
@@ -101,7 +101,7 @@ def test_grant_signed_by_another_is_refused() -> None:
     """MUST-6.10."""
     a, b, c = parties("classic")
     start = a.verified_start(a.draft())
-    forged = grant(
+    (forged,) = grant(
         draft(a), start, a.secret(), recipients=[(c.host, c.key.public)], signers=b.signers
     )
     opened = parse_grant(forged)
@@ -113,13 +113,26 @@ def test_grant_signed_by_another_is_refused() -> None:
     assert caught.value.reason is Reason.IDENTITY_MISMATCH
 
 
+def test_grant_by_a_custodian_needs_policys_word_for_it() -> None:
+    """MUST-6.13: whether policy names the granter is for admission and readers to say."""
+    a, b, c = parties("classic")
+    start = a.verified_start(a.draft(), (b,))
+    pairs = [(c.host, c.key.public)]
+    (value,) = grant(draft(b), start, a.secret(), recipients=pairs, signers=b.signers)
+    with pytest.raises(PeerError) as caught:
+        verify_grant(parse_grant(value), b.result, start)
+    assert caught.value.reason is Reason.IDENTITY_MISMATCH
+    verified = verify_grant(parse_grant(value), b.result, start, custodian=True)
+    assert unwrap_secret(verified, c.host, [c.key]) == a.secret()
+
+
 def test_grant_with_wraps_of_another_is_refused() -> None:
     """MUST-6.8."""
     a, b, _ = parties("classic")
     start = a.verified_start(a.draft())
     pairs = [(b.host, b.key.public)]
     one, two = (
-        parse_grant(grant(draft(a), start, a.secret(), recipients=pairs, signers=a.signers))
+        parse_grant(grant(draft(a), start, a.secret(), recipients=pairs, signers=a.signers)[0])
         for _ in range(2)
     )
     opened = replace(one, wraps=two.wraps)

@@ -7,7 +7,12 @@ import pytest
 from fabric.attest.keys import Kem
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason, UsageError
-from fabric.model.limits import CONTROL_RECORD_BYTES_MAX, RECIPIENTS_PER_RECORD_MAX
+from fabric.model.limits import (
+    CONTROL_RECORD_BYTES_MAX,
+    EPOCH_HEADS_MAX,
+    RECIPIENTS_MAX,
+    WRAPS_PER_RECORD_MAX,
+)
 from fabric.model.names import HostId
 from fabric.seal import record
 from fabric.seal.hpke import WRAP_BYTES, HpkeKey
@@ -24,7 +29,8 @@ def test_wraps_stand_in_the_order_of_host_names() -> None:
     pairs = [(party.host, party.key.public) for party in (B, A)]
     named, wraps = record.wrap_all(TERMS, A.secret(), pairs)
     assert [recipient.host for recipient in named] == [A.host, B.host]
-    record.check_wraps(named, wraps)
+    assert [*record.check_wraps(named, 0, wraps)] == [A.host, B.host]
+    assert [*record.check_wraps(named, 1, wraps[1:])] == [B.host]
 
 
 @pytest.mark.parametrize("case", ["nobody", "twice", "other kind"])
@@ -36,18 +42,31 @@ def test_recipients_that_make_no_sense_are_our_bug(case: str) -> None:
         record.wrap_all(TERMS, A.secret(), pairs)
 
 
-def test_more_recipients_than_a_record_holds_are_refused_before_anything_is_wrapped() -> None:
+def test_more_recipients_than_a_manifest_names_are_refused_before_anything_is_wrapped() -> None:
     """MUST-6.3, MUST-10.1."""
-    pairs = [(HostId("G", "s", f"h{n}"), A.key.public) for n in range(601)]
+    pairs = [(HostId("G", "s", f"h{n}"), A.key.public) for n in range(RECIPIENTS_MAX + 1)]
     with pytest.raises(DeniedError) as caught:
         record.wrap_all(TERMS, A.secret(), pairs)
     assert caught.value.reason is Reason.TOO_LARGE
 
 
-def test_as_many_hybrid_recipients_as_allowed_fit_into_a_record_with_the_longest_names() -> None:
+def test_wraps_fit_beside_the_manifest_of_most_recipients_and_heads_with_the_longest_names() -> (
+    None
+):
     longest = len(f"{'A' * 35}/{'s' * 63}/{'h' * 63}")
-    per_recipient = WRAP_BYTES[Kem.MLKEM768_X25519] + 3 + longest + 2 + 2 * 34 + 1
-    assert RECIPIENTS_PER_RECORD_MAX * per_recipient < CONTROL_RECORD_BYTES_MAX - 20_000
+    recipients = RECIPIENTS_MAX * (longest + 3 + 2 * 34 + 1)
+    heads = EPOCH_HEADS_MAX * (longest + 3 + 2 * 34 + 11)
+    room = CONTROL_RECORD_BYTES_MAX - recipients - heads
+    assert room > 100 * WRAP_BYTES[Kem.MLKEM768_X25519]
+
+
+def test_wraps_are_cut_into_records_by_bytes_and_by_count() -> None:
+    """MUST-6.3."""
+    values, _ = record.write("grant", {0: 1}, [bytes(200_000)] * 9, A.signers)
+    assert [record.read("grant", value).first for value in values] == [0, 4, 8]
+    assert all(len(value) <= CONTROL_RECORD_BYTES_MAX for value in values)
+    values, _ = record.write("grant", {0: 1}, [b"w"] * (WRAPS_PER_RECORD_MAX + 1), A.signers)
+    assert [len(record.read("grant", value).wraps) for value in values] == [600, 1]
 
 
 def test_record_longer_than_the_limit_is_neither_written_nor_read() -> None:
@@ -67,19 +86,19 @@ def test_record_says_which_kind_it_is() -> None:
 
 def test_hash_covers_the_manifest_but_neither_signatures_nor_wraps() -> None:
     """MUST-6.14."""
-    signed, wraps = canonical.decode(START.value)  # type: ignore[misc]
-    without = canonical.encode([signed, wraps[:1]])
+    signed, _, wraps = canonical.decode(START.value)  # type: ignore[misc]
+    without = canonical.encode([signed, 0, wraps[:1]])
     assert record.read("epoch-start", without).hash == START.hash
     other = A.start(A.draft(revocation_number=9), (B,))
     assert other.hash != START.hash
 
 
-@pytest.mark.parametrize("wraps", [(), (b"x", b"y"), (b"",)])
-def test_wraps_that_were_not_signed_are_refused(wraps: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize(("first", "wraps"), [(0, (b"x", b"y")), (0, (b"",)), (1, (b"x",))])
+def test_wraps_that_were_not_signed_are_refused(first: int, wraps: tuple[bytes, ...]) -> None:
     """MUST-6.8."""
     named, _ = record.wrap_all(TERMS, A.secret(), [(A.host, A.key.public)])
     with pytest.raises(PeerError) as caught:
-        record.check_wraps(named, wraps)
+        record.check_wraps(named, first, wraps)
     assert caught.value.reason is Reason.BAD_SIGNATURE
 
 

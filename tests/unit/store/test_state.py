@@ -10,7 +10,7 @@ import pytest
 
 from fabric.model.change import Sequence
 from fabric.model.errors import DeniedError, Reason, UnavailableError
-from fabric.model.names import Origin, Stream, Topic
+from fabric.model.names import HostId, Origin, Stream, Topic
 from fabric.ports import StreamState
 from fabric.seal.epoch import Head
 from fabric.store.sealed import SealedKey, create_state
@@ -93,12 +93,47 @@ def test_epochs_come_back_with_their_secrets(state: StateFile) -> None:
 
 
 def test_old_epochs_go_but_never_the_newest(state: StateFile) -> None:
+    assert state.epoch_number(TOPIC) is None
     for number in (1, 2, 3):
         state.save_epoch(epoch(number))
-    state.drop_epochs(TOPIC, NOW + timedelta(hours=2))
-    assert [item.number for item in state.epochs(TOPIC)] == [2, 3]
-    state.drop_epochs(TOPIC, NOW + timedelta(days=9))
-    assert [item.number for item in state.epochs(TOPIC)] == [3]
+    state.save_granted(b"2" * 32, [("G02/health/b1", b"t" * 32)])
+    state.drop_epoch(TOPIC, 2, b"2" * 32)
+    assert [item.number for item in state.epochs(TOPIC)] == [1, 3]
+    assert state.granted(b"2" * 32) == frozenset()
+    assert state.epoch(TOPIC, 2) is None
+    assert state.epoch(TOPIC, 3) == epoch(3)
+    assert state.epoch_number(TOPIC) == 3
+
+
+def test_what_is_erased_leaves_nothing_on_disk(path: Path, state: StateFile) -> None:
+    state.save_epoch(epoch(1))
+    state.save_epoch(epoch(2))
+    state.save_keys([key("1/hpke/32"), key("2/hpke/32")])
+    boxes = _boxes(path)
+    state.drop_epoch(TOPIC, 1, b"1" * 32)
+    state.drop_keys(["1/hpke/32"])
+    left = _boxes(path)
+    assert (len(boxes), len(left)) == (4, 2)
+    data = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert all(box in data for box in left)
+    assert not any(box in data for box in boxes - left)
+
+
+def _boxes(path: Path) -> set[bytes]:
+    with sqlite3.connect(path) as db:
+        return {
+            row[0]
+            for table in ("epoch", "secret")
+            for row in db.execute(f"SELECT box FROM {table}")
+        }
+
+
+def test_who_is_named_comes_back_with_the_time_it_was(state: StateFile) -> None:
+    assert state.named(TOPIC) == {}
+    b, c = HostId.parse("G02/health/b1"), HostId.parse("G03/tax/c1")
+    state.save_named(TOPIC, {b: NOW, c: NOW + timedelta(hours=1)})
+    state.save_named(TOPIC, {b: NOW})
+    assert state.named(TOPIC) == {b: NOW}
 
 
 def test_grants_are_remembered(state: StateFile) -> None:

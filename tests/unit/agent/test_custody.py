@@ -1,0 +1,191 @@
+"""A custodian hands on what a sender that is away has sent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from fabric.agent.custody import Custody
+from fabric.agent.custody_machine import AWAY_S
+from fabric.model.errors import Reason
+from fabric.model.names import grants_topic
+from fabric.seal.grant import KIND as GRANT
+from fabric.seal.grant import Grant, parse_grant
+from fabric.seal.record import kind_of
+from tests.fakes.platform import SECRET, A, B, C, Platform, TestHost, dataset
+from tests.fakes.running import Running, running, table, until
+from tests.fakes.source import MemoryDatabase
+from tests.fakes.table import MemoryStore
+
+CONSUMERS = ("G02/health", "G03/statistics")
+STREAM = "stream G01/registry/main@secret.G01.notes:0"
+
+
+@pytest.fixture
+def c(platform: Platform, tmp_path: Path) -> TestHost:
+    return TestHost(platform, C, tmp_path / "c")
+
+
+def declare(platform: Platform, *custodians: str, **changes: object) -> None:
+    found = dataset(SECRET, consumers=CONSUMERS, custodians=custodians, **changes)
+    platform.policy = replace(platform.policy, datasets={str(SECRET): found})
+
+
+def notes(first: int, count: int) -> list[dict[str, object]]:
+    return [{"id": i, "text": f"note number {i}"} for i in range(first, first + count)]
+
+
+async def publish(platform: Platform, a: TestHost, database: MemoryDatabase) -> None:
+    """Publish everything the database holds, let a result vouch for it, then end."""
+    a.attest()
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await until(lambda: database.released == database.position)
+    heads = a.host.identity.state.heads(SECRET).values()
+    a.attest(heads=[item.head.hash for item in heads if item.head])
+
+
+@asynccontextmanager
+async def custodian(host: TestHost) -> AsyncIterator[tuple[Running, Custody]]:
+    """The custodian's view, and its custody to be asked by hand."""
+    host.platform.admit(host.id)
+    async with running() as parts, asyncio.timeout(20):
+        await parts.view(host, SECRET)
+        yield parts, Custody(host.host, SECRET)
+
+
+async def pass_by(platform: Platform, host: TestHost, seconds: float) -> None:
+    """Let time pass, and the host hear of it: it grants nothing by an old view."""
+    platform.clock.ahead += timedelta(seconds=seconds)
+    now = platform.clock.now()
+    platform.tick()
+    await until(lambda: (host.host.view.members.whole_at or now - timedelta(1)) >= now)
+
+
+def grants(platform: Platform) -> list[Grant]:
+    values = platform.log.values(grants_topic(SECRET))
+    return [parse_grant(value).grant for value in values if kind_of(value) == GRANT]
+
+
+async def test_a_late_reader_opens_what_a_sender_that_is_away_has_sent(
+    platform: Platform, a: TestHost, b: TestHost, c: TestHost
+) -> None:
+    declare(platform, "G02/health")
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 30))
+    for host in (a, b):
+        host.open()
+    b.attest(life_s=7200)
+    await publish(platform, a, database)
+    platform.clock.ahead += timedelta(hours=1)  # the sender's result ends, and nobody renews it
+    c.open().attest()
+    async with custodian(b) as (parts, custody):
+        await parts.view(c, SECRET)
+        parts.apply(c, store)
+        part = "apply secret.G01.notes:0"
+        await until(lambda: Reason.GRANT_MISSING.value in c.board.problems.get(part, ""))
+        assert await custody.look() == 0
+        await pass_by(platform, b, AWAY_S)
+        assert await custody.look() == 1
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        await until(lambda: len(custody._book._good) + len(custody._book._grants) >= 1)
+        assert await custody.look() == 0
+    assert [(grant.granter, [r.host for r in grant.recipients]) for grant in grants(platform)] == [
+        (B, [C])
+    ]
+
+
+async def test_a_host_that_policy_does_not_name_grants_nothing(
+    platform: Platform, a: TestHost, b: TestHost, c: TestHost
+) -> None:
+    declare(platform, "G03/statistics")
+    database = MemoryDatabase([table()])
+    database.upsert(table(), notes(0, 5))
+    for host in (a, b):
+        host.open()
+    b.attest(life_s=7200)
+    await publish(platform, a, database)
+    platform.clock.ahead += timedelta(hours=1)
+    c.open().attest()
+    async with custodian(b) as (_, custody):
+        await custody.look()
+        await pass_by(platform, b, AWAY_S)
+        assert await custody.look() == 0
+    assert grants(platform) == []
+
+
+async def test_a_custodian_cannot_grant_what_it_was_not_granted(
+    platform: Platform, a: TestHost, b: TestHost, c: TestHost
+) -> None:
+    declare(platform, "G02/health")
+    database = MemoryDatabase([table()])
+    database.upsert(table(), notes(0, 5))
+    for host in (a, b):
+        host.open()
+    await publish(platform, a, database)  # before the custodian was attested
+    platform.clock.ahead += timedelta(hours=1)
+    b.attest()
+    c.open().attest()
+    async with custodian(b) as (_, custody):
+        await custody.look()
+        await pass_by(platform, b, AWAY_S)
+        assert await custody.look() == 0
+
+
+async def test_a_custodian_that_is_not_attested_grants_nothing(
+    platform: Platform, a: TestHost, b: TestHost, c: TestHost
+) -> None:
+    declare(platform, "G02/health")
+    database = MemoryDatabase([table()])
+    database.upsert(table(), notes(0, 5))
+    for host in (a, b):
+        host.open()
+    b.attest()
+    await publish(platform, a, database)
+    platform.clock.ahead += timedelta(hours=1)
+    c.open().attest()
+    async with custodian(b) as (_, custody):
+        await custody.look()
+        await pass_by(platform, b, AWAY_S)
+        assert await custody.look() == 0
+
+
+@pytest.mark.parametrize("history", ["retained", "from_join"])
+async def test_a_host_that_was_off_for_a_day_opens_what_was_sent_meanwhile(
+    platform: Platform, a: TestHost, b: TestHost, history: str
+) -> None:
+    """It read, went off, lapsed out of several epochs, made new keys, and misses nothing."""
+    declare(platform, history=history)
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.open()
+    b.open().attest()
+    await publish(platform, a, database)
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    b.host.identity.close()
+    for hour in range(3):  # each life of the sender opens an epoch of its own, without b
+        platform.clock.ahead += timedelta(hours=9)
+        database.upsert(table(), notes(100 * hour, 10))
+        a.host.identity.close()
+        a.open()
+        await publish(platform, a, database)
+    b.open()
+    assert len(b.host.identity.keyring.hpke) == 4
+    b.attest()
+    a.attest()
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    assert STREAM not in b.board.problems
+    assert a.id == A

@@ -1,0 +1,108 @@
+"""When a custodian acts for a sender."""
+
+from datetime import UTC, datetime, timedelta
+
+from fabric.agent.custody_machine import AWAY_S, TURN_S, CustodyMachine, Held
+from fabric.agent.epoch_machine import Served, Wanted
+from fabric.model.names import HostId
+
+NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+SENDER = HostId.parse("G01/registry/a1")
+OTHER = HostId.parse("G01/registry/a2")
+B = HostId.parse("G02/health/b1")
+C = HostId.parse("G03/statistics/c1")
+KEY = b"k" * 32
+
+
+def held(number: int, *hosts: HostId, sender: HostId = SENDER, reset: bool = False) -> Held:
+    served = frozenset((host, KEY) for host in hosts)
+    started = NOW - timedelta(days=10 - number)
+    return Held(
+        sender=sender,
+        served=Served(number=number, started=started, served=served),
+        chain_reset=reset,
+    )
+
+
+def wanted(*hosts: HostId, retained: bool = True) -> Wanted:
+    return Wanted(
+        hosts=dict.fromkeys(hosts, KEY), refused={}, retained=retained, result_lifetime_s=600
+    )
+
+
+Due = list[tuple[HostId, int, tuple[HostId, ...]]]
+
+
+class Custodian:
+    """Asks the machine at times, in seconds from NOW."""
+
+    def __init__(self, *epochs: Held, turn: int = 0, retained: bool = True) -> None:
+        self._machine = CustodyMachine()
+        self._epochs = epochs
+        self._turn = turn
+        self._retained = retained
+        self.attested = {SENDER: False, OTHER: True}
+
+    def at(self, seconds: float) -> Due:
+        return self._machine.due(
+            self._epochs,
+            wanted(B, C, retained=self._retained),
+            attested=self.attested,
+            turn=self._turn,
+            now=NOW + timedelta(seconds=seconds),
+        )
+
+
+def test_a_custodian_waits_until_the_sender_has_been_away_for_a_while() -> None:
+    it = Custodian(held(1, SENDER, B), held(2, SENDER, B, C))
+    assert it.at(0) == []
+    assert it.at(AWAY_S - 1) == []
+    assert it.at(AWAY_S) == [(SENDER, 1, (C,))]
+
+
+def test_a_sender_that_is_here_grants_for_itself() -> None:
+    it = Custodian(held(1, SENDER, B))
+    it.attested[SENDER] = True
+    assert it.at(0) == it.at(10_000) == []
+
+
+def test_a_sender_that_came_back_has_its_time_anew() -> None:
+    it = Custodian(held(1, SENDER, B))
+    it.at(0)
+    it.attested[SENDER] = True
+    it.at(AWAY_S - 1)
+    it.attested[SENDER] = False
+    assert it.at(AWAY_S) == []
+    assert it.at(2 * AWAY_S) == [(SENDER, 1, (C,))]
+
+
+def test_each_custodian_waits_longer_than_the_one_before_it() -> None:
+    it = Custodian(held(1, SENDER, B), turn=2)
+    it.at(0)
+    assert it.at(AWAY_S + TURN_S) == []
+    assert it.at(AWAY_S + 2 * TURN_S) == [(SENDER, 1, (C,))]
+
+
+def test_nothing_is_due_when_everyone_is_served() -> None:
+    it = Custodian(held(1, SENDER, B, C))
+    it.at(0)
+    assert it.at(AWAY_S) == []
+
+
+def test_each_sender_is_judged_alone() -> None:
+    it = Custodian(held(1, SENDER, B), held(1, OTHER, B, sender=OTHER))
+    it.at(0)
+    assert it.at(AWAY_S) == [(SENDER, 1, (C,))]
+
+
+def test_epochs_before_a_chain_reset_are_orphans_though_their_sender_is_here() -> None:
+    it = Custodian(held(1, SENDER, B), held(2, SENDER, B, reset=True), held(3, SENDER, B))
+    it.attested[SENDER] = True
+    assert it.at(0) == []
+    assert it.at(AWAY_S) == [(SENDER, 1, (C,))]
+
+
+def test_under_from_join_a_custodian_serves_whom_an_epoch_had_served_before() -> None:
+    it = Custodian(held(1, SENDER), held(2, SENDER, B), held(3, SENDER), retained=False)
+    it.at(0)
+    assert it.at(AWAY_S) == [(SENDER, 3, (B,))]
