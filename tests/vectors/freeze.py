@@ -64,7 +64,7 @@ def frozen(suite: str) -> dict[str, Any]:
         made = sender.seal(block, started, link=last, stamp=stamp)
         envelopes.append(made.data)
         last = Link(counter=number + 1, previous=made.hash)
-    granted = grant(
+    (granted,) = grant(
         GrantDraft(
             granter=sender.host,
             result_id=result.id,
