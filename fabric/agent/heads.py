@@ -14,9 +14,7 @@ class Told:
         self._first = 0
 
     def next(self, state: StateFile, topics: Iterable[Topic]) -> tuple[bytes, ...]:
-        """Hashes of the last acknowledged envelopes, at most RESULT_HEADS_MAX. Blocks: reads the
-        state file.
-        """
+        """Hashes of last acknowledged envelopes, at most RESULT_HEADS_MAX; reads the state file."""
         found = [
             item.head.hash
             for topic in sorted(topics, key=str)

@@ -101,8 +101,9 @@ def _signed_grant(data: bytes) -> None:
 def _resigned(kind: str, value: bytes, payload: bytes) -> bytes:
     parts = canonical.decode(value)
     assert isinstance(parts, list)
+    _, first, wraps = parts
     head = canonical.encode({16: kind})
-    return canonical.encode([cose.sign(kind, head, payload, A.signers), *parts[1:]])
+    return canonical.encode([cose.sign(kind, head, payload, A.signers), first, wraps])
 
 
 def _manifest_payload(value: bytes) -> bytes:
