@@ -157,7 +157,7 @@ def by_recipients() -> list[Cells]:
         for name in ("classic", "hybrid"):
             party = Party(name)
             cells[f"{name} start ms"] = cpu_us(lambda p=party, c=count: p.start(c)) / 1_000  # type: ignore[misc]
-            cells[f"{name} bytes"] = len(party.start(count).value)
+            cells[f"{name} bytes"] = sum(map(len, party.start(count).values))
         found.append(cells)
     return found
 

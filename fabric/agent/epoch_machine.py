@@ -93,6 +93,14 @@ class EpochMachine:
             epoch: the current one, None at the start.
             blocks: sealed in it so far, over all streams.
         """
+        why = self._cause(epoch, blocks, wanted, now)
+        if why is None:
+            self._due_at = None
+        return why
+
+    def _cause(
+        self, epoch: Served | None, blocks: int, wanted: Wanted, now: datetime
+    ) -> Why | None:
         if epoch is None:
             return Why.START
         gone = {

@@ -5,7 +5,7 @@ a start names may reach us after it. What does not verify is forgotten. Of the
 wraps only this host's own is kept: a start for a thousand hosts holds a megabyte.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -39,9 +39,20 @@ _FROM_JOIN = "from_join"
 
 
 class GrantBook:
-    """Starts by hash, grants by epoch, and the secrets this host could unwrap."""
+    """Starts by hash, grants by epoch, and the secrets this host could unwrap.
 
-    def __init__(self, topic: Topic, trust_domain: str, me: HostId) -> None:
+    Args:
+        rejected: told of every start or grant that turned out forged when it was asked for.
+    """
+
+    def __init__(
+        self,
+        topic: Topic,
+        trust_domain: str,
+        me: HostId,
+        rejected: Callable[[Reason], None] = lambda _reason: None,
+    ) -> None:
+        self._rejected = rejected
         self._topic = topic
         self._trust_domain = trust_domain
         self._me = me
@@ -124,7 +135,8 @@ class GrantBook:
             result = members.result(opened.start.result_id)
             try:
                 found = self._verify(opened, result, members)
-            except (PeerError, DeniedError):
+            except (PeerError, DeniedError) as exc:
+                self._rejected(exc.reason)
                 self._opened[start_hash].remove(opened)  # a good copy may still come
                 continue
             self._verified[start_hash] = found
@@ -215,7 +227,8 @@ class GrantBook:
                 good.append(self._verify_grant(opened, started, view))
             except DeniedError:
                 continue  # the granter's result, or a policy that names it, may still come
-            except PeerError:
+            except PeerError as exc:
+                self._rejected(exc.reason)
                 self._grants_kept -= 1  # forged or spoilt: it must not stand before a good one
             kept.remove(opened)
         return good

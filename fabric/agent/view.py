@@ -133,7 +133,13 @@ class WorldView:
         """The grants of a topic; follow it with `follow_grants`."""
         found = self._books.get(topic)
         if found is None:
-            found = self._books[topic] = GrantBook(topic, self.trust_domain, self.me)
+            name = grants_topic(topic)
+            found = self._books[topic] = GrantBook(
+                topic,
+                self.trust_domain,
+                self.me,
+                rejected=lambda reason: self._rejected(name, reason),
+            )
         return found
 
     async def until_changed(self, *topics: Topic) -> None:

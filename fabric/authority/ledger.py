@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fabric.attest.appraise import Enrolment
-from fabric.attest.members import HostState, Notice, NoticeKind
+from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.authority import ledger_rows as rows
 from fabric.authority.attest_machine import Known, Verdict, attested_state, noticed_state
 from fabric.authority.machine import check_same, forbid, needs_notice, stands
@@ -167,6 +167,21 @@ class Ledger:
                     " authority's folder from before it was copied",
                 )
             db.execute("UPDATE notices SET is_published = 1 WHERE number = ?", (notice.number,))
+
+    def is_behind(self, state: HostState) -> bool:
+        """Whether the log has a later result of ours than this file, restored perhaps.
+
+        Then the host's tally here is one that it has left: it is dropped, so that the next
+        renewal begins another instead of looking like a fork.
+        """
+        with self._transaction() as db:
+            entry = rows.find_host(db, state.host)
+            if state.state is not MemberState.ATTESTED:
+                return False
+            if entry is not None and entry.state.since >= state.since:
+                return False
+            rows.drop_tally(db, state.host)
+            return True
 
     def unpublish(self, but: Sequence[int]) -> None:
         """Mark every notice that is not among these numbers for publication again."""

@@ -155,6 +155,11 @@ class Publisher:
                 found.append(statement.number)
             elif isinstance(statement, Heartbeat):
                 heartbeat = max(heartbeat, statement.number)
+            elif await self._ledger.do(partial(Ledger.is_behind, state=statement)):
+                _log.warning(
+                    "%s attested after this ledger was copied: its tally begins anew",
+                    statement.host,
+                )
         await self._ledger.do(partial(Ledger.unpublish, but=found))
         if heartbeat > await self._ledger.do(Ledger.last_number):
             raise UsageError(

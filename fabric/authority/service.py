@@ -163,6 +163,7 @@ class Authority:
         """Judge a quote; an SVID and a result for a host that is right."""
         request = AttestRequest.decode(body)
         _check_own(caller, request.host)
+        await self._parts.ticks.opened()  # a ledger that went back would see forks everywhere
         challenge = self._challenges.take(request.session, request.host, self._parts.clock.now())
         async with self._locks.setdefault(request.host, asyncio.Lock()):
             known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))

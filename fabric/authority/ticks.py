@@ -17,7 +17,7 @@ from fabric.attest.members import Heartbeat, Notice, heartbeat_record, notice_re
 from fabric.attest.notices import NO_NOTICES, listed_with
 from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.model.errors import Reason, UnavailableError
-from fabric.model.limits import NOTICES_ANSWER_BYTES_MAX, NOTICES_PER_ANSWER_MAX
+from fabric.model.limits import NOTICES_ANSWER_BYTES_MAX, NOTICES_PER_ANSWER_MAX, PUBLISH_S_MAX
 
 _READ_MAX = 1_000
 _SIGNED_KEPT = 1_024
@@ -46,13 +46,23 @@ class Ticks:
         self._interval = timedelta(seconds=interval_s)
         self._listed = [NO_NOTICES]
         self._lock = asyncio.Lock()
-        self._open = False
+        self._open = asyncio.Event()
         self._signed: tuple[Heartbeat, tuple[bytes, bytes]] | None = None
         self._record = lru_cache(_SIGNED_KEPT)(partial(notice_record, signers=tuple(signers)))
 
     def open(self) -> None:
         """Ledger and log agree: what is told from here on is never taken back."""
-        self._open = True
+        self._open.set()
+
+    async def opened(self) -> None:
+        """Wait until ledger and log agree; raises UnavailableError NOT_READY."""
+        try:
+            async with asyncio.timeout(PUBLISH_S_MAX):
+                await self._open.wait()
+        except TimeoutError as exc:
+            raise UnavailableError(
+                Reason.NOT_READY, "authority has not read the members log yet"
+            ) from exc
 
     async def beat(self, number: int) -> Heartbeat:
         """A heartbeat of now that names notice `number`, which the ledger holds."""
@@ -80,7 +90,7 @@ class Ticks:
         Raises:
             UnavailableError: NOT_READY, before ledger and log agree.
         """
-        if not self._open:
+        if not self._open.is_set():
             raise UnavailableError(Reason.NOT_READY, "authority does not know its notices yet")
         notices = await self._ledger.do(
             partial(Ledger.notices_after, number=after, count=NOTICES_PER_ANSWER_MAX)

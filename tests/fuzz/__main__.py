@@ -32,7 +32,7 @@ def main(given: Sequence[str]) -> int:
     asked = _arguments(given)
     warnings.simplefilter("ignore")  # of certificates that are odd: they are meant to be
     sys.stderr.flush()
-    with atheris.instrument_imports(include=["fabric"], enable_loader_override=False):
+    with atheris.instrument_imports(include=["fabric", "tuf"], enable_loader_override=False):
         from tests.fuzz.engine import Folders, fuzz
         from tests.fuzz.targets import ALL
     unknown = set(asked.target or ()) - ALL.keys()

@@ -210,11 +210,17 @@ TARGETS = [
         name="result-claims", parse=_claims, seeds=lambda: [cose.parse(_encoded_result()).payload]
     ),
     Target(name="members", parse=_members, seeds=members),
-    Target(name="attest-request", parse=AttestRequest.decode, seeds=lambda: [_attest_request()]),
+    Target(
+        name="attest-request",
+        parse=AttestRequest.decode,
+        seeds=lambda: [_attest_request()],
+        bytes_max=65_536,
+    ),
     Target(
         name="signed-request",
         parse=_signed_request,
         seeds=lambda: [cose.parse(_attest_request()).payload],
+        bytes_max=65_536,
     ),
     *(
         Target(name=name, parse=_same(parse), seeds=lambda good=good: [good])  # type: ignore[misc]

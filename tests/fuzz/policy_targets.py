@@ -4,9 +4,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tuf.api.metadata import Signed
+
 from fabric.model.errors import PeerError, UsageError
 from fabric.policy import strict_yaml
 from fabric.policy.signed import verify
+from fabric.repository.published import parse
 from fabric.repository.roster import Roster, first_roster
 from tests.fakes import policy_files
 from tests.fakes.policy_repository import Repository, key
@@ -41,15 +44,15 @@ def documents() -> Iterator[bytes]:
     yield b"n: " + b"9" * 5_000
 
 
-def _signed() -> dict[str, bytes]:
-    """The metadata of a good repository, by role."""
+def _repository() -> Repository:
     with tempfile.TemporaryDirectory() as folder:
         made = Repository(Path(folder))
         made.build()
-        return {name: item.to_bytes() for name, item in made.built.items()}
+    return made
 
 
-SIGNED = _signed()
+REPOSITORY = _repository()
+SIGNED = {name: item.to_bytes() for name, item in REPOSITORY.built.items()}
 ROLES = sorted(SIGNED)
 
 
@@ -63,6 +66,31 @@ def _metadata(data: bytes) -> None:
         metadata["root"] = root
         metadata[ROLES[data[0] % len(ROLES)]] = data[1:]
         verify((metadata.pop("root"),), metadata)
+
+
+def _signed_metadata(data: bytes) -> None:
+    """Metadata that the role's own keys have signed, whoever holds them now."""
+    role = ROLES[data[0] % len(ROLES)] if data else "root"
+    item = parse(data[1:], Signed)
+    try:
+        item.signatures.clear()
+        for name in REPOSITORY.keys[role]:
+            item.sign(key(name), append=True)
+        item.to_bytes()
+    except Exception:
+        return  # nobody could have signed it
+    before = dict(REPOSITORY.built)
+    try:
+        REPOSITORY.built[role] = item
+        if role == "snapshot":
+            REPOSITORY.rebuild_timestamp()
+        elif role not in ("root", "timestamp"):
+            REPOSITORY.rebuild_snapshot()
+        told = {name: made.to_bytes() for name, made in REPOSITORY.built.items()}
+        root = told.pop("root")
+        verify((SIGNED["root"], root) if role == "root" else (root,), told)
+    finally:
+        REPOSITORY.built = before
 
 
 def metadata() -> Iterator[bytes]:
@@ -84,6 +112,7 @@ def _roster() -> bytes:
 
 TARGETS = [
     Target(name="policy-metadata", parse=_metadata, seeds=metadata, bytes_max=32_768),
+    Target(name="signed-metadata", parse=_signed_metadata, seeds=metadata, bytes_max=32_768),
     Target(
         name="policy-roster",
         parse=Roster.parse,

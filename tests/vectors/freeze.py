@@ -64,7 +64,7 @@ def frozen(suite: str) -> dict[str, Any]:
         made = sender.seal(block, started, link=last, stamp=stamp)
         envelopes.append(made.data)
         last = Link(counter=number + 1, previous=made.hash)
-    granted = grant(
+    (granted,) = grant(
         GrantDraft(
             granter=sender.host,
             result_id=result.id,
@@ -94,7 +94,7 @@ def frozen(suite: str) -> dict[str, Any]:
         },
         "result": encode(result, TRUST_DOMAIN, verifier.signers).hex(),
         "start": started.value.hex(),
-        "grant": granted.hex(),
+        "grant": granted[0].hex(),
         "envelopes": [data.hex() for data in envelopes],
         "opened": [_shown(block) for block in blocks()],
     }

@@ -140,6 +140,16 @@ def test_a_new_epoch_is_not_waited_for_for_ever() -> None:
     assert it.can_wait(Why.AGE, 5, at(30))
 
 
+def test_a_cause_that_went_away_leaves_the_next_one_its_time() -> None:
+    it = EpochMachine()
+    lapsed = wanted(ME, refused={B: Reason.RESULT_EXPIRED})
+    it.due(served(ME, B), 0, lapsed, NOW)
+    assert it.due(served(ME, B), 0, lapsed, at(600)) is Why.LAPSED
+    assert it.can_wait(Why.LAPSED, 0, at(600))
+    assert it.due(served(ME, B), 0, wanted(ME, B), at(601)) is None
+    assert it.can_wait(Why.AGE, 0, at(700))
+
+
 def test_an_epoch_that_is_full_takes_no_more_blocks() -> None:
     assert EpochMachine().can_wait(Why.BLOCKS, EPOCH_BLOCKS_MAX - 2, NOW)
     assert not EpochMachine().can_wait(Why.BLOCKS, EPOCH_BLOCKS_MAX - 1, NOW)

@@ -254,11 +254,14 @@ def test_a_copy_with_other_signatures_does_not_hide_the_good_one() -> None:
     assert it.start(start.hash, members) is not None
 
 
-def test_a_start_by_a_host_that_was_not_trusted_then_is_none() -> None:
-    it, start, members = book(), started(), KnownResults(SENDER.result)
+def test_a_start_by_a_host_that_was_not_trusted_then_is_none_and_is_told() -> None:
+    told: list[Reason] = []
+    it = GrantBook(TOPIC, TRUST_DOMAIN, READER.host, told.append)
+    start, members = started(), KnownResults(SENDER.result)
     members.refuses = Reason.HOST_SUSPENDED
     it.feed(start_key(start.start), start.value)
     assert it.start(start.hash, members) is None
+    assert told == [Reason.HOST_SUSPENDED]
 
 
 def test_foreign_records_are_refused() -> None:

@@ -222,3 +222,16 @@ async def test_a_call_that_was_begun_is_finished(path: Path) -> None:
     again = Ledger(path)
     assert again.known(HOST).enrolment == ENROLMENT
     again.close()
+
+
+def test_a_ledger_that_is_behind_the_log_begins_a_tally_anew(ledger: Ledger) -> None:
+    ledger.enrol(ENROLMENT, NOW)
+    state = attest(ledger)
+    assert ledger.known(HOST).tally is not None
+    earlier = replace(state, since=state.since - timedelta(seconds=1))
+    later = replace(state, since=state.since + timedelta(milliseconds=1))
+    for same in (state, earlier, replace(later, state=MemberState.SUSPENDED)):
+        assert not ledger.is_behind(same)
+    assert ledger.known(HOST).tally is not None
+    assert ledger.is_behind(later)
+    assert ledger.known(HOST).tally is None

@@ -12,6 +12,7 @@ from fabric.attest.members import MemberState, NoticeKind
 from fabric.attest.messages import ActivateRequest, Challenge, EnrolChallenge
 from fabric.attest.result import decode
 from fabric.attest.tally import TallyReport
+from fabric.authority import ledger_rows
 from fabric.authority.admin_messages import Scope
 from fabric.authority.ledger import Ledger
 from fabric.authority.service import Caller
@@ -597,3 +598,41 @@ async def test_no_audit_line_and_no_error_holds_a_step(
     shown = str(site.audit.events) + str(error.value) + repr(challenge)
     assert challenge.step.hex() not in shown
     assert repr(challenge.step) not in shown
+
+
+@pytest.mark.parametrize("is_reconciled", [True, False])
+async def test_a_ledger_restored_from_a_backup_suspends_nobody_once_it_has_read_the_log(
+    site: AuthoritySite, enrolled: Machine, is_reconciled: bool
+) -> None:
+    await site.attest(enrolled)
+    before = await site.ledger.do(lambda ledger: ledger.known(SENDER))
+    entry = await site.ledger.do(lambda ledger: ledger.host(SENDER))
+    assert entry is not None
+    assert before.tally is not None
+    for _ in range(2):  # one alone would be caught up as an unheard report
+        await site.attest(enrolled)
+    db = site.ledger._ledger._db
+    ledger_rows.put_host(db, entry.state, entry.standing)
+    ledger_rows.put_tally(db, enrolled.ak_name, before.tally)
+    assert (await site.ledger.do(lambda ledger: ledger.known(SENDER))).tally == before.tally
+    if is_reconciled:
+        await site.publisher._reconcile(site.policy.trust)
+        await site.attest(enrolled)
+        await site.attest(enrolled)
+        assert site.noticed == []
+    else:
+        with pytest.raises(DeniedError) as error:
+            await site.attest(enrolled)
+        refused(error, Reason.FORK)
+
+
+async def test_nobody_is_judged_before_the_ledger_agrees_with_the_log(
+    site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.authority.ticks.PUBLISH_S_MAX", 0.05)
+    site.ticks._open.clear()
+    with pytest.raises(UnavailableError) as error:
+        await site.attest(enrolled)
+    refused(error, Reason.NOT_READY)
+    site.ticks.open()
+    await site.attest(enrolled)
