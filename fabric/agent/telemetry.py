@@ -29,7 +29,7 @@ PAUSE_AUDIT_S = 10.0
 
 @dataclass(slots=True, kw_only=True)
 class _Pause:
-    """A reader's wait: for what, since when (Unix seconds), and whether the audit log knows."""
+    """A wait: for what, since when (monotonic seconds), whether the audit log knows of it."""
 
     reason: Reason
     since: float
@@ -124,7 +124,7 @@ class Telemetry:
         if reason is None:
             self._pauses.pop(part, None)
             return
-        now = time.time()
+        now = time.monotonic()
         pause = self._pauses.get(part)
         if pause is None or pause.reason is not reason:
             pause = self._pauses[part] = _Pause(reason=reason, since=now)

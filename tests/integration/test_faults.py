@@ -278,10 +278,11 @@ def test_a_bit_changed_in_the_brokers_files_is_named_and_stops_the_stream_until_
     settle(world)
     agent = world.parts["B"]
     agent.stop()
-    publish_three(world)
     before, told = secret_rows(world), len(audited(world, "B", "record_dropped"))
     log = segments.newest(world.broker.log_folder / f"{SECRET}-0")
-    place = segments.place_in_envelope(log, 3)
+    held = len(segments.batches(log.read_bytes()))
+    publish_three(world)
+    place = segments.place_in_envelope(log, held)  # the first that B has not seen
     restart_broker(world, lambda: segments.flip(log, place))
     agent.start()
     await_reason(agent, f"stream G01/registry/registry@{SECRET}", "gap", wait_s=40)

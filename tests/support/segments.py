@@ -29,10 +29,10 @@ def batches(data: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def place_in_envelope(path: Path, back: int) -> int:
-    """A place in the middle of the envelope in the `back`th batch from the end."""
+def place_in_envelope(path: Path, at: int) -> int:
+    """A place in the middle of the envelope in batch `at`, counted from 0."""
     data = path.read_bytes()
-    start, end = batches(data)[-back]
+    start, end = batches(data)[at]
     return (data.index(_SEALED, start, end) + end) // 2
 
 

@@ -102,7 +102,7 @@ def test_a_long_pause_is_audited_once_and_a_short_one_is_not(
     a: TestHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it, now = a.host.telemetry, [1000.0]
-    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for second in range(8):
         now[0] = 1000.0 + second
         it.paused("apply x:0", Reason.RESULT_UNKNOWN)
