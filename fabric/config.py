@@ -1,6 +1,6 @@
 """The settings of the three processes: TOML files, checked when they load.
 
-This is the only file that reads settings. A value in the environment
+Sections that stand alone are in config_audit.py and config_keys.py. A value in the environment
 (`FABRIC_<SECTION>__<KEY>`) stands above the file. Relative paths are relative to
 the file's folder. No value ever shows in an error, because URLs hold passwords.
 """
