@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
-from fabric.agent.granting import append, keep_from, send_grants
+from fabric.agent.granting import Asked, append, keep_from, send_grants
 from fabric.agent.host import Host
 from fabric.agent.recipients import choose, named
 from fabric.agent.refusal_machine import pause_s
@@ -272,6 +272,7 @@ class Epochs:
 
     async def grant_late(self, dataset: Dataset, result: Result) -> int:
         """Grant kept epochs to whoever should have them and does not; number of wraps sent."""
+        asked = Asked.of(self._host.view, dataset)
         chosen = await self._choose(dataset)
         assert self._shelf is not None
         await self._erase(dataset)
@@ -290,7 +291,7 @@ class Epochs:
             missing = late([kept.as_served() for kept in of_suite], wanted)
             for kept in of_suite:
                 hosts = {h: keys[h] for h in missing.get(kept.number, ()) if h != self._me}
-                done = await self._grant(kept, result, hosts) if hosts else 0
+                done = await self._grant(kept, result, hosts, asked) if hosts else 0
                 sent, whole = sent + done, whole and done == len(hosts)
         self._swept = state if whole else None
         if not whole:  # refused, or not acknowledged: wraps are not made anew every second
@@ -310,7 +311,9 @@ class Epochs:
         wanted, keys = choose(view.policy, dataset, view.members, me=view.me, now=now, suite=suite)
         return replace(wanted, named=self._named), keys
 
-    async def _grant(self, kept: Kept, result: Result, keys: Mapping[HostId, PublicKey]) -> int:
+    async def _grant(
+        self, kept: Kept, result: Result, keys: Mapping[HostId, PublicKey], asked: Asked
+    ) -> int:
         assert self._shelf is not None
         try:
             then = self._host.view.members.result(kept.opened.start.result_id)
@@ -321,7 +324,7 @@ class Epochs:
         if secret is None:
             return 0
         pairs = await send_grants(
-            self._host, result, started, secret=EpochSecret(secret), keys=keys
+            self._host, result, started, secret=EpochSecret(secret), keys=keys, asked=asked
         )
         await asyncio.to_thread(self._shelf.granted, kept, pairs)
         current = self._current

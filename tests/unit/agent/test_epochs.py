@@ -12,10 +12,11 @@ from fabric.agent.epoch_machine import JOIN_BATCH_S, Why
 from fabric.agent.epochs import Epochs
 from fabric.agent.lane import allowed
 from fabric.attest.keys import Kem
+from fabric.attest.members import notice_record
 from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.label import Label
-from fabric.model.limits import EPOCH_AGE_S_MAX
-from fabric.model.names import HostId, grants_topic
+from fabric.model.limits import EPOCH_AGE_S_MAX, TICK_GRANTS_S_MAX
+from fabric.model.names import MEMBERS, HostId, grants_topic
 from fabric.policy.types import SuiteRule
 from fabric.seal.epoch import parse_start
 from fabric.seal.grant import KIND as GRANT
@@ -53,6 +54,14 @@ async def grant_late(host: TestHost, it: Epochs) -> int:
         await parts.view(host)
         found, result = allowed(host.host.view, SECRET, NOTES, host.host.clock.now())
         return await it.grant_late(found, result)
+
+
+def learn_of_a_suspension(host: TestHost, of: HostId) -> None:
+    """Suspend a host, and let the other's view have it at once."""
+    platform = host.platform
+    platform.suspend(of)
+    notice = notice_record(platform.given[-1], platform.verifier.signers)
+    host.host.view.take(MEMBERS, *notice)
 
 
 def starts(platform: Platform) -> list[frozenset[HostId]]:
@@ -297,6 +306,39 @@ async def test_a_refused_grant_is_tried_again_and_stops_nothing(
     platform.log.judge = judge
     assert await grant_late(a, it) == 0  # not every second: wraps cost
     platform.clock.ahead += timedelta(seconds=5)
+    assert await grant_late(a, it) == 1
+
+
+async def test_a_notice_in_the_middle_of_a_sweep_ends_it(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    it = epochs(a)
+    await ready(a, it)
+    it.ask(Why.RESEAL)
+    await ready(a, it)
+    b.attest()
+    platform.log.judge = lambda *_: learn_of_a_suspension(a, B)
+    assert await grant_late(a, it) == 1
+    granted = [parse_grant(v).grant for v in platform.log.values(GRANTS) if kind_of(v) == GRANT]
+    assert [grant.revocation_number for grant in granted] == [0]
+
+
+async def test_a_view_that_grows_old_in_the_middle_of_a_sweep_ends_it(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    it = epochs(a)
+    await ready(a, it)
+    it.ask(Why.RESEAL)
+    await ready(a, it)
+    b.attest()
+
+    def judge(*_: object) -> None:
+        platform.is_ticking = False
+        platform.clock.ahead += timedelta(seconds=TICK_GRANTS_S_MAX + 1)
+
+    platform.log.judge = judge
     assert await grant_late(a, it) == 1
 
 
