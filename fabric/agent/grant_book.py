@@ -8,7 +8,7 @@ other writer's room.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -247,15 +247,10 @@ class GrantBook:
         return known
 
     def _unwrap(self, started: VerifiedStart, keys: Sequence[HpkeKey], view: View) -> EpochSecret:
-        good = self._grants_of(started, view.members, view.policy)
-        offers = [(started.start.terms, self._mine.get(started.hash))]
-        offers += [(item.grant.terms, item.wraps.get(self._me)) for item in good]
         failed: PeerError | None = None
-        for terms, wrap in offers:
-            if (
-                wrap is None
-                or (mark := _mark(terms.info(self._me, wrap[0]), wrap[1])) in self._spoilt
-            ):
+        for terms, wrap in self._offers(started, view):
+            mark = _mark(terms.info(self._me, wrap[0]), wrap[1])
+            if mark in self._spoilt:
                 continue
             try:
                 return record.unwrap_one(terms, {self._me: wrap}, self._me, keys)
@@ -268,6 +263,16 @@ class GrantBook:
         raise DeniedError(
             Reason.GRANT_MISSING, "no grant of this epoch is for this host and opens"
         ) from failed
+
+    def _offers(
+        self, started: VerifiedStart, view: View
+    ) -> Iterator[tuple[Terms, tuple[bytes, bytes]]]:
+        """Wraps for this host, with what they are bound to; grants are looked at when needed."""
+        if started.hash in self._mine:
+            yield started.start.terms, self._mine[started.hash]
+        for item in self._grants_of(started, view.members, view.policy):
+            if self._me in item.wraps:
+                yield item.grant.terms, item.wraps[self._me]
 
     def served(self, started: VerifiedStart, view: View) -> frozenset[tuple[HostId, bytes]]:
         """Whom an epoch's start and every good grant serve: (host, HPKE key's thumbprint)."""
