@@ -114,6 +114,28 @@ async def test_a_missing_grant_pauses_and_its_coming_resumes(
         await until(lambda: b.board.parts[part] is None)
 
 
+async def test_what_was_sealed_after_our_policys_end_waits_for_its_renewal_and_is_no_gap(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    """MUST-9.40."""
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 60))
+    a.attest()
+    b.attest()
+    ended = replace(platform.policy, expires=platform.clock.now())
+    await publish(platform, a, database)
+    b.host.view.take_policy(ended)
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        part = "apply secret.G01.notes:0"
+        await until(lambda: Reason.POLICY_EXPIRED.value in b.board.problems.get(part, ""))
+        assert not store.rows(SECRET)
+        b.host.view.take_policy(platform.policy)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    assert b.audit.events == []
+
+
 async def test_a_missing_epoch_start_pauses(platform: Platform, a: TestHost, b: TestHost) -> None:
     database, store = MemoryDatabase([table()]), MemoryStore()
     database.upsert(table(), notes(0, 10))
