@@ -117,6 +117,7 @@ class SealedReader:
 
     async def _read(self) -> None:
         """Read on from the position; raises _GoBack when the position was set back."""
+        self._handling = asyncio.Lock()
         try:
             async with asyncio.TaskGroup() as tasks:
                 queue: _Queue = asyncio.Queue(_AHEAD_MAX)
@@ -152,13 +153,15 @@ class SealedReader:
             if seen == now_seen:
                 continue
             seen = now_seen
-            found = self._search.carried(held) - self._acted_on
-            if not found:
+            await self._handling.acquire()
+            # Asked only now: the record that was in hand may have ended a holding.
+            carried = self._search.carried(held)
+            if carried <= self._acted_on:
+                self._handling.release()
                 continue
-            async with self._handling:
-                self._acted_on |= found
-                self._search.forget()
-                raise _GoBack
+            self._acted_on = carried  # what is held no more is forgotten here
+            self._search.forget()
+            raise _GoBack  # with the lock: nothing is handled before the position is set back
 
     async def _fetch(self, queue: "_Queue", tasks: asyncio.TaskGroup) -> None:
         async for records in self._host.log.read(str(self._topic), self._partition, self._position):

@@ -4,14 +4,20 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
+from fabric.agent import read_machine as m
+from fabric.agent import reading
+from fabric.agent.reading import SealedReader
+from fabric.agent.sinks import SinkHolder
 from fabric.model.errors import Reason
-from fabric.model.names import grants_topic
+from fabric.model.names import Stream, grants_topic
 from fabric.seal import envelope as form
 from fabric.seal.epoch import parse_start
-from tests.fakes.platform import SECRET, Platform, TestHost, dataset
+from tests.fakes.platform import ORIGIN, SECRET, A, Platform, TestHost, dataset
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
-from tests.fakes.table import MemoryStore
+from tests.fakes.table import MemorySink, MemoryStore
 
 
 def notes(first: int, count: int) -> list[dict[str, object]]:
@@ -24,6 +30,66 @@ async def publish(platform: Platform, a: TestHost, database: MemoryDatabase) -> 
         await parts.view(a)
         parts.capture(a, database)
         await until(lambda: database.released == database.position)
+
+
+class Watched:
+    """A reader of B's that holds A's one block, which is carried by now."""
+
+    def __init__(self, platform: Platform, a: TestHost, b: TestHost) -> None:
+        holder = SinkHolder({SECRET: "notes"}, lambda: MemorySink(MemoryStore()), b.host.view)
+        self.reader = SealedReader(b.host, dataset(SECRET), 0, sink=holder, part="apply")  # type: ignore[arg-type]
+        self.machine = self.reader._machine = m.ReadMachine(m.Log(cluster="", topic_id=""), {})
+        self.sender = A.spiffe(b.host.view.trust_domain)
+        self.carry(platform, a, b, b"a" * 32)
+
+    def carry(self, platform: Platform, a: TestHost, b: TestHost, digest: bytes) -> None:
+        """Let a result carry a hash, and hold the block that has it."""
+        a.attest(heads=[digest])
+        record = platform.log.records["fabric.results", 0][-1]
+        b.host.view.take("fabric.results", record.key, record.value)
+        stream = Stream(ORIGIN, SECRET, 0)
+        self.machine.held[stream] = m.Held(offset=4, seen=[(self.sender, digest)])  # type: ignore[index]
+
+
+@pytest.fixture
+def watched(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> Watched:
+    monkeypatch.setattr(reading, "_BACK_S", 0.01)
+    return Watched(platform, a, b)
+
+
+async def test_a_holding_that_ends_while_its_anchor_is_noticed_needs_no_way_back(
+    watched: Watched,
+) -> None:
+    reader = watched.reader
+    async with reader._handling:  # a fresh block is in hand
+        task = asyncio.create_task(reader._watch_held())
+        await asyncio.sleep(0.05)
+        watched.machine.held.clear()  # type: ignore[attr-defined]
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    task.cancel()
+
+
+async def test_between_the_decision_to_go_back_and_going_nothing_is_handled(
+    watched: Watched,
+) -> None:
+    with pytest.raises(reading._GoBack):
+        await watched.reader._watch_held()
+    assert watched.reader._handling.locked()
+    assert watched.machine.release() == 4
+
+
+async def test_what_was_gone_back_for_is_kept_in_mind_only_while_it_is_held(
+    watched: Watched, platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    for number in range(3):
+        watched.carry(platform, a, b, bytes([number]) * 32)
+        watched.reader._handling = asyncio.Lock()
+        with pytest.raises(reading._GoBack):
+            await watched.reader._watch_held()
+    assert watched.reader._acted_on == {(watched.sender, bytes([2]) * 32)}
 
 
 async def test_garbage_in_the_log_is_dropped_counted_and_audited(
