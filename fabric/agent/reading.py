@@ -218,9 +218,11 @@ class SealedReader:
         whole_at = view.members.whole_at if view.is_read else None
         if not is_hopeless(record.timestamp, now, whole_at=whole_at):
             return reason
-        named = parse_sealed(record.value or b"").header.result_id
-        is_lagging = view.members.is_named(named) or view.members.knows(named)
-        return reason if is_lagging else Reason.NOT_ATTESTED
+        header, members = parse_sealed(record.value or b"").header, view.members
+        is_lagging = members.is_named(header.result_id) or members.knows(header.result_id)
+        # Dropping an honest block because a full view let its result go would be a loss.
+        may_be_good = is_lagging or members.may_have_forgotten(header.sealed_at)
+        return reason if may_be_good else Reason.NOT_ATTESTED
 
     def _admit(self, record: Record) -> tuple[VerifiedEnvelope, m.Opened | m.NotOpened | None]:
         """Verify, and open at once where the epoch's secret is at hand: one visit to a thread."""

@@ -10,6 +10,7 @@ from fabric.agent import read_machine as m
 from fabric.agent import reading
 from fabric.agent.reading import SealedReader
 from fabric.agent.sinks import SinkHolder
+from fabric.attest import members
 from fabric.model.errors import Reason
 from fabric.model.names import Stream, grants_topic
 from fabric.seal import envelope as form
@@ -63,13 +64,14 @@ async def test_a_holding_that_ends_while_its_anchor_is_noticed_needs_no_way_back
     watched: Watched,
 ) -> None:
     reader = watched.reader
-    async with reader._handling:  # a fresh block is in hand
-        task = asyncio.create_task(reader._watch_held())
+    async with asyncio.TaskGroup() as tasks:
+        async with reader._handling:  # a fresh block is in hand
+            task = tasks.create_task(reader._watch_held())
+            await asyncio.sleep(0.05)
+            watched.machine.held.clear()  # type: ignore[attr-defined]
         await asyncio.sleep(0.05)
-        watched.machine.held.clear()  # type: ignore[attr-defined]
-    await asyncio.sleep(0.05)
-    assert not task.done()
-    task.cancel()
+        assert not task.done()
+        task.cancel()
 
 
 async def test_between_the_decision_to_go_back_and_going_nothing_is_handled(
@@ -292,6 +294,29 @@ async def test_under_from_join_a_newly_named_consumer_begins_at_its_first_epoch_
     assert {row["id"] for row in store.rows(SECRET).values()} == {*range(100, 110)}
     assert b.metric("fabric_dataset_incomplete", level="secret") == 1
     assert not [name for name in b.board.problems if name.startswith("stream")]
+
+
+async def test_a_block_whose_result_a_full_view_let_go_is_waited_for_and_not_dropped(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MUST-9.39: it would be a loss."""
+    monkeypatch.setattr(members, "RESULTS_KEPT_MAX", 2)
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    for _ in range(2):
+        platform.clock.ahead += timedelta(seconds=11)
+        a.attest()
+        b.attest()
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        part = "apply secret.G01.notes:0"
+        await until(lambda: Reason.RESULT_UNKNOWN.value in b.board.problems.get(part, ""))
+        await asyncio.sleep(0.1)
+    assert b.audit.events == []
 
 
 def forged(platform: Platform) -> bytes:
