@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
-from fabric.agent.anchor_machine import AnchorWindow, Cover
+from fabric.agent.anchor_machine import AnchorWindow, Cover, turn_of
 from fabric.agent.host import Host
 from fabric.agent.read_machine import Held
 from fabric.model.errors import PeerError, Reason, UnavailableError
@@ -35,11 +35,11 @@ class AnchorSearch:
         """
         window = self._window
         if window is not None and window.first <= offset < window.until:
-            found = _ask(window, offset, verified)
+            found = _ask(window, verified)
             if found is not Cover.UNKNOWN or window.first == offset:
                 return found
         window = await self._look(offset, verified)
-        return _ask(window, offset, verified)
+        return _ask(window, verified)
 
     def forget(self) -> None:
         """More heads were carried: what was seen is to be looked at again."""
@@ -53,7 +53,7 @@ class AnchorSearch:
                 await asyncio.to_thread(self._add, window, records)
                 if window.until >= end or window.is_full:
                     break
-                is_found = _ask(window, offset, verified) is not Cover.UNKNOWN
+                is_found = _ask(window, verified) is not Cover.UNKNOWN
                 if is_found and window.count >= _ENOUGH:
                     break
         return window
@@ -83,7 +83,7 @@ class AnchorSearch:
             header = envelope.header
             stream = Stream(header.origin, header.topic, header.partition)
             digest, previous = envelope.hash, header.previous
-            window.add(stream, host, record.offset, digest=digest, previous=previous)
+            window.add(stream, host, turn_of(header), digest=digest, previous=previous)
 
     def carried(self, held: Iterable[Held]) -> set[tuple[str, bytes]]:
         """(sender, hash) of what was passed over and is a carried head by now."""
@@ -99,9 +99,9 @@ class AnchorSearch:
         return found
 
 
-def _ask(window: AnchorWindow, offset: int, verified: VerifiedEnvelope) -> Cover:
+def _ask(window: AnchorWindow, verified: VerifiedEnvelope) -> Cover:
     header, result = verified.envelope.header, verified.result
     stream = Stream(header.origin, header.topic, header.partition)
     return window.cover(
-        stream, offset, verified.envelope.hash, host=result.host, expires=result.expires
+        stream, turn_of(header), verified.envelope.hash, host=result.host, expires=result.expires
     )

@@ -9,8 +9,9 @@ One record at a time, one command for one event:
 
 A record that admission refuses is garbage in the log: dropped, counted, audited,
 and the stream goes on. A verified block that breaks the chain or does not open
-stops its stream by name. What may come later (a result, a policy, an epoch start,
-a grant) pauses the partition: the same record is looked at again, never skipped.
+stops its stream by name. What may come later (a result, a policy or its renewal, an
+epoch start, a grant) pauses the partition: the same record is looked at again, never
+skipped.
 
 A block that its sender could have made up later (its result was over when we first
 saw it) is taken only when it is anchored. Until then its stream is held: its records
@@ -353,7 +354,9 @@ class ReadMachine:
 
 
 def _refused(reason: Reason) -> Command:
-    if class_of(reason) is ReasonClass.WAIT:
+    # A sender that has the renewed policy already goes on: dropping its blocks until we have
+    # it too would be a gap. Admission says this only of what a trusted sender has signed.
+    if reason is Reason.POLICY_EXPIRED or class_of(reason) is ReasonClass.WAIT:
         return Pause(reason=reason)
     return Drop(reason=reason, outcome="")
 

@@ -117,6 +117,7 @@ class SealedReader:
 
     async def _read(self) -> None:
         """Read on from the position; raises _GoBack when the position was set back."""
+        self._handling = asyncio.Lock()
         try:
             async with asyncio.TaskGroup() as tasks:
                 queue: _Queue = asyncio.Queue(_AHEAD_MAX)
@@ -152,13 +153,15 @@ class SealedReader:
             if seen == now_seen:
                 continue
             seen = now_seen
-            found = self._search.carried(held) - self._acted_on
-            if not found:
+            await self._handling.acquire()
+            # Asked only now: the record that was in hand may have ended a holding.
+            carried = self._search.carried(held)
+            if carried <= self._acted_on:
+                self._handling.release()
                 continue
-            async with self._handling:
-                self._acted_on |= found
-                self._search.forget()
-                raise _GoBack
+            self._acted_on = carried  # what is held no more is forgotten here
+            self._search.forget()
+            raise _GoBack  # with the lock: nothing is handled before the position is set back
 
     async def _fetch(self, queue: "_Queue", tasks: asyncio.TaskGroup) -> None:
         async for records in self._host.log.read(str(self._topic), self._partition, self._position):
@@ -215,9 +218,11 @@ class SealedReader:
         whole_at = view.members.whole_at if view.is_read else None
         if not is_hopeless(record.timestamp, now, whole_at=whole_at):
             return reason
-        named = parse_sealed(record.value or b"").header.result_id
-        is_lagging = view.members.is_named(named) or view.members.knows(named)
-        return reason if is_lagging else Reason.NOT_ATTESTED
+        header, members = parse_sealed(record.value or b"").header, view.members
+        is_lagging = members.is_named(header.result_id) or members.knows(header.result_id)
+        # Dropping an honest block because a full view let its result go would be a loss.
+        may_be_good = is_lagging or members.may_have_forgotten(header.sealed_at)
+        return reason if may_be_good else Reason.NOT_ATTESTED
 
     def _admit(self, record: Record) -> tuple[VerifiedEnvelope, m.Opened | m.NotOpened | None]:
         """Verify, and open at once where the epoch's secret is at hand: one visit to a thread."""

@@ -65,6 +65,7 @@ class Members:
         self._anchors = Anchors()
         self._results: dict[bytes, Result] = {}
         self._oldest: list[tuple[datetime, bytes]] = []
+        self._forgotten: datetime | None = None  # latest end of a result that was let go
 
     def __repr__(self) -> str:
         return f"Members(hosts={len(self._hosts)}, revocation_number={self.revocation_number})"
@@ -101,6 +102,10 @@ class Members:
     def knows(self, result_id: bytes) -> bool:
         """Whether the result of this id is in the view."""
         return result_id in self._results
+
+    def may_have_forgotten(self, at: datetime) -> bool:
+        """Whether a result that ran at `at` may have been here and been let go for newer ones."""
+        return self._forgotten is not None and at < self._forgotten
 
     def is_named(self, result_id: bytes) -> bool:
         """Whether the newest state of a host names this result, known here or not."""
@@ -192,7 +197,9 @@ class Members:
         self._anchors.add(result.host, result.heads, noticed=None)
         heapq.heappush(self._oldest, (result.expires, result.id))
         if len(self._oldest) > RESULTS_KEPT_MAX:
-            del self._results[heapq.heappop(self._oldest)[1]]
+            expires, oldest = heapq.heappop(self._oldest)
+            del self._results[oldest]
+            self._forgotten = max(expires, self._forgotten or expires)
 
     def _feed_member(self, key: bytes, value: bytes) -> None:
         statement = read_member(key, value, self._trust)

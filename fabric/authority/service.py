@@ -49,6 +49,7 @@ from fabric.model.errors import (
     Reason,
     UnavailableError,
 )
+from fabric.model.limits import ATTEST_INTERVAL_S_MIN
 from fabric.model.names import HostId
 from fabric.policy.decide import approval_of
 from fabric.policy.types import Policy
@@ -107,6 +108,7 @@ class Authority:
         self._challenges = Challenges()
         self._enrolments = Enrolments()
         self._locks: dict[HostId, asyncio.Lock] = {}  # of enrolled hosts only
+        self._issued: dict[HostId, float] = {}  # monotonic, of each host's last result
 
     async def enrol(self, body: bytes, caller: Caller) -> bytes:
         """Check the TPM's certificate and ask for proof that it holds the AK."""
@@ -148,6 +150,7 @@ class Authority:
         known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
         now, policy = self._parts.clock.now(), self._parts.policy()
         approval = approved(policy, known, request.host, now)
+        self._check_pace(request.host)  # before its tally moves on for nothing
         challenge = self._challenges.open(request.host, caller.name, now)
         return Challenge(
             session=challenge.session,
@@ -160,12 +163,18 @@ class Authority:
         ).encode()
 
     async def attest(self, body: bytes, caller: Caller) -> bytes:
-        """Judge a quote; an SVID and a result for a host that is right."""
+        """Judge a quote; an SVID and a result for a host that is right.
+
+        Raises:
+            UnavailableError: OVERLOADED, the host's last result is too young; GATEWAY_UNAVAILABLE.
+            PeerError, DeniedError: refused.
+        """
         request = AttestRequest.decode(body)
         _check_own(caller, request.host)
         await self._parts.ticks.opened()  # a ledger that went back would see forks everywhere
         challenge = self._challenges.take(request.session, request.host, self._parts.clock.now())
         async with self._locks.setdefault(request.host, asyncio.Lock()):
+            self._check_pace(request.host)
             known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
             case = Case(
                 request=request,
@@ -192,6 +201,7 @@ class Authority:
             self._parts.ca, result.host, trust_domain, tls_point(result), svid_end(result)
         )
         state = await self._parts.ledger.do(lambda ledger: ledger.attest(verdict, case.now))
+        self._issued[result.host] = self._parts.clock.monotonic()
         data = await self._parts.publisher.attested(result, state, trust_domain)
         await self._parts.keeper.follow(result.host)
         # A notice that came meanwhile stands above the state; its host gets no certificate.
@@ -208,6 +218,15 @@ class Authority:
             },
         )
         return AttestAnswer(svid_pem=svid, result=data)
+
+    def _check_pace(self, host: HostId) -> None:
+        """A host that attests all the time would push others' results out of every view."""
+        issued = self._issued.get(host)
+        if issued is not None and self._parts.clock.monotonic() - issued < ATTEST_INTERVAL_S_MIN:
+            raise UnavailableError(
+                Reason.OVERLOADED,
+                f"last result of {host} is younger than {ATTEST_INTERVAL_S_MIN:g} s; ask later",
+            )
 
     async def _suspend_at_once(self, case: Case, why: Reason) -> None:
         """Authentic evidence against a host does not wait for its old result to end."""

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from fabric.admit.proof import Unproved
 from fabric.admit.view import View
-from fabric.agent.anchor_machine import AnchorWindow, Cover
+from fabric.agent.anchor_machine import AnchorWindow, Cover, turn_of
 from fabric.cli.topics import records
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import HostId, Stream
@@ -37,7 +37,7 @@ async def anchored(
             seen += _add(window, item, view.policy.trust.trust_domain)
             cover = window.cover(
                 stream,
-                record.offset,
+                turn_of(header),
                 verified.envelope.hash,
                 host=result.host,
                 expires=result.expires,
@@ -61,5 +61,5 @@ def _add(window: AnchorWindow, record: Record, trust_domain: str) -> int:
         return 0  # garbage vouches for nothing
     header = envelope.header
     stream = Stream(header.origin, header.topic, header.partition)
-    window.add(stream, host, record.offset, digest=envelope.hash, previous=header.previous)
+    window.add(stream, host, turn_of(header), digest=envelope.hash, previous=header.previous)
     return 1

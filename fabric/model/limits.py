@@ -97,6 +97,8 @@ SIDE_CONNECTIONS_MAX = 128
 """Connections of a gateway's refusal log."""
 CONNECTION_S_MAX = 60.0
 """Life of one connection over HTTPS: handshake, requests, answers; seconds."""
+ATTEST_INTERVAL_S_MIN = 1.0
+"""Between two results of one host, seconds; no agent renews sooner than this after an answer."""
 BOUND_KEYS_MAX = 12
 """Keys that one quote binds and one result carries."""
 RESULT_HEADS_MAX = 1_000

@@ -1,11 +1,12 @@
 """What a reader takes from the log."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from fabric.admit.reader import admit_read
-from fabric.admit.view import Place
+from fabric.admit.view import Place, View
 from fabric.attest.members import notice_record
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import MEMBERS
@@ -68,3 +69,18 @@ def test_what_was_sealed_before_a_suspension_stays_and_what_came_after_does_not(
 def test_append_time_and_time_of_sealing_lie_together(world: World) -> None:
     assert why(world, world.seal(), late_s=91) is Reason.TOO_OLD
     assert why(world, world.seal(), late_s=-31) is Reason.FROM_THE_FUTURE
+
+
+def test_an_ended_policy_is_told_only_of_what_a_trusted_sender_signed(world: World) -> None:
+    """Readers wait for its renewal, so nobody else's record may make them wait."""
+    ended = View(replace(world.policy, expires=world.now), world.members)
+    value = world.seal()
+    cases = {
+        Reason.POLICY_EXPIRED: value,
+        Reason.BAD_SIGNATURE: value[:-1] + bytes([value[-1] ^ 1]),
+        Reason.RESULT_EXPIRED: world.seal(now=world.a.result.expires),
+    }
+    for reason, record in cases.items():
+        with pytest.raises(FabricError) as refused:
+            admit_read(record, HERE, ended, appended=world.now)
+        assert refused.value.reason is reason

@@ -74,6 +74,22 @@ async def test_blocks_after_the_last_carried_head_are_not_applied(
     assert len(store.rows(SECRET)) == 19  # and a mark: the first block of twenty changes
 
 
+async def test_a_copy_of_an_old_carried_head_drops_nothing_that_waits(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = await sent(platform, a, b), MemoryStore()
+    a.attest(heads=[hashes(platform)[0]])
+    platform.log.put(str(SECRET), 0, None, platform.log.values(str(SECRET))[0])
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: Reason.UNANCHORED.value in b.board.problems.get(STREAM, ""))
+        a.attest(heads=[hashes(platform)[-2]])
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    dropped = {fields["reason"] for event, fields in b.audit.events if event == "record_dropped"}
+    assert dropped == {"too_old"}  # the copy itself
+
+
 async def test_a_suspension_vouches_for_what_was_sent_before_it(
     platform: Platform, a: TestHost, b: TestHost
 ) -> None:

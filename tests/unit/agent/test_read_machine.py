@@ -80,7 +80,7 @@ def test_a_missing_envelope_stops_the_stream_and_only_that() -> None:
 def test_what_admission_refuses_is_dropped_unless_it_may_pass_later() -> None:
     for reason in Reason:
         command = machine().step(m.Refused(offset=0, reason=reason))
-        if class_of(reason) is ReasonClass.WAIT:
+        if class_of(reason) is ReasonClass.WAIT or reason is Reason.POLICY_EXPIRED:
             assert command == m.Pause(reason=reason)
         else:
             assert command == m.Drop(reason=reason, outcome="")

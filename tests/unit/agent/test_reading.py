@@ -4,14 +4,21 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
+from fabric.agent import read_machine as m
+from fabric.agent import reading
+from fabric.agent.reading import SealedReader
+from fabric.agent.sinks import SinkHolder
+from fabric.attest import members
 from fabric.model.errors import Reason
-from fabric.model.names import grants_topic
+from fabric.model.names import Stream, grants_topic
 from fabric.seal import envelope as form
 from fabric.seal.epoch import parse_start
-from tests.fakes.platform import SECRET, Platform, TestHost, dataset
+from tests.fakes.platform import ORIGIN, SECRET, A, Platform, TestHost, dataset
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
-from tests.fakes.table import MemoryStore
+from tests.fakes.table import MemorySink, MemoryStore
 
 
 def notes(first: int, count: int) -> list[dict[str, object]]:
@@ -24,6 +31,67 @@ async def publish(platform: Platform, a: TestHost, database: MemoryDatabase) -> 
         await parts.view(a)
         parts.capture(a, database)
         await until(lambda: database.released == database.position)
+
+
+class Watched:
+    """A reader of B's that holds A's one block, which is carried by now."""
+
+    def __init__(self, platform: Platform, a: TestHost, b: TestHost) -> None:
+        holder = SinkHolder({SECRET: "notes"}, lambda: MemorySink(MemoryStore()), b.host.view)
+        self.reader = SealedReader(b.host, dataset(SECRET), 0, sink=holder, part="apply")  # type: ignore[arg-type]
+        self.machine = self.reader._machine = m.ReadMachine(m.Log(cluster="", topic_id=""), {})
+        self.sender = A.spiffe(b.host.view.trust_domain)
+        self.carry(platform, a, b, b"a" * 32)
+
+    def carry(self, platform: Platform, a: TestHost, b: TestHost, digest: bytes) -> None:
+        """Let a result carry a hash, and hold the block that has it."""
+        a.attest(heads=[digest])
+        record = platform.log.records["fabric.results", 0][-1]
+        b.host.view.take("fabric.results", record.key, record.value)
+        stream = Stream(ORIGIN, SECRET, 0)
+        self.machine.held[stream] = m.Held(offset=4, seen=[(self.sender, digest)])  # type: ignore[index]
+
+
+@pytest.fixture
+def watched(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> Watched:
+    monkeypatch.setattr(reading, "_BACK_S", 0.01)
+    return Watched(platform, a, b)
+
+
+async def test_a_holding_that_ends_while_its_anchor_is_noticed_needs_no_way_back(
+    watched: Watched,
+) -> None:
+    reader = watched.reader
+    async with asyncio.TaskGroup() as tasks:
+        async with reader._handling:  # a fresh block is in hand
+            task = tasks.create_task(reader._watch_held())
+            await asyncio.sleep(0.05)
+            watched.machine.held.clear()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.05)
+        assert not task.done()
+        task.cancel()
+
+
+async def test_between_the_decision_to_go_back_and_going_nothing_is_handled(
+    watched: Watched,
+) -> None:
+    with pytest.raises(reading._GoBack):
+        await watched.reader._watch_held()
+    assert watched.reader._handling.locked()
+    assert watched.machine.release() == 4
+
+
+async def test_what_was_gone_back_for_is_kept_in_mind_only_while_it_is_held(
+    watched: Watched, platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    for number in range(3):
+        watched.carry(platform, a, b, bytes([number]) * 32)
+        watched.reader._handling = asyncio.Lock()
+        with pytest.raises(reading._GoBack):
+            await watched.reader._watch_held()
+    assert watched.reader._acted_on == {(watched.sender, bytes([2]) * 32)}
 
 
 async def test_garbage_in_the_log_is_dropped_counted_and_audited(
@@ -112,6 +180,28 @@ async def test_a_missing_grant_pauses_and_its_coming_resumes(
         b.attest()
         await until(lambda: store.rows(SECRET) == database.held(table()))
         await until(lambda: b.board.parts[part] is None)
+
+
+async def test_what_was_sealed_after_our_policys_end_waits_for_its_renewal_and_is_no_gap(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    """MUST-9.40."""
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 60))
+    a.attest()
+    b.attest()
+    ended = replace(platform.policy, expires=platform.clock.now())
+    await publish(platform, a, database)
+    b.host.view.take_policy(ended)
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        part = "apply secret.G01.notes:0"
+        await until(lambda: Reason.POLICY_EXPIRED.value in b.board.problems.get(part, ""))
+        assert not store.rows(SECRET)
+        b.host.view.take_policy(platform.policy)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    assert b.audit.events == []
 
 
 async def test_a_missing_epoch_start_pauses(platform: Platform, a: TestHost, b: TestHost) -> None:
@@ -204,6 +294,29 @@ async def test_under_from_join_a_newly_named_consumer_begins_at_its_first_epoch_
     assert {row["id"] for row in store.rows(SECRET).values()} == {*range(100, 110)}
     assert b.metric("fabric_dataset_incomplete", level="secret") == 1
     assert not [name for name in b.board.problems if name.startswith("stream")]
+
+
+async def test_a_block_whose_result_a_full_view_let_go_is_waited_for_and_not_dropped(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MUST-9.39: it would be a loss."""
+    monkeypatch.setattr(members, "RESULTS_KEPT_MAX", 2)
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    for _ in range(2):
+        platform.clock.ahead += timedelta(seconds=11)
+        a.attest()
+        b.attest()
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        part = "apply secret.G01.notes:0"
+        await until(lambda: Reason.RESULT_UNKNOWN.value in b.board.problems.get(part, ""))
+        await asyncio.sleep(0.1)
+    assert b.audit.events == []
 
 
 def forged(platform: Platform) -> bytes:

@@ -322,6 +322,17 @@ def test_view_holds_a_bounded_number_of_results(monkeypatch: pytest.MonkeyPatch)
     assert denied.value.reason is Reason.RESULT_UNKNOWN
 
 
+def test_view_tells_whether_it_may_have_let_a_result_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members_module, "RESULTS_KEPT_MAX", 2)
+    results = [a_result(expires=NOW + n * SECOND) for n in (2, 4, 3, 1)]
+    members = _members(*results[:2])
+    assert not members.may_have_forgotten(NOW)
+    for result in results[2:]:  # the one that ends at 2, then the one that ended before it
+        members.feed(*_record(result))
+    assert members.may_have_forgotten(NOW + SECOND)
+    assert not members.may_have_forgotten(NOW + 2 * SECOND)
+
+
 def test_view_holds_a_bounded_number_of_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members_module, "HOSTS_MAX", 1)
     members = _members(STATE)

@@ -17,7 +17,11 @@ from fabric.authority.admin_messages import Scope
 from fabric.authority.ledger import Ledger
 from fabric.authority.service import Caller
 from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
-from fabric.model.limits import CHALLENGE_LIFETIME_S, ENROLMENT_LIFETIME_S
+from fabric.model.limits import (
+    ATTEST_INTERVAL_S_MIN,
+    CHALLENGE_LIFETIME_S,
+    ENROLMENT_LIFETIME_S,
+)
 from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS, HostId
 from tests.fakes.authority_site import (
     ADMIN,
@@ -189,6 +193,26 @@ async def test_a_challenge_is_used_once(site: AuthoritySite, enrolled: Machine) 
     with pytest.raises(PeerError) as error:
         await site.service.attest(body, CALLER)
     refused(error, Reason.NONCE_REFUSED)
+
+
+async def test_a_host_gets_one_result_a_second_however_many_challenges_it_saved_up(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    """Views keep a bounded number of results: nobody may push out those of others."""
+    bodies = [enrolled.attest_request(await site.challenge(enrolled)) for _ in range(2)]
+    await site.service.attest(bodies[0], CALLER)
+    with pytest.raises(UnavailableError) as error:
+        await site.service.attest(bodies[1], CALLER)
+    refused(error, Reason.OVERLOADED)
+    with pytest.raises(UnavailableError) as error:
+        await site.service.challenge(enrolled.challenge_request(), CALLER)
+    refused(error, Reason.OVERLOADED)
+    assert len(site.log.values(RESULTS)) == 1
+    other = site.machines[READER]
+    await site.enrol(other)
+    await site.service.challenge(other.challenge_request(), CALLER)
+    await site.attest(enrolled)
+    assert site.noticed == []
 
 
 async def test_a_challenge_lives_for_seconds(site: AuthoritySite, enrolled: Machine) -> None:
@@ -545,6 +569,7 @@ async def test_a_report_that_was_heard_already_is_no_fork(
         attest=quote.attest, signature=quote.signature, step=Challenge.decode(first).step
     )
     await site.service.attest(body, CALLER)
+    site.clock.advance(ATTEST_INTERVAL_S_MIN)
     with pytest.raises(PeerError) as error:
         await site.service.attest(enrolled.attest_request(second, tally=again), CALLER)
     refused(error, Reason.NONCE_REFUSED)
