@@ -322,19 +322,27 @@ class Core:
     async def _refresh(self) -> None:
         """Look for a newer policy, for ever; the last good one stays in force."""
         while True:
-            try:
-                policy = await asyncio.to_thread(self._policies.refresh)
-                if policy is not None:
-                    self._view.take_policy(policy)
-                    self._telemetry.approved(policy, self._config.agent.host)
-                self.board.show("policy", self._policy_reason())
-            except UnavailableError as exc:  # the policy in force holds until it ends
-                _log.warning("policy: %s", exc)
-                self.board.show("policy", self._policy_reason())
-            except FabricError as exc:
-                self._metrics.policy_refused()
-                self.board.show("policy", exc.reason, str(exc.args[0]))
+            await self._refresh_once()
             await asyncio.sleep(self._config.policy.refresh_s)
+
+    async def _refresh_once(self) -> None:
+        try:
+            await self._look()
+        except FabricError as exc:
+            self._metrics.policy_refused()
+            self.board.show("policy", exc.reason, str(exc.args[0]))
+
+    async def _look(self) -> None:
+        try:
+            await asyncio.to_thread(self._policies.refresh)
+        except UnavailableError as exc:  # the policy in force holds until it ends
+            _log.warning("policy: %s", exc)
+        # What the view refused is offered again at each look: it must not seem well meanwhile.
+        policy = self._policies.policy
+        if policy is not self._view.policy:
+            self._view.take_policy(policy)
+            self._telemetry.approved(policy, self._config.agent.host)
+        self.board.show("policy", self._policy_reason())
 
     def _policy_reason(self) -> Reason | None:
         expired = self._clock.now() >= self._view.policy.expires

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from fabric.agent.custody_machine import CustodyMachine, Held
 from fabric.agent.epoch_machine import Served
-from fabric.agent.granting import keep_from, send_grants
+from fabric.agent.granting import Asked, keep_from, send_grants
 from fabric.agent.host import Host
 from fabric.agent.recipients import choose
 from fabric.attest.members import Members
@@ -51,13 +51,14 @@ class Custody:
         try:
             result = view.current(now)
             view.check_grants(dataset, now)
+            asked = Asked.of(view, dataset)
         except DeniedError:
             return 0  # attesting and publishing show why
         starts = self._starts(dataset, result, now)
         sent = 0
         for suite in sorted({item.start.suite for item in starts}):
             mine = [item for item in starts if item.start.suite == suite]
-            sent += await self._grant(dataset, result, mine, now)
+            sent += await self._grant(asked, result, mine)
         return sent
 
     def _starts(self, dataset: Dataset, result: Result, now: datetime) -> list[VerifiedStart]:
@@ -72,11 +73,10 @@ class Custody:
             and decide.custody(view.policy, dataset, me, suite=item.start.suite, now=now) is None
         ]
 
-    async def _grant(
-        self, dataset: Dataset, result: Result, starts: Sequence[VerifiedStart], now: datetime
-    ) -> int:
+    async def _grant(self, asked: Asked, result: Result, starts: Sequence[VerifiedStart]) -> int:
         """Grant epochs of one suite."""
         view, suite = self._host.view, starts[0].start.suite
+        dataset, now = asked.dataset, self._host.clock.now()
         wanted, keys = choose(view.policy, dataset, view.members, me=None, now=now, suite=suite)
         due = self._machine.due(
             [self._held(item) for item in starts],
@@ -95,7 +95,9 @@ class Custody:
             secret = self._secret(started)
             if secret is not None:
                 chosen = {host: keys[host] for host in hosts}
-                pairs = await send_grants(self._host, result, started, secret=secret, keys=chosen)
+                pairs = await send_grants(
+                    self._host, result, started, secret=secret, keys=chosen, asked=asked
+                )
                 sent += len(pairs)
         return sent
 

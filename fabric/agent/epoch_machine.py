@@ -145,21 +145,22 @@ def late(epochs: Sequence[Served], wanted: Wanted) -> dict[int, tuple[HostId, ..
     """Per epoch number, the hosts that need a grant of it.
 
     Under `retained` everyone who may read gets every kept epoch; under `from_join` a
-    host gets those since it was named, or first served.
+    host gets those since it was named last, and with new keys whatever had served it
+    before. A custodian does not know since when a host is named, so of its hosts
+    `named` says nothing and they get the latter alone.
 
     Args:
         epochs: the kept ones of one sender, oldest first.
     """
-    seen: set[HostId] = set()
     found: dict[int, tuple[HostId, ...]] = {}
     hosts = sorted(wanted.hosts.items())
     for epoch in epochs:
-        seen |= epoch.hosts
+        had = epoch.hosts
         missing = tuple(
             host
             for host, thumbprint in hosts
             if (host, thumbprint) not in epoch.served
-            and (wanted.retained or host in seen or _was_named(wanted, host, epoch))
+            and (wanted.retained or host in had or _was_named(wanted, host, epoch))
         )
         if missing:
             found[epoch.number] = missing

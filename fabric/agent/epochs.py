@@ -13,14 +13,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
-from fabric.agent.granting import append, keep_from, send_grants
+from fabric.agent.granting import Asked, append, keep_from, send_grants
 from fabric.agent.host import Host
 from fabric.agent.recipients import choose, named
 from fabric.agent.refusal_machine import pause_s
 from fabric.agent.shelf import Kept, Shelf
 from fabric.attest.keys import PublicKey
 from fabric.attest.result import Result, standing
-from fabric.model.errors import DeniedError, Reason
+from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.limits import RECIPIENTS_MAX
 from fabric.model.names import HostId, Stream, Topic
 from fabric.policy import decide
@@ -111,7 +111,7 @@ class Epochs:
         self._drawn: _Drawn | None = None
         self._shelf: Shelf | None = None
         self._named: Mapping[HostId, datetime] = {}
-        self._chosen: tuple[tuple[int, int, str], _Chosen] | None = None
+        self._chosen: tuple[tuple[int, int, Dataset], _Chosen] | None = None
         self._swept: object = None
         self._sweep_at = datetime.min.replace(tzinfo=UTC)
 
@@ -143,6 +143,7 @@ class Epochs:
 
     async def _ready(self, dataset: Dataset, result: Result) -> Epoch:
         wanted, keys = await self._choose(dataset)
+        self._check_dataset(dataset)
         why, current = self._due(wanted), self._current
         if why is None and current is not None:
             return current
@@ -150,10 +151,20 @@ class Epochs:
         drawn = self._drawn if self._fits(dataset, wanted) else None
         if current is not None and drawn is None and self._can_wait(why, current):
             return current
-        self._host.view.check_grants(dataset, self._host.clock.now())
         if drawn is None:
+            self._host.view.check_grants(dataset, self._host.clock.now())
             drawn = await self._draw(dataset, wanted, keys)
+            wanted, _ = await self._choose(dataset)
+            self._check_dataset(dataset)
+            if not (self._is_as_asked(drawn, dataset) and _serves_only(drawn, wanted)):
+                raise DeniedError(Reason.TOO_OLD, "recipients changed while the epoch was drawn up")
+        # Nothing may be awaited from here until the start's numbers are read.
+        self._host.view.check_grants(dataset, self._host.clock.now())
         return await self._open(drawn, result, why)
+
+    def _check_dataset(self, dataset: Dataset) -> None:
+        if self._host.view.dataset(self._topic) != dataset:
+            raise UnavailableError(Reason.NOT_READY, "the dataset's policy changed; asking anew")
 
     def _due(self, wanted: Wanted) -> Why | None:
         current = self._current
@@ -171,7 +182,7 @@ class Epochs:
     async def _choose(self, dataset: Dataset) -> _Chosen:
         """As `choose`; asked anew when the view changed, and every second, as results end."""
         view, now = self._host.view, self._host.clock.now()
-        stamp = (view.version, int(now.timestamp()), dataset.suite)
+        stamp = (view.version, int(now.timestamp()), dataset)
         if self._chosen is None or self._chosen[0] != stamp:
             await self._name(dataset, now)
             wanted, keys = choose(view.policy, dataset, view.members, me=view.me, now=now)
@@ -203,14 +214,18 @@ class Epochs:
 
     def _fits(self, dataset: Dataset, wanted: Wanted) -> bool:
         """Whether the drawn epoch is still the one that policy and members ask for."""
-        drawn, version = self._drawn, self._host.view.policy.version
+        drawn = self._drawn
         if drawn is None or self._shelf is None:
             return False
-        draft = drawn.draft
+        return drawn.hosts == wanted.hosts and self._is_as_asked(drawn, dataset)
+
+    def _is_as_asked(self, drawn: _Drawn, dataset: Dataset) -> bool:
+        assert self._shelf is not None
+        draft, version = drawn.draft, self._host.view.policy.version
         number = self._shelf.next_number(draft.started)
         said = (draft.number, draft.label, draft.suite, draft.history, draft.policy_version)
         asked = (number, dataset.label, dataset.suite, dataset.history, version)
-        return drawn.hosts == wanted.hosts and said == asked
+        return said == asked
 
     async def _draw(
         self, dataset: Dataset, wanted: Wanted, keys: Mapping[HostId, PublicKey]
@@ -272,6 +287,7 @@ class Epochs:
 
     async def grant_late(self, dataset: Dataset, result: Result) -> int:
         """Grant kept epochs to whoever should have them and does not; number of wraps sent."""
+        asked = Asked.of(self._host.view, dataset)
         chosen = await self._choose(dataset)
         assert self._shelf is not None
         await self._erase(dataset)
@@ -290,7 +306,7 @@ class Epochs:
             missing = late([kept.as_served() for kept in of_suite], wanted)
             for kept in of_suite:
                 hosts = {h: keys[h] for h in missing.get(kept.number, ()) if h != self._me}
-                done = await self._grant(kept, result, hosts) if hosts else 0
+                done = await self._grant(kept, result, hosts, asked) if hosts else 0
                 sent, whole = sent + done, whole and done == len(hosts)
         self._swept = state if whole else None
         if not whole:  # refused, or not acknowledged: wraps are not made anew every second
@@ -310,7 +326,9 @@ class Epochs:
         wanted, keys = choose(view.policy, dataset, view.members, me=view.me, now=now, suite=suite)
         return replace(wanted, named=self._named), keys
 
-    async def _grant(self, kept: Kept, result: Result, keys: Mapping[HostId, PublicKey]) -> int:
+    async def _grant(
+        self, kept: Kept, result: Result, keys: Mapping[HostId, PublicKey], asked: Asked
+    ) -> int:
         assert self._shelf is not None
         try:
             then = self._host.view.members.result(kept.opened.start.result_id)
@@ -321,7 +339,7 @@ class Epochs:
         if secret is None:
             return 0
         pairs = await send_grants(
-            self._host, result, started, secret=EpochSecret(secret), keys=keys
+            self._host, result, started, secret=EpochSecret(secret), keys=keys, asked=asked
         )
         await asyncio.to_thread(self._shelf.granted, kept, pairs)
         current = self._current
@@ -337,6 +355,11 @@ class Epochs:
         before = keep_from(dataset, self._host.clock.now())
         if self._shelf.expired(before):
             await asyncio.to_thread(self._shelf.erase, before)
+
+
+def _serves_only(drawn: _Drawn, wanted: Wanted) -> bool:
+    """Whether everyone it was drawn up for may still read; whoever came since is granted later."""
+    return drawn.hosts.items() <= wanted.hosts.items()
 
 
 def _epoch(started: Started, secret: EpochSecret) -> Epoch:

@@ -1,21 +1,27 @@
 """What one topic's grants say: its epoch starts and later grants, trusted when asked for. Pure.
 
 Records are parsed as they come and verified on first use, because the result that
-a start names may reach us after it. What does not verify is forgotten. Of the
-wraps only this host's own is kept: a start for a thousand hosts holds a megabyte.
+a start names may reach us after it. What does not verify is forgotten, and until it
+does it says nothing, not even that it names us. Of the wraps only this host's own is
+kept: a start for a thousand hosts holds a megabyte. What one writer wrote takes no
+other writer's room.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeAlias
 
 from fabric.admit.view import View
+from fabric.agent.room import Room
 from fabric.attest.members import Members
 from fabric.attest.result import Result, standing
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason
 from fabric.model.names import HostId, Topic
 from fabric.policy import decide
+from fabric.policy.types import Policy
 from fabric.seal import record
 from fabric.seal.epoch import KIND as START
 from fabric.seal.epoch import (
@@ -29,20 +35,27 @@ from fabric.seal.epoch import (
 from fabric.seal.grant import KIND as GRANT
 from fabric.seal.grant import OpenedGrant, VerifiedGrant, grant_key, parse_grant, verify_grant
 from fabric.seal.hpke import HpkeKey
+from fabric.seal.record import Terms
 from fabric.seal.secret import EpochSecret
 
-_STARTS_MAX = 20_000
-_GRANTS_MAX = 100_000
-_GRANTS_PER_EPOCH_MAX = 1_000
+_STARTS_MAX = (20_000, 4_000)
+"""In all, and of one sender."""
+_GRANTS_MAX = (100_000, 20_000, 1_000)
+"""In all, of one granter, and of one granter for one epoch; so many for us, so many for others."""
 _COPIES_MAX = 8
 _FROM_JOIN = "from_join"
+_Place: TypeAlias = tuple[bytes, str]
+"""Epoch id and sender: whoever grants under another's epoch id has a place of its own."""
+_Pending: TypeAlias = tuple[bytes, bool, tuple[tuple[bytes, bytes], ...]]
+"""A grant's hash, whether we keep our wrap of it, and its signatures, which no hash covers."""
 
 
 class GrantBook:
     """Starts by hash, grants by epoch, and the secrets this host could unwrap.
 
     Args:
-        rejected: told of every start or grant that turned out forged when it was asked for.
+        rejected: told of every start or grant that turned out forged when it was asked for,
+            and once of every wrap for us that does not open.
     """
 
     def __init__(
@@ -59,12 +72,16 @@ class GrantBook:
         self._opened: dict[bytes, list[OpenedStart]] = {}
         self._verified: dict[bytes, VerifiedStart] = {}
         self._mine: dict[bytes, tuple[bytes, bytes]] = {}
-        self._grants: dict[bytes, list[OpenedGrant]] = {}
-        self._grants_kept = 0
-        self._good: dict[bytes, list[VerifiedGrant]] = {}
+        self._starts_room = Room("epoch starts", _STARTS_MAX)
+        self._grants: dict[_Place, dict[_Pending, OpenedGrant]] = {}
+        self._good: dict[_Place, dict[tuple[bytes, bool], VerifiedGrant]] = {}
+        self._grants_room = {mine: Room("grants", _GRANTS_MAX) for mine in (True, False)}
         self._naming_me: set[bytes] = set()
+        self._offered: set[bytes] = set()
+        self._spoilt: set[bytes] = set()
         self._secrets: dict[bytes, EpochSecret] = {}
-        self._joined_at: tuple[tuple[int, int], datetime | None] = ((0, 0), None)
+        self._joined_at: tuple[int | None, datetime | None] = (None, None)
+        self._news = 0
 
     def feed(self, key: bytes, value: bytes) -> None:
         """Take in one record of the grants topic.
@@ -87,18 +104,19 @@ class GrantBook:
         if start.topic != self._topic or key != start_key(start):
             raise Malformed("epoch start is not of this topic or not under its own key")
         wraps = record.check_wraps(start.recipients, opened.first, opened.wraps)
-        if len(self._opened) >= _STARTS_MAX and opened.hash not in self._opened:
-            raise PeerError(Reason.TOO_LARGE, "more epoch starts than a view holds")
+        if opened.hash not in self._opened:
+            self._starts_room.take(start.sender)
         if self._me in wraps:  # what is named by digest is the same in every copy
             self._mine[opened.hash] = wraps[self._me]
         if any(recipient.host == self._me for recipient in start.recipients):
-            self._naming_me.add(opened.hash)
+            self._naming_me.add(opened.hash)  # the hash covers the names: no copy has others
         # The hash does not cover the signatures, so copies may differ: one of them verifies.
         copies = self._opened.setdefault(opened.hash, [])
         kept = bare(opened)
         if opened.hash in self._verified or kept in copies or len(copies) >= _COPIES_MAX:
             return
         copies.append(kept)
+        self._news += 1
 
     def _feed_grant(self, key: bytes, value: bytes) -> None:
         opened = parse_grant(value)
@@ -106,14 +124,16 @@ class GrantBook:
         if terms.topic != self._topic or key != grant_key(found.granter, terms.epoch_id):
             raise Malformed("grant is not of this topic or not under its own key")
         wraps = record.check_wraps(found.recipients, opened.first, opened.wraps)
-        kept = self._grants.setdefault(terms.epoch_id, [])
-        count = len(kept) + len(self._good.get(terms.epoch_id, ()))
-        if count >= _GRANTS_PER_EPOCH_MAX or self._grants_kept >= _GRANTS_MAX:
-            raise PeerError(Reason.TOO_LARGE, "more grants than a view holds")
-        self._grants_kept += 1
-        kept.append(_only(opened, self._me if self._me in wraps else None))
-        if self._me in wraps:
-            self._naming_me.add(found.start_hash)
+        mine, place = self._me in wraps, _place(terms)
+        pending = (opened.manifest.hash, mine, opened.manifest.signed.signatures)
+        if pending[:2] in self._good.get(place, ()) or pending in self._grants.get(place, ()):
+            return
+        self._grants_room[mine].take(found.granter, place)
+        kept = _only(opened, self._me if mine else None)
+        self._grants.setdefault(place, {})[pending] = kept
+        if mine and terms.granter == terms.sender:
+            self._offered.add(found.start_hash)
+            self._news += 1
 
     # Starts
 
@@ -137,12 +157,22 @@ class GrantBook:
                 found = self._verify(opened, result, members)
             except (PeerError, DeniedError) as exc:
                 self._rejected(exc.reason)
-                self._opened[start_hash].remove(opened)  # a good copy may still come
+                self._forget(opened)  # a good copy may still come
                 continue
             self._verified[start_hash] = found
+            self._news += 1
             self._opened[start_hash].clear()
             return found
         return None
+
+    def _forget(self, opened: OpenedStart) -> None:
+        copies = self._opened[opened.hash]
+        copies.remove(opened)
+        if not copies:
+            del self._opened[opened.hash]
+            self._mine.pop(opened.hash, None)
+            self._naming_me.discard(opened.hash)
+            self._starts_room.give_back(opened.start.sender)
 
     def _verify(self, opened: OpenedStart, result: Result, members: Members) -> VerifiedStart:
         why = members.was_trusted(result, opened.start.started)
@@ -164,25 +194,39 @@ class GrantBook:
         """Whether an epoch of a `from_join` dataset began before the first that serves us.
 
         While none serves us nobody can tell: then the answer is no, and the reader waits.
+        Only its sender's word counts: a custodian hands an epoch on to whom it had served.
         """
-        if started.start.history != _FROM_JOIN or started.hash in self._naming_me:
+        if started.start.history != _FROM_JOIN or self._serves_me(started, members):
             return False
         joined = self._joined(members)
         return joined is not None and started.start.started < joined
 
     def _joined(self, members: Members) -> datetime | None:
         """When the first epoch began that serves us; looked up anew when we have learnt more."""
-        known = (len(self._naming_me), len(self._verified))
-        if self._joined_at[0] != known:
-            times = []
-            for start_hash in self._naming_me:
-                with suppress(DeniedError):
+        if self._joined_at[0] != self._news:
+            times, is_whole = [], True
+            for start_hash in self._naming_me | self._offered:
+                try:
                     start = self.start(start_hash, members)
-                    if start is not None:
-                        times.append(start.start.started)
-            known = (len(self._naming_me), len(self._verified))
-            self._joined_at = (known, min(times, default=None))
+                except DeniedError:  # the result that it names may still come
+                    is_whole = False
+                    continue
+                if start is not None and self._serves_me(start, members):
+                    times.append(start.start.started)
+                elif start is not None and start_hash in self._offered:
+                    is_whole = False
+            self._joined_at = (self._news if is_whole else None, min(times, default=None))
         return self._joined_at[1]
+
+    def _serves_me(self, started: VerifiedStart, members: Members) -> bool:
+        """Whether the start, or a good grant by its sender, has a wrap for us."""
+        if started.hash in self._offered and started.hash not in self._naming_me:
+            self._grants_of(started, members)
+            pending = self._grants.get(_place(started.start.terms), {}).values()
+            if not any(item.wraps and item.grant.granter == started.start.sender
+                       for item in pending):  # fmt: skip
+                self._offered.discard(started.hash)
+        return started.hash in self._naming_me
 
     # Secrets
 
@@ -193,8 +237,8 @@ class GrantBook:
             keys: every HPKE key this host still holds.
 
         Raises:
-            DeniedError: GRANT_MISSING.
-            PeerError: OPEN_FAILED, the wrap for this host does not open.
+            DeniedError: GRANT_MISSING, also where no wrap for this host opens: a good one
+                may still come.
         """
         known = self._secrets.get(started.start.id)
         if known is None:
@@ -203,53 +247,100 @@ class GrantBook:
         return known
 
     def _unwrap(self, started: VerifiedStart, keys: Sequence[HpkeKey], view: View) -> EpochSecret:
-        mine = self._mine.get(started.hash)
-        own = {} if mine is None else {self._me: mine}
-        offers = [(started.start.terms, own)]
-        offers += [(item.grant.terms, dict(item.wraps)) for item in self._grants_of(started, view)]
-        for terms, wraps in offers:
-            with suppress(DeniedError):  # not for a key that we hold: a later one may be
-                return record.unwrap_one(terms, wraps, self._me, keys)
-        raise DeniedError(Reason.GRANT_MISSING, "no grant of this epoch is for this host")
+        failed: PeerError | None = None
+        for terms, wrap in self._offers(started, view):
+            mark = _mark(terms.info(self._me, wrap[0]), wrap[1])
+            if mark in self._spoilt:
+                continue
+            try:
+                return record.unwrap_one(terms, {self._me: wrap}, self._me, keys)
+            except DeniedError:
+                continue  # not for a key that we hold: a later one may be
+            except PeerError as exc:
+                failed = exc
+                self._spoilt.add(mark)  # it is spoilt for good; whoever made it, others may be well
+                self._rejected(exc.reason)
+        raise DeniedError(
+            Reason.GRANT_MISSING, "no grant of this epoch is for this host and opens"
+        ) from failed
+
+    def _offers(
+        self, started: VerifiedStart, view: View
+    ) -> Iterator[tuple[Terms, tuple[bytes, bytes]]]:
+        """Wraps for this host, with what they are bound to; grants are looked at when needed."""
+        if started.hash in self._mine:
+            yield started.start.terms, self._mine[started.hash]
+        for item in self._grants_of(started, view.members, view.policy):
+            if self._me in item.wraps:
+                yield item.grant.terms, item.wraps[self._me]
 
     def served(self, started: VerifiedStart, view: View) -> frozenset[tuple[HostId, bytes]]:
         """Whom an epoch's start and every good grant serve: (host, HPKE key's thumbprint)."""
-        granted = (item.grant.recipients for item in self._grants_of(started, view))
+        good = self._grants_of(started, view.members, view.policy)
+        granted = (item.grant.recipients for item in good)
         everyone = (started.start.recipients, *granted)
         return frozenset((r.host, r.thumbprint) for recipients in everyone for r in recipients)
 
-    def _grants_of(self, started: VerifiedStart, view: View) -> list[VerifiedGrant]:
-        """Grants of an epoch that verify now; what never can is forgotten."""
-        good = self._good.setdefault(started.start.id, [])
-        kept = self._grants.get(started.start.id, [])
-        for opened in [*kept]:
+    def _grants_of(
+        self, started: VerifiedStart, members: Members, policy: Policy | None = None
+    ) -> list[VerifiedGrant]:
+        """Grants of an epoch that verify now; what never can is forgotten.
+
+        Args:
+            policy: says who is a custodian; without it only the sender's are looked at.
+        """
+        place = _place(started.start.terms)
+        pending = self._grants.get(place, {})
+        for key, opened in [*pending.items()]:
             try:
-                good.append(self._verify_grant(opened, started, view))
+                found = self._verify_grant(opened, started, members, policy)
             except DeniedError:
                 continue  # the granter's result, or a policy that names it, may still come
             except PeerError as exc:
-                self._rejected(exc.reason)
-                self._grants_kept -= 1  # forged or spoilt: it must not stand before a good one
-            kept.remove(opened)
-        return good
+                self._rejected(exc.reason)  # forged or spoilt: it must not stand before a good one
+                self._drop(place, key)
+                continue
+            if key[:2] in self._good.setdefault(place, {}):
+                self._drop(place, key)
+                continue
+            del pending[key]
+            self._good[place][key[:2]] = found
+            if self._me in found.wraps and found.grant.granter == started.start.sender:
+                self._naming_me.add(started.hash)
+        return [*self._good.get(place, {}).values()]
+
+    def _drop(self, place: _Place, key: _Pending) -> None:
+        opened = self._grants[place].pop(key)
+        self._grants_room[key[1]].give_back(opened.grant.granter, place)
 
     def _verify_grant(
-        self, opened: OpenedGrant, started: VerifiedStart, view: View
+        self, opened: OpenedGrant, started: VerifiedStart, members: Members, policy: Policy | None
     ) -> VerifiedGrant:
         found, start = opened.grant, started.start
-        result = view.members.result(found.result_id)
-        why = view.members.was_trusted(result, found.granted)
+        is_senders = found.granter == start.sender
+        if not is_senders and policy is None:
+            raise DeniedError(Reason.NOT_A_CUSTODIAN, "only the sender's grants are asked for")
+        result = members.result(found.result_id)
+        why = members.was_trusted(result, found.granted)
         if why is not None:
             raise PeerError(why, "grant was not made by a trusted host")
-        is_senders = found.granter == start.sender
-        if not is_senders:
-            dataset = decide.dataset_of(view.policy, str(self._topic))
+        if policy is not None and not is_senders:
+            dataset = decide.dataset_of(policy, str(self._topic))
             why = decide.custody(
-                view.policy, dataset, standing(result), suite=start.suite, now=found.granted
+                policy, dataset, standing(result), suite=start.suite, now=found.granted
             )
             if why is not None:
                 raise DeniedError(why, "grant is not by the sender and not by a custodian")
         return verify_grant(opened, result, started, custodian=not is_senders)
+
+
+def _place(terms: Terms) -> _Place:
+    return terms.epoch_id, terms.sender
+
+
+def _mark(info: bytes, wrapped: bytes) -> bytes:
+    """What tells a wrap from every other: for whom, by whom, of what epoch, and its bytes."""
+    return hashlib.sha256(info + wrapped).digest()
 
 
 def _only(opened: OpenedGrant, host: HostId | None) -> OpenedGrant:

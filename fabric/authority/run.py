@@ -130,9 +130,12 @@ class _Process:
                 _log.error("policy: %s", exc)
                 continue
             if policy is not None:
-                check_keys(policy, self.signers)
                 self._took(policy)
                 self.keeper.check_soon()
+            fault = fault_of(self.policies.policy, self.signers, self.clock.now())
+            if fault is not None:  # serve on: the notices must go out
+                self.metrics.policy_refused()
+                _log.error("policy: %s", fault)
 
     def _took(self, policy: Policy) -> None:
         self.metrics.policy(policy.version, policy.expires)
@@ -154,9 +157,8 @@ class _Process:
 
     def _ready(self) -> Mapping[str, str | None]:
         policy = self.policies.policy
-        is_expired = self.clock.now() >= policy.expires
         return {
-            "policy": "policy has expired; publish a newer version" if is_expired else None,
+            "policy": fault_of(policy, self.signers, self.clock.now()),
             "broker": self.keeper.why_not_ready,
             "gateway": self.publisher.why_not_ready,
         }
@@ -260,6 +262,17 @@ def policy_files(config: AuthorityConfig) -> Path | None:
     """The folder that is served as the policy repository; None when another serves it."""
     where = config.policy.repository
     return where if isinstance(where, Path) else None
+
+
+def fault_of(policy: Policy, signers: tuple[SigningKey, ...], now: datetime) -> str | None:
+    """Why nobody may, or would, act on what we say under this policy; None when all is well."""
+    if now >= policy.expires:
+        return "policy has expired; publish a newer version"
+    try:
+        check_keys(policy, signers)
+    except ConfigInvalid as exc:
+        return str(exc.args[0])
+    return None
 
 
 def check_keys(policy: Policy, signers: tuple[SigningKey, ...]) -> None:

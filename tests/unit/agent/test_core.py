@@ -14,7 +14,7 @@ from fabric.demo.process import free_port
 from fabric.model.errors import ConfigInvalid, Reason, UsageError
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
-from tests.fakes.policy_files import files
+from tests.fakes.policy_files import documents, files
 from tests.fakes.policy_repository import Repository
 from tests.fakes.running import until
 
@@ -96,6 +96,21 @@ async def test_a_newer_policy_is_taken_and_a_broken_one_is_shown(tmp_path: Path)
         assert core._view.policy.version == 8
         served.publish()
         await until(lambda: "policy" not in core.board.problems)
+
+
+async def test_changed_trust_is_refused_and_looks_wrong_for_as_long_as_it_stands(
+    tmp_path: Path,
+) -> None:
+    config = write_agent(tmp_path)
+    async with opened(config) as core:
+        before = core._view.policy
+        changed = documents()
+        changed["policy.yaml"]["trust"]["trust_domain"] = "other.example"
+        Repository(tmp_path / "policy", files(changed), version=8).publish()
+        await until(lambda: "restart" in core.board.problems.get("policy", ""))
+        await core._refresh_once()
+        assert "restart" in core.board.problems["policy"]
+        assert core._view.policy is before
 
 
 async def test_a_renewed_timestamp_moves_the_end_of_the_policy_in_force(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from fabric.agent.custody import Custody
 from fabric.agent.custody_machine import AWAY_S
+from fabric.attest.members import notice_record
 from fabric.model.errors import Reason
-from fabric.model.names import grants_topic
+from fabric.model.names import MEMBERS, grants_topic
 from fabric.seal.grant import KIND as GRANT
 from fabric.seal.grant import Grant, parse_grant
 from fabric.seal.record import kind_of
@@ -117,6 +118,35 @@ async def test_a_host_that_policy_does_not_name_grants_nothing(
         await pass_by(platform, b, AWAY_S)
         assert await custody.look() == 0
     assert grants(platform) == []
+
+
+async def test_a_custodian_that_learns_of_a_notice_in_the_middle_of_a_sweep_ends_it(
+    platform: Platform, a: TestHost, b: TestHost, c: TestHost
+) -> None:
+    declare(platform, "G02/health")
+    database = MemoryDatabase([table()])
+    for host in (a, b):
+        host.open()
+    b.attest(life_s=7200)
+    for life in range(2):  # each opens an epoch of its own
+        database.upsert(table(), notes(10 * life, 5))
+        await publish(platform, a, database)
+        a.host.identity.close()
+        a.open()
+    platform.clock.ahead += timedelta(hours=1)
+    c.open().attest()
+
+    def judge(*_: object) -> None:
+        platform.suspend(C)
+        notice = notice_record(platform.given[-1], platform.verifier.signers)
+        b.host.view.take(MEMBERS, *notice)
+
+    async with custodian(b) as (_, custody):
+        await custody.look()
+        await pass_by(platform, b, AWAY_S)
+        platform.log.judge = judge
+        assert await custody.look() == 1
+    assert [grant.revocation_number for grant in grants(platform)] == [0]
 
 
 async def test_a_custodian_cannot_grant_what_it_was_not_granted(

@@ -102,7 +102,13 @@ def test_epochs_before_a_chain_reset_are_orphans_though_their_sender_is_here() -
     assert it.at(AWAY_S) == [(SENDER, 1, (C,))]
 
 
-def test_under_from_join_a_custodian_serves_whom_an_epoch_had_served_before() -> None:
-    it = Custodian(held(1, SENDER), held(2, SENDER, B), held(3, SENDER), retained=False)
+def test_under_from_join_a_custodian_serves_an_epoch_only_to_whom_it_had_served_before() -> None:
+    """Since when a host is named its sender alone knows."""
+    renewed = Held(
+        sender=SENDER,
+        served=Served(number=2, started=NOW, served=frozenset({(SENDER, KEY), (B, b"o" * 32)})),
+        chain_reset=False,
+    )
+    it = Custodian(held(1, SENDER), renewed, held(3, SENDER), retained=False)
     it.at(0)
-    assert it.at(AWAY_S) == [(SENDER, 3, (B,))]
+    assert it.at(AWAY_S) == [(SENDER, 2, (B,))]

@@ -160,9 +160,24 @@ def test_retained_gives_a_late_host_every_kept_epoch() -> None:
     assert late(kept, wanted(ME, B)) == {1: (B,), 2: (B,)}
 
 
-def test_from_join_gives_nothing_from_before_the_first_wrap() -> None:
-    kept = [served(ME, number=1), served(ME, B, number=2), served(ME, number=3)]
-    assert late(kept, wanted(ME, B, C, retained=False)) == {3: (B,)}
+def test_from_join_gives_nothing_from_before_a_host_was_named() -> None:
+    kept = [served(ME, number=n, started=at(60 * n)) for n in range(4)]
+    since = {B: at(61), C: at(200)}
+    assert late(kept, wanted(ME, B, C, retained=False, named=since)) == {2: (B,), 3: (B,)}
+
+
+def test_from_join_gives_a_host_that_is_named_again_nothing_of_the_time_between() -> None:
+    hosts = [(ME, B), (ME,), (ME,)]
+    kept = [served(*who, number=n, started=at(60 * n)) for n, who in enumerate(hosts)]
+    again = wanted(ME, B, retained=False, named={B: at(90)})
+    assert late(kept, again) == {2: (B,)}
+
+
+def test_from_join_gives_new_keys_to_whom_an_epoch_had_served_and_no_more() -> None:
+    kept = [served(ME, B, number=1), served(ME, number=2)]
+    for named in ({}, {B: at(3600)}):
+        back = wanted(ME, B, retained=False, keys={B: NEW_KEY}, named=named)
+        assert late(kept, back) == {1: (B,)}
 
 
 def test_a_host_that_was_away_gets_every_epoch_since_it_was_named() -> None:

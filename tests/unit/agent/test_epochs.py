@@ -1,10 +1,13 @@
 """Epochs at their sender: order of effects, recipients, grants."""
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +15,13 @@ from fabric.agent.epoch_machine import JOIN_BATCH_S, Why
 from fabric.agent.epochs import Epochs
 from fabric.agent.lane import allowed
 from fabric.attest.keys import Kem
-from fabric.model.errors import DeniedError, FabricError, Reason
+from fabric.attest.members import notice_record
+from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
 from fabric.model.label import Label
-from fabric.model.limits import EPOCH_AGE_S_MAX
-from fabric.model.names import HostId, grants_topic
+from fabric.model.limits import EPOCH_AGE_S_MAX, TICK_GRANTS_S_MAX
+from fabric.model.names import MEMBERS, HostId, grants_topic
 from fabric.policy.types import SuiteRule
-from fabric.seal.epoch import parse_start
+from fabric.seal.epoch import Wrapped, parse_start, wrap_start
 from fabric.seal.grant import KIND as GRANT
 from fabric.seal.grant import parse_grant
 from fabric.seal.hpke import HpkeKey
@@ -53,6 +57,14 @@ async def grant_late(host: TestHost, it: Epochs) -> int:
         await parts.view(host)
         found, result = allowed(host.host.view, SECRET, NOTES, host.host.clock.now())
         return await it.grant_late(found, result)
+
+
+def learn_of_a_suspension(host: TestHost, of: HostId) -> None:
+    """Suspend a host, and let the other's view have it at once."""
+    platform = host.platform
+    platform.suspend(of)
+    notice = notice_record(platform.given[-1], platform.verifier.signers)
+    host.host.view.take(MEMBERS, *notice)
 
 
 def starts(platform: Platform) -> list[frozenset[HostId]]:
@@ -222,6 +234,69 @@ async def test_a_start_that_does_not_know_the_last_notice_is_made_anew_at_once(
     assert len(starts(platform)) == 1
 
 
+def while_it_wraps(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
+    """Let something happen in the loop while the first start is drawn up in its thread."""
+    loop, calls = asyncio.get_running_loop(), [happens]
+
+    def wrap(*given: Any) -> Wrapped:
+        if calls:
+            done = threading.Event()
+            first = calls.pop()
+            loop.call_soon_threadsafe(lambda: (first(), done.set()))
+            assert done.wait(5)
+        return wrap_start(*given)
+
+    monkeypatch.setattr("fabric.agent.epochs.wrap_start", wrap)
+
+
+async def test_a_notice_that_comes_while_an_epoch_is_drawn_up_leaves_nobody_in_it(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a.attest()
+    b.attest()
+    platform.log.judge = None
+    while_it_wraps(monkeypatch, lambda: learn_of_a_suspension(a, B))
+    await ready(a, epochs(a))
+    assert starts(platform) == [frozenset({A})]
+
+
+async def test_a_policy_that_comes_while_an_epoch_is_drawn_up_is_asked_anew(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a.attest()
+    b.attest()
+    platform.log.judge = None
+    sets = {str(SECRET): dataset(SECRET, consumers=())}
+    newer = replace(platform.policy, version=8, datasets=sets)
+    while_it_wraps(monkeypatch, lambda: a.host.view.take_policy(newer))
+    it = epochs(a)
+    with pytest.raises(ExceptionGroup) as caught:
+        await ready(a, it)
+    assert caught.group_contains(UnavailableError, match="policy changed")
+    assert starts(platform) == []
+    await ready(a, it)
+    assert starts(platform) == [frozenset({A})]
+
+
+async def test_who_was_chosen_by_an_older_policy_is_not_kept_for_a_newer_one(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    it, now = epochs(a), platform.clock.now()
+    platform.clock.now = lambda: now  # type: ignore[method-assign]
+    async with running() as parts, asyncio.timeout(10):
+        await parts.view(a)
+        older, result = allowed(a.host.view, SECRET, NOTES, now)
+        sets = {str(SECRET): dataset(SECRET, consumers=())}
+        platform.policy = replace(platform.policy, version=8, datasets=sets)
+        a.host.view.take_policy(platform.policy)
+        await it.prepare(older)
+        newer, _ = allowed(a.host.view, SECRET, NOTES, now)
+        await it.ready(newer, result)
+    assert starts(platform) == [frozenset({A})]
+
+
 async def test_under_from_join_a_host_that_was_away_gets_what_was_sent_since_it_was_named(
     platform: Platform, a: TestHost, b: TestHost
 ) -> None:
@@ -297,6 +372,39 @@ async def test_a_refused_grant_is_tried_again_and_stops_nothing(
     platform.log.judge = judge
     assert await grant_late(a, it) == 0  # not every second: wraps cost
     platform.clock.ahead += timedelta(seconds=5)
+    assert await grant_late(a, it) == 1
+
+
+async def test_a_notice_in_the_middle_of_a_sweep_ends_it(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    it = epochs(a)
+    await ready(a, it)
+    it.ask(Why.RESEAL)
+    await ready(a, it)
+    b.attest()
+    platform.log.judge = lambda *_: learn_of_a_suspension(a, B)
+    assert await grant_late(a, it) == 1
+    granted = [parse_grant(v).grant for v in platform.log.values(GRANTS) if kind_of(v) == GRANT]
+    assert [grant.revocation_number for grant in granted] == [0]
+
+
+async def test_a_view_that_grows_old_in_the_middle_of_a_sweep_ends_it(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    it = epochs(a)
+    await ready(a, it)
+    it.ask(Why.RESEAL)
+    await ready(a, it)
+    b.attest()
+
+    def judge(*_: object) -> None:
+        platform.is_ticking = False
+        platform.clock.ahead += timedelta(seconds=TICK_GRANTS_S_MAX + 1)
+
+    platform.log.judge = judge
     assert await grant_late(a, it) == 1
 
 

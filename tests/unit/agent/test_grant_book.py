@@ -1,11 +1,12 @@
 """Starts and grants, trusted when asked for."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from fabric.admit.view import View
+from fabric.agent import grant_book
 from fabric.agent.grant_book import GrantBook
 from fabric.attest.members import Members
 from fabric.attest.result import Result
@@ -15,6 +16,7 @@ from fabric.model.names import HostId, Topic
 from fabric.seal.epoch import Started, parse_start, start_epoch, start_key, verify_start
 from fabric.seal.grant import GrantDraft, grant, grant_key
 from fabric.seal.hpke import HpkeKey
+from fabric.seal.secret import EpochSecret
 from tests.fakes.platform import Platform, dataset
 from tests.fakes.sealing import NOW, TOPIC, TRUST_DOMAIN, Party
 
@@ -59,7 +61,13 @@ def started(number: int = 1) -> Started:
 
 
 def grant_to(
-    party: Party, of: Started, *, by: Party = SENDER, others: int = 0
+    party: Party,
+    of: Started,
+    *,
+    by: Party = SENDER,
+    others: int = 0,
+    secret: EpochSecret | None = None,
+    granted: datetime = NOW + timedelta(hours=1),
 ) -> tuple[bytes, bytes]:
     """A grant for one host, and for others who share its key."""
     verified = verify_start(parse_start(of.value), SENDER.result, TRUST_DOMAIN)
@@ -68,17 +76,25 @@ def grant_to(
         result_id=by.result.id,
         policy_version=7,
         revocation_number=3,
-        granted=NOW + timedelta(hours=1),
+        granted=granted,
     )
     more = [(HostId("G09", "many", f"h{n}"), party.key.public) for n in range(others)]
     (value,) = grant(
         draft,
         verified,
-        SENDER.secret(of.start.number),
+        secret or SENDER.secret(of.start.number),
         recipients=[(party.host, party.key.public), *more],
         signers=by.signers,
     )
     return grant_key(by.host, of.start.id), value
+
+
+def forged(value: bytes) -> bytes:
+    """The same record with another signature."""
+    match canonical.decode(value):
+        case [bytes() as manifest, int() as first, list() as wraps]:
+            return canonical.encode([bytes([*manifest[:-1], manifest[-1] ^ 1]), first, wraps])
+    raise AssertionError
 
 
 def test_a_named_reader_finds_start_and_secret() -> None:
@@ -140,8 +156,8 @@ def test_of_a_record_only_our_own_wrap_is_kept() -> None:
     it, start = book(LATE), started()
     it.feed(start_key(start.start), start.value)
     it.feed(*grant_to(LATE, start, others=50))
-    kept = [*it._opened.values(), *it._grants.values()]
-    assert [len(item.wraps) for copies in kept for item in copies] == [0, 1]
+    assert [len(item.wraps) for copies in it._opened.values() for item in copies] == [0]
+    assert [len(item.wraps) for kept in it._grants.values() for item in kept.values()] == [1]
 
 
 def test_our_wrap_is_found_in_whichever_record_of_a_start_it_stands() -> None:
@@ -223,6 +239,142 @@ def test_what_began_before_our_first_epoch_is_before_our_join() -> None:
     assert [it.is_before_join(item, members) for item in starts] == [True, False, False, False]
 
 
+def joined_second(it: GrantBook) -> list[Started]:
+    """Epochs 0 to 2 of a `from_join` dataset; of them number 1 serves the reader."""
+    made = [
+        SENDER.start(
+            SENDER.draft(n, history="from_join", started=NOW + timedelta(minutes=n)),
+            [READER] if n == 1 else [],
+        )
+        for n in range(3)
+    ]
+    for start in made:
+        it.feed(start_key(start.start), start.value)
+    return made
+
+
+def test_only_a_good_grant_by_its_sender_says_that_an_older_epoch_is_for_us() -> None:
+    it, members = book(), KnownResults(SENDER.result, LATE.result)
+    first = joined_second(it)[0]
+    starts = it.starts(members)
+    key, value = grant_to(READER, first)
+    it.feed(key, forged(value))
+    it.feed(*grant_to(READER, first, by=LATE))  # attested, and nobody to grant this
+    assert [it.is_before_join(item, members) for item in starts] == [True, False, False]
+    assert it.served(starts[0], view_of(members, "G03/statistics"))
+    assert [it.is_before_join(item, members) for item in starts] == [True, False, False]
+    it.feed(key, value)
+    assert not any(it.is_before_join(item, members) for item in starts)
+
+
+def test_a_grant_says_that_an_epoch_is_for_us_once_its_result_is_known() -> None:
+    it, later = book(), replace(SENDER, result=replace(SENDER.result, id=bytes(16)))
+    members = KnownResults(SENDER.result)
+    first = joined_second(it)[0]
+    starts = it.starts(members)
+    it.feed(*grant_to(READER, first, by=later))
+    assert [it.is_before_join(item, members) for item in starts] == [True, False, False]
+    members.learn(later.result)
+    assert not any(it.is_before_join(item, members) for item in starts)
+
+
+def test_a_forged_start_that_names_us_is_not_where_we_joined() -> None:
+    it, members = book(), KnownResults(SENDER.result)
+    joined_second(it)
+    older = replace(SENDER, twist="forged").draft(7, history="from_join", started=NOW)
+    made = replace(SENDER, twist="forged").start(older, [READER])
+    it.feed(start_key(made.start), forged(made.value))
+    starts = it.starts(members)
+    assert [it.is_before_join(item, members) for item in starts] == [True, False, False]
+    assert made.hash not in it._naming_me
+
+
+def test_a_wrap_that_does_not_open_hides_no_good_one_and_is_told_once() -> None:
+    told: list[Reason] = []
+    it = GrantBook(TOPIC, TRUST_DOMAIN, LATE.host, told.append)
+    members = KnownResults(SENDER.result, READER.result)
+    start, view = started(), view_of(members, "G02/health")
+    it.feed(start_key(start.start), start.value)
+    verified = it.start(start.hash, members)
+    assert verified is not None
+    it.feed(*grant_to(LATE, start, by=READER, secret=SENDER.secret(99)))
+    for _ in range(3):
+        with pytest.raises(DeniedError) as caught:
+            it.secret(verified, [LATE.key], view)
+        assert caught.value.reason is Reason.GRANT_MISSING
+    assert told == [Reason.OPEN_FAILED]
+    it.feed(*grant_to(LATE, start))
+    assert it.secret(verified, [LATE.key], view) == SENDER.secret()
+    assert told == [Reason.OPEN_FAILED]
+
+
+def test_grants_of_one_granter_take_no_room_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grant_book, "_GRANTS_MAX", (9, 4, 2))
+    it, start, members = book(LATE), started(), KnownResults(SENDER.result)
+    it.feed(start_key(start.start), start.value)
+    again = [NOW + timedelta(minutes=n) for n in range(4)]
+    for at in again[:2]:
+        it.feed(*grant_to(LATE, start, by=READER, granted=at))
+    with pytest.raises(PeerError) as caught:
+        it.feed(*grant_to(LATE, start, by=READER, granted=again[2]))
+    assert caught.value.reason is Reason.TOO_LARGE
+    for number, at in enumerate(again[:2], 2):  # other epochs, until all its room is taken
+        it.feed(*grant_to(LATE, started(number), by=READER, granted=at))
+    with pytest.raises(PeerError):
+        it.feed(*grant_to(LATE, started(4), by=READER))
+    it.feed(*grant_to(LATE, start))
+    verified = it.start(start.hash, members)
+    assert verified is not None
+    assert it.secret(verified, [LATE.key], view_of(members)) == SENDER.secret()
+
+
+def test_grants_for_others_take_no_room_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grant_book, "_GRANTS_MAX", (1, 1, 1))
+    it, start = book(LATE), started()
+    it.feed(*grant_to(READER, start))
+    it.feed(*grant_to(LATE, start))
+    with pytest.raises(PeerError):
+        it.feed(*grant_to(LATE, start, others=1))
+
+
+def test_a_grant_that_is_written_again_takes_no_more_room() -> None:
+    it, start, members = book(LATE), started(), KnownResults(SENDER.result)
+    it.feed(start_key(start.start), start.value)
+    verified, record = it.start(start.hash, members), grant_to(LATE, start)
+    assert verified is not None
+    for _ in range(2):
+        it.feed(*record)
+        it.feed(*record)
+        it.served(verified, view_of(members))
+    assert it._grants_room[True]._kept[()] == 1
+
+
+def test_forged_grants_give_their_room_back() -> None:
+    it, start, members = book(LATE), started(), KnownResults(SENDER.result)
+    it.feed(start_key(start.start), start.value)
+    verified, (key, value) = it.start(start.hash, members), grant_to(LATE, start)
+    assert verified is not None
+    it.feed(key, forged(value))
+    it.served(verified, view_of(members))
+    assert not it._grants_room[True]._kept
+
+
+def test_starts_of_one_sender_take_no_room_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (4, 2))
+    it, members = book(), KnownResults(SENDER.result, LATE.result)
+    made = [LATE.start(LATE.draft(n), [READER]) for n in range(3)]
+    for start in made[:2]:
+        it.feed(start_key(start.start), forged(start.value))
+    with pytest.raises(PeerError) as caught:
+        it.feed(start_key(made[2].start), made[2].value)
+    assert caught.value.reason is Reason.TOO_LARGE
+    mine = started()
+    it.feed(start_key(mine.start), mine.value)
+    assert [item.hash for item in it.starts(members)] == [mine.hash]
+    it.feed(start_key(made[2].start), made[2].value)  # the forged ones gave their room back
+    assert len(it.starts(members)) == 2
+
+
 def test_under_retained_nothing_is_before_our_join() -> None:
     it, members = book(), KnownResults(SENDER.result)
     for n, others in ((1, []), (2, [READER])):
@@ -243,10 +395,7 @@ def test_other_wraps_than_the_signed_ones_are_refused_at_once() -> None:
 
 def test_a_copy_with_other_signatures_does_not_hide_the_good_one() -> None:
     it, start, members = book(), started(), KnownResults(SENDER.result)
-    match canonical.decode(start.value):
-        case [bytes() as manifest, _, list() as wraps]:
-            forged = bytes([*manifest[:-1], manifest[-1] ^ 1])
-            spoilt = canonical.encode([forged, 0, wraps])
+    spoilt = forged(start.value)
     it.feed(start_key(start.start), spoilt)
     assert it.start(start.hash, members) is None
     it.feed(start_key(start.start), spoilt)

@@ -1,19 +1,21 @@
 """Starts and grants on their way to the grants topic."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from fabric.agent.granting import append, keep_from, send_grants
+from fabric.agent.granting import Asked, append, keep_from, send_grants
 from fabric.attest.keys import PublicKey
 from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
-from fabric.model.limits import RECIPIENTS_MAX
+from fabric.model.limits import RECIPIENTS_MAX, TICK_GRANTS_S_MAX
 from fabric.model.names import HostId, grants_topic
 from fabric.seal.epoch import parse_start, start_epoch, verify_start
 from fabric.seal.grant import parse_grant, unwrap_secret, verify_grant
 from fabric.seal.suites import suite_of
 from tests.fakes.platform import SECRET, B, Platform, TestHost, dataset
+from tests.fakes.running import running
 from tests.fakes.sealing import NOW, Party
 
 GRANTS = grants_topic(SECRET)
@@ -62,7 +64,12 @@ async def granted(
     draft = me.draft(result_id=result.id, topic=SECRET)
     made = start_epoch(draft, me.secret(), [own], signers=signers)
     started = verify_start(parse_start(made.value), result, platform.verifier.trust.trust_domain)
-    pairs = await send_grants(a.host, result, started, secret=me.secret(), keys=keys)
+    async with running() as parts, asyncio.timeout(20):
+        await parts.view(a)
+        asked = Asked.of(a.host.view, a.host.view.policy.datasets[str(SECRET)])
+        pairs = await send_grants(
+            a.host, result, started, secret=me.secret(), keys=keys, asked=asked
+        )
     for value in platform.log.values(GRANTS):
         verify_grant(parse_grant(value), result, started)
     if platform.log.values(GRANTS):
@@ -87,6 +94,29 @@ async def test_more_recipients_than_a_manifest_names_get_several_grants(
 async def test_a_grant_that_is_refused_served_nobody(platform: Platform, a: TestHost) -> None:
     platform.log.judge = lambda *_: DeniedError(Reason.TOO_OLD, "revoked meanwhile")
     assert await granted(platform, a, {B: Party.make("G02/health/b1").key.public}) == frozenset()
+
+
+async def test_recipients_that_were_chosen_by_another_policy_or_list_or_long_ago_get_nothing(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    async with running() as parts:
+        await parts.view(a)
+        view, now = a.host.view, platform.clock.now()
+        found = view.policy.datasets[str(SECRET)]
+        asked = Asked.of(view, found)
+        asked.check(view, now)
+        for other in (
+            replace(asked, revocation_number=asked.revocation_number + 1),
+            replace(asked, policy_version=asked.policy_version - 1),
+            replace(asked, dataset=replace(found, consumers=())),
+        ):
+            with pytest.raises(DeniedError) as caught:
+                other.check(view, now)
+            assert caught.value.reason is Reason.TOO_OLD
+        with pytest.raises(DeniedError) as caught:
+            asked.check(view, now + timedelta(seconds=TICK_GRANTS_S_MAX + 1))
+        assert caught.value.reason is Reason.MEMBERS_STALE
 
 
 def test_secrets_outlive_the_data_by_the_age_of_an_epoch() -> None:

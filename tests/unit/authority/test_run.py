@@ -27,6 +27,16 @@ def test_keys_must_be_the_ones_the_policy_names(tmp_path: Path) -> None:
             run.check_keys(site.policy, signers)
 
 
+def test_a_running_authority_says_what_is_wrong_with_its_policy(tmp_path: Path) -> None:
+    """It must not end: notices go out, also under a policy that names other keys."""
+    site = AuthoritySite(tmp_path)
+    site.close()
+    signers, before = site.verifier.signers, site.policy.expires - timedelta(seconds=1)
+    assert run.fault_of(site.policy, signers, before) is None
+    assert "expired" in (run.fault_of(site.policy, signers, site.policy.expires) or "")
+    assert "trust.verifier.keys" in (run.fault_of(site.policy, Verifier().signers, before) or "")
+
+
 def config(folder: Path, repository: str, timestamp_key: str = "") -> AuthorityConfig:
     path = folder / "authority.toml"
     path.write_text(
