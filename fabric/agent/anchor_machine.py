@@ -34,7 +34,8 @@ Turn: TypeAlias = tuple[int, int, int]
 Within an epoch the counter rises; a sender's next epoch has a greater number, also when the
 last one's blocks were never acknowledged; and after a lost state file, should the numbers
 fall, the generation is greater. Senders of one origin, and streams, number on their own:
-their turns are never held against each other.
+their turns are never held against each other. Two that go on from one envelope decide
+nothing: a sender whose state file was restored from a copy goes on from an older head.
 """
 
 

@@ -38,6 +38,7 @@ from fabric.demo.swtpm import SoftTpm, TpmCa
 from fabric.kafka.follow import follow
 from fabric.kafka.log import KafkaLog
 from fabric.model.errors import ConfigInvalid, DeniedError, FabricError, Reason, UnavailableError
+from fabric.model.limits import ATTEST_INTERVAL_S_MIN
 from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.ports import Record
 from fabric.tpm.device import TpmDevice
@@ -239,6 +240,7 @@ async def test_a_host_enrols_attests_reads_changes_and_is_suspended(
 
             loop = asyncio.get_running_loop()
             await asyncio.to_thread(device.unsafe_extend, PCRS[0], bytes(range(32)))
+            await asyncio.sleep(ATTEST_INTERVAL_S_MIN)
             began = loop.time()
             with pytest.raises(DeniedError) as error:
                 await _attest(site, machine)
