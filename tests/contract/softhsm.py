@@ -4,8 +4,10 @@ SoftHSM reads its configuration once in a process, so there is one folder for al
 tests of a run, and every token is made before anyone opens the module.
 """
 
+import atexit
 import os
 import secrets
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ class Tokens:
 def tokens() -> Tokens:
     """Make the tokens, once in a run; `deploy/setup` brings SoftHSM."""
     folder = Path(tempfile.mkdtemp(prefix="fabric-softhsm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "tokens").mkdir()
     config = folder / "softhsm2.conf"
     config.write_text(f"directories.tokendir = {folder}/tokens\nlog.level = ERROR\n")
