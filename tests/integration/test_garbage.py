@@ -30,9 +30,9 @@ CONNECTIONS = 2_000
 ADDRESSES = [f"127.0.0.{number}" for number in range(2, 42)]
 """Where attackers come from; honest clients come from 127.0.0.1."""
 ANSWER_S_MAX = 8.0
-RSS_MAX = 384 * 1024 * 1024
-"""The program is about 105 MiB, 256 handshakes 80, one identity's unanswered requests 64; half
-again of that is what the allocator may keep."""
+RSS_MAX = 352 * 1024 * 1024
+"""The program is about 105 MiB, 256 handshakes 80, one identity's unanswered requests 64; the rest
+is what the allocator may keep (315 MiB were the most that was seen)."""
 _SIZE = struct.Struct(">i")
 _API_VERSIONS = struct.pack(">hhih", 18, 0, 1, -1)
 
@@ -43,7 +43,8 @@ def many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4 * CONNECTIONS
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"the hard limit of open files is {hard}; raise it to {wanted}")
+        message = f"the hard limit of open files is {hard}; raise it to {wanted}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
     if soft != resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
