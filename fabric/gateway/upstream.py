@@ -102,7 +102,7 @@ class Link:
             awaited.append(_Awaited(self._correlation, forward.ticket, deadline))
             if len(awaited) == 1:
                 self._hurry(deadline)
-            writer.write(_SIZE.pack(len(forward.frame)))
+            # At once: every write is a TLS record, a system call and a broker that wakes up.
             writer.write(readdress(forward.frame, self._correlation))
             await writer.drain()
             forward, deadline = await self._queue.get()

@@ -150,8 +150,9 @@ def parse_head(frame: bytes) -> Head:
 
 
 def readdress(frame: bytes, correlation: int) -> bytes:
-    """The same request under another correlation id."""
-    return b"".join((frame[:4], correlation.to_bytes(4, signed=True), frame[8:]))
+    """The same request under another correlation id, with its length before it."""
+    size, ours = len(frame).to_bytes(4), correlation.to_bytes(4, signed=True)
+    return b"".join((size, frame[:4], ours, frame[8:]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,9 +45,10 @@ def test_a_torn_head_is_malformed(frame: bytes) -> None:
         wire.parse_head(frame)
 
 
-def test_readdress_changes_the_correlation_id_alone() -> None:
+def test_readdress_changes_the_correlation_id_alone_and_says_how_long_it_is() -> None:
     frame = kafka_frames.head(3, 1, 5) + b"rest"
-    assert wire.readdress(frame, 6) == kafka_frames.head(3, 1, 6) + b"rest"
+    wanted = kafka_frames.head(3, 1, 6) + b"rest"
+    assert wire.readdress(frame, 6) == len(wanted).to_bytes(4) + wanted
 
 
 def test_a_batch_gives_back_its_records() -> None:
