@@ -11,6 +11,7 @@ import asyncpg
 
 from fabric.database import postgresql_origin as origins
 from fabric.database import postgresql_quarantine as quarantine
+from fabric.database import postgresql_quick as quick
 from fabric.database import postgresql_state as states
 from fabric.database.postgresql_apply import POISON, Applier, Waiting
 from fabric.database.postgresql_columns import split_table
@@ -44,6 +45,8 @@ class PostgresSink:
         self._tables: dict[str, TargetTable] = {}
         self._targets: tuple[Target, ...] = ()
         self._waiting: dict[Stream, float] = {}
+        self._quick: dict[str, str] = {}
+        self._plain: set[Stream] = set()
 
     async def open(self, targets: Sequence[Target]) -> None:
         """Connect, make or check every table; see ports.ChangeSink.open."""
@@ -91,6 +94,7 @@ class PostgresSink:
                     number = await states.dataset_number(connection, target.topic, target.table)
                     table = await prepare(connection, target, number, types)
                     self._tables[str(target.topic)] = table
+                    self._quick[str(target.topic)] = quick.statement(table)
             for table in self._tables.values():
                 await make_staging(connection, table)
         except BaseException:
@@ -117,7 +121,9 @@ class PostgresSink:
         try:
             async with self._using("apply a block", data_passes=True) as connection:
                 try:
-                    done = await self._apply(connection, table, block, (expected, new), False)
+                    done = await self._quickly(connection, table, block, (expected, new))
+                    if done is None:
+                        done = await self._apply(connection, table, block, (expected, new), False)
                 except POISON:
                     done = await self._apply(connection, table, block, (expected, new), True)
         except Waiting:
@@ -133,6 +139,36 @@ class PostgresSink:
             ) from None
         self._waiting.pop(block.stream, None)
         return done
+
+    async def _quickly(
+        self,
+        connection: "asyncpg.Connection[Any]",
+        table: TargetTable,
+        block: Block,
+        states_of: tuple[StreamState | None, StreamState],
+    ) -> Applied | None:
+        """Apply in one trip; None when that is not for this block or this stream."""
+        expected, new = states_of
+        if expected is None or block.stream not in self._plain:
+            return None
+        rows = quick.rows_of(block, table)
+        if rows is None:
+            return None
+        incomplete = await quick.apply(
+            connection,
+            self._quick[str(block.stream.topic)],
+            table=table,
+            rows=rows,
+            block=block,
+            expected=expected,
+            new=new,
+        )
+        if incomplete is None:
+            self._plain.discard(block.stream)
+            return None
+        return Applied(
+            state=replace(new, incomplete=incomplete), applied=block.count, quarantined=0
+        )
 
     async def _apply(
         self,
@@ -156,6 +192,9 @@ class PostgresSink:
                 await states.mark(
                     connection, place.id, incomplete=writer.incomplete, snapshot=writer.snapshot
                 )
+        is_usual = place.is_first and not place.is_shared and not place.has_parked
+        if is_usual and not applier.quarantined and writer.snapshot == states.NONE:
+            self._plain.add(block.stream)  # the statement itself looks again
         return Applied(
             state=replace(new, incomplete=writer.incomplete),
             applied=applier.applied,

@@ -55,6 +55,18 @@ WHERE origin = $1 AND topic = $2 AND partition = $3
     AND generation = $12 AND position = $13 AND ordinal = $14 AND chain = $15"""
     + _PLACE
 )
+PLAIN_MOVE = """
+UPDATE fabric.streams AS m SET generation = {3}, position = {4}, ordinal = {5}, chain = {6},
+    "offset" = {7}, cluster = {8}, topic_id = {9}, incomplete = incomplete OR {10}
+WHERE origin = {0} AND topic = {1} AND partition = {2}
+    AND generation = {11} AND position = {12} AND ordinal = {13} AND chain = {14}
+    AND snapshot = '{none}'
+    AND NOT EXISTS (SELECT FROM fabric.streams s WHERE s.topic = {1} AND s.origin <> {0})
+    AND NOT EXISTS (SELECT FROM fabric.quarantine q
+        WHERE q.topic = {1} AND q.origin = {0} AND q.partition = {2})
+RETURNING incomplete"""
+"""As `move`, only for a stream without a snapshot or parked changes, whose origin alone fills
+the dataset; to be formatted with the names of `move_values`' parameters."""
 _TOUCH = (
     """
 UPDATE fabric.streams SET position = position
@@ -124,18 +136,25 @@ async def move(
     Raises:
         UnavailableError: OVERLOADED, `expected` does not stand any more.
     """
-    values = (*_where(stream), *new.high, new.chain, new.offset, new.cluster, new.topic_id)
     if expected is None:
-        record = await connection.fetchrow(_INSERT, *values, new.incomplete)
+        record = await connection.fetchrow(_INSERT, *_new_values(stream, new))
     else:
-        record = await connection.fetchrow(
-            _UPDATE, *values, new.incomplete, *expected.high, expected.chain
-        )
+        record = await connection.fetchrow(_UPDATE, *move_values(stream, expected, new))
     if record is None:
         raise UnavailableError(
             Reason.OVERLOADED, f"another writer moved {stream}; read its state again"
         )
     return Place(**dict(record))
+
+
+def move_values(stream: Stream, expected: StreamState, new: StreamState) -> tuple[object, ...]:
+    """The 15 parameters of a move from one state to the next."""
+    return (*_new_values(stream, new), *expected.high, expected.chain)
+
+
+def _new_values(stream: Stream, new: StreamState) -> tuple[object, ...]:
+    place = (new.chain, new.offset, new.cluster, new.topic_id)
+    return (*_where(stream), *new.high, *place, new.incomplete)
 
 
 async def lock(connection: "asyncpg.Connection[Any]", stream: Stream) -> Place:

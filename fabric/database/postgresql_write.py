@@ -14,7 +14,8 @@ from fabric.database.postgresql_state import TRACKED, Place
 from fabric.database.postgresql_tables import TargetTable
 from fabric.model.change import Row
 
-_COPY_ROWS_MIN = 500
+COPY_ROWS_MIN = 500
+"""From so many rows on a COPY is faster than array parameters."""
 
 
 class Missing(ValueError):
@@ -148,17 +149,11 @@ class TableWriter:
         """Send rows; the source `v` to take them from, and the statement's parameters."""
         table = self._table
         places = table.places(names)
-        sent = [self._column(name, place, rows) for name, place in zip(names, places, strict=True)]
-        if len(rows) < _COPY_ROWS_MIN:
+        sent = columns_of_rows(table, names, rows)
+        if len(rows) < COPY_ROWS_MIN:
             return table.arrays(places), sent
         await self._stage(places, zip(*sent, strict=True))
         return table.staged(), []
-
-    def _column(self, name: str, place: int, rows: Sequence[Row]) -> list[Any]:
-        convert = self._table.columns[place].convert
-        if convert is None:
-            return [row[name] for row in rows]
-        return [None if row[name] is None else convert(row[name]) for row in rows]
 
     async def _stage(self, places: Sequence[int], records: Iterable[tuple[Any, ...]]) -> None:
         table = self._table
@@ -175,6 +170,24 @@ class TableWriter:
     async def _run(self, statement: str, values: Sequence[Any]) -> int:
         status = await self._connection.execute(statement, *values)
         return int(status.rpartition(" ")[2])
+
+
+def columns_of_rows(
+    table: TargetTable, names: Sequence[str], rows: Sequence[Row]
+) -> list[list[Any]]:
+    """The named columns of `rows` as asyncpg takes them, one list a column.
+
+    Raises:
+        ValueError, KeyError, TypeError: a value does not fit.
+    """
+    sent: list[list[Any]] = []
+    for name, place in zip(names, table.places(names), strict=True):
+        convert = table.columns[place].convert
+        values: list[Any] = [row[name] for row in rows]
+        if convert is not None:
+            values = [None if value is None else convert(value) for value in values]
+        sent.append(values)
+    return sent
 
 
 async def make_staging(connection: "asyncpg.Connection[Any]", table: TargetTable) -> None:
