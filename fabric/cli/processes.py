@@ -1,6 +1,7 @@
 """`fabric agent run`, `fabric gateway run`, `fabric authority run`: the long-lived processes."""
 
 import asyncio
+import gc
 import resource
 import signal
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,7 @@ def _allow_files() -> None:
 
 def until_signalled(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run a process until SIGTERM or SIGINT asks it to stop; a second signal ends it at once."""
+    import uvloop
 
     async def body() -> None:
         stop = asyncio.Event()
@@ -46,7 +48,11 @@ def until_signalled(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         await start(stop)
 
     _allow_files()
-    asyncio.run(body())
+    # What was imported stays for good: no collection need ever look at it again.
+    gc.collect()
+    gc.freeze()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(body())
 
 
 def _stop(stop: asyncio.Event, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
