@@ -30,7 +30,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="of each produce run")
     parser.add_argument("--repeats", type=int, help="interleaved rounds")
     parser.add_argument("--rows", type=int, default=_ROWS, help="for the memory figure")
-    parser.add_argument("--linger", type=float, help="agents' block.linger_s, for the latency")
     parser.add_argument("--only", choices=("throughput", "tables"), help="one half of it")
     told = parser.parse_args()
     told.seconds = min(max(told.seconds, 0.2), _SECONDS_MAX)
@@ -82,7 +81,7 @@ def _tables(
     bench: Bench, told: argparse.Namespace, rounds: list[Figures], console: Console
 ) -> None:
     """Memory while a snapshot moves, then latency, fabric and plain in turns."""
-    tables = Tables(bench, linger_s=told.linger)
+    tables = Tables(bench)
     try:
         tables.fill(FABRIC, told.rows)
         tables.start_agents()

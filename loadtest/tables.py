@@ -20,7 +20,7 @@ from fabric.demo.registry import count_rows
 from loadtest.arrivals import Arrivals
 from loadtest.meter import percentile
 from loadtest.rows import FIELDS, numbered, read_pool
-from loadtest.world import Bench
+from loadtest.world import Bench, as_delivered
 
 FABRIC, PLAIN = "residents", "plain_residents"
 _TABLE = """CREATE TABLE {name} (id bigint PRIMARY KEY, full_name text NOT NULL,
@@ -46,14 +46,8 @@ class Latency:
 class Tables:
     """Host A's and host B's databases, and who moves rows between them."""
 
-    def __init__(self, bench: Bench, *, linger_s: float | None = None) -> None:
-        """Make the tables.
-
-        Args:
-            linger_s: the agents' `block.linger_s`; the product's default when None.
-        """
+    def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._linger_s = linger_s
         self._pool = read_pool(bench.pool)
         self._urls = bench.world.urls
         self._source = psycopg.connect(self._urls["A"])
@@ -104,9 +98,7 @@ url = "{self._urls["B"]}"
             host = self._bench.world.host(letter)
             tcti = self._bench.world.machines[letter].tpm.tcti
             text = configs.agent_toml(layout, host, broker, tcti, part)
-            if self._linger_s is not None:
-                text = text.replace("linger_s = 0.02", f"linger_s = {self._linger_s}")
-            host.config.write_text(text)
+            host.config.write_text(as_delivered(text))
             self._bench.world.parts[letter].start()
         for letter in "AB":
             self._bench.world.parts[letter].await_ready(_SETTLE_S_MAX)
