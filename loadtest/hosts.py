@@ -118,10 +118,10 @@ class BenchHost:
         name = Topic.parse(topic)
         if anew:
             self._targets.pop(name, None)
-        target = self._targets.setdefault(name, MemoryTarget())
+        dataset = decide.dataset_of(host.view.policy, topic)
+        target = self._targets.setdefault(name, MemoryTarget(dataset.schema.fields))
         target.renew()
         self._agent._core.follow_grants(name)
-        dataset = decide.dataset_of(host.view.policy, topic)
         run = read_partition(host, f"bench {topic}", dataset, 0, target)
         await _until(target.wait_offset(name, end), run)
         return target.meter.result()

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from fabric.model.block import Block
 from fabric.model.change import Op, Run
+from fabric.model.columns import values_of
 from fabric.model.names import Stream, Topic
 from fabric.ports import Applied, Captured, Event, Opened, Reached, StreamState
 from loadtest.meter import Meter
@@ -93,7 +94,13 @@ class MemorySource:
 class MemoryTarget:
     """Takes blocks and keeps nothing but where it stands; what a reader needs of a sink."""
 
-    def __init__(self) -> None:
+    def __init__(self, fields: Sequence[str]) -> None:
+        """Make it.
+
+        Args:
+            fields: of the dataset's rows; every value of them is taken.
+        """
+        self._fields = fields
         self._states: dict[Stream, StreamState] = {}
         self.meter = Meter()
         self._moved = asyncio.Event()
@@ -116,6 +123,9 @@ class MemoryTarget:
             raise ValueError("another state was expected")
         self._states[block.stream] = new
         rows = sum(len(run.rows) for run in block.runs)
+        for run in block.runs:
+            for name in self._fields if run.rows else ():
+                values_of(run.rows, name)  # as a database's sink takes them
         if rows:
             self.meter.first_then_mark(rows)
         self._moved.set()

@@ -4,12 +4,13 @@ Correct only between barriers, and only as an attempt: a constraint over several
 want the changes one by one, which is what the applier falls back to.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
 from fabric.model.change import Op, Row, Run
+from fabric.model.columns import one_after_another, values_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +34,9 @@ class Plan:
         partials: rows by the columns that they lack.
     """
 
-    deletes: list[Row] = field(default_factory=list)
-    upserts: list[Row] = field(default_factory=list)
-    partials: dict[tuple[str, ...], list[Row]] = field(default_factory=dict)
+    deletes: Sequence[Row] = ()
+    upserts: Sequence[Row] = ()
+    partials: Mapping[tuple[str, ...], Sequence[Row]] = field(default_factory=dict)
 
 
 def whole(run: Run) -> Part:
@@ -65,12 +66,24 @@ def halves(parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
 
 def reduce(parts: Sequence[Part], key: Sequence[str]) -> Plan:
     """The last state of each key; partial rows are merged onto what came before them."""
-    if len(parts) == 1 and parts[0].run.op is Op.UPSERT and not parts[0].run.absent:
-        rows = list(parts[0].rows())
-        key_of = itemgetter(*key)
-        if len({key_of(row) for row in rows}) == len(rows):
-            return Plan(upserts=rows)
+    rows = _distinct(parts, key)
+    if rows is not None:
+        return Plan(upserts=rows)
     return _plan(_last_states(parts, itemgetter(*key)))
+
+
+def _distinct(parts: Sequence[Part], key: Sequence[str]) -> Sequence[Row] | None:
+    """The rows of all parts, when they are whole upserts and no key is there twice."""
+    if any(part.run.op is not Op.UPSERT or part.run.absent for part in parts):
+        return None
+    if any(len(part.places) != len(part.run.rows) for part in parts):
+        return None
+    found = [part.run.rows for part in parts]
+    rows = found[0] if len(found) == 1 else one_after_another(found)
+    if rows is None:
+        return None
+    keys = set(zip(*(values_of(rows, name) for name in key), strict=True))
+    return rows if len(keys) == len(rows) else None
 
 
 def _last_states(
@@ -98,12 +111,14 @@ def _merged(
 
 
 def _plan(states: dict[Any, tuple[Op, Row, tuple[str, ...]]]) -> Plan:
-    plan = Plan()
+    deletes: list[Row] = []
+    upserts: list[Row] = []
+    partials: dict[tuple[str, ...], list[Row]] = {}
     for op, row, absent in states.values():
         if op is Op.DELETE:
-            plan.deletes.append(row)
+            deletes.append(row)
         elif absent:
-            plan.partials.setdefault(absent, []).append(row)
+            partials.setdefault(absent, []).append(row)
         else:
-            plan.upserts.append(row)
-    return plan
+            upserts.append(row)
+    return Plan(deletes=deletes, upserts=upserts, partials=partials)

@@ -13,6 +13,7 @@ from fabric.database.postgresql_reduce import Plan
 from fabric.database.postgresql_state import TRACKED, Place
 from fabric.database.postgresql_tables import TargetTable
 from fabric.model.change import Row
+from fabric.model.columns import values_of
 
 COPY_ROWS_MIN = 500
 """From so many rows on a COPY is faster than array parameters."""
@@ -183,7 +184,7 @@ def columns_of_rows(
     sent: list[list[Any]] = []
     for name, place in zip(names, table.places(names), strict=True):
         convert = table.columns[place].convert
-        values: list[Any] = [row[name] for row in rows]
+        values: list[Any] = values_of(rows, name)
         if convert is not None:
             values = [None if value is None else convert(value) for value in values]
         sent.append(values)

@@ -5,6 +5,7 @@ all rows of upserts in order, then all keys of deletes in order, both by column.
 Spec: docs/format.md section 4.
 """
 
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import fastavro
 
 from fabric.model.change import MARKS, ORDINAL_MAX, Op, Row, Run, Sequence, after
-from fabric.model.columns import join, split
+from fabric.model.columns import Rows, join, split
 from fabric.model.errors import Malformed
 from fabric.model.limits import BLOCK_CHANGES_MAX
 from fabric.model.names import Stream
@@ -118,7 +119,7 @@ def unpack(
     return Block(stream=stream, after=after, upto=upto, runs=runs)
 
 
-def _rows(datum: Any, schema: RowSchema) -> tuple[list[Row], list[Row]]:
+def _rows(datum: Any, schema: RowSchema) -> tuple[Rows, Rows]:
     """Whole rows and keys, exactly as many as the runs claim."""
     counts = {Op.UPSERT: 0, Op.DELETE: 0}
     total = 0
@@ -142,7 +143,7 @@ def _runs(datum: Any, schema: RowSchema) -> tuple[Run, ...]:
     for item in datum["runs"]:
         count = item["count"]
         op = _op(item["op"])
-        part: list[Row] = []
+        part: Many[Row] = []
         if op is Op.UPSERT:
             part, row_at = rows[row_at : row_at + count], row_at + count
         elif op is Op.DELETE:

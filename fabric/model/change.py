@@ -8,6 +8,7 @@ Python API.
 """
 
 from collections.abc import Iterator
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from typing import NamedTuple, TypeAlias
@@ -73,7 +74,7 @@ class Run:
     position: int
     ordinal: int
     commit_us: int
-    rows: list[Row]
+    rows: Many[Row]
     absent: tuple[str, ...] = ()
 
     @property

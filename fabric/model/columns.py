@@ -2,13 +2,14 @@
 one map a row.
 
 Every field becomes one array. A field that may be null keeps its null rows' places apart, so
-that its values need no branch each. Spec: docs/format.md section 4.
+that its values need no branch each. What is read from a block stays in columns until somebody
+asks for a row: a target that writes by column never does. Spec: docs/format.md section 4.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress, pairwise
-from typing import Any
+from typing import Any, overload
 
 from fabric.model.change import Row, Value
 from fabric.model.errors import Malformed
@@ -79,9 +80,87 @@ def _column(rows: Sequence[Row], field: Field) -> Column:
     return [row.get(name) for row in rows]
 
 
+class Rows(Sequence[Row]):
+    """Rows that are still columns; the same as a list of them, and equal to it.
+
+    Args:
+        columns: by name, all of one length, never changed.
+        first, count: which rows of the columns these are.
+    """
+
+    __slots__ = ("_columns", "_count", "_first", "_made")
+
+    def __init__(self, columns: Mapping[str, Column], first: int, count: int) -> None:
+        self._columns = columns
+        self._first = first
+        self._count = count
+        self._made: list[Row] | None = None
+
+    def column(self, name: str) -> Column:
+        """One column of these rows; raises KeyError."""
+        whole = self._columns[name]
+        if self._count == len(whole):
+            return whole
+        return whole[self._first : self._first + self._count]
+
+    def follows(self, other: "Rows") -> bool:
+        """Whether these are the rows after `other`, of the same columns."""
+        return self._columns is other._columns and self._first == other._first + other._count
+
+    def grown(self, more: int) -> "Rows":
+        """These rows and the `more` after them."""
+        return Rows(self._columns, self._first, self._count + more)
+
+    def _rows(self) -> list[Row]:
+        if self._made is None:
+            names = [*self._columns]
+            parts = [self.column(name) for name in names]
+            self._made = [dict(zip(names, row, strict=False)) for row in zip(*parts, strict=False)]
+        return self._made
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | Sequence[Row]:
+        if isinstance(at, slice) and at.step in (None, 1):
+            first, end, _ = at.indices(self._count)
+            return Rows(self._columns, self._first + first, max(0, end - first))
+        return self._rows()[at]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._rows() == [*other]
+
+    __hash__ = None  # type: ignore[assignment]  # as a list's
+
+    def __repr__(self) -> str:  # rows are secret
+        return f"Rows(count={self._count})"
+
+
+def values_of(rows: Sequence[Row], name: str) -> Column:
+    """One column of any rows; raises KeyError."""
+    return rows.column(name) if isinstance(rows, Rows) else [row[name] for row in rows]
+
+
+def one_after_another(parts: Sequence[Sequence[Row]]) -> Rows | None:
+    """All rows of `parts`, when together they are one stretch of one block's columns."""
+    stretch: Rows | None = None
+    for part in parts:
+        if not isinstance(part, Rows) or (stretch is not None and not part.follows(stretch)):
+            return None
+        stretch = part if stretch is None else stretch.grown(len(part))
+    return stretch
+
+
 def join(
     columns: Mapping[str, Column], nulls: Sequence[list[int]], fields: Sequence[Field], count: int
-) -> list[Row]:
+) -> Rows:
     """Undo `split` for `count` rows.
 
     Raises:
@@ -89,16 +168,15 @@ def join(
             of rows.
     """
     places = iter(nulls)
-    whole = [
-        _with_nulls(columns[field.name], next(places, None), count)
+    whole = {
+        field.name: _with_nulls(columns[field.name], next(places, None), count)
         if field.nullable
         else columns[field.name]
         for field in fields
-    ]
-    if next(places, None) is not None or any(len(column) != count for column in whole):
+    }
+    if next(places, None) is not None or any(len(column) != count for column in whole.values()):
         raise Malformed("columns do not add up to the rows")
-    names = [field.name for field in fields]
-    return [dict(zip(names, values, strict=False)) for values in zip(*whole, strict=False)]
+    return Rows(whole, 0, count)
 
 
 def _with_nulls(values: Column, places: list[int] | None, count: int) -> Column:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabric.model.columns import Field, join, split
+from fabric.model.columns import Field, Rows, join, one_after_another, split, values_of
 from fabric.model.errors import Malformed
 from fabric.model.schema import RowSchema
 
@@ -40,6 +40,40 @@ def test_nulls_stand_apart_and_the_rest_has_no_branch() -> None:
 )
 def test_join_undoes_split(rows: list[Any]) -> None:
     assert join(*split(rows, FIELDS), FIELDS, len(rows)) == rows
+
+
+def test_rows_of_a_block_are_a_sequence_like_a_list_of_them() -> None:
+    rows = join(*split(ROWS, FIELDS), FIELDS, 3)
+    assert rows == ROWS == rows
+    assert rows != ROWS[:2]
+    assert (len(rows), rows[1], rows[-1], [*rows]) == (3, ROWS[1], ROWS[2], ROWS)
+    for part in (slice(1, None), slice(0, 2), slice(2, 1), slice(-1, None), slice(0, 9)):
+        assert rows[part] == ROWS[part]
+    assert rows[::2] == ROWS[::2]
+    assert rows[1:][1:] == ROWS[2:]
+    with pytest.raises(IndexError):
+        rows[1:2][1]
+    assert "An" not in repr(rows)
+
+
+def test_a_column_is_had_without_making_rows() -> None:
+    rows = join(*split(ROWS, FIELDS), FIELDS, 3)
+    assert values_of(rows, "name") == values_of(ROWS, "name") == ["An", None, "Chi"]
+    assert values_of(rows[1:], "id") == [2, 3]
+    for some in (rows, ROWS):
+        with pytest.raises(KeyError):
+            values_of(some, "colour")
+
+
+def test_stretches_of_one_block_are_put_together_and_others_are_not() -> None:
+    rows, others = (join(*split(ROWS, FIELDS), FIELDS, 3) for _ in range(2))
+    whole = one_after_another([rows[:1], rows[1:2], rows[2:]])
+    assert isinstance(whole, Rows)
+    assert whole == ROWS
+    assert one_after_another([rows[:1], rows[2:]]) is None
+    assert one_after_another([rows[1:], rows[:1]]) is None
+    assert one_after_another([rows[:1], others[1:]]) is None
+    assert one_after_another([rows[:1], ROWS[1:]]) is None
 
 
 def test_a_row_may_lack_what_may_be_null_and_nothing_else() -> None:
