@@ -95,7 +95,7 @@ class PartitionConsumer:
             async with asyncio.timeout(wait_s):
                 first = await self._consumer.beginning_offsets([self._place])
                 end = await self._consumer.end_offsets([self._place])
-        except (KafkaError, OSError, TimeoutError) as exc:
+        except (KafkaError, OSError, TimeoutError, ConsumerStoppedError) as exc:
             raise self._mapped(exc) from exc
         return int(first[self._place]), int(end[self._place])
 

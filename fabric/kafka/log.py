@@ -60,6 +60,7 @@ class KafkaLog:
         self._reason_of = reason_of
         self._producers: dict[str, TopicProducer] = {}
         self._busy: dict[TopicProducer, int] = {}
+        self._readers: dict[tuple[str, int], PartitionConsumer] = {}
 
     async def append(self, topic: str, partition: int, records: Items) -> int:
         """Append (key, value) records as one batch; the first record's offset.
@@ -135,11 +136,16 @@ class KafkaLog:
                         f"log of {topic}:{partition} holds [{first}, {end}), not {position}",
                     )
                 consumer.seek(position)
-                while consumer.context is self._context():
-                    records = await consumer.poll()
-                    if records:
-                        position = records[-1].offset + 1
-                    yield records
+                self._readers[topic, partition] = consumer
+                try:
+                    while consumer.context is self._context():
+                        records = await consumer.poll()
+                        if records:
+                            position = records[-1].offset + 1
+                        yield records
+                finally:
+                    if self._readers.get((topic, partition)) is consumer:
+                        del self._readers[topic, partition]
 
     @contextlib.asynccontextmanager
     async def _consumer(self, topic: str, partition: int) -> AsyncIterator[PartitionConsumer]:
@@ -157,7 +163,13 @@ class KafkaLog:
             await consumer.close()
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """First offset and the offset after the last record; raises as `read`."""
+        """First offset and the offset after the last record; raises as `read`.
+
+        Asked on the connection of whoever reads the partition, if somebody does.
+        """
+        reader = self._readers.get((topic, partition))
+        if reader is not None:
+            return await reader.bounds()
         async with self._consumer(topic, partition) as consumer:
             return await consumer.bounds()
 

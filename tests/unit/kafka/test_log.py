@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fabric.authority.pki import Ca, issue_svid
+from fabric.kafka.consumer import PartitionConsumer
 from fabric.kafka.log import KafkaLog, check_extension
 from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
 from fabric.model.limits import ENVELOPE_BYTES_MAX
@@ -167,6 +168,29 @@ async def test_clients_follow_a_context_that_changes(bench: BrokerBench) -> None
         found = await first(batches)
         assert (found[0].value, found[0].offset) == (b"two", 1)
     await log.close()
+
+
+@pytest.mark.integration
+async def test_bounds_of_a_partition_that_is_read_cost_no_connection(
+    bench: BrokerBench, log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await bench.topic()
+    await log.append(topic, 0, [(None, b"one")])
+    started: list[PartitionConsumer] = []
+    start = PartitionConsumer.start
+
+    async def counted(consumer: PartitionConsumer) -> None:
+        started.append(consumer)
+        await start(consumer)
+
+    monkeypatch.setattr(PartitionConsumer, "start", counted)
+    async with contextlib.aclosing(log.read(topic, 0, 0)) as batches:
+        await first(batches)
+        await log.append(topic, 0, [(None, b"two")])
+        assert await log.bounds(topic, 0) == (0, 2)
+        assert len(started) == 1
+    assert await log.bounds(topic, 0) == (0, 2)
+    assert len(started) == 2
 
 
 @pytest.mark.integration
