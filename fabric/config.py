@@ -21,6 +21,7 @@ from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.limits import (
     BLOCK_BYTES_MAX,
     BLOCK_CHANGES_MAX,
+    CUSTODY_AFTER_S,
     HEARTBEAT_INTERVAL_S,
     POLICY_REFRESH_S,
     SILENCE_INTERVAL_S,
@@ -156,10 +157,12 @@ class WebConfig(Section):
 
 
 class AgentPart(Section):
-    """Which host this is, and the folder of its state file, SVID and audit log."""
+    """Which host this is, the folder of its state file, SVID and audit log, and how many seconds
+    a sender is not attested before this host, where it is a custodian, acts for it."""
 
     host: _Host
     folder: Path
+    custody_after_s: float = Field(default=CUSTODY_AFTER_S, ge=1, le=7 * 24 * 3600)
 
 
 class AuthorityUrl(Section):

@@ -292,7 +292,7 @@ class Core:
 
         async def keep() -> None:
             self.board.show(f"custody {topic}", None)
-            await Custody(host, topic).run()
+            await Custody(host, topic, after_s=self._config.agent.custody_after_s).run()
 
         self._supervise(part, run)
         self._supervise(f"custody {topic}", keep)

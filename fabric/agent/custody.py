@@ -17,6 +17,7 @@ from fabric.agent.recipients import choose
 from fabric.attest.members import Members
 from fabric.attest.result import Result, standing
 from fabric.model.errors import DeniedError, PeerError, Reason
+from fabric.model.limits import CUSTODY_AFTER_S
 from fabric.model.names import HostId, Topic
 from fabric.policy import decide
 from fabric.policy.types import Dataset
@@ -28,13 +29,17 @@ LOOK_S = 5.0
 
 
 class Custody:
-    """The custody of one topic by this host."""
+    """The custody of one topic by this host.
 
-    def __init__(self, host: Host, topic: Topic) -> None:
+    Args:
+        after_s: how long a sender is not attested before we act for it, seconds.
+    """
+
+    def __init__(self, host: Host, topic: Topic, *, after_s: float = CUSTODY_AFTER_S) -> None:
         self._host = host
         self._topic = topic
         self._book = host.view.book(topic)
-        self._machine = CustodyMachine()
+        self._machine = CustodyMachine(after_s)
 
     async def run(self) -> None:
         """Look every few seconds, for ever."""

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fabric.agent.epoch_machine import Served, Wanted, late
+from fabric.model.limits import CUSTODY_AFTER_S
 from fabric.model.names import HostId
 
-AWAY_S = 60.0
-"""How long a sender is not attested before a custodian acts for it, seconds."""
 TURN_S = 30.0
 """How much longer each custodian waits than the one before it, seconds."""
 
@@ -34,9 +33,14 @@ class Held:
 
 
 class CustodyMachine:
-    """Decides for one topic of one custodian."""
+    """Decides for one topic of one custodian.
 
-    def __init__(self) -> None:
+    Args:
+        after_s: how long a sender is not attested before the custodian acts for it, seconds.
+    """
+
+    def __init__(self, after_s: float = CUSTODY_AFTER_S) -> None:
+        self._after_s = after_s
         self._gone_at: dict[HostId, datetime] = {}
         self._seen_at: dict[tuple[HostId, int], datetime] = {}
 
@@ -61,7 +65,7 @@ class CustodyMachine:
                 self._gone_at.pop(sender, None)
             else:
                 self._gone_at.setdefault(sender, now)
-        patience = timedelta(seconds=AWAY_S + turn * TURN_S)
+        patience = timedelta(seconds=self._after_s + turn * TURN_S)
         found = []
         for sender in sorted({item.sender for item in held}):
             mine = [item for item in held if item.sender == sender]

@@ -31,6 +31,8 @@ EPOCH_HEADS_MAX = 1_000
 RESEAL_INTERVAL_S = 10
 SILENCE_INTERVAL_S = 10
 SILENCES_MISSED_MAX = 3
+CUSTODY_AFTER_S = 60.0
+"""How long a sender is not attested before a custodian acts for it, by default."""
 
 # Time
 CLOCK_SKEW_S_MAX = 30

@@ -157,6 +157,7 @@ def test_wrong_value_of_the_environment_is_named(
         ('host = "G01/registry/host-a"', "", "agent.host: is missing; add it"),
         ('host = "G01/registry/host-a"', 'host = "a"', "agent.host: identity must have the form"),
         ('host = "G01/registry/host-a"', "host = 5", "agent.host: must be text"),
+        ('folder = "state"', 'folder = "x"\ncustody_after_s = 0', "agent.custody_after_s: "),
         ("refresh_s = 1", "refresh = 1", "policy.refresh: is not a known key"),
         ("refresh_s = 1", "refresh_s = 0", "policy.refresh_s: "),
         ("https://localhost:7443/policy", "http://localhost", "policy.repository: must be a URL"),

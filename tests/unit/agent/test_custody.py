@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fabric.agent.custody import Custody
-from fabric.agent.custody_machine import AWAY_S
 from fabric.attest.members import notice_record
 from fabric.model.errors import Reason
+from fabric.model.limits import CUSTODY_AFTER_S
 from fabric.model.names import MEMBERS, grants_topic
 from fabric.seal.grant import KIND as GRANT
 from fabric.seal.grant import Grant, parse_grant
@@ -91,7 +91,7 @@ async def test_a_late_reader_opens_what_a_sender_that_is_away_has_sent(
         part = "apply secret.G01.notes:0"
         await until(lambda: Reason.GRANT_MISSING.value in c.board.problems.get(part, ""))
         assert await custody.look() == 0
-        await pass_by(platform, b, AWAY_S)
+        await pass_by(platform, b, CUSTODY_AFTER_S)
         assert await custody.look() == 1
         await until(lambda: store.rows(SECRET) == database.held(table()))
         await until(lambda: len(custody._book._good) + len(custody._book._grants) >= 1)
@@ -115,7 +115,7 @@ async def test_a_host_that_policy_does_not_name_grants_nothing(
     c.open().attest()
     async with custodian(b) as (_, custody):
         await custody.look()
-        await pass_by(platform, b, AWAY_S)
+        await pass_by(platform, b, CUSTODY_AFTER_S)
         assert await custody.look() == 0
     assert grants(platform) == []
 
@@ -143,7 +143,7 @@ async def test_a_custodian_that_learns_of_a_notice_in_the_middle_of_a_sweep_ends
 
     async with custodian(b) as (_, custody):
         await custody.look()
-        await pass_by(platform, b, AWAY_S)
+        await pass_by(platform, b, CUSTODY_AFTER_S)
         platform.log.judge = judge
         assert await custody.look() == 1
     assert [grant.revocation_number for grant in grants(platform)] == [0]
@@ -163,7 +163,7 @@ async def test_a_custodian_cannot_grant_what_it_was_not_granted(
     c.open().attest()
     async with custodian(b) as (_, custody):
         await custody.look()
-        await pass_by(platform, b, AWAY_S)
+        await pass_by(platform, b, CUSTODY_AFTER_S)
         assert await custody.look() == 0
 
 
@@ -181,7 +181,7 @@ async def test_a_custodian_that_is_not_attested_grants_nothing(
     c.open().attest()
     async with custodian(b) as (_, custody):
         await custody.look()
-        await pass_by(platform, b, AWAY_S)
+        await pass_by(platform, b, CUSTODY_AFTER_S)
         assert await custody.look() == 0
 
 

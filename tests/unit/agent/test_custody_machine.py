@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from fabric.agent.custody_machine import AWAY_S, TURN_S, CustodyMachine, Held
+from fabric.agent.custody_machine import TURN_S, CustodyMachine, Held
 from fabric.agent.epoch_machine import Served, Wanted
+from fabric.model.limits import CUSTODY_AFTER_S
 from fabric.model.names import HostId
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
@@ -36,8 +37,14 @@ Due = list[tuple[HostId, int, tuple[HostId, ...]]]
 class Custodian:
     """Asks the machine at times, in seconds from NOW."""
 
-    def __init__(self, *epochs: Held, turn: int = 0, retained: bool = True) -> None:
-        self._machine = CustodyMachine()
+    def __init__(
+        self,
+        *epochs: Held,
+        turn: int = 0,
+        retained: bool = True,
+        after_s: float = CUSTODY_AFTER_S,
+    ) -> None:
+        self._machine = CustodyMachine(after_s)
         self._epochs = epochs
         self._turn = turn
         self._retained = retained
@@ -56,8 +63,14 @@ class Custodian:
 def test_a_custodian_waits_until_the_sender_has_been_away_for_a_while() -> None:
     it = Custodian(held(1, SENDER, B), held(2, SENDER, B, C))
     assert it.at(0) == []
-    assert it.at(AWAY_S - 1) == []
-    assert it.at(AWAY_S) == [(SENDER, 1, (C,))]
+    assert it.at(CUSTODY_AFTER_S - 1) == []
+    assert it.at(CUSTODY_AFTER_S) == [(SENDER, 1, (C,))]
+
+
+def test_how_long_a_custodian_waits_is_the_operators_choice() -> None:
+    it = Custodian(held(1, SENDER, B), after_s=5)
+    assert it.at(0) == it.at(4) == []
+    assert it.at(5) == [(SENDER, 1, (C,))]
 
 
 def test_a_sender_that_is_here_grants_for_itself() -> None:
@@ -70,36 +83,36 @@ def test_a_sender_that_came_back_has_its_time_anew() -> None:
     it = Custodian(held(1, SENDER, B))
     it.at(0)
     it.attested[SENDER] = True
-    it.at(AWAY_S - 1)
+    it.at(CUSTODY_AFTER_S - 1)
     it.attested[SENDER] = False
-    assert it.at(AWAY_S) == []
-    assert it.at(2 * AWAY_S) == [(SENDER, 1, (C,))]
+    assert it.at(CUSTODY_AFTER_S) == []
+    assert it.at(2 * CUSTODY_AFTER_S) == [(SENDER, 1, (C,))]
 
 
 def test_each_custodian_waits_longer_than_the_one_before_it() -> None:
     it = Custodian(held(1, SENDER, B), turn=2)
     it.at(0)
-    assert it.at(AWAY_S + TURN_S) == []
-    assert it.at(AWAY_S + 2 * TURN_S) == [(SENDER, 1, (C,))]
+    assert it.at(CUSTODY_AFTER_S + TURN_S) == []
+    assert it.at(CUSTODY_AFTER_S + 2 * TURN_S) == [(SENDER, 1, (C,))]
 
 
 def test_nothing_is_due_when_everyone_is_served() -> None:
     it = Custodian(held(1, SENDER, B, C))
     it.at(0)
-    assert it.at(AWAY_S) == []
+    assert it.at(CUSTODY_AFTER_S) == []
 
 
 def test_each_sender_is_judged_alone() -> None:
     it = Custodian(held(1, SENDER, B), held(1, OTHER, B, sender=OTHER))
     it.at(0)
-    assert it.at(AWAY_S) == [(SENDER, 1, (C,))]
+    assert it.at(CUSTODY_AFTER_S) == [(SENDER, 1, (C,))]
 
 
 def test_epochs_before_a_chain_reset_are_orphans_though_their_sender_is_here() -> None:
     it = Custodian(held(1, SENDER, B), held(2, SENDER, B, reset=True), held(3, SENDER, B))
     it.attested[SENDER] = True
     assert it.at(0) == []
-    assert it.at(AWAY_S) == [(SENDER, 1, (C,))]
+    assert it.at(CUSTODY_AFTER_S) == [(SENDER, 1, (C,))]
 
 
 def test_under_from_join_a_custodian_serves_an_epoch_only_to_whom_it_had_served_before() -> None:
@@ -111,4 +124,4 @@ def test_under_from_join_a_custodian_serves_an_epoch_only_to_whom_it_had_served_
     )
     it = Custodian(held(1, SENDER), renewed, held(3, SENDER), retained=False)
     it.at(0)
-    assert it.at(AWAY_S) == [(SENDER, 2, (B,))]
+    assert it.at(CUSTODY_AFTER_S) == [(SENDER, 2, (B,))]
