@@ -9,9 +9,9 @@ One record at a time, one command for one event:
 
 A record that admission refuses is garbage in the log: dropped, counted, audited,
 and the stream goes on. A verified block that breaks the chain or does not open
-stops its stream by name. What may come later (a result, a policy or its renewal, an
-epoch start, a grant) pauses the partition: the same record is looked at again, never
-skipped.
+stops its stream by name; a gap ends where the sender reads its source anew. What may
+come later (a result, a policy or its renewal, an epoch start, a grant) pauses the
+partition: the same record is looked at again, never skipped.
 
 A block that its sender could have made up later (its result was over when we first
 saw it) is taken only when it is anchored. Until then its stream is held: its records
@@ -31,7 +31,7 @@ from fabric.model.errors import DeniedError, PeerError, Reason, ReasonClass, cla
 from fabric.model.limits import ANCHOR_WINDOW
 from fabric.model.names import Stream
 from fabric.ports import StreamState
-from fabric.seal.chain import ChainState, Verdict, is_join, judge
+from fabric.seal.chain import ChainState, Verdict, is_join, is_reset, judge
 from fabric.seal.envelope import Header
 from fabric.seal.epoch import VerifiedStart
 
@@ -265,7 +265,9 @@ class ReadMachine:
         self._came = event
         stream = stream_of(event.header)
         if stream in self._stopped:
-            return Drop(reason=None, outcome=_STOPPED)
+            if not self._begins_anew(event):
+                return Drop(reason=None, outcome=_STOPPED)
+            del self._stopped[stream]
         if stream in self._held and not event.is_live:
             return self._hold(stream, event)
         if event.start is None:
@@ -292,6 +294,17 @@ class ReadMachine:
             return Search()
         self._held.pop(stream, None)  # it goes on from what is applied: those are abandoned
         return Open()
+
+    def _begins_anew(self, event: Came) -> bool:
+        """Whether a stream that stopped at a gap goes on here: its source is read anew.
+
+        A fork stays stopped: one of two hosts is not what it says it is.
+        """
+        stream = stream_of(event.header)
+        if self._stopped[stream] is not Reason.GAP or event.start is None:
+            return False
+        state = self._states.get(stream)
+        return is_reset(event.header, event.start, ZERO if state is None else state.high)
 
     def _searched(self, cover: Cover) -> Command:
         assert self._came is not None

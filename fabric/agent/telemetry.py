@@ -48,6 +48,7 @@ class Telemetry:
         self._pauses: dict[str, _Pause] = {}
         self._repeating: set[Topic] = set()
         self._silent: set[tuple[Topic, int]] = set()
+        self._stopped: set[Stream] = set()
 
     # Lanes
 
@@ -133,10 +134,17 @@ class Telemetry:
             self._audit.write("reader_paused", {"part": part, "reason": reason.value})
 
     def stopped(self, stream: Stream, reason: Reason) -> None:
-        """A stream ended, until a person looks."""
+        """A stream ended, until a person looks or its sender reads its source anew."""
+        self._stopped.add(stream)
         self.board.show(f"stream {stream}", reason, "stopped; nothing more of it is applied")
         self._metrics.rejected(stream.topic, reason)
         self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
+
+    def _went_on(self, stream: Stream) -> None:
+        """A stream that had ended is applied again: its sender read its source anew."""
+        self._stopped.discard(stream)
+        self.board.forget(f"stream {stream}")
+        self._audit.write("stream_resumed", {"stream": str(stream)})
 
     def unanchored(self, stream: Stream) -> None:
         """Nothing vouches for a stream's next block: its records are passed over for now."""
@@ -176,6 +184,8 @@ class Telemetry:
     def applied(self, block: Block, applied: Applied) -> None:
         """A block's changes are in the target."""
         topic = block.stream.topic
+        if block.stream in self._stopped:
+            self._went_on(block.stream)
         self._repeating.discard(topic)
         self._metrics.applied(topic, "applied", applied.applied)
         if applied.quarantined:

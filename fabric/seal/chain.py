@@ -191,7 +191,7 @@ def judge(
     if header.epoch_id in state.superseded:
         return Step(verdict=Verdict.SUPERSEDED, state=state)
     left = (state.last.epoch, *state.superseded)[:SUPERSEDED_REMEMBERED]
-    if start.start.chain_reset and head is None and _is_reset(header, high):
+    if is_reset(header, start, high):
         return _accept(header, here, (ROOT,), left)
     if header.sender == state.sender and header.epoch_number < state.number:
         return Step(verdict=Verdict.SUPERSEDED, state=state)
@@ -200,6 +200,13 @@ def judge(
         if known is not None and header.previous == known.hash:
             return _accept(header, here, state.accepted, left)
     raise PeerError(Reason.GAP, "new epoch does not go on from a known head")
+
+
+def is_reset(header: Header, start: VerifiedStart, high: Sequence) -> bool:
+    """Whether an envelope begins a new chain by rule (r): its source is read anew."""
+    head = start.start.head_of(header.origin, header.partition)
+    rises = header.after.generation < header.generation and header.generation > high.generation
+    return start.start.chain_reset and head is None and rises and _begins(header)
 
 
 def is_join(header: Header, start: VerifiedStart) -> bool:
@@ -264,11 +271,6 @@ def _accept(
 
 def _begins(header: Header) -> bool:
     return header.counter == 0 and header.previous == NO_PREVIOUS
-
-
-def _is_reset(header: Header, high: Sequence) -> bool:
-    rises = header.after.generation < header.generation and header.generation > high.generation
-    return rises and _begins(header)
 
 
 def _known_head(state: ChainState, header: Header, head: Head | None) -> Accepted | None:

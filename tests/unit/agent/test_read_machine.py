@@ -77,6 +77,45 @@ def test_a_missing_envelope_stops_the_stream_and_only_that() -> None:
     assert it.step(lost) == m.Drop(reason=None, outcome="stopped")
 
 
+def gapped() -> tuple[m.ReadMachine, m.Command]:
+    """A stream that stopped at a gap, and what stopped it."""
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    chain.came(block(after=first.upto, position=200), 1)
+    return it, it.step(chain.came(block(after=Sequence(1, 200, 3), position=300), 2))
+
+
+def anew(generation: int) -> Block:
+    """The first block of a source that is read anew."""
+    run = Run(op=Op.SNAPSHOT_BEGIN, position=1, ordinal=1, commit_us=0, rows=[])
+    upto = Sequence(generation, 1, 1)
+    return replace(block(), after=Sequence(generation - 1, 900, 1), upto=upto, runs=(run,))
+
+
+def test_a_stream_that_stopped_at_a_gap_goes_on_where_its_source_is_read_anew() -> None:
+    """MUST-7.6, MUST-7.8."""
+    it, why = gapped()
+    assert why == m.Stop(stream=STREAM, reason=Reason.GAP)
+    content = anew(2)
+    command = apply(it, Chain(number=2, chain_reset=True).came(content, 3), content)
+    assert command.new.high == content.upto
+    assert command.new.incomplete
+    assert not it.stopped
+
+
+def test_nothing_but_a_new_generation_ends_a_stop_at_a_gap_and_nothing_ends_a_fork() -> None:
+    stopped = m.Drop(reason=None, outcome="stopped")
+    it, _ = gapped()
+    same = replace(block(), after=Sequence(0, 0, 0))
+    assert it.step(Chain(number=2, chain_reset=True).came(same, 3)) == stopped
+    assert it.step(Chain(number=2).came(anew(2), 3)) == stopped
+    assert it.step(replace(Chain(number=2, chain_reset=True).came(anew(2), 3), start=None)) == (
+        stopped
+    )
+    it._stopped[STREAM] = Reason.FORK
+    assert it.step(Chain(number=2, chain_reset=True).came(anew(2), 3)) == stopped
+
+
 def test_what_admission_refuses_is_dropped_unless_it_may_pass_later() -> None:
     for reason in Reason:
         command = machine().step(m.Refused(offset=0, reason=reason))

@@ -154,6 +154,16 @@ def test_nothing_that_is_told_holds_a_row(a: TestHost) -> None:
     assert "a secret text" not in repr(a.audit.events) + repr(a.board.parts)
 
 
+def test_a_stream_that_goes_on_after_a_stop_is_well_again_and_audited(a: TestHost) -> None:
+    it, stream = a.host.telemetry, block().stream
+    it.stopped(stream, Reason.GAP)
+    assert a.board.reasons() == {f"stream {stream}": Reason.GAP}
+    for _ in range(2):
+        it.applied(block(), applied())
+        assert a.board.is_ready
+    assert [event for event, _ in a.audit.events] == ["stream_stopped", "stream_resumed"]
+
+
 def test_a_silent_stream_makes_its_reader_unready_until_it_speaks(a: TestHost) -> None:
     it = a.host.telemetry
     it.lag(SECRET, 0, records=0, heard_s=31)
