@@ -23,7 +23,14 @@ from fabric.agent.view import WorldView
 from fabric.attest.keys import are_at_hand
 from fabric.attest.result import Result, standing
 from fabric.model.block import Block
-from fabric.model.errors import DeniedError, FabricError, Malformed, Reason, UsageError
+from fabric.model.errors import (
+    DeniedError,
+    FabricError,
+    Malformed,
+    PeerError,
+    Reason,
+    UsageError,
+)
 from fabric.model.names import Stream, Topic
 from fabric.model.schema import RowSchema
 from fabric.policy import decide
@@ -139,6 +146,7 @@ class SealedLane:
         self._heads: dict[Stream, Head] = {
             stream: item.head for stream, item in heads.items() if item.head is not None
         }
+        self._offsets = {s: item.offset for s, item in heads.items() if item.log and item.head}
         self._packed: dict[Stream, Packed] = {}
         self._sending = Sending()
         self._epochs = Epochs(host, topic, heads=lambda: [*self._heads.values()], streams=streams)
@@ -219,7 +227,15 @@ class SealedLane:
         return _Shot(block=block, sealed=sealed, result=result, epoch=epoch)
 
     def _acknowledged(self, shot: _Shot, offset: int) -> Kept:
+        """Take an acknowledgement down; raises PeerError LOG_WENT_BACK.
+
+        A log only grows. A block that comes to lie where an earlier one was acknowledged
+        follows on nothing that a late reader finds: the source has to be read anew.
+        """
         stream = shot.block.stream
+        if offset <= self._offsets.get(stream, -1):
+            raise PeerError(Reason.LOG_WENT_BACK, "the log forgot blocks that it had acknowledged")
+        self._offsets[stream] = offset
         head = Head(
             origin=stream.origin,
             partition=stream.partition,

@@ -1,21 +1,27 @@
-"""Before a capture goes on: is what it was told to be stored still in the log?
+"""Is what was stored, or read, still in the log? A broker may have been restored or cut.
 
-A broker that was restored from a backup, or cut, has forgotten blocks that it had
-acknowledged. To go on would leave a hole that every reader stops at, so the source
-is read anew instead: a new generation, as after a lost state file.
+A sender whose acknowledged blocks are gone would leave a hole that every reader stops
+at, so its source is read anew instead: a new generation, as after a lost state file. A
+reader whose hint points into a log that has grown again since would begin behind what
+came in the place of what it knew, so it begins at the log's first record instead.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import TypeAlias
 
 from fabric.agent.host import LogWithIdentity
+from fabric.agent.read_machine import ReadMachine
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
 from fabric.model.names import Stream
-from fabric.ports import Record
+from fabric.ports import Record, StreamState
 from fabric.seal import envelope as form
+from fabric.seal.chain import ChainState
 from fabric.store.state import StreamHead
+
+IsKnown: TypeAlias = Callable[[Stream, StreamState, Record], bool]
 
 
 def log_name(identity: tuple[str, str]) -> str:
@@ -63,6 +69,43 @@ async def _record(log: LogWithIdentity, topic: str, partition: int, offset: int)
         except TimeoutError as exc:
             raise UnavailableError(Reason.BROKER_UNAVAILABLE, "log does not answer") from exc
     return next((record for record in batch if record.offset == offset), None)
+
+
+async def starts_at(
+    log: LogWithIdentity,
+    machine: ReadMachine,
+    states: Mapping[Stream, StreamState],
+    *,
+    place: tuple[str, int],
+    is_known: IsKnown,
+) -> tuple[int, bool]:
+    """Where the reader of a partition begins, and whether every hint held good.
+
+    Args:
+        states: of the partition's streams, as the sink has them.
+        place: topic and partition.
+        is_known: whether the record before a stream's hint can be the one it came from.
+
+    Raises:
+        DeniedError, UnavailableError: as ports.Log.read.
+    """
+    first, end = await log.bounds(*place)
+    for stream, state in states.items():
+        if not machine.is_hint(state, first, end):
+            return first, False
+        if state.offset > first:
+            record = await _record(log, *place, state.offset - 1)
+            if record is not None and not is_known(stream, state, record):
+                return first, False
+    return machine.start_offset(first, end), True
+
+
+def is_accepted(stream: Stream, state: StreamState, record: Record) -> bool:
+    """Whether a sealed record is one that the stream's chain remembers."""
+    del stream
+    if not state.chain:
+        return True
+    return _hash(record) in {item.hash for item in ChainState.decode(state.chain).accepted}
 
 
 def _hash(record: Record) -> bytes:

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fabric.agent.host import BlockTarget, Host
+from fabric.agent.log_check import starts_at
 from fabric.agent.open_form import Gathered, gather, try_decode
 from fabric.agent.read_machine import Log, ReadMachine, incomplete
 from fabric.model.block import Block, trim
 from fabric.model.change import ZERO
 from fabric.model.errors import DeniedError, FabricError, Reason
+from fabric.model.names import Stream
 from fabric.policy.types import Dataset
 from fabric.ports import Record, StreamState
 
@@ -69,12 +71,22 @@ class OpenReader:
         streams = await self._sink.streams(self._topic)
         states = {s: state for s, state in streams.items() if s.partition == self._partition}
         self._machine = ReadMachine(self._log, states)
-        first, end = await self._host.log.bounds(place, self._partition)
-        self._position = self._machine.start_offset(first, end)
+        where = (place, self._partition)
+        self._position, is_sure = await starts_at(
+            self._host.log, self._machine, states, place=where, is_known=self._is_known
+        )
+        if not is_sure:
+            self._host.telemetry.read_anew(self._topic, self._partition)
         self._host.telemetry.board.show(self._part, None)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read())
             tasks.create_task(self._measure())
+
+    def _is_known(self, stream: Stream, state: StreamState, record: Record) -> bool:
+        """Whether a record before the stream's hint is not newer than what was applied."""
+        good, _ = try_decode([(record.offset, record.value)], self._dataset)
+        mine = [item.change for item in good if item.change.origin == stream.origin]
+        return all(change.sequence <= state.high for change in mine)
 
     async def _read(self) -> None:
         async for records in self._host.log.read(str(self._topic), self._partition, self._position):

@@ -1,6 +1,7 @@
 """Build the parts of an agent from its configuration: captures, applies, subscriptions."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from fabric.agent.host import BlockTarget, Host
@@ -17,12 +18,14 @@ from fabric.agent.sinks import SinkHolder
 from fabric.agent.subscription import Subscription
 from fabric.agent.supervisor import cause_of
 from fabric.config import BlockConfig
-from fabric.model.errors import Reason
+from fabric.model.errors import DeniedError, Reason
 from fabric.model.names import HostId, Origin, Stream, Topic
 from fabric.policy import decide
 from fabric.policy.types import Dataset
 from fabric.ports import ChangeSource, SourceTable
 from fabric.store.state import StreamHead
+
+_ATTEST_S_MAX = 10.0
 
 
 def is_sealed(host: Host, dataset: Dataset) -> bool:
@@ -105,8 +108,30 @@ async def _heads(
         return heads
     for stream in gone:
         host.telemetry.log_went_back(stream)
+    await _attest_anew(host)
     await asyncio.to_thread(state.forget_source, source, topics)
     return {topic: {} for topic in topics}
+
+
+async def _attest_anew(host: Host) -> None:
+    """Ask for a result and wait for it, not for ever.
+
+    Our last one may be gone with our blocks, and nobody who comes later could verify what
+    names it. Attesting shows why none comes.
+    """
+    before = _result_id(host)
+    host.view.changed_policy.ring()  # attesting begins early, too, when the policy changes
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ATTEST_S_MAX):
+            while _result_id(host) in (None, before):
+                await host.view.changed.wait(_ATTEST_S_MAX)
+
+
+def _result_id(host: Host) -> bytes | None:
+    try:
+        return host.view.current(host.clock.now()).id
+    except DeniedError:
+        return None
 
 
 def _feed(host: Host, topic: Topic) -> Feed:

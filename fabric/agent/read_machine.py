@@ -229,13 +229,15 @@ class ReadMachine:
     def start_offset(self, first: int, end: int) -> int:
         """Where to read on: the smallest hint of this very log, else its beginning."""
         hints = [
-            state.offset if self._is_ours(state) and first <= state.offset <= end else first
+            state.offset if self.is_hint(state, first, end) else first
             for state in self._states.values()
         ]
         return min(hints, default=first)
 
-    def _is_ours(self, state: StreamState) -> bool:
-        return (state.cluster, state.topic_id) == (self._log.cluster, self._log.topic_id)
+    def is_hint(self, state: StreamState, first: int, end: int) -> bool:
+        """Whether a state's offset belongs to this very log, and lies in it."""
+        is_ours = (state.cluster, state.topic_id) == (self._log.cluster, self._log.topic_id)
+        return is_ours and first <= state.offset <= end
 
     def step(self, event: Event) -> Command:
         """Take one event; the one thing to do next."""

@@ -20,9 +20,10 @@ from fabric.agent import read_machine as m
 from fabric.agent.anchoring import AnchorSearch
 from fabric.agent.aside import aside
 from fabric.agent.host import BlockTarget, Host
+from fabric.agent.log_check import is_accepted, starts_at
 from fabric.agent.receipting import Receipting
 from fabric.agent.tick_machine import is_hopeless
-from fabric.model.errors import FabricError, Reason
+from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.names import Stream
 from fabric.policy.types import Dataset
 from fabric.ports import Record, StreamState
@@ -86,6 +87,7 @@ class SealedReader:
         self._shown: set[Stream] = set()
         self._acted_on: set[tuple[str, bytes]] = set()
         self._position = 0
+        self._is_sure = True
         self._heard_at = host.clock.monotonic()
 
     async def run(self) -> None:
@@ -101,14 +103,19 @@ class SealedReader:
         self._machine = m.ReadMachine(m.Log(cluster=cluster, topic_id=topic_id), states)
         if self._receipts is not None:
             await self._receipts.resume(states)
-        first, end = await self._host.log.bounds(place, self._partition)
-        self._position = self._machine.start_offset(first, end)
+        self._position, self._is_sure = await self._where(states)
+        if not self._is_sure:
+            self._host.telemetry.read_anew(self._topic, self._partition)
         self._host.telemetry.board.show(self._part, None)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_reading())
             tasks.create_task(self._measure())
             if self._receipts is not None:
                 tasks.create_task(self._receipts.run())
+
+    async def _where(self, states: Mapping[Stream, StreamState]) -> tuple[int, bool]:
+        log, place = self._host.log, (str(self._topic), self._partition)
+        return await starts_at(log, self._machine, states, place=place, is_known=is_accepted)
 
     async def _keep_reading(self) -> None:
         while True:
@@ -282,9 +289,24 @@ class SealedReader:
                 case m.Reload():
                     self._machine.load(command.stream, await self._sink.state(command.stream))
                     command = self._machine.step(looked.first)
+        if isinstance(command, m.Stop):
+            await self._check_log(command)
         self._settle(record, command)
         if paused is not None:
             self._host.telemetry.paused(self._part, None)
+
+    async def _check_log(self, stop: m.Stop) -> None:
+        """Is it a gap, or did the log go back under us? Then it is read anew, once.
+
+        Raises:
+            DeniedError: HISTORY_LOST.
+        """
+        state = self._machine.state(stop.stream)
+        if stop.reason is not Reason.GAP or state is None or not self._is_sure:
+            return
+        _, self._is_sure = await self._where({stop.stream: state})
+        if not self._is_sure:
+            raise DeniedError(Reason.HISTORY_LOST, "log does not hold what was read of it before")
 
     def _settle(self, record: Record, command: m.Drop | m.Stop | m.Done) -> None:
         telemetry = self._host.telemetry

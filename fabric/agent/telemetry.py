@@ -133,6 +133,13 @@ class Telemetry:
             pause.is_told = True
             self._audit.write("reader_paused", {"part": part, "reason": reason.value})
 
+    def read_anew(self, topic: Topic, partition: int) -> None:
+        """The log is not the one that a reader's hints are from: it is read from its beginning."""
+        reason = Reason.HISTORY_LOST.value
+        self._audit.write(
+            "read_anew", {"topic": str(topic), "partition": partition, "reason": reason}
+        )
+
     def stopped(self, stream: Stream, reason: Reason) -> None:
         """A stream ended, until a person looks or its sender reads its source anew."""
         self._stopped.add(stream)

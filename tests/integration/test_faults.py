@@ -6,6 +6,7 @@ taken away alone. Each test leaves the world well for the next one; the last one
 
 import itertools
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -294,6 +295,40 @@ def test_a_bit_changed_in_the_brokers_files_is_named_and_stops_the_stream_until_
     agent.start()
     settle(world)
     assert secret_rows(world) != before
+
+
+def test_a_log_that_was_restored_is_named_by_sender_and_reader_and_changes_no_row(
+    world: World,
+) -> None:
+    log, copy = world.broker.log_folder, world.broker.folder / "copy"
+
+    def restore() -> None:
+        shutil.rmtree(log)
+        copy.rename(log)
+
+    settle(world)
+    restart_broker(world, lambda: shutil.copytree(log, copy))
+    settle(world)
+    publish_three(world)
+    settle(world)
+    before = secret_rows(world)
+    restart_broker(world, restore)
+    await_reason(world.parts["A"], f"publish {SECRET}", "log_went_back")
+    said = fabric("status", "-c", world.host("A").config)
+    assert said.returncode == 10
+    assert "log_went_back" in said.stdout
+    anew = {"topic": str(SECRET), "partition": 0, "reason": "history_lost"}
+    await_value(lambda: anew in audited(world, "B", "read_anew"), "B to miss what it had read")
+    went_back = {"stream": f"G01/registry/registry@{SECRET}:0"}
+    await_value(lambda: audited(world, "A", "log_went_back") == [went_back], "A to read anew")
+    assert secret_rows(world) == before
+    settle(world)
+    assert secret_rows(world) == before
+    world.parts["B"].stop()
+    for thing in ("TABLE residents", "TABLE wards", "SCHEMA fabric"):
+        ask(world.urls["B"], f"DROP {thing} CASCADE")
+    world.parts["B"].start()  # whoever begins now finds a whole log
+    settle(world)
 
 
 def test_a_stream_whose_next_envelopes_were_deleted_stops_by_name_and_changes_no_row(

@@ -196,6 +196,24 @@ async def test_never_stops_the_stream(platform: Platform, a: TestHost) -> None:
     assert [e for e, _ in a.audit.events].count("block_refused") == 1
 
 
+@pytest.mark.parametrize("lives", [1, 2])
+async def test_a_block_that_lies_where_another_was_acknowledged_stops_the_stream(
+    platform: Platform, a: TestHost, lives: int
+) -> None:
+    a.attest()
+    it = lane(a)
+    one, two = await stored(a, it, block(10), block(20, after=Sequence(1, 10, 2)))
+    assert (one.head.offset, two.head.offset) == (0, 1)
+    if lives == 2:
+        a.host.identity.state.save_heads([replace(two.head, log="log")])
+        it = lane(a)
+    del platform.log.records[str(SECRET), 0][1:]
+    with pytest.raises(ExceptionGroup) as caught:
+        await stored(a, it, block(30, after=two.head.upto))
+    assert caught.group_contains(PeerError, match="log_went_back")
+    assert a.board.reasons()[f"publish {SECRET}"] is Reason.LOG_WENT_BACK
+
+
 async def test_a_block_that_is_too_large_goes_in_halves(platform: Platform, a: TestHost) -> None:
     a.attest()
     whole = block(10, 4)

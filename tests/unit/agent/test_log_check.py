@@ -2,13 +2,18 @@
 
 import pytest
 
+from fabric.agent import parts as parts_of_agent
+from fabric.agent import supervisor
 from fabric.agent.log_check import lost
-from fabric.model.errors import DeniedError, Reason
-from tests.fakes.platform import SECRET, Platform, TestHost
+from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.seal import envelope
+from tests.fakes.platform import OPEN, SECRET, Platform, TestHost
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
 from tests.fakes.table import MemoryStore
 from tests.unit.agent.test_reading import notes, publish
+
+STREAM = "G01/registry/main@secret.G01.notes:0"
 
 
 async def sent(platform: Platform, a: TestHost, b: TestHost) -> MemoryDatabase:
@@ -19,6 +24,11 @@ async def sent(platform: Platform, a: TestHost, b: TestHost) -> MemoryDatabase:
     await publish(platform, a, database)
     assert await gone(a) == 0
     return database
+
+
+def read_anew(host: TestHost) -> list[object]:
+    """Topics that a host's readers began anew."""
+    return [fields["topic"] for event, fields in host.audit.events if event == "read_anew"]
 
 
 async def gone(a: TestHost) -> int:
@@ -40,6 +50,101 @@ async def test_a_cut_log_a_rewritten_one_and_another_one_are_noticed(
     assert await gone(a) == 0
     platform.log.cluster = "restored"
     assert await gone(a) == 1
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for people, nor for an authority that is not there."""
+    monkeypatch.setattr(supervisor, "_HOLD_S", 0.05)
+    monkeypatch.setattr(parts_of_agent, "_ATTEST_S_MAX", 0.05)
+
+
+async def test_a_new_generation_is_sealed_under_a_result_that_the_log_has(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_of_agent, "_ATTEST_S_MAX", 10)
+    database = await sent(platform, a, b)
+    del platform.log.records[str(SECRET), 0][1:]
+
+    async def attest() -> None:
+        await a.host.view.changed_policy.wait(10)
+        a.attest()
+
+    async with running() as parts:
+        await parts.view(a)
+        old = a.host.view.current(platform.clock.now()).id
+        parts.spawn(attest())
+        parts.capture(a, database)
+        await until(lambda: len(platform.log.values(str(SECRET))) > 1)
+    sealed = [envelope.parse(value).header for value in platform.log.values(str(SECRET))]
+    assert sealed[0].result_id == old
+    assert all(header.result_id != old for header in sealed[1:])
+
+
+async def test_a_sender_that_runs_while_its_log_goes_back_notices_at_its_next_block(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = await sent(platform, a, b), MemoryStore()
+    async with running() as parts:
+        await parts.view(a)
+        await parts.view(b, SECRET)
+        parts.capture(a, database)
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        before = [*platform.log.records[str(SECRET), 0]]
+        platform.log.records[str(SECRET), 0] = before[:1]
+        platform.log.fail(UnavailableError(Reason.BROKER_UNAVAILABLE, "restored"))
+        platform.log.fail(None)
+        database.upsert(table(), notes(60, 5))
+        await until(lambda: ("log_went_back", {"stream": STREAM}) in a.audit.events)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        await until(lambda: a.board.is_ready and b.board.is_ready)
+
+
+async def test_a_reader_begins_anew_where_a_log_has_grown_again_over_its_hint(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = await sent(platform, a, b), MemoryStore()
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    end = len(platform.log.records[str(SECRET), 0])
+    del platform.log.records[str(SECRET), 0][1:]
+    database.upsert(table(), notes(60, 60))
+    await publish(platform, a, database)
+    assert len(platform.log.records[str(SECRET), 0]) > end
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        assert b.board.is_ready
+    assert read_anew(b) == [str(SECRET)]
+
+
+async def test_a_reader_of_an_open_dataset_begins_anew_alike(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table(OPEN)]), MemoryStore()
+    database.upsert(table(OPEN), notes(0, 30))
+    for host in (a, b):
+        host.attest()
+    for grown in (False, True):
+        if grown:
+            end = len(platform.log.records[str(OPEN), 0])
+            del platform.log.records[str(OPEN), 0][5:]
+            database.upsert(table(OPEN), notes(30, 60))
+        async with running() as parts:
+            await parts.view(a)
+            parts.capture(a, database, OPEN)
+            await until(lambda: database.released == database.position)
+        if grown:
+            assert len(platform.log.records[str(OPEN), 0]) > end
+        async with running() as parts:
+            await parts.view(b)
+            parts.apply(b, store, OPEN)
+            await until(lambda: store.rows(OPEN) == database.held(table(OPEN)))
+        assert read_anew(b) == [str(OPEN)] * grown
 
 
 async def test_what_retention_removed_or_a_host_may_not_read_is_not_lost(
@@ -79,5 +184,5 @@ async def test_a_sender_whose_blocks_are_gone_begins_a_new_generation_and_loses_
         parts.capture(a, database)
         parts.apply(b, store)
         await until(lambda: store.rows(SECRET) == database.held(table()))
-    assert ("log_went_back", {"stream": "G01/registry/main@secret.G01.notes:0"}) in a.audit.events
+    assert ("log_went_back", {"stream": STREAM}) in a.audit.events
     assert a.metric("fabric_refused_blocks_total", reason="log_went_back") == 1

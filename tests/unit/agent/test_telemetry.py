@@ -164,6 +164,12 @@ def test_a_stream_that_goes_on_after_a_stop_is_well_again_and_audited(a: TestHos
     assert [event for event, _ in a.audit.events] == ["stream_stopped", "stream_resumed"]
 
 
+def test_a_log_that_is_read_anew_is_audited(a: TestHost) -> None:
+    a.host.telemetry.read_anew(SECRET, 0)
+    said = {"topic": str(SECRET), "partition": 0, "reason": "history_lost"}
+    assert a.audit.events == [("read_anew", said)]
+
+
 def test_a_silent_stream_makes_its_reader_unready_until_it_speaks(a: TestHost) -> None:
     it = a.host.telemetry
     it.lag(SECRET, 0, records=0, heard_s=31)
