@@ -12,12 +12,17 @@ from fabric.model.errors import FabricError
 _ENROL_S = 40.0
 
 
-def admit_hosts(world: World) -> str:
-    """Start the agents, wait for their enrolments, complete the approvals, await readiness."""
-    for letter in world.layout.hosts:
-        world.parts[letter].start()
+def admit_hosts(world: World, letters: str = "") -> str:
+    """Start agents, wait for their enrolments, complete the approvals, await attestation.
+
+    Args:
+        letters: of the hosts; empty for all.
+    """
+    hosts = [world.host(letter) for letter in letters or world.layout.hosts]
+    for host in hosts:
+        world.parts[host.letter].start()
     world.remember()
-    wanted = {str(host.id) for host in world.layout.hosts.values()}
+    wanted = {str(host.id) for host in hosts}
     config = AuthorityConfig.load(world.layout.folder / "authority" / "authority.toml")
     found: dict[str, str] = {}
 
@@ -25,17 +30,17 @@ def admit_hosts(world: World) -> str:
         found.update(_names(config))
         return wanted <= found.keys()
 
-    await_that(enrolled, "three hosts to enrol", wait_s=_ENROL_S, part=world.parts["A"])
-    for host in world.layout.hosts.values():
+    await_that(enrolled, "every host to enrol", wait_s=_ENROL_S, part=world.parts[hosts[0].letter])
+    for host in hosts:
         world.policy.approve(host, ak_name=found[str(host.id)])
     version = world.policy.publish()
-    for letter in world.layout.hosts:
-        certificate: Path = world.host(letter).certificate
+    for host in hosts:
+        certificate: Path = host.certificate
         await_that(
             certificate.exists,
-            f"host {letter} to attest",
+            f"host {host.letter} to attest",
             wait_s=_ENROL_S,
-            part=world.parts[letter],
+            part=world.parts[host.letter],
         )
     return f"{len(wanted)} hosts attested under policy version {version}"
 

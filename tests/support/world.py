@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import yaml
 
 from fabric.demo import proofs
 from fabric.demo.enrol import admit_hosts
@@ -23,25 +24,49 @@ from fabric.model.errors import UnavailableError
 
 @contextmanager
 def running_world(
-    *, source: str = "sqlite", target: str = "postgresql", rows: int = 200
+    *,
+    source: str = "sqlite",
+    target: str = "postgresql",
+    rows: int = 200,
+    change: Callable[[World], None] | None = None,
 ) -> Iterator[World]:
     """Hosts A and B in step, without C; ended and removed afterwards.
 
     The default gives A no server, so that the PostgreSQL server is B's alone.
+
+    Args:
+        change: changes policy and configuration before the fabric's processes start. With
+            it C stays: it is not enrolled, and a test admits it.
     """
     folder = Path(tempfile.mkdtemp(prefix="fabric-world-"))
     folder.chmod(0o755)
     world = build(Wish(folder=folder / "w", rows=rows, source=source, target=target), Teller())
     try:
-        del world.layout.hosts["C"], world.parts["C"]
+        if change is None:
+            del world.layout.hosts["C"], world.parts["C"]
+        else:
+            change(world)
         fill(world)
         start_platform(world)
-        admit_hosts(world)
+        admit_hosts(world, "AB")
         await_equal(world)
         yield world
     finally:
         world.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def change_dataset(world: World, name: str, **fields: Any) -> None:
+    """Write a dataset of agency G01 anew; it takes effect when the policy is published.
+
+    Args:
+        name: a new one begins as a copy of `notes`.
+        fields: what to change.
+    """
+    folder = world.layout.policy / "datasets" / "G01"
+    path = folder / f"{name}.yaml"
+    document = yaml.safe_load((path if path.exists() else folder / "notes.yaml").read_text())
+    path.write_text(yaml.safe_dump({**document, **fields}, sort_keys=False))
 
 
 def await_equal(world: World, *, wait_s: float = 60) -> None:
