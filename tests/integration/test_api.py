@@ -90,8 +90,9 @@ async def test_a_subscriber_gets_rows_again_until_it_acknowledges_them(world: Wo
 
 async def test_an_open_dataset_can_be_subscribed_to_as_well(world: World) -> None:
     async with agent_of(world, "B") as agent:
-        found = await take(agent, str(PUBLIC), 10)
-    assert all(change.row and change.row["name"] for change, _ in found)
+        found = await take(agent, str(PUBLIC), 10, ops=frozenset(Op))
+    assert found[0][0].op is Op.SNAPSHOT_BEGIN
+    assert all(change.row and change.row["name"] for change, _ in found[1:])
 
 
 async def test_what_a_publishes_arrives_sealed_at_a_subscriber_of_b(world: World) -> None:
@@ -135,6 +136,32 @@ async def refuses_what_is_wrong(agent: fabric.Agent) -> None:
         await anext(agent.subscribe("secret.G01.nothing"))
     with pytest.raises(Malformed):
         await anext(agent.subscribe("../residents"))
+
+
+async def test_published_changes_reach_a_subscriber_until_it_acknowledges_them(
+    world: World,
+) -> None:
+    topic, notes = str(OTHER), [{"id": i, "text": f"note {i}"} for i in range(5)]
+    some = frozenset({Op.UPSERT, Op.DELETE})
+    world.parts["A"].stop()
+    try:
+        async with agent_of(world, "A") as sender, agent_of(world, "B") as reader:
+            places = [await sender.publish(topic, note) for note in notes]
+            assert places == sorted(places)
+            await sender.publish(topic, {"id": 3}, op=fabric.Op.DELETE)
+            wanted = [*((Op.UPSERT, note) for note in notes), (Op.DELETE, {"id": 3})]
+            found = await take(reader, topic, 6, ops=some)
+            assert [(change.op, change.row) for change, _ in found] == wanted
+            await reader.ack(found[1][1])
+    finally:
+        world.parts["A"].start()
+    async with agent_of(world, "B") as again:
+        found = await take(again, topic, 4, ops=some)
+        assert [(change.op, change.row) for change, _ in found] == wanted[2:]
+        await again.ack(found[-1][1])
+        async with asyncio.timeout(20):
+            while again.problems:
+                await asyncio.sleep(0.05)
 
 
 async def test_two_agents_cannot_share_a_folder(world: World) -> None:
