@@ -1,4 +1,7 @@
-"""What must hold before a source starts, checked at once and said with its remedy."""
+"""What must hold before a source starts, checked at once and said with its remedy.
+
+Only `check` changes anything: it makes what is missing of the publication.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,12 +72,12 @@ async def check(
     Raises:
         UsageError: SOURCE_UNFIT or SCHEMA_MISMATCH, with the remedy.
     """
-    timeout_s = await _check_server(connection)
+    timeout_s = await check_server(connection)
     types = await types_of(connection)
     fits: list[FitTable] = []
     binary = True
     for table in tables:
-        fit, is_binary = await _check_table(connection, table, types)
+        fit, is_binary = await check_table(connection, table, types)
         fits.append(fit)
         binary = binary and is_binary
     is_new, added = await _publish(connection, tables, publication)
@@ -88,7 +91,12 @@ async def check(
     )
 
 
-async def _check_server(connection: "asyncpg.Connection[Any]") -> float:
+async def check_server(connection: "asyncpg.Connection[Any]") -> float:
+    """See that server and role can be captured; wal_sender_timeout in seconds, 0 for none.
+
+    Raises:
+        UsageError: SOURCE_UNFIT.
+    """
     record = await connection.fetchrow(
         "SELECT pg_catalog.current_setting('server_version_num')::int AS version,"
         " pg_catalog.current_setting('wal_level') AS wal_level,"
@@ -113,9 +121,14 @@ async def _check_server(connection: "asyncpg.Connection[Any]") -> float:
     return float(record["timeout_s"])
 
 
-async def _check_table(
+async def check_table(
     connection: "asyncpg.Connection[Any]", table: SourceTable, types: Mapping[int, TypeInfo]
 ) -> tuple[FitTable, bool]:
+    """See that a table can be captured as its dataset; how, and whether in binary.
+
+    Raises:
+        UsageError: SOURCE_UNFIT.
+    """
     found = await relation_of(connection, *split_table(table.table))
     name = f"table {table.table}"
     if found is None:
@@ -182,27 +195,25 @@ async def _check_identity(
         )
 
 
-async def _publish(
+async def lacking(
     connection: "asyncpg.Connection[Any]", tables: Sequence[SourceTable], publication: str
-) -> tuple[bool, frozenset[str]]:
-    """See that the publication holds every table, whole; what was made or added."""
-    record = await connection.fetchrow(
-        "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AS whole, pubviaroot"
+) -> tuple[str, ...] | None:
+    """Which tables a publication lacks; None when there is no such publication.
+
+    Raises:
+        UsageError: SOURCE_UNFIT, it leaves operations, rows or columns out.
+    """
+    whole = await connection.fetchval(
+        "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate"
         " FROM pg_catalog.pg_publication WHERE pubname = $1",
         publication,
     )
-    name = quoted(publication)
-    every = ", ".join(table_sql(table.table) for table in tables)
-    if record is None:
-        await _change(
-            connection,
-            f"CREATE PUBLICATION {name} FOR TABLE {every} WITH (publish_via_partition_root = true)",
-        )
-        return True, frozenset()
-    if not record["whole"]:
+    if whole is None:
+        return None
+    if not whole:
         _unfit(
             f"publication {publication}",
-            f"it leaves operations out; ALTER PUBLICATION {name} SET"
+            f"it leaves operations out; ALTER PUBLICATION {quoted(publication)} SET"
             " (publish = 'insert, update, delete, truncate')",
         )
     held = {
@@ -223,10 +234,28 @@ async def _publish(
                 f"publication {publication}",
                 f"it leaves rows or columns of {table.table} out; publish the table whole",
             )
-    if missing:
-        listed = ", ".join(map(table_sql, missing))
-        await _change(connection, f"ALTER PUBLICATION {name} ADD TABLE {listed}")
-    return False, frozenset(missing)
+    return tuple(missing)
+
+
+def making(publication: str, tables: Sequence[str], *, is_new: bool) -> str:
+    """The statement that makes a publication of these tables, or adds them to it."""
+    name, listed = quoted(publication), ", ".join(map(table_sql, tables))
+    if is_new:
+        made = f"CREATE PUBLICATION {name} FOR TABLE {listed}"
+        return f"{made} WITH (publish_via_partition_root = true)"
+    return f"ALTER PUBLICATION {name} ADD TABLE {listed}"
+
+
+async def _publish(
+    connection: "asyncpg.Connection[Any]", tables: Sequence[SourceTable], publication: str
+) -> tuple[bool, frozenset[str]]:
+    """See that the publication holds every table, whole; what was made or added."""
+    missing = await lacking(connection, tables, publication)
+    is_new = missing is None
+    wanted = tuple(table.table for table in tables) if missing is None else missing
+    if wanted:
+        await _change(connection, making(publication, wanted, is_new=is_new))
+    return is_new, frozenset() if is_new else frozenset(wanted)
 
 
 async def _change(connection: "asyncpg.Connection[Any]", statement: str) -> None:

@@ -179,19 +179,50 @@ async def prepare(
     Raises:
         UsageError: TARGET_UNFIT, with column and remedy.
     """
-    schema, name = split_table(target.table)
-    found = await relation_of(connection, schema, name)
-    if found is None:
+    fit = await check_table(connection, target, types)
+    if fit is None:
         await _make(connection, target)
-        found = await relation_of(connection, schema, name)
-    assert found is not None
+        fit = await check_table(connection, target, types)
+    assert fit is not None
+    by_name = {field.name: field for field in fields_of(target.schema)}
+    made = TargetTable(
+        target=target,
+        name=table_sql(target.table),
+        columns=fit.writing,
+        key=tuple(key_selected(by_name[n], fit.columns[n]) for n in target.schema.key),
+        seen=f"fabric.seen_{number}",
+        owned=f"fabric.owned_{number}",
+        staging=f"fabric_in_{number}",
+    )
+    await _make_ours(connection, made, fit.columns)
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitTable:
+    """A table that is there and can be written: how, in the schema's order, and its columns."""
+
+    writing: tuple[Written, ...]
+    columns: Mapping[str, ServerColumn]
+
+
+async def check_table(
+    connection: "asyncpg.Connection[Any]", target: Target, types: Mapping[int, TypeInfo]
+) -> FitTable | None:
+    """See that a table can be written as its dataset; None when there is none. Changes nothing.
+
+    Raises:
+        UsageError: TARGET_UNFIT, with column and remedy.
+    """
+    found = await relation_of(connection, *split_table(target.table))
+    if found is None:
+        return None
     relation, kind = found
     if kind not in ("r", "p"):
         _unfit(target, "it is not a table")
     columns = await columns_of(connection, relation, types)
-    fields = fields_of(target.schema)
     writing: list[Written] = []
-    for field in fields:
+    for field in fields_of(target.schema):
         column = columns.get(field.name)
         if column is None:
             _unfit(target, f"it has no column {field.name}; add it or let us make the table")
@@ -209,18 +240,7 @@ async def prepare(
     if not any(set(each["names"]) == set(target.schema.key) for each in unique):
         listed = ", ".join(target.schema.key)
         _unfit(target, f"it has no primary key or unique index on exactly ({listed})")
-    by_name = {field.name: field for field in fields}
-    made = TargetTable(
-        target=target,
-        name=table_sql(target.table),
-        columns=tuple(writing),
-        key=tuple(key_selected(by_name[n], columns[n]) for n in target.schema.key),
-        seen=f"fabric.seen_{number}",
-        owned=f"fabric.owned_{number}",
-        staging=f"fabric_in_{number}",
-    )
-    await _make_ours(connection, made, columns)
-    return made
+    return FitTable(writing=tuple(writing), columns=columns)
 
 
 async def _make(connection: "asyncpg.Connection[Any]", target: Target) -> None:

@@ -1,9 +1,11 @@
 """Which adapter serves which kind of database; an adapter's driver loads on first use."""
 
+import asyncio
 from collections.abc import Sequence
 
+from fabric.database.finding import Capture, Finding
 from fabric.model.errors import ConfigInvalid
-from fabric.ports import ChangeSink, ChangeSource, SourceTable
+from fabric.ports import ChangeSink, ChangeSource, SourceTable, Target
 
 _CHUNK_ROWS = 5_000
 """Rows a snapshot reads between two looks at the live changes."""
@@ -38,7 +40,7 @@ def open_source(
     if kind == "postgresql":
         from fabric.database.postgresql import PostgresSource
 
-        given = "fabric_" + name.replace("-", "_")
+        given = given_name(name)
         return PostgresSource(
             url,
             tables,
@@ -60,6 +62,37 @@ def open_sink(kind: str, url: str) -> ChangeSink:
 
         return PostgresSink(url)
     raise _unknown(kind)
+
+
+async def examine_source(kind: str, url: str, capture: Capture) -> Sequence[Finding]:
+    """Look at what a capture needs of its database; changes nothing. Raises ConfigInvalid."""
+    if kind == "sqlite":
+        from fabric.database import sqlite_examine
+
+        return await asyncio.to_thread(sqlite_examine.examine_source, sqlite_path(url), capture)
+    if kind == "postgresql":
+        from fabric.database import postgresql_examine
+
+        return await postgresql_examine.examine_source(url, capture)
+    raise _unknown(kind)
+
+
+async def examine_target(kind: str, url: str, targets: Sequence[Target]) -> Sequence[Finding]:
+    """Look at what datasets need of their target; changes nothing. Raises ConfigInvalid."""
+    if kind == "sqlite":
+        from fabric.database import sqlite_examine
+
+        return await asyncio.to_thread(sqlite_examine.examine_target, sqlite_path(url), targets)
+    if kind == "postgresql":
+        from fabric.database import postgresql_examine_target
+
+        return await postgresql_examine_target.examine_target(url, targets)
+    raise _unknown(kind)
+
+
+def given_name(source: str) -> str:
+    """Slot and publication of a capture that names none."""
+    return "fabric_" + source.replace("-", "_")
 
 
 def sqlite_path(url: str) -> str:

@@ -167,12 +167,7 @@ def prepare(connection: sqlite3.Connection, target: Target) -> TargetTable:
     Raises:
         UsageError: TARGET_UNFIT, with the column and the remedy.
     """
-    shape = shape_of(connection, target.table)
-    if shape is None and _is_taken(connection, target.table):
-        raise _unfit(target, "is not an ordinary table; name another one")
-    table = TargetTable(target, shape)
-    if shape is not None:
-        _check(table, shape)
+    shape, table = check_table(connection, target)
     try:
         for statement in (() if shape else table.ddl) + table.side_ddl:
             connection.execute(statement)
@@ -182,6 +177,22 @@ def prepare(connection: sqlite3.Connection, target: Target) -> TargetTable:
         raise _unfit(target, f"cannot be made from the dataset's schema ({exc})") from exc
     table.register(connection)
     return table
+
+
+def check_table(
+    connection: sqlite3.Connection, target: Target
+) -> tuple[TableShape | None, TargetTable]:
+    """See that a table can be written as its dataset; no shape when it is to be made.
+
+    Changes nothing. Raises UsageError TARGET_UNFIT, with the column and the remedy.
+    """
+    shape = shape_of(connection, target.table)
+    if shape is None and _is_taken(connection, target.table):
+        raise _unfit(target, "is not an ordinary table; name another one")
+    table = TargetTable(target, shape)
+    if shape is not None:
+        _check(table, shape)
+    return shape, table
 
 
 def _is_taken(connection: sqlite3.Connection, name: str) -> bool:

@@ -95,6 +95,22 @@ def read_sealed_key(path: Path) -> SealedKey | None:
         ) from exc
 
 
+def read_resume(path: Path, source: str) -> str | None:
+    """Where a capture stood last, without the state key; None when no file of ours says.
+
+    It holds a row's key: not for people's eyes.
+    """
+    if not path.exists():
+        return None
+    try:
+        opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)
+        with _closing(opened) as db:
+            row = db.execute("SELECT resume FROM source WHERE name = ?", (source,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else str(row[0])
+
+
 def create_state(path: Path, sealed: SealedKey) -> None:
     """Write a new, empty state file that others cannot read; durable."""
     path.parent.mkdir(parents=True, exist_ok=True)

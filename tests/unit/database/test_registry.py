@@ -1,6 +1,14 @@
 import pytest
 
-from fabric.database.registry import open_sink, open_source, sqlite_path
+from fabric.database.finding import Capture
+from fabric.database.registry import (
+    examine_source,
+    examine_target,
+    given_name,
+    open_sink,
+    open_source,
+    sqlite_path,
+)
 from fabric.database.sqlite import SqliteSink, SqliteSource
 from fabric.model.errors import ConfigInvalid
 
@@ -23,3 +31,19 @@ def test_an_unknown_kind_is_refused_with_the_remedy() -> None:
         open_sink("oracle", "x")
     with pytest.raises(ConfigInvalid, match="kind"):
         open_source("", "x", [], "main")
+
+
+async def test_each_kind_is_looked_at_by_its_own() -> None:
+    capture = Capture(tables=[], slot="s", publication="p", resume=None, agent=None)
+    away = "postgresql://127.0.0.1:1/x"
+    for kind, url, part in (("sqlite", "/no/a.db", "file"), ("postgresql", away, "server")):
+        assert [found.part for found in await examine_source(kind, url, capture)] == [part]
+        assert [found.part for found in await examine_target(kind, url, [])] == [part]
+    with pytest.raises(ConfigInvalid, match="kind"):
+        await examine_source("oracle", "x", capture)
+    with pytest.raises(ConfigInvalid, match="kind"):
+        await examine_target("oracle", "x", [])
+
+
+def test_a_slot_is_named_after_its_capture() -> None:
+    assert given_name("main-2") == "fabric_main_2"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fabric.model.errors import DeniedError, Reason
-from fabric.store.sealed import SealedKey, create_state, read_sealed_key
+from fabric.store.sealed import SealedKey, create_state, read_resume, read_sealed_key
+from fabric.store.state import SourceState, StateFile
 
 SEALED = SealedKey(pcrs=(0, 7), states=((bytes(32), b"blob"),))
 
@@ -46,3 +47,17 @@ def test_a_file_that_is_not_ours_is_said_and_left(tmp_path: Path, spoil: str) ->
         read_sealed_key(path)
     assert caught.value.reason is Reason.SEALED_STATE_LOST
     assert path.read_bytes() == before
+
+
+def test_where_a_capture_stood_is_read_without_the_key_and_beside_the_agent(tmp_path: Path) -> None:
+    path = tmp_path / "agent.state"
+    assert read_resume(path, "main") is None
+    create_state(path, SEALED)
+    assert read_resume(path, "main") is None
+    state = StateFile(path, bytes(32))
+    state.save_source("main", SourceState(generation=1, position=2, resume="here"))
+    assert read_resume(path, "main") == "here"
+    assert read_resume(path, "other") is None
+    state.close()
+    path.write_bytes(b"no database at all, and longer than a header of one would be")
+    assert read_resume(path, "main") is None

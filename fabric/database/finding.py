@@ -1,0 +1,71 @@
+"""What an examination of a database is told and what it finds; nothing here touches one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fabric.model.errors import FabricError, Reason
+from fabric.ports import SourceTable
+
+MADE = "not there yet; the agent makes it when it starts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """One capture as its host has it.
+
+    Attributes:
+        tables: what the policy knows of its tables.
+        slot, publication: PostgreSQL's.
+        resume: where it stood last, None when it has never run.
+        agent: process of the host's agent, None when it does not run.
+    """
+
+    tables: Sequence[SourceTable]
+    slot: str
+    publication: str
+    resume: str | None
+    agent: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One part that was looked at.
+
+    Attributes:
+        part: what it is, for example `slot fabric_registry`.
+        seen: how it is, or what is wrong with it; no row, no secret.
+        reason: why it is ill; None when it is well.
+        remedy: what to do, when there is more to say than of every case of the reason.
+    """
+
+    part: str
+    seen: str
+    reason: Reason | None = None
+    remedy: str = ""
+
+
+def well(part: str, seen: str) -> Finding:
+    """A part that is as it must be."""
+    return Finding(part=part, seen=seen)
+
+
+def ill(part: str, reason: Reason, seen: str, remedy: str = "") -> Finding:
+    """A part that is not."""
+    return Finding(part=part, seen=seen, reason=reason, remedy=remedy)
+
+
+def failed(part: str, exc: FabricError) -> Finding:
+    """A part whose examination ended with an error, which says what is wrong."""
+    return Finding(part=part, seen=str(exc.args[0]), reason=exc.reason)
+
+
+def parked(count: int) -> Finding:
+    """A target's quarantine."""
+    if not count:
+        return well("quarantine", "0 changes in quarantine")
+    return ill(
+        "quarantine",
+        Reason.APPLY_FAILED,
+        f"{count} changes in quarantine",
+        "fabric quarantine list says why; correct that, then fabric quarantine retry or drop",
+    )

@@ -1,0 +1,185 @@
+"""Look at a SQLite source or target as its capture or sink will need it, and leave it as it is.
+
+The file is opened read-only. Functions block: call them in a thread.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from fabric.database import sqlite_token as tokens
+from fabric.database.finding import MADE, Capture, Finding, failed, ill, parked, well
+from fabric.database.sqlite_capture import check, is_intact, is_watermark
+from fabric.database.sqlite_tables import check_table
+from fabric.database.sqlite_thread import unavailable
+from fabric.locks import holder
+from fabric.model.errors import ConfigInvalid, FabricError, Reason
+from fabric.ports import SourceTable, Target
+
+_BUSY_S_MAX = 5.0
+
+
+def examine_source(path: str, capture: Capture) -> list[Finding]:
+    """Everything that the capture needs of its database."""
+    tables = [replace(t, table=t.table.removeprefix("main.")) for t in capture.tables]
+    try:
+        with _opened(Path(path)) as connection:
+            return [
+                _file(Path(path), Reason.SOURCE_UNFIT),
+                *[
+                    _examined(f"table {table.table}", partial(_table, connection, table))
+                    for table in tables
+                ],
+                _examined("change table", lambda: _changes(connection, tables, capture)),
+                _reader(path, capture),
+            ]
+    except FabricError as exc:
+        return [failed("file", exc)]
+
+
+def examine_target(path: str, targets: Sequence[Target]) -> list[Finding]:
+    """Everything that the datasets need of their database, and what waits in quarantine."""
+    if not Path(path).exists():
+        return [_absent(Path(path))]
+    plain = [replace(t, table=t.table.removeprefix("main.")) for t in targets]
+    try:
+        with _opened(Path(path)) as connection:
+            return [
+                _file(Path(path), Reason.TARGET_UNFIT),
+                *[
+                    _examined(f"table {target.table}", partial(_target, connection, target))
+                    for target in plain
+                ],
+                _examined("quarantine", lambda: _quarantine(connection)),
+            ]
+    except FabricError as exc:
+        return [failed("file", exc)]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    if not path.is_file():
+        raise ConfigInvalid(f"{path}: no such database file; create it or correct the url")
+    with unavailable():
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S_MAX
+        )
+    try:
+        with unavailable():
+            _demand_database(connection, path)
+        yield connection
+    finally:
+        connection.close()
+
+
+def _demand_database(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as exc:
+        if exc.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        raise ConfigInvalid(f"{path}: not a SQLite database; correct the url") from exc
+
+
+def _examined(part: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        with unavailable():
+            return look()
+    except FabricError as exc:
+        return failed(part, exc)
+
+
+def _file(path: Path, reason: Reason) -> Finding:
+    for place in (path, path.absolute().parent):
+        if not os.access(place, os.W_OK):
+            return ill(
+                "file",
+                reason,
+                f"this user may not write {place}",
+                "give the agent's user the right to write the file and its folder",
+            )
+    return well("file", f"SQLite {sqlite3.sqlite_version}, may be written")
+
+
+def _absent(path: Path) -> Finding:
+    folder = path.absolute().parent
+    if folder.is_dir() and os.access(folder, os.W_OK):
+        return well("file", MADE)
+    return ill(
+        "file",
+        Reason.TARGET_UNFIT,
+        f"there is none and this user may not make it in {folder}",
+        "make the folder and let the agent's user write it, or correct the url",
+    )
+
+
+def _table(connection: sqlite3.Connection, table: SourceTable) -> Finding:
+    check(connection, table)
+    fields, key = len(table.schema.fields), ", ".join(table.schema.key)
+    return well(f"table {table.table}", f"{fields} columns, identified by ({key})")
+
+
+def _changes(
+    connection: sqlite3.Connection, tables: Sequence[SourceTable], capture: Capture
+) -> Finding:
+    """The change table with its triggers, and whether it still is the one that we left."""
+    part, token = "change table", tokens.decode(capture.resume or "")
+    if token is None:
+        return well(part, "in place" if _has_triggers(connection, tables) else MADE)
+    if not _has_triggers(connection, tables):
+        return ill(
+            part,
+            Reason.SOURCE_UNFIT,
+            "it or a trigger of a captured table is not as it was made: changes may be lost",
+            "start the agent again: it makes them anew and reads the tables again",
+        )
+    if capture.agent is None and not is_watermark(connection, token.position, token.mark):
+        return ill(
+            part,
+            Reason.SOURCE_UNFIT,
+            "the file is not the one that was read last: an older copy was put back",
+            "find out who did it, then start the agent: it reads everything anew",
+        )
+    return well(part, "in place")
+
+
+def _has_triggers(connection: sqlite3.Connection, tables: Sequence[SourceTable]) -> bool:
+    try:
+        numbers = dict(connection.execute("SELECT name, id FROM fabric_sources").fetchall())
+    except sqlite3.OperationalError:
+        return False  # there is no such table
+    return all(table.table in numbers for table in tables) and is_intact(
+        connection, tables, numbers
+    )
+
+
+def _reader(path: str, capture: Capture) -> Finding:
+    pid = holder(Path(f"{path}-fabric"))
+    if pid is None or pid == capture.agent:
+        return well("reader", "nobody" if pid is None else "the running agent")
+    return ill(
+        "reader",
+        Reason.SOURCE_UNFIT,
+        f"process {pid} captures this database",
+        "stop it, or put all tables into one capture of one agent",
+    )
+
+
+def _target(connection: sqlite3.Connection, target: Target) -> Finding:
+    shape, table = check_table(connection, target)
+    if shape is None:
+        return well(f"table {target.table}", MADE)
+    return well(f"table {target.table}", f"holds the dataset's {len(table.columns)} columns")
+
+
+def _quarantine(connection: sqlite3.Connection) -> Finding:
+    there = connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'fabric_quarantine'"
+    ).fetchone()
+    if there is None:
+        return parked(0)
+    return parked(connection.execute("SELECT count(*) FROM fabric_quarantine").fetchone()[0])
