@@ -4,6 +4,7 @@ This is the only place that makes an SSL context. Certificates follow the two
 profiles of the platform: SVIDs of hosts and certificates of platform parts.
 """
 
+import socket
 import ssl
 from datetime import datetime
 from pathlib import Path
@@ -55,6 +56,24 @@ def certificate_end(cert: Path) -> datetime:
         return x509.load_pem_x509_certificate(cert.read_bytes()).not_valid_after_utc
     except (OSError, ValueError) as exc:
         raise ConfigInvalid(f"{cert}: holds no certificate that can be read") from exc
+
+
+def why_not(exc: Exception) -> str:
+    """Why a TLS connection did not come about or broke, in words for a person."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        told = getattr(exc, "reason", None) or type(exc).__name__
+        return f"it refuses our certificate, or speaks no TLS 1.3 ({told})"
+    if isinstance(exc, ConnectionRefusedError):
+        return "nobody listens there"
+    if isinstance(exc, socket.gaierror):
+        return "its name does not resolve"
+    if isinstance(exc, TimeoutError):
+        return "it does not answer in time"
+    if isinstance(exc, ConnectionError | EOFError):
+        return "it hangs up; it may not take our certificate"
+    return f"cannot connect ({type(exc).__name__})"
 
 
 def _restrict(context: ssl.SSLContext, ca: Path) -> None:

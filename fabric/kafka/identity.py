@@ -1,31 +1,17 @@
 """Ask a broker which cluster it belongs to and which id a topic has.
 
-aiokafka speaks Metadata v5, which knows no topic ids, so one Metadata v12
-request is written with kio on a connection of its own. A deleted and remade
-topic has another id, and then an offset hint means nothing.
+A deleted and remade topic has another id, and then an offset hint means nothing.
 """
 
 import asyncio
-import io
 import ssl
-import struct
 from collections.abc import Sequence
 
 from kio.schema.errors import ErrorCode
-from kio.schema.metadata.v12.request import MetadataRequest, MetadataRequestTopic
-from kio.schema.metadata.v12.response import MetadataResponse
-from kio.schema.request_header.v2.header import RequestHeader
-from kio.schema.response_header.v1.header import ResponseHeader
-from kio.schema.types import TopicName
-from kio.serial import entity_reader, entity_writer
-from kio.static.primitive import i16, i32
 
+from fabric.kafka.metadata import ask, read, request
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
-from fabric.model.limits import FRAME_BYTES_MAX, REQUEST_S_MAX
-
-_METADATA = 3
-_VERSION = 12
-_CORRELATION = 1
+from fabric.model.limits import REQUEST_S_MAX
 
 
 async def identify(
@@ -42,7 +28,7 @@ async def identify(
         host, _, port = address.rpartition(":")
         try:
             async with asyncio.timeout(REQUEST_S_MAX):
-                answer = await _ask(host, int(port), context, _request(topic, client_id))
+                answer = await ask(host, int(port), context, request([topic], client_id))
             return _identity(answer, topic)
         except (OSError, EOFError, TimeoutError, PeerError) as exc:
             failure = exc
@@ -51,44 +37,8 @@ async def identify(
     ) from failure
 
 
-def _request(topic: str, client_id: str) -> bytes:
-    out = io.BytesIO()
-    header = RequestHeader(
-        request_api_key=i16(_METADATA),
-        request_api_version=i16(_VERSION),
-        correlation_id=i32(_CORRELATION),
-        client_id=client_id,
-    )
-    entity_writer(RequestHeader)(out, header)
-    wanted = MetadataRequestTopic(topic_id=None, name=TopicName(topic))
-    request = MetadataRequest(
-        topics=(wanted,),
-        allow_auto_topic_creation=False,
-        include_topic_authorized_operations=False,
-    )
-    entity_writer(MetadataRequest)(out, request)
-    return out.getvalue()
-
-
-async def _ask(host: str, port: int, context: ssl.SSLContext, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(host, port, ssl=context)
-    try:
-        writer.write(struct.pack(">i", len(request)) + request)
-        await writer.drain()
-        (size,) = struct.unpack(">i", await reader.readexactly(4))
-        if not 0 < size <= FRAME_BYTES_MAX:
-            raise PeerError(Reason.MALFORMED, "broker's answer has an impossible length")
-        return await reader.readexactly(size)
-    finally:
-        writer.close()
-
-
 def _identity(answer: bytes, topic: str) -> tuple[str, str]:
-    try:
-        _, size = entity_reader(ResponseHeader)(answer, 0)
-        response, _ = entity_reader(MetadataResponse)(answer, size)
-    except Exception as exc:  # the decoder's own errors are many and unlisted
-        raise PeerError(Reason.MALFORMED, "broker's answer does not decode") from exc
+    response = read(answer)
     for item in response.topics:
         if item.error_code is ErrorCode.topic_authorization_failed:
             raise DeniedError(Reason.NOT_A_CONSUMER, f"reading topic {topic} is not allowed")

@@ -1,6 +1,8 @@
 """TLS contexts, by real handshakes on loopback: version, both chains, names, no tickets."""
 
 import asyncio
+import re
+import socket
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,7 +12,7 @@ import pytest
 
 from fabric.authority.pki import Ca, issue_platform, make_ca
 from fabric.model.errors import ConfigInvalid
-from fabric.tls import certificate_end, client_context, server_context
+from fabric.tls import certificate_end, client_context, server_context, why_not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +158,19 @@ def test_the_end_of_a_certificate_is_read_from_its_file(ours: Pki) -> None:
 def test_a_file_without_a_certificate_is_named(ours: Pki) -> None:
     with pytest.raises(ConfigInvalid, match="key"):
         certificate_end(ours.key)
+
+
+@pytest.mark.parametrize(
+    ("exc", "words"),
+    [
+        (ConnectionRefusedError(), "nobody listens"),
+        (socket.gaierror(), "does not resolve"),
+        (TimeoutError(), "in time"),
+        (ConnectionResetError(), "hangs up"),
+        (EOFError(), "hangs up"),
+        (ssl.SSLError(1, "alert"), "refuses our certificate"),
+        (OSError("/secret"), r"cannot connect \(OSError\)"),
+    ],
+)
+def test_a_broken_connection_is_told_in_words(exc: Exception, words: str) -> None:
+    assert re.search(words, why_not(exc))

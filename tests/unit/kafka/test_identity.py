@@ -5,12 +5,10 @@ from io import BytesIO
 
 import pytest
 from kio.schema.errors import ErrorCode
-from kio.schema.metadata.v12.request import MetadataRequest
 from kio.schema.metadata.v12.response import MetadataResponse, MetadataResponseTopic
-from kio.schema.request_header.v2.header import RequestHeader
 from kio.schema.response_header.v1.header import ResponseHeader
 from kio.schema.types import TopicName
-from kio.serial import entity_reader, entity_writer
+from kio.serial import entity_writer
 from kio.static.primitive import i32, i32Timedelta
 
 from fabric.kafka import identity
@@ -37,15 +35,6 @@ def answer(*topics: MetadataResponseTopic) -> bytes:
 
 def topic(code: ErrorCode = ErrorCode.none, name: str = TOPIC) -> MetadataResponseTopic:
     return MetadataResponseTopic(error_code=code, name=TopicName(name), topic_id=ID, partitions=())
-
-
-def test_the_question_names_the_topic_and_creates_none() -> None:
-    data = identity._request(TOPIC, "a client")
-    header, size = entity_reader(RequestHeader)(data, 0)
-    request, _ = entity_reader(MetadataRequest)(data, size)
-    assert (header.client_id, int(header.request_api_version)) == ("a client", 12)
-    assert [item.name for item in request.topics or ()] == [TOPIC]
-    assert not request.allow_auto_topic_creation
 
 
 def test_the_answer_gives_cluster_and_topic_id() -> None:
