@@ -48,11 +48,7 @@ class Ledger:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
-                raise UsageError(
-                    Reason.CONFIG_INVALID, f"{path}: written by another version of the authority"
-                )
+            _check_version(self._db, path)
             self._db.executescript(
                 f"BEGIN IMMEDIATE; {rows.TABLES} PRAGMA user_version = {_VERSION};"
             )
@@ -265,6 +261,32 @@ class Ledger:
     def _mark(self, db: sqlite3.Connection, numbers: Sequence[int]) -> None:
         db.executemany(
             "UPDATE notices SET is_published = 1 WHERE number = ?", [(n,) for n in numbers]
+        )
+
+
+def look(path: Path) -> tuple[int, int]:
+    """Hosts and last notice's number of a ledger that no process has open; changes nothing.
+
+    Raises:
+        UsageError: CONFIG_INVALID, written by another version.
+        UnavailableError: DATABASE_UNAVAILABLE.
+    """
+    with (
+        _mapped(),
+        contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S_MAX)
+        ) as db,
+    ):
+        _check_version(db, path)
+        (hosts,) = db.execute("SELECT count(*) FROM hosts").fetchone()
+        return int(hosts), rows.last_number(db)
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, _VERSION):
+        raise UsageError(
+            Reason.CONFIG_INVALID, f"{path}: written by another version of the authority"
         )
 
 

@@ -40,8 +40,8 @@ from fabric.web.listener import Listener
 from fabric.web.server import serving
 
 _log = logging.getLogger(__name__)
-_LEDGER = "ledger.db"
-_AUDIT = "audit.jsonl"
+LEDGER = "ledger.db"
+AUDIT_FILE = "audit.jsonl"
 _COUNT_S = 2.0
 """How often hosts are counted for metrics."""
 
@@ -169,10 +169,10 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
     """Everything that must be right before the first byte is served."""
     part = config.authority
     part.folder.mkdir(parents=True, exist_ok=True)
-    signers = decode_verifier_keys(_secret(part.verifier_key, "authority.verifier_key"))
+    signers = verifier_keys(config)
     policies, renewal = _opened_policy(config, signers)
     async with contextlib.AsyncExitStack() as stack:
-        ledger = LedgerThread(Ledger(part.folder / _LEDGER))
+        ledger = LedgerThread(Ledger(part.folder / LEDGER))
         stack.callback(ledger.close)
         clock = SystemClock(await ledger.do(Ledger.newest))
         metrics = AuthorityMetrics()
@@ -180,13 +180,13 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
         audit = _audit_of(config, clock, metrics)
         stack.callback(audit.close)
         audit.write("authority_started", {"listen": str(part.listen)})
-        log = _log_of(config)
+        log = log_of(config)
         stack.push_async_callback(log.close)
         every_s = part.heartbeat_interval_s
         ticks = Ticks(ledger, signers, now=clock.now, interval_s=every_s)
         publisher = Publisher(log, ledger, signers, ticks=ticks, interval_s=every_s)
         keeper = Keeper(
-            _admin_of(config),
+            admin_of(config),
             ledger,
             lambda: policies.policy,
             now=clock.now,
@@ -199,7 +199,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             publisher=publisher,
             ticks=ticks,
             keeper=keeper,
-            ca=_issuing_ca(config),
+            ca=issuing_ca(config),
             audit=audit,
             lifetime_s=part.result_lifetime_s,
             noticed=metrics.notice,
@@ -244,7 +244,7 @@ def _opened_policy(
 def _audit_of(config: AuthorityConfig, clock: Clock, metrics: AuthorityMetrics) -> FileAudit:
     limits = config.audit
     return FileAudit(
-        config.authority.folder / _AUDIT,
+        config.authority.folder / AUDIT_FILE,
         clock,
         failed=metrics.audit_failed,
         bounds=Bounds(file_bytes_max=limits.file_bytes_max, files_max=limits.files_max),
@@ -299,7 +299,8 @@ def renewal_of(config: AuthorityConfig) -> Renewal | None:
     return Renewal(where, signer, valid_s=part.timestamp_valid_s)
 
 
-def _log_of(config: AuthorityConfig) -> KafkaLog:
+def log_of(config: AuthorityConfig) -> KafkaLog:
+    """The platform's log: read from the brokers, written through the gateways."""
     tls = config.tls
     context = client_context(tls.certificate, tls.key, tls.ca)
     return KafkaLog(
@@ -307,7 +308,8 @@ def _log_of(config: AuthorityConfig) -> KafkaLog:
     )
 
 
-def _admin_of(config: AuthorityConfig) -> KafkaAdmin:
+def admin_of(config: AuthorityConfig) -> KafkaAdmin:
+    """The brokers' administrator; raises ConfigInvalid."""
     admin = config.admin
     return KafkaAdmin(
         config.broker.bootstrap,
@@ -316,7 +318,14 @@ def _admin_of(config: AuthorityConfig) -> KafkaAdmin:
     )
 
 
-def _issuing_ca(config: AuthorityConfig) -> Ca:
+def verifier_keys(config: AuthorityConfig) -> tuple[SigningKey, ...]:
+    """The keys that sign everything we say; raises ConfigInvalid."""
+    path = config.authority.verifier_key
+    return decode_verifier_keys(_secret(path, "authority.verifier_key"))
+
+
+def issuing_ca(config: AuthorityConfig) -> Ca:
+    """The CA of the hosts' certificates; raises ConfigInvalid."""
     part = config.authority
     certificate = _file(part.issuing_certificate, "authority.issuing_certificate")
     return load_ca(certificate, _secret(part.issuing_key, "authority.issuing_key"))

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fabric.config import AgentConfig
+from fabric.config import AgentConfig, AuthorityConfig, GatewayConfig
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason, UnavailableError
+from fabric.model.names import Topic
 from fabric.policy.types import Policy
 from fabric.ports import ChangeSink, Log, Target
 
@@ -54,8 +55,8 @@ async def log_of(config: AgentConfig) -> AsyncIterator[Log]:
         await log.close()
 
 
-def policy_of(config: AgentConfig) -> Policy:
-    """The policy that the agent last took; the repository's when it has taken none yet.
+def policy_of(config: AgentConfig | GatewayConfig | AuthorityConfig) -> Policy:
+    """The policy that the process last took; the repository's when it has taken none yet.
 
     Raises:
         FabricError: neither can be had.
@@ -72,7 +73,6 @@ def policy_of(config: AgentConfig) -> Policy:
 async def sinks_of(path: Path | None) -> AsyncIterator[Sequence[tuple[frozenset[str], ChangeSink]]]:
     """Every target of the agent, opened, with the topics it holds."""
     from fabric.database.registry import open_sink
-    from fabric.policy.decide import dataset_of
 
     config = as_host(path)
     policy = policy_of(config)
@@ -81,19 +81,22 @@ async def sinks_of(path: Path | None) -> AsyncIterator[Sequence[tuple[frozenset[
         for part in config.apply:
             sink = open_sink(part.kind, part.url)
             stack.push_async_callback(sink.close)
-            targets = []
-            for topic, table in part.tables.items():
-                dataset = dataset_of(policy, str(topic))
-                targets.append(
-                    Target(
-                        topic=topic,
-                        table=table,
-                        schema=dataset.schema,
-                        quarantine=dataset.on_unappliable == "quarantine",
-                        partitions=dataset.partitions,
-                        salt=dataset.salt,
-                    )
-                )
+            targets = [target_of(policy, topic, table) for topic, table in part.tables.items()]
             await sink.open(targets)
             opened.append((frozenset(str(topic) for topic in part.tables), sink))
         yield opened
+
+
+def target_of(policy: Policy, topic: Topic, table: str) -> Target:
+    """One dataset as a sink must write it; raises DeniedError TOPIC_UNKNOWN."""
+    from fabric.policy.decide import dataset_of
+
+    dataset = dataset_of(policy, str(topic))
+    return Target(
+        topic=topic,
+        table=table,
+        schema=dataset.schema,
+        quarantine=dataset.on_unappliable == "quarantine",
+        partitions=dataset.partitions,
+        salt=dataset.salt,
+    )

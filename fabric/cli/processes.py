@@ -1,7 +1,8 @@
-"""`fabric agent run`, `fabric gateway run`, `fabric authority run`: the long-lived processes."""
+"""`fabric agent|gateway|authority ...`: the long-lived processes, and what is asked of them."""
 
 import asyncio
 import gc
+import os
 import resource
 import signal
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from fabric.cli import output
+from fabric.model.errors import ConfigInvalid
 from fabric.model.names import HostId
 
 agent = typer.Typer(help="The agent beside an agency's database.", no_args_is_help=True)
@@ -80,6 +82,14 @@ def gateway_run(config: Config) -> None:
     until_signalled(lambda stop: run(loaded, stop=stop))
 
 
+@gateway.command("doctor")
+def gateway_doctor(config: Config, form: output.Output = output.Form.TABLE) -> None:
+    """Check everything that this gateway needs, changing nothing; exit 10 when a check fails."""
+    from fabric.cli.doctor_gateway import examine
+
+    examine(config, form)
+
+
 def _ask(config: Path, verb: str, *arguments: object) -> Any:
     """One question to a running authority, with the admin certificate of its file."""
     from fabric.authority import admin
@@ -127,6 +137,33 @@ def authority_revoke(
 def authority_forget(config: Config, host: HostName, why: Why) -> None:
     """Delete a host's enrolment, so that another TPM may enrol under its name."""
     output.record(output.Form.TABLE, _ask(config, "forget", HostId.parse(host), why))
+
+
+@authority.command("key")
+def authority_key(
+    path: Annotated[Path, typer.Argument(help="new file; its owner alone will read it")],
+) -> None:
+    """Make the authority's signing keys; prints `verifier.keys` for the policy's policy.yaml."""
+    import yaml
+
+    from fabric.authority.pki import encode_verifier_keys, make_verifier_keys
+
+    keys = make_verifier_keys()
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(encode_verifier_keys(keys))
+    except OSError as exc:
+        raise ConfigInvalid(f"{path}: cannot be made ({exc.strerror}); choose a new name") from exc
+    public = [{"alg": int(key.public.alg), "public": key.public.data.hex()} for key in keys]
+    typer.echo(yaml.safe_dump({"keys": public}, sort_keys=False, width=10_000), nl=False)
+
+
+@authority.command("doctor")
+def authority_doctor(config: Config, form: output.Output = output.Form.TABLE) -> None:
+    """Check everything that the authority needs, changing nothing; exit 10 when a check fails."""
+    from fabric.cli.doctor_authority import examine
+
+    examine(config, form)
 
 
 @authority.command("run")

@@ -16,7 +16,9 @@ _RENEWS = "nothing, the agent seals anew by itself; if it stays, check this host
 
 REMEDIES: Mapping[Reason, str] = {
     Reason.NOT_READY: "wait some seconds; if it stays, see the process's log and its /readyz",
-    Reason.MEMBERS_STALE: "check that the authority runs: its heartbeat is late",
+    Reason.MEMBERS_STALE: (
+        "check that the authority runs and reaches a gateway; if so, check this machine's clock"
+    ),
     Reason.RESULT_UNKNOWN: "wait; if it stays, see the gateway's /readyz: it lags behind",
     Reason.POLICY_NEWER: "wait for the refresh; if it stays, see why no newer policy comes here",
     Reason.EPOCH_START_MISSING: "check that the sender's agent runs and writes its grants topic",
@@ -26,7 +28,9 @@ REMEDIES: Mapping[Reason, str] = {
     ),
     Reason.BROKER_UNAVAILABLE: "check [broker] bootstrap, the network and the broker's log",
     Reason.GATEWAY_UNAVAILABLE: "check [gateway] bootstrap, the network and the gateway's /readyz",
-    Reason.AUTHORITY_UNAVAILABLE: "check [authority] url, the network and the authority's /readyz",
+    Reason.AUTHORITY_UNAVAILABLE: (
+        "check the authority's url, the network and the authority's /readyz"
+    ),
     Reason.DATABASE_UNAVAILABLE: "check the database's url, that it runs, and its log",
     Reason.KEYS_UNAVAILABLE: "check [keys] in agent.toml and that the token is plugged in",
     Reason.TPM_UNAVAILABLE: "check [tpm] tcti and that this user may open the TPM device",
@@ -66,7 +70,7 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.SOURCE_UNFIT: "give the source database what the message names",
     Reason.TARGET_UNFIT: "change the named column, or let the agent make the table",
     Reason.TOPIC_DRIFT: "have the platform team set the topic's settings back",
-    Reason.CLOCK_WENT_BACK: "set this host's clock right, then start the agent again",
+    Reason.CLOCK_WENT_BACK: "set this machine's clock right, then start the process again",
     Reason.RESULT_EXPIRED: "see why this host could not renew: fabric doctor",
     Reason.TOO_OLD: _RENEWS,
     Reason.FROM_THE_FUTURE: _RENEWS,

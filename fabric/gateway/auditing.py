@@ -14,7 +14,7 @@ from fabric.model.errors import ConfigInvalid
 from fabric.ports import Clock
 from fabric.store.audit import Bounds, FileAudit
 
-_FILE = "audit.jsonl"
+FILE = "audit.jsonl"
 
 
 class Auditing:
@@ -41,7 +41,7 @@ class Auditing:
         bounds = Bounds(
             file_bytes_max=config.audit.file_bytes_max, files_max=config.audit.files_max
         )
-        self._file = FileAudit(folder / _FILE, clock, failed=metrics.audit_failed, bounds=bounds)
+        self._file = FileAudit(folder / FILE, clock, failed=metrics.audit_failed, bounds=bounds)
         self.refusals = RefusalAudit(self._file)
         self._file.write("gateway_started", {"listen": str(config.gateway.listen)})
 

@@ -62,16 +62,22 @@ class Renewal:
             return True
 
 
-def sign_timestamp(
-    published: Published, meta: MetaFile, signer: Signer, *, now: datetime, valid_s: float
-) -> bytes:
-    """The next timestamp over a snapshot; raises ConfigInvalid when the key is not the role's."""
-    root, last = published.root, published.signed(roles.TIMESTAMP, Timestamp)
+def check_key(published: Published, signer: Signer) -> None:
+    """See that a key is the timestamp's; raises ConfigInvalid."""
+    root = published.root
     if root is None or signer.public_key.keyid not in root.roles[roles.TIMESTAMP].keyids:
         raise ConfigInvalid(
             "the timestamp's key is not the one that roles.yaml names for timestamp;"
             " use that key, or sign a new root"
         )
+
+
+def sign_timestamp(
+    published: Published, meta: MetaFile, signer: Signer, *, now: datetime, valid_s: float
+) -> bytes:
+    """The next timestamp over a snapshot; raises ConfigInvalid when the key is not the role's."""
+    check_key(published, signer)
+    last = published.signed(roles.TIMESTAMP, Timestamp)
     timestamp = Timestamp(
         version=last.version + 1 if last is not None else 1,
         expires=(now + timedelta(seconds=valid_s)).replace(microsecond=0),

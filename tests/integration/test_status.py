@@ -1,10 +1,11 @@
-"""`fabric status` and `fabric lag` on a running fabric: what they say is what is so."""
+"""`fabric status`, `lag` and the doctors on a running fabric: what they say is what is so."""
 
 import json
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,70 @@ def test_a_change_in_quarantine_is_said_with_its_remedy_until_it_is_retried(worl
     assert done.returncode == 0
 
 
+def doctors(world: World) -> dict[str, list[str | Path]]:
+    """The command line of each doctor of the world."""
+    own = {letter: ["doctor", "-c", config(world, letter)] for letter in "AB"}
+    return own | {
+        name: [name, "doctor", world.layout.folder / name / f"{name}.toml"]
+        for name in ("gateway", "authority")
+    }
+
+
+def look(command: list[str | Path]) -> dict[str, dict[str, Any]]:
+    """What a doctor says, by check; its exit code must say the same."""
+    done = fabric(*command, "-o", "json", wait_s=60)
+    found = {item["check"]: item for item in json.loads(done.stdout)}
+    assert done.returncode == (10 if ills(found) else 0), done.stderr
+    return found
+
+
+def ills(found: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: str(item["seen"]) for name, item in found.items() if not item["ok"]}
+
+
+def test_every_doctor_finds_a_sound_fabric_well_and_leaves_it_so(world: World) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip(doctors(world), pool.map(look, doctors(world).values()), strict=True))
+    assert not {name: wrong for name, checks in found.items() if (wrong := ills(checks))}
+    for checks in found.values():
+        assert checks["process"]["seen"].startswith("runs")
+        assert "from this machine's clock" in checks["ticks"]["seen"]
+    assert found["A"]["source registry reader"]["seen"] == "the running agent"
+    assert "which our certificate may write" in found["gateway"]["topics of data"]["seen"]
+    assert "the running process listens" in found["gateway"]["gateway.listen"]["seen"]
+    assert "2 hosts" in found["authority"]["https"]["seen"]
+    assert fabric("status", "-c", config(world, "B"), "--exit-when-healthy").returncode == 0
+
+
+def test_a_gateways_wrong_certificate_or_broker_is_told(world: World) -> None:
+    file = world.layout.folder / "gateway" / "gateway.toml"
+    broken = {
+        "other.toml": (str(world.layout.pki / "gateway."), str(world.layout.pki / "verifier.")),
+        "away.toml": (world.broker.address, "localhost:1"),
+    }
+    for name, (old, new) in broken.items():
+        file.with_name(name).write_text(file.read_text().replace(old, new))
+    with ThreadPoolExecutor(2) as pool:
+        other, away = pool.map(
+            look, [["gateway", "doctor", file.with_name(name)] for name in broken]
+        )
+    assert "must be CN=gateway" in ills(other)["certificate"]
+    assert {"certificate", "topics of control", "topics of data"} == ills(other).keys()
+    assert {"broker localhost:1", "topics", "ticks"} == ills(away).keys()
+    assert "nobody listens there" in ills(away)["broker localhost:1"]
+    assert all(item["remedy"] for item in [*other.values(), *away.values()] if not item["ok"])
+
+
 def test_an_agent_that_ended_exits_1_and_says_how_to_start_it(world: World) -> None:
     """The last test: it ends B."""
     world.parts["B"].stop()
     done = fabric("status", "-c", config(world, "B"))
     assert (done.returncode, done.stdout) == (1, "")
     assert f"fabric agent run {config(world, 'B')}" in done.stderr
+    # Its certificate and its database are as it left them, and doctor needs no agent.
+    found = look(["doctor", "-c", config(world, "B")])
+    assert not ills(found)
+    assert "fabric agent run" in found["process"]["seen"]
 
 
 def _secret(path: Path) -> dict[str, Any]:

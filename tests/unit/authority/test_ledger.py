@@ -13,7 +13,7 @@ import pytest
 from fabric.attest.appraise import Counters, Enrolment
 from fabric.attest.members import MemberState, NoticeKind
 from fabric.authority.attest_machine import Verdict
-from fabric.authority.ledger import Ledger, LedgerThread
+from fabric.authority.ledger import Ledger, LedgerThread, look
 from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
 from tests.fakes.verifier import HOST, NOW, OTHER, a_notice, a_result
 
@@ -235,3 +235,19 @@ def test_a_ledger_that_is_behind_the_log_begins_a_tally_anew(ledger: Ledger) -> 
     assert ledger.known(HOST).tally is not None
     assert ledger.is_behind(later)
     assert ledger.known(HOST).tally is None
+
+
+def test_a_closed_ledger_is_looked_at_and_stays_as_it_was(path: Path) -> None:
+    ledger = Ledger(path)
+    suspend(ledger)
+    ledger.close()
+    before = path.read_bytes()
+    assert look(path) == (1, 1)
+    assert path.read_bytes() == before
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 9")
+    with pytest.raises(UsageError, match="another version"):
+        look(path)
+    with pytest.raises(UnavailableError):
+        look(path.with_name("none.db"))
+    assert not path.with_name("none.db").exists()

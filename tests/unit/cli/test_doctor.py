@@ -1,14 +1,14 @@
 """`fabric doctor` where nothing runs: each failed check has its cause and its remedy."""
 
+import sqlite3
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from fabric.cli import doctor as module
-from fabric.cli.doctor import Check
 from fabric.cli.remedies import remedy_of
-from fabric.model.errors import DeniedError, Reason
+from fabric.demo.process import free_port
+from fabric.model.errors import Reason
 from tests.contract.softhsm import tokens
 from tests.fakes.agent_page import APPLYING, SENDING, write_config
 from tests.fakes.boot import PCRS, Boot
@@ -31,19 +31,43 @@ def test_every_failed_check_has_cause_and_remedy_and_the_exit_is_10(fabric, tmp_
         "certificate": Reason.NOT_ATTESTED,
         "attestation": Reason.NOT_ATTESTED,
         "topic secret.G01.residents": Reason.NOT_ATTESTED,
-        "source registry": Reason.DATABASE_UNAVAILABLE,
+        "source registry file": Reason.CONFIG_INVALID,
     }.items():
         assert found[check]["seen"].startswith(reason.value), found[check]
         assert found[check]["remedy"] == remedy_of(reason)
 
 
-def test_databases_that_are_there_are_well(fabric, tmp_path: Path) -> None:
-    (tmp_path / "a.db").touch()
+def test_databases_that_are_fit_are_well_and_stay_as_they_were(fabric, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "a.db") as database:
+        database.execute("CREATE TABLE residents (id INTEGER PRIMARY KEY, name TEXT, phone TEXT)")
+    database.close()
+    before = (tmp_path / "a.db").read_bytes()
     done = fabric("doctor", "-c", write_config(tmp_path, SENDING + APPLYING), "-o", "json")
     found = {item["check"]: item for item in done.json}
-    assert found["source registry"]["ok"]
-    assert found["targets"]["ok"]
-    assert "0 changes in quarantine" in found["targets"]["seen"]
+    for check in ("file", "table residents", "change table", "reader"):
+        assert found[f"source registry {check}"]["ok"], found
+    assert found["target file"]["ok"]
+    assert (tmp_path / "a.db").read_bytes() == before
+    assert not (tmp_path / "b.db").exists()
+
+
+def test_a_table_of_no_dataset_is_named_and_the_others_are_looked_at(fabric, tmp_path) -> None:
+    with sqlite3.connect(tmp_path / "a.db") as database:
+        database.execute("CREATE TABLE residents (id INTEGER PRIMARY KEY, name TEXT, phone TEXT)")
+    database.close()
+    parts = f'{SENDING}"more" = "secret.G01.more"\n'
+    done = fabric("doctor", "-c", write_config(tmp_path, parts), "-o", "json")
+    found = {item["check"]: item for item in done.json}
+    assert found["source registry table residents"]["ok"]
+    assert found["source registry table more"]["seen"].startswith("topic_unknown")
+
+
+def test_no_secret_of_the_file_is_shown(fabric, tmp_path: Path) -> None:
+    url = f"postgresql://registry:hunter2@127.0.0.1:{free_port()}/x"
+    parts = SENDING.replace('"sqlite"', '"postgresql"').replace("a.db", url)
+    done = fabric("doctor", "-c", write_config(tmp_path, parts))
+    assert "source registry server" in done.out
+    assert "hunter2" not in done.out + done.err
 
 
 def test_a_policy_that_does_not_load_is_named_with_its_document(fabric, tmp_path: Path) -> None:
@@ -52,21 +76,6 @@ def test_a_policy_that_does_not_load_is_named_with_its_document(fabric, tmp_path
     found = {item["check"]: item for item in fabric("doctor", "-c", config, "-o", "json").json}
     assert "levels.yaml" in found["policy"]["seen"]
     assert found["policy"]["remedy"] == remedy_of(Reason.POLICY_INVALID)
-
-
-@pytest.mark.parametrize(("fails", "code"), [(False, 0), (True, 10)])
-def test_one_failed_check_is_enough(fabric, tmp_path, monkeypatch, fails, code) -> None:
-    async def well() -> str:
-        return "well"
-
-    async def ill() -> str:
-        raise DeniedError(Reason.STATE_REFUSED, "PCR digest is not one of the approved")
-
-    checks: list[Check] = [("one", well), ("two", ill if fails else well), ("three", well)]
-    monkeypatch.setattr(module, "_checks", lambda config, path: checks)
-    done = fabric("doctor", "-c", write_config(tmp_path), "-o", "json")
-    assert done.code == code
-    assert [item["check"] for item in done.json] == ["one", "two", "three"]
 
 
 def test_doctor_without_its_agent_says_which_option_is_missing(fabric) -> None:

@@ -1,0 +1,65 @@
+"""A doctor's look at the databases of an agent, with what the policy says of their tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from fabric.agent.identity import STATE
+from fabric.cli.access import target_of
+from fabric.cli.checks import Once
+from fabric.config import AgentConfig, Apply
+from fabric.config import Capture as CaptureConfig
+from fabric.database.finding import Capture, Finding, failed
+from fabric.database.registry import examine_source, examine_target, given_name
+from fabric.model.errors import FabricError
+from fabric.model.names import Topic
+from fabric.policy.decide import dataset_of
+from fabric.policy.types import Policy
+from fabric.ports import SourceTable
+from fabric.store.sealed import read_resume
+
+T = TypeVar("T")
+
+
+async def source(
+    config: AgentConfig, part: CaptureConfig, policy: Once[Policy], *, agent: int | None
+) -> Sequence[Finding]:
+    """One capture's database; what needs no policy is looked at without one.
+
+    Args:
+        agent: process of the running agent, None for none.
+    """
+
+    def made(policy: Policy, topic: Topic, table: str) -> SourceTable:
+        return SourceTable(table=table, topic=topic, schema=dataset_of(policy, str(topic)).schema)
+
+    topics = {topic: table for table, topic in part.tables.items()}
+    tables, unknown = await _datasets(policy, topics, made)
+    name = given_name(part.source)
+    capture = Capture(
+        tables=tables,
+        slot=part.slot or name,
+        publication=part.publication or name,
+        resume=read_resume(config.agent.folder / STATE, part.source),
+        agent=agent,
+    )
+    return [*await examine_source(part.kind, part.url, capture), *unknown]
+
+
+async def target(part: Apply, policy: Once[Policy]) -> Sequence[Finding]:
+    """One target's database."""
+    targets, unknown = await _datasets(policy, part.tables, target_of)
+    return [*await examine_target(part.kind, part.url, targets), *unknown]
+
+
+async def _datasets(
+    policy: Once[Policy], topics: Mapping[Topic, str], make: Callable[[Policy, Topic, str], T]
+) -> tuple[list[T], list[Finding]]:
+    """What the policy makes of each topic and table, and the tables of which it knows nothing."""
+    found: list[T] = []
+    unknown: list[Finding] = []
+    for topic, table in topics.items():
+        try:
+            found.append(make(await policy.get(), topic, table))
+        except FabricError as exc:
+            unknown.append(failed(f"table {table}", exc))
+    return found, unknown
