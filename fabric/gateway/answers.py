@@ -1,24 +1,24 @@
-"""Answers as types: brokers' bytes to what they say, and ours to bytes, with kio.
+"""The gateway's answers as bytes, written with kio.
 
-Only brokers' answers are decoded here; what clients send goes through requests.py.
-This is the one module of the gateway that touches kio's generated types.
-Errors: PeerError MALFORMED for an answer that does not decode.
+This is the one module of the gateway that touches kio, and it only writes: what clients
+send goes through requests.py, what brokers answer through broker_answers.py.
 """
 
 import importlib
 import io
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
+from dataclasses import fields
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from kio.schema.errors import ErrorCode
-from kio.serial import entity_reader, entity_writer
+from kio.serial import entity_writer
 
 from fabric.gateway.apis import Api, is_flexible
-from fabric.model.errors import Malformed
+from fabric.gateway.broker_answers import Metadata, PartAnswer, PartitionSaid, TopicSaid
 
 _CORRELATION = struct.Struct(">i")
 _MODULES = {
@@ -29,61 +29,14 @@ _MODULES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartAnswer:
-    """What became of one partition of a Produce request.
-
-    Attributes:
-        error: Kafka error code, 0 for success.
-        appended: broker's append time, where the topic has it.
-        record_errors: (index of the record in its batch, text); from version 8 on.
-    """
-
-    topic: str
-    partition: int
-    error: int = 0
-    base_offset: int = -1
-    appended: datetime | None = None
-    log_start_offset: int = -1
-    record_errors: tuple[tuple[int, str | None], ...] = ()
-    message: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """What a Metadata answer says: nodes' addresses and partitions' leaders (-1: none)."""
-
-    nodes: Mapping[int, tuple[str, int]]
-    leaders: Mapping[tuple[str, int], int]
-
-
 @lru_cache(maxsize=64)
 def _module(api: Api, version: int) -> Any:
     return importlib.import_module(f"kio.schema.{_MODULES[api][0]}.v{version}.response")
 
 
 @lru_cache(maxsize=64)
-def _reader(api: Api, version: int) -> Any:
-    return entity_reader(getattr(_module(api, version), _MODULES[api][1]))
-
-
-@lru_cache(maxsize=64)
 def _writer(api: Api, version: int) -> Any:
     return entity_writer(getattr(_module(api, version), _MODULES[api][1]))
-
-
-def _decode(api: Api, version: int, frame: bytes) -> Any:
-    """Decode an answer behind its correlation id and, in flexible versions, its header's tags."""
-    tagged = api is not Api.API_VERSIONS and is_flexible(api, version)
-    if len(frame) < 5 or (tagged and frame[4] != 0):
-        raise Malformed("answer's header is too short or has tags")
-    try:
-        entity, size = _reader(api, version)(frame, 5 if tagged else 4)
-    except Exception as exc:  # the decoder's own errors are many and unlisted
-        raise Malformed("answer does not decode") from exc
-    if size + (5 if tagged else 4) != len(frame):
-        raise Malformed("answer has bytes after its end")
-    return entity
 
 
 def _encode(api: Api, version: int, correlation: int, entity: Any) -> bytes:
@@ -99,29 +52,6 @@ def _make(cls: Any, **values: object) -> Any:
     """Build an entity from those values that its version has."""
     known = {field.name for field in fields(cls)}
     return cls(**{name: value for name, value in values.items() if name in known})
-
-
-def read_produce(version: int, frame: bytes) -> tuple[tuple[PartAnswer, ...], int]:
-    """A broker's Produce answer, part by part, and its throttle time in milliseconds."""
-    entity = _decode(Api.PRODUCE, version, frame)
-    parts = [
-        PartAnswer(
-            topic=str(topic.name),
-            partition=int(part.index),
-            error=int(part.error_code),
-            base_offset=int(part.base_offset),
-            appended=part.log_append_time,
-            log_start_offset=int(getattr(part, "log_start_offset", -1)),
-            record_errors=tuple(
-                (int(e.batch_index), e.batch_index_error_message)
-                for e in getattr(part, "record_errors", ())
-            ),
-            message=getattr(part, "error_message", None),
-        )
-        for topic in entity.responses
-        for part in topic.partition_responses
-    ]
-    return tuple(parts), round(entity.throttle_time.total_seconds() * 1000)
 
 
 def write_produce(
@@ -168,27 +98,46 @@ def _error(code: int) -> ErrorCode:
         return ErrorCode.unknown_server_error
 
 
-def read_metadata(version: int, frame: bytes) -> Cluster:
-    """A broker's Metadata answer."""
-    entity = _decode(Api.METADATA, version, frame)
-    return Cluster(
-        nodes={int(b.node_id): (str(b.host), int(b.port)) for b in entity.brokers},
-        leaders={
-            (str(topic.name), int(part.partition_index)): int(part.leader_id)
-            for topic in entity.topics
-            if topic.name is not None and int(topic.error_code) == 0
-            for part in topic.partitions
-        },
-    )
-
-
 def rewrite_metadata(
-    version: int, correlation: int, *, frame: bytes, nodes: Mapping[int, tuple[str, int]]
+    version: int, correlation: int, *, said: Metadata, nodes: Mapping[int, tuple[str, int]]
 ) -> bytes:
     """The broker's Metadata answer with the nodes that the client shall see."""
     module = _module(Api.METADATA, version)
-    entity = replace(_decode(Api.METADATA, version, frame), brokers=_brokers(module, nodes))
+    entity = _make(
+        module.MetadataResponse,
+        throttle_time=timedelta(milliseconds=said.throttle_ms),
+        brokers=_brokers(module, nodes),
+        controller_id=said.controller,
+        topics=tuple(_topic(module, topic) for topic in said.topics),
+        cluster_id=said.cluster_id,
+        cluster_authorized_operations=said.operations,
+    )
     return _encode(Api.METADATA, version, correlation, entity)
+
+
+def _topic(module: Any, topic: TopicSaid) -> Any:
+    return _make(
+        module.MetadataResponseTopic,
+        error_code=_error(topic.error),
+        name=topic.name,
+        topic_id=UUID(bytes=topic.ident) if any(topic.ident) else None,
+        is_internal=topic.is_internal,
+        partitions=tuple(_partition(module, part) for part in topic.partitions),
+        topic_authorized_operations=topic.operations,
+    )
+
+
+def _partition(module: Any, part: PartitionSaid) -> Any:
+    return _make(
+        module.MetadataResponsePartition,
+        error_code=_error(part.error),
+        partition_index=part.index,
+        leader_id=part.leader,
+        leader_epoch=part.leader_epoch,
+        replica_nodes=part.replicas,
+        isr_nodes=part.in_sync,
+        offline_replicas=part.offline,
+    )
 
 
 def write_metadata(
@@ -259,9 +208,3 @@ def write_api_versions(
         throttle_time=timedelta(0),
     )
     return _encode(Api.API_VERSIONS, version, correlation, entity)
-
-
-def read_api_versions(frame: bytes) -> dict[int, tuple[int, int]]:
-    """What a broker offers, from its ApiVersions answer in version 0."""
-    entity = _decode(Api.API_VERSIONS, 0, frame)
-    return {int(k.api_key): (int(k.min_version), int(k.max_version)) for k in entity.api_keys}

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import TypeAlias
 
-from fabric.gateway.answers import Cluster
 from fabric.gateway.apis import Api, intersect
+from fabric.gateway.broker_answers import Cluster
+from fabric.model.limits import LEADERS_REMEMBERED
 
 Address: TypeAlias = tuple[str, int]
 
@@ -58,6 +59,8 @@ class Directory:
     def learn(self, cluster: Cluster) -> None:
         """Take in a Metadata answer."""
         self._nodes = dict(cluster.nodes) or self._nodes
+        if len(self._leaders) + len(cluster.leaders) > LEADERS_REMEMBERED:
+            self._leaders.clear()  # who leads the others is asked anew
         self._leaders.update(cluster.leaders)
 
     def forget(self, topic: str, partition: int) -> None:

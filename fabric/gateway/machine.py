@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias, assert_never
 
-from fabric.gateway import answers, requests, wire
+from fabric.gateway import answers, broker_answers, requests, wire
 from fabric.gateway.apis import Api, served
 from fabric.gateway.cluster import Directory
 from fabric.gateway.identity import Identity
@@ -296,9 +296,10 @@ class Connection:
     def _pass_on(self, head: wire.Head, frame: bytes) -> bytes:
         if head.api != Api.METADATA:
             return head.correlation.to_bytes(4, signed=True) + frame[4:]
-        self._directory.learn(answers.read_metadata(head.version, frame))
+        said = broker_answers.read_metadata(head.version, frame)
+        self._directory.learn(said.cluster)
         nodes = self._directory.shown(self._identity.name)
-        return answers.rewrite_metadata(head.version, head.correlation, frame=frame, nodes=nodes)
+        return answers.rewrite_metadata(head.version, head.correlation, said=said, nodes=nodes)
 
     def _fail(self, ticket: int, now: datetime) -> None:
         pending = self._owner(ticket)

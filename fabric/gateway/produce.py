@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
 from fabric.admit import door
-from fabric.gateway import answers, requests, wire
-from fabric.gateway.answers import PartAnswer
+from fabric.gateway import answers, broker_answers, requests, wire
+from fabric.gateway.broker_answers import PartAnswer
 from fabric.gateway.cluster import Directory
 from fabric.gateway.identity import Identity
 from fabric.gateway.judge import Admitted, Judge, Refused, Repeated
@@ -178,10 +178,11 @@ class Production:
         """Take a broker's answer in; raises Malformed when it is none to what was sent."""
         sent = self._sent[ticket]
         if sent.node is None:
-            directory.learn(answers.read_metadata(requests.OWN_METADATA_VERSION, frame))
+            said = broker_answers.read_metadata(requests.OWN_METADATA_VERSION, frame)
+            directory.learn(said.cluster)
             del self._sent[ticket]
             return
-        parts, throttle_ms = answers.read_produce(self._head.version, frame)
+        parts, throttle_ms = broker_answers.read_produce(self._head.version, frame)
         found = {(part.topic, part.partition): part for part in parts}
         if found.keys() != set(sent.places):
             raise Malformed("broker's answer is for other partitions")

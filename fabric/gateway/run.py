@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 
 from fabric.config import Address, GatewayConfig
-from fabric.gateway import answers, refusals, requests
+from fabric.gateway import broker_answers, refusals, requests
 from fabric.gateway.auditing import Auditing
 from fabric.gateway.cluster import Directory
 from fabric.gateway.judge import Judge
@@ -142,9 +142,10 @@ async def _ask_broker(parts: Parts, known: asyncio.Event) -> None:
         try:
             context = parts.upstream()
             frame = await exchange(parts.bootstrap, context, requests.ask_api_versions())
-            parts.directory.offered(answers.read_api_versions(frame))
+            parts.directory.offered(broker_answers.read_api_versions(frame))
             frame = await exchange(parts.bootstrap, context, requests.ask_metadata(()))
-            parts.directory.learn(answers.read_metadata(requests.OWN_METADATA_VERSION, frame))
+            said = broker_answers.read_metadata(requests.OWN_METADATA_VERSION, frame)
+            parts.directory.learn(said.cluster)
             known.set()
         except FabricError as exc:
             _log.info("broker does not answer: %s", exc)

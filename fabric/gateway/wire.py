@@ -1,8 +1,8 @@
 """Foreign bytes of the Kafka protocol, cut by hand: frames' heads, primitives, record batches.
 
 kio's native decoder believes array lengths and aborts the whole process on a
-large one, so nothing a client sent reaches it; here every length is held
-against what is left. Reads bytes only, decides nothing. Errors: Malformed.
+large one, so nothing a client or a broker sent reaches it; here every length is
+held against what is left. Reads bytes only, decides nothing. Errors: Malformed.
 Spec: Kafka protocol, KIP-482 (flexible versions), record batch v2.
 """
 
@@ -22,6 +22,7 @@ from fabric.model.limits import (
     DECOMPRESSED_BYTES_MAX,
     EXPANSION_RATIO_MAX,
     RECORD_HEADERS_MAX,
+    TAGS_MAX,
 )
 
 _HEAD = struct.Struct(">hhih")
@@ -118,7 +119,10 @@ class Cursor:
         """Skip the tagged fields of a flexible version."""
         if not flexible:
             return
-        for _ in range(self.uvarint()):
+        count = self.uvarint()
+        if count > TAGS_MAX:
+            raise Malformed("message has too many tagged fields")
+        for _ in range(count):
             self.uvarint()
             self.take(self.uvarint())
 

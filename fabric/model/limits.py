@@ -136,6 +136,14 @@ REQUESTS_PER_IDENTITY_MAX = 256
 BYTES_PER_IDENTITY_MAX = 64 * 1024 * 1024
 """Bytes of unanswered requests of one identity; more are not read."""
 PARTITIONS_PER_REQUEST_MAX = 1_000
+ANSWER_ITEMS_MAX = 200_000
+"""Items of all arrays in one answer of a broker: nodes, topics, partitions, replicas."""
+RECORD_ERRORS_MAX = 10_000
+"""Records that a broker names as bad in one partition of an answer."""
+TAGS_MAX = 64
+"""Tagged fields in one place of a message; Kafka has a handful."""
+LEADERS_REMEMBERED = 200_000
+"""Partitions whose leaders a gateway knows; a broker may name any number in its answers."""
 BATCH_RECORDS_MAX = 100_000
 RECORD_HEADERS_MAX = 16
 SIGNED_RECORDS_MAX = 256

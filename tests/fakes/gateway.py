@@ -9,7 +9,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from fabric.admit.view import Place, View
 from fabric.attest.members import Members, heartbeat_record, host_record, result_record
 from fabric.attest.result import Result
-from fabric.gateway.answers import Cluster
+from fabric.gateway.broker_answers import Cluster
 from fabric.gateway.cluster import Directory
 from fabric.gateway.identity import Identity
 from fabric.gateway.judge import Judge

@@ -201,10 +201,10 @@ class Stage:
         frame = self.broker.answer(self.forwards.pop(ticket).frame)
         return self.step(Answered(ticket, frame))
 
-    def garble(self, ticket: int) -> list[str]:
+    def garble(self, ticket: int, frame: bytes = b"nonsense") -> list[str]:
         """The broker answers nonsense."""
         del self.forwards[ticket]
-        return self.step(Answered(ticket, b"nonsense"))
+        return self.step(Answered(ticket, frame))
 
     def fail(self, ticket: int) -> list[str]:
         """A forward gets no answer."""

@@ -8,12 +8,13 @@ import zstandard
 from crc32c import crc32c
 
 from fabric.database import postgresql_wire
-from fabric.gateway import requests, wire
+from fabric.gateway import answers, broker_answers, requests, wire
 from fabric.gateway.machine import Received
 from fabric.model.errors import DeniedError, PeerError
 from tests.fakes import kafka_frames
 from tests.fakes.gateway import batch
 from tests.fakes.gateway_play import Stage
+from tests.fakes.kafka_frames import Broker
 from tests.fuzz.target import Target
 
 _BODY = struct.Struct(">hiqqqhii")
@@ -79,6 +80,37 @@ def _connection(data: bytes) -> None:
         at += 2 + size
 
 
+def _produce_answer(data: bytes) -> None:
+    """The first byte says which version; what was read can be handed on to a client."""
+    version = 3 + (data[0] if data else 0) % 10
+    parts, throttle_ms = broker_answers.read_produce(version, data[1:])
+    answers.write_produce(version, 1, parts=parts, throttle_ms=throttle_ms)
+
+
+def _metadata_answer(data: bytes) -> None:
+    version = (data[0] if data else 0) % 13
+    said = broker_answers.read_metadata(version, data[1:])
+    again = answers.rewrite_metadata(version, 1, said=said, nodes=said.nodes)
+    assert broker_answers.read_metadata(version, again).nodes == said.nodes
+
+
+def produce_answers() -> Iterator[bytes]:
+    """Answers of old, middle and flexible versions."""
+    parts = [("a.B.c", 0, batch(b"v")), ("d", 2, None)]
+    for version in (3, 7, 9, 12):
+        request = kafka_frames.produce(version, 1, parts)
+        yield bytes([version - 3]) + Broker().answer(request)
+
+
+def metadata_answers() -> Iterator[bytes]:
+    """Answers with two nodes, a topic with a leader and one with none."""
+    broker = Broker({1: ("broker1", 9092), 2: ("broker2", 9092)})
+    broker.leaders = {("a", 0): 2, ("a", 1): -1, ("b", 0): 1}
+    for version in (0, 1, 5, 8, 9, 12):
+        request = kafka_frames.metadata(version, 1, ["a", "b"])
+        yield bytes([version]) + broker.answer(request)
+
+
 def connections() -> Iterator[bytes]:
     """What a client says first, and then."""
     frames = [
@@ -107,6 +139,13 @@ TARGETS = [
         name="kafka-batch",
         parse=_batch,
         seeds=lambda: [batch(b"value", None, key=b"k"), batch(b"v", codec=1)],
+    ),
+    Target(name="kafka-produce-answer", parse=_produce_answer, seeds=produce_answers),
+    Target(name="kafka-metadata-answer", parse=_metadata_answer, seeds=metadata_answers),
+    Target(
+        name="kafka-api-versions-answer",
+        parse=broker_answers.read_api_versions,
+        seeds=lambda: [Broker().answer(kafka_frames.api_versions(0, 1))],
     ),
     Target(name="kafka-records", parse=_records, seeds=records, bytes_max=32_768),
     Target(

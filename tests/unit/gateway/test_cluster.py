@@ -1,5 +1,5 @@
-from fabric.gateway.answers import Cluster
 from fabric.gateway.apis import Api
+from fabric.gateway.broker_answers import Cluster
 from fabric.gateway.cluster import Directory
 from tests.fakes.gateway import GATEWAYS, a_directory
 
