@@ -22,6 +22,8 @@ from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.own import device, key_stores, lock
 from fabric.agent.parts import apply_partition, publisher, run_publisher, source_tables
+from fabric.agent.policing import PART as POLICY
+from fabric.agent.policing import Policing
 from fabric.agent.sinks import SinkHolder
 from fabric.agent.supervisor import Board, supervise
 from fabric.agent.telemetry import Telemetry
@@ -37,11 +39,11 @@ from fabric.metrics import AgentMetrics
 from fabric.model.errors import (
     FabricError,
     Reason,
-    UnavailableError,
     UsageError,
 )
 from fabric.model.names import Topic
 from fabric.ports import ChangeSource, Tpm
+from fabric.repository.audited import PolicyAudit
 from fabric.repository.client import open_repository
 from fabric.repository.waiting import first_policy
 from fabric.store.clock import SystemClock
@@ -94,9 +96,11 @@ class Core:
         self._metrics = AgentMetrics([*policy.rules.values()])
         self._audit = audit = open_audit(config, self._clock, self._metrics)
         stack.callback(audit.close)
-        self._telemetry = Telemetry(self.board, self._metrics, audit)
-        self._telemetry.approved(policy, config.agent.host)
-        self._view = WorldView(config.agent.host, policy, rejected=self._telemetry.control_rejected)
+        told = PolicyAudit(audit, self._clock)
+        self._telemetry = telemetry = Telemetry(self.board, self._metrics, audit, policy=told)
+        telemetry.approved(policy, config.agent.host)
+        self._view = WorldView(config.agent.host, policy, rejected=telemetry.control_rejected)
+        self._policing = Policing(self._policies, self._view, telemetry, self._clock)
         tpm = self._tpm or device(config.tpm.tcti)
         stores = key_stores(config.keys, tpm)
         self.identity = Identity(self._folder, tpm, ca=config.tls.ca, stores=stores)
@@ -141,7 +145,8 @@ class Core:
     def start(self, spawn: Spawn) -> None:
         """Start every part; `spawn` runs a coroutine beside the others."""
         self._spawn = spawn
-        self._supervise("policy", self._refresh)
+        refresh_s = self._config.policy.refresh_s
+        self._supervise(POLICY, lambda: self._policing.run(refresh_s))
         self._supervise(ATTESTATION, self._attesting.run)
         for capture in self._config.capture:
             self.board.expect(f"capture {capture.source}")
@@ -318,35 +323,6 @@ class Core:
         await self._outbox_open.wait()
         assert self._outbox is not None
         return self._outbox
-
-    async def _refresh(self) -> None:
-        """Look for a newer policy, for ever; the last good one stays in force."""
-        while True:
-            await self._refresh_once()
-            await asyncio.sleep(self._config.policy.refresh_s)
-
-    async def _refresh_once(self) -> None:
-        try:
-            await self._look()
-        except FabricError as exc:
-            self._metrics.policy_refused()
-            self.board.show("policy", exc.reason, str(exc.args[0]))
-
-    async def _look(self) -> None:
-        try:
-            await asyncio.to_thread(self._policies.refresh)
-        except UnavailableError as exc:  # the policy in force holds until it ends
-            _log.warning("policy: %s", exc)
-        # What the view refused is offered again at each look: it must not seem well meanwhile.
-        policy = self._policies.policy
-        if policy is not self._view.policy:
-            self._view.take_policy(policy)
-            self._telemetry.approved(policy, self._config.agent.host)
-        self.board.show("policy", self._policy_reason())
-
-    def _policy_reason(self) -> Reason | None:
-        expired = self._clock.now() >= self._view.policy.expires
-        return Reason.POLICY_EXPIRED if expired else None
 
     async def _watch(self) -> None:
         """Carry what the view has seen into clock and metrics, for ever."""

@@ -16,11 +16,12 @@ from fabric.attest.result import Result
 from fabric.metrics import ATTESTATIONS, WAYS, AgentMetrics
 from fabric.metrics_audit import RECEIPTS
 from fabric.model.block import Block
-from fabric.model.errors import Reason, ReasonClass, class_of
+from fabric.model.errors import FabricError, Reason, ReasonClass, class_of
 from fabric.model.limits import SILENCE_INTERVAL_S, SILENCES_MISSED_MAX
 from fabric.model.names import HostId, Stream, Topic
 from fabric.policy.types import Policy
 from fabric.ports import Applied, AuditLog
+from fabric.repository.audited import PolicyAudit
 
 _DUPLICATES = frozenset({"duplicate", "superseded"})
 PAUSE_AUDIT_S = 10.0
@@ -39,10 +40,13 @@ class _Pause:
 class Telemetry:
     """Board, metrics and audit of one agent."""
 
-    def __init__(self, board: Board, metrics: AgentMetrics, audit: AuditLog) -> None:
+    def __init__(
+        self, board: Board, metrics: AgentMetrics, audit: AuditLog, *, policy: PolicyAudit
+    ) -> None:
         self.board = board
         self._metrics = metrics
         self._audit = audit
+        self._policy = policy
         self._sparing = Sparing()
         self._reached: dict[tuple[Topic, int], float] = {}
         self._pauses: dict[str, _Pause] = {}
@@ -267,9 +271,23 @@ class Telemetry:
     def approved(self, policy: Policy, me: HostId) -> None:
         """A policy is in force, in which this host may have an approval."""
         self._metrics.policy(policy.version, policy.expires)
+        self._policy.taken(policy)
         approval = policy.approvals.get(me)
         if approval is not None:
             self._metrics.approved_until(approval.not_after)
+
+    def policy_refused(self, error: FabricError, in_force: Policy) -> None:
+        """What the policy repository serves is not taken."""
+        self._metrics.policy_refused()
+        self.board.show("policy", error.reason, str(error.args[0]))
+        self._policy.refused(error, in_force)
+        self._policy.looked(in_force)
+
+    def policy_stands(self, in_force: Policy, now: datetime) -> None:
+        """A look at the policy repository found nothing wrong, or nobody there."""
+        expired = Reason.POLICY_EXPIRED if now >= in_force.expires else None
+        self.board.show("policy", expired)
+        self._policy.looked(in_force)
 
     def attested(self, result: Result) -> None:
         """The host has a new result."""

@@ -30,6 +30,7 @@ from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.names import AUTHORITY
 from fabric.policy.types import Policy
 from fabric.ports import Clock
+from fabric.repository.audited import PolicyAudit
 from fabric.repository.client import PolicyRepository, open_repository
 from fabric.repository.keys import decode_signer
 from fabric.repository.timestamp import Renewal
@@ -72,6 +73,7 @@ class _Process:
     signers: tuple[SigningKey, ...]
     log: KafkaLog
     audit: FileAudit
+    told: PolicyAudit
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`; the first that fails ends all."""
@@ -127,8 +129,11 @@ class _Process:
                 )
             except FabricError as exc:
                 self.metrics.policy_refused()
+                self.told.refused(exc, self.policies.policy)
+                self.told.looked(self.policies.policy)
                 _log.error("policy: %s", exc)
                 continue
+            self.told.looked(self.policies.policy)
             if policy is not None:
                 self._took(policy)
                 self.keeper.check_soon()
@@ -139,6 +144,7 @@ class _Process:
 
     def _took(self, policy: Policy) -> None:
         self.metrics.policy(policy.version, policy.expires)
+        self.told.taken(policy)
         if policy.renew_by is not None:
             self.metrics.signatures.set(policy.renew_by.timestamp())
         _log.info("policy version %d is in force", policy.version)
@@ -224,6 +230,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             signers=signers,
             log=log,
             audit=audit,
+            told=PolicyAudit(audit, clock),
         )
         process._took(policies.policy)
         yield process

@@ -43,7 +43,6 @@ class RefusalAudit:
         self._audit = audit
         self._kinds: dict[tuple[str, str, Reason], _Kind] = {}
         self._of: Counter[str] = Counter()
-        self._version = 0
 
     def refused(
         self, identity: str, topic: str, partition: int, *, digest: bytes | None, reason: Reason
@@ -78,12 +77,6 @@ class RefusalAudit:
 
     def _has_many(self, identity: str) -> bool:
         return self._of[identity] >= _KINDS_PER_IDENTITY_MAX
-
-    def policy(self, version: int) -> None:
-        """This version of the policy is in force."""
-        if version != self._version:
-            self._version = version
-            self._audit.write("policy_taken", {"version": version})
 
     def flush(self) -> None:
         """Write what was only counted; call it every FLUSH_S seconds and at the end."""

@@ -12,6 +12,7 @@ from fabric.kafka.log import KafkaLog
 from fabric.metrics import GatewayMetrics
 from fabric.model.errors import ConfigInvalid
 from fabric.ports import Clock
+from fabric.repository.audited import PolicyAudit
 from fabric.store.audit import Bounds, FileAudit
 
 FILE = "audit.jsonl"
@@ -22,6 +23,7 @@ class Auditing:
 
     Attributes:
         refusals: what connections tell of refusals.
+        policy: what is told of the policy.
 
     Raises:
         ConfigInvalid: the folder or the key cannot be used, with the remedy.
@@ -43,6 +45,7 @@ class Auditing:
         )
         self._file = FileAudit(folder / FILE, clock, failed=metrics.audit_failed, bounds=bounds)
         self.refusals = RefusalAudit(self._file)
+        self.policy = PolicyAudit(self._file, clock)
         self._file.write("gateway_started", {"listen": str(config.gateway.listen)})
 
     async def run(self, parts: Parts) -> None:
@@ -50,7 +53,7 @@ class Auditing:
         log = self._own_log(parts.upstream)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._flush(parts))
+                group.create_task(self._flush())
                 group.create_task(
                     publish_heads(
                         log,
@@ -68,10 +71,8 @@ class Auditing:
         brokers = self._config.broker.bootstrap
         return KafkaLog(brokers, brokers, context, client_id="fabric-gateway-audit")
 
-    async def _flush(self, parts: Parts) -> None:
+    async def _flush(self) -> None:
         while True:
-            if parts.judge.view is not None:
-                self.refusals.policy(parts.judge.view.policy.version)
             self.refusals.flush()
             await asyncio.sleep(FLUSH_S)
 

@@ -54,7 +54,14 @@ async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> No
         parts.upstream,
         client_id="fabric-gateway",
     )
-    keeper = Keeper(parts.judge, policies, log, metrics=metrics, refresh_s=config.policy.refresh_s)
+    keeper = Keeper(
+        parts.judge,
+        policies,
+        log,
+        metrics=metrics,
+        audit=auditing.policy,
+        refresh_s=config.policy.refresh_s,
+    )
     try:
         await _serve(config, parts, keeper, auditing, stop=stop or asyncio.Event())
     finally:

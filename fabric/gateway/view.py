@@ -19,6 +19,7 @@ from fabric.metrics import GatewayMetrics
 from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
 from fabric.model.names import MEMBERS, RESULTS
 from fabric.ports import Clock, Log, Record
+from fabric.repository.audited import PolicyAudit
 from fabric.repository.client import PolicyRepository
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Keeper:
     Args:
         policies: its `load` was called.
         refresh_s: how often to look for a new policy, seconds.
+        audit: told which policy is taken and which is not.
         observe: told every signed time, so that the clock never reads below it.
     """
 
@@ -42,6 +44,7 @@ class Keeper:
         log: Log,
         *,
         metrics: GatewayMetrics,
+        audit: PolicyAudit,
         refresh_s: float,
         observe: Callable[[datetime], None] = lambda _: None,
     ) -> None:
@@ -49,6 +52,7 @@ class Keeper:
         self._policies = policies
         self._log = log
         self._metrics = metrics
+        self._audit = audit
         self._refresh_s = refresh_s
         self._observe = observe
         self._hurried = asyncio.Event()
@@ -127,11 +131,13 @@ class Keeper:
                 policy = await asyncio.to_thread(self._policies.refresh)
             except UnavailableError as exc:  # the policy in force holds until it ends
                 _log.warning("policy: %s", exc)
-                continue
+                policy = None
             except FabricError as exc:
                 self._metrics.policy_refused()
+                self._audit.refused(exc, self._policies.policy)
                 _log.warning("published policy cannot be used: %s", exc)
-                continue
+                policy = None
+            self._audit.looked(self._policies.policy)
             if policy is None:
                 continue
             if policy.trust != trust:
@@ -149,3 +155,4 @@ class Keeper:
     def _use(self, view: View) -> None:
         self._judge.view = view
         self._metrics.policy(view.policy.version, view.policy.expires)
+        self._audit.taken(view.policy)

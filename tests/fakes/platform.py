@@ -36,6 +36,7 @@ from fabric.model.names import AUTHORITY, MEMBERS, RESULTS, HostId, Origin, Topi
 from fabric.model.schema import RowSchema
 from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
 from fabric.ports import KeyStore, Quote, ResidentKey
+from fabric.repository.audited import PolicyAudit
 from fabric.store.file_keys import FileKeys
 from tests.fakes.log import MemoryLog
 from tests.fakes.tpm import FakeTpm, FakeTpmCa
@@ -318,7 +319,8 @@ class TestHost:
             identity.create((0, 7))
         self.keys = identity.keys(self.platform.clock.now(), self.plan)
         self.metrics = AgentMetrics([*self.platform.policy.rules.values()])
-        telemetry = Telemetry(self.board, self.metrics, self.audit)
+        told = PolicyAudit(self.audit, self.platform.clock)
+        telemetry = Telemetry(self.board, self.metrics, self.audit, policy=told)
         view = WorldView(self.id, self.platform.policy, rejected=telemetry.control_rejected)
         self.host = Host(
             identity=identity,

@@ -108,7 +108,7 @@ async def test_changed_trust_is_refused_and_looks_wrong_for_as_long_as_it_stands
         changed["policy.yaml"]["trust"]["trust_domain"] = "other.example"
         Repository(tmp_path / "policy", files(changed), version=8).publish()
         await until(lambda: "restart" in core.board.problems.get("policy", ""))
-        await core._refresh_once()
+        await core._policing.look()
         assert "restart" in core.board.problems["policy"]
         assert core._view.policy is before
 

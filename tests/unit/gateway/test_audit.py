@@ -101,14 +101,6 @@ def test_one_identity_washes_no_other_out_of_the_log() -> None:
     assert audit.events[-2][1]["identity"] == "G03/other/c1"
 
 
-def test_a_policy_is_written_once() -> None:
-    audit = MemoryAudit()
-    log = RefusalAudit(audit)
-    for version in (7, 7, 8):
-        log.policy(version)
-    assert audit.events == [("policy_taken", {"version": 7}), ("policy_taken", {"version": 8})]
-
-
 def test_heads_are_signed_with_the_tls_key(tmp_path: Path) -> None:
     ca = make_ca("platform")
     certificate, key = tmp_path / "gateway.pem", tmp_path / "gateway.key"

@@ -16,7 +16,9 @@ from fabric.metrics import GatewayMetrics
 from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS
 from fabric.policy.types import Policy
+from fabric.repository.audited import PolicyAudit
 from fabric.store.clock import SystemClock
+from tests.fakes.audit import MemoryAudit
 from tests.fakes.gateway import World
 from tests.fakes.gateway_doors import until
 from tests.fakes.log import MemoryLog
@@ -51,7 +53,15 @@ class Desk:
         self.judge = Judge(Replays(), heartbeat_interval_s=60)
         self.metrics = GatewayMetrics(tuple(self.world.policy.rules.values()))
         policies: Any = self.policies
-        self.keeper = Keeper(self.judge, policies, self.log, metrics=self.metrics, refresh_s=0.01)
+        self.audit = MemoryAudit()
+        self.keeper = Keeper(
+            self.judge,
+            policies,
+            self.log,
+            metrics=self.metrics,
+            audit=PolicyAudit(self.audit, SystemClock()),
+            refresh_s=0.01,
+        )
 
     def readiness(self) -> dict[str, str | None]:
         return dict(self.keeper.readiness(SystemClock(), 60))
@@ -135,6 +145,10 @@ async def test_a_broken_policy_changes_nothing_and_is_counted(desk: Desk) -> Non
     desk.policies.next = UsageError(Reason.POLICY_INVALID, "broken")
     await until(lambda: desk.sample("policy_refresh_failures_total") == 1, "the failure")
     assert desk.sample("policy_version") == 7
+    assert desk.audit.events == [
+        ("policy_taken", {"version": 7}),
+        ("policy_refused", {"reason": "policy_invalid", "version": 7}),
+    ]
 
 
 async def test_somebody_who_hurries_is_heard_before_the_refresh_is_due() -> None:
@@ -175,6 +189,8 @@ async def test_an_expired_policy_is_not_ready(desk: Desk) -> None:
     await until(
         lambda: desk.readiness()["policy"] == Reason.POLICY_EXPIRED, "the end of the policy"
     )
+    ended = {"reason": "policy_expired", "version": 8}
+    await until(lambda: ("policy_ended", ended) in desk.audit.events, "the end to be written")
 
 
 async def test_new_anchors_begin_anew(desk: Desk) -> None:

@@ -1,0 +1,58 @@
+"""Keep an agent's policy fresh: look at the repository, take what is newer, say what is not.
+
+Whatever a look finds, the last good policy stays in force until its own end.
+"""
+
+import asyncio
+import logging
+
+from fabric.agent.telemetry import Telemetry
+from fabric.agent.view import WorldView
+from fabric.model.errors import FabricError, UnavailableError
+from fabric.ports import Clock
+from fabric.repository.client import PolicyRepository
+
+PART = "policy"
+_log = logging.getLogger(__name__)
+
+
+class Policing:
+    """One agent's looks at its policy repository.
+
+    Args:
+        policies: its `load` was called.
+        view: takes newer policies over.
+    """
+
+    def __init__(
+        self, policies: PolicyRepository, view: WorldView, telemetry: Telemetry, clock: Clock
+    ) -> None:
+        self._policies = policies
+        self._view = view
+        self._telemetry = telemetry
+        self._clock = clock
+
+    async def run(self, refresh_s: float) -> None:
+        """Look every `refresh_s` seconds, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(refresh_s)
+
+    async def look(self) -> None:
+        """Look once; what is wrong is shown, counted and audited."""
+        try:
+            await self._take()
+            self._telemetry.policy_stands(self._view.policy, self._clock.now())
+        except FabricError as exc:
+            self._telemetry.policy_refused(exc, self._view.policy)
+
+    async def _take(self) -> None:
+        try:
+            await asyncio.to_thread(self._policies.refresh)
+        except UnavailableError as exc:  # the policy in force holds until it ends
+            _log.warning("policy: %s", exc)
+        # What the view refused is offered again at each look: it must not seem well meanwhile.
+        policy = self._policies.policy
+        if policy is not self._view.policy:
+            self._view.take_policy(policy)
+            self._telemetry.approved(policy, self._view.me)
