@@ -146,7 +146,9 @@ class SealedLane:
         self._heads: dict[Stream, Head] = {
             stream: item.head for stream, item in heads.items() if item.head is not None
         }
-        self._offsets = {s: item.offset for s, item in heads.items() if item.log and item.head}
+        self._offsets = {
+            stream: item.offset for stream, item in heads.items() if item.log and item.log == log
+        }
         self._packed: dict[Stream, Packed] = {}
         self._sending = Sending()
         self._epochs = Epochs(host, topic, heads=lambda: [*self._heads.values()], streams=streams)
