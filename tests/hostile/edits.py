@@ -6,7 +6,7 @@ up to the sequences its target names: the test holds that for every row.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -195,6 +195,17 @@ def an_old_log_is_restored_and_goes_on_without_a_hole(r: Reading, s: Story) -> N
         r.log.insert(P0, len(r.log.records[P0]), record)
 
 
+@edit(REPEATED, "duplicate", cold=False)
+def the_topic_is_made_anew_with_the_same_records(r: Reading, s: Story) -> None:
+    r.log.cluster = "another"
+
+
+@edit(STOPPED, "gap", first(2), cold=False)
+def the_topic_is_made_anew_without_some_that_was_not_read(r: Reading, s: Story) -> None:
+    r.log.cluster = "another"
+    r.log.drop(P0, 2)
+
+
 # Order
 
 
@@ -351,6 +362,14 @@ def a_copy_of_the_sender_seals_another_block_for_a_counter(r: Reading, s: Story)
     r.log.rewrite(P0, s.turn(), value=s.sealed(s.of(0)[2], by=s.a))
 
 
+@edit(PAUSED, "policy_newer")
+def an_envelope_names_a_policy_that_nobody_published(r: Reading, s: Story) -> None:
+    """Its sender lies with its own keys: what it was judged under cannot be known here."""
+    last = s.of(0)[-1]
+    link = {"counter": last.header.counter + 1, "previous": last.hash}
+    r.log.forge(P0, s.sealed(last, by=s.a, policy_version=1_000_000, **link))
+
+
 # Grants
 
 
@@ -410,6 +429,26 @@ def garbage_and_nulls_stand_among_the_grants(r: Reading, s: Story) -> None:
     r.log.forge(GRANTS, r.log.records[P0][0].value)
 
 
+@edit(PAUSED, "epoch_start_missing", first_epoch)
+def an_epoch_start_is_relabelled(r: Reading, s: Story) -> None:
+    at = start_at(r, 1)
+    value = r.log.records[GRANTS][at].value or b""
+    assert b"secret+personal-data" in value
+    r.log.rewrite(GRANTS, at, value=value.replace(b"secret+personal-data", b"secret+personal-dat."))
+
+
+@edit("", "")
+def a_stranger_grants_the_senders_epoch_with_another_secret(r: Reading, s: Story) -> None:
+    key, value = s.granted_by(s.c)
+    r.log.insert(GRANTS, 0, replace(r.log.records[GRANTS][0], key=key, value=value))
+
+
+@edit(CONTROL, "malformed")
+def a_strangers_grant_stands_under_the_senders_key(r: Reading, s: Story) -> None:
+    key, value = s.granted_by(s.c)
+    r.log.forge(GRANTS, value, key=key.replace(str(s.c.id).encode(), str(A).encode()))
+
+
 @edit("", "")
 def every_grant_is_replayed(r: Reading, s: Story) -> None:
     for at in range(len(s.log.records[GRANTS])):
@@ -450,6 +489,35 @@ def a_host_signs_a_result_for_itself(r: Reading, s: Story) -> None:
     r.log.forge(RESULTS, forged, key=b"verifier/" + s.results[s.c.id].id.hex().encode())
 
 
+@edit(CONTROL, "bad_signature")
+def signatures_are_taken_from_another_result(r: Reading, s: Story) -> None:
+    at = result_of_a(r, s)
+    values = [r.log.records[RESULTS][n].value or b"" for n in (at, at + 1)]
+    mine, other = ([*canonical.decode(value[2:])] for value in values)  # type: ignore[misc]
+    mine[3] = other[3]
+    value = b"\xd8\x62" + canonical.encode(mine)
+    r.log.forge(RESULTS, value, key=r.log.records[RESULTS][at].key)
+
+
+@edit(CONTROL, "malformed", nothing, known=None)
+def the_senders_result_is_truncated(r: Reading, s: Story) -> None:
+    at = result_of_a(r, s)
+    r.log.rewrite(RESULTS, at, value=(r.log.records[RESULTS][at].value or b"")[:-1])
+
+
+@edit(CONTROL, "malformed")
+def garbage_and_nulls_stand_among_the_results(r: Reading, s: Story) -> None:
+    r.log.forge(RESULTS, b"garbage", key=r.log.records[RESULTS][0].key)
+    r.log.forge(RESULTS, None, key=r.log.records[RESULTS][0].key)
+    r.log.forge(RESULTS, r.log.records[MEMBERS][0].value)
+
+
+@edit("", "")
+def every_result_is_replayed(r: Reading, s: Story) -> None:
+    for at in range(len(s.log.records[RESULTS])):
+        r.log.replay(RESULTS, at)
+
+
 # Members: states, notices, heartbeats
 
 
@@ -481,6 +549,27 @@ def a_revocation(s: Story) -> Notice:
 @edit(CONTROL, "bad_signature")
 def a_host_signs_a_revocation_of_another(r: Reading, s: Story) -> None:
     key, value = notice_record(a_revocation(s), signers_of(s.c, suite_of("hybrid")))
+    r.log.forge(MEMBERS, value, key=key)
+
+
+@edit(CONTROL, "malformed")
+def a_revocation_stands_under_another_number(r: Reading, s: Story) -> None:
+    key, value = notice_record(a_revocation(s), s.platform.verifier.signers)
+    r.log.forge(MEMBERS, value, key=key.replace(b"/1", b"/2"))
+
+
+@edit(CONTROL, "bad_signature")
+def a_revocation_is_changed_to_name_another(r: Reading, s: Story) -> None:
+    key, value = notice_record(a_revocation(s), s.platform.verifier.signers)
+    forged = value.replace(b"G01/registry/a1", b"G01/registry/a2")
+    assert forged != value
+    r.log.forge(MEMBERS, forged, key=key)
+
+
+@edit(CONTROL, "bad_signature")
+def a_host_signs_its_own_reinstatement(r: Reading, s: Story) -> None:
+    notice = replace(a_revocation(s), kind=NoticeKind.REINSTATEMENT)
+    key, value = notice_record(notice, signers_of(s.a, suite_of("hybrid")))
     r.log.forge(MEMBERS, value, key=key)
 
 

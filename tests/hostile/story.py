@@ -32,6 +32,7 @@ from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.names import HostId, Stream, Topic, grants_topic
 from fabric.seal import envelope as form
 from fabric.seal.epoch import EpochDraft, Started, start_epoch, start_key
+from fabric.seal.grant import GrantDraft, grant, grant_key
 from fabric.seal.opening import open_
 from fabric.seal.sealing import Link, SealingEpoch, Stamp, seal
 from fabric.seal.secret import EpochSecret
@@ -234,7 +235,7 @@ class Story:
         )
         stamp = Stamp(
             result_id=self.results[by.id].id,
-            policy_version=7,
+            policy_version=changes.get("policy_version", 7),
             now=header.sealed_at,
             coding="zstd",
             padding=True,
@@ -266,6 +267,22 @@ class Story:
         names = [(host.id, host.keys.hpke[0].public) for host in {by.id: by, B: self.b}.values()]
         made = start_epoch(draft, secret, names, signers=signers_of(by, suite_of("classic")))
         return start_key(made.start), made, secret
+
+    def granted_by(self, by: TestHost) -> tuple[bytes, bytes]:
+        """A grant of A's first epoch to B, made and signed by another: key, record."""
+        begun = self.book(self.log).start(self.of(0)[0].header.start_hash, self.platform.members)
+        assert begun is not None
+        draft = GrantDraft(
+            granter=by.id,
+            result_id=self.results[by.id].id,
+            policy_version=7,
+            revocation_number=0,
+            granted=self.results[by.id].issued + timedelta(seconds=1),
+        )
+        secret, names = EpochSecret(b"x" * 32), [(B, self.b.keys.hpke[0].public)]
+        signers = signers_of(by, suite_of(begun.start.suite))
+        (value,) = grant(draft, begun, secret, recipients=names, signers=signers)
+        return grant_key(by.id, begun.start.id), value
 
     def copy_of_b(self, folder: Path) -> None:
         """B's state, for a case of its own."""
