@@ -1,46 +1,75 @@
 """The tree of commands, and what an error looks like to a person."""
 
 import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
 
 import typer
 
-from fabric.cli import attest, audit, output, policy, processes, quarantine
-from fabric.cli.demo import demo
-from fabric.cli.doctor import doctor
-from fabric.cli.look import inspect, tail
-from fabric.cli.status import lag, status
+from fabric.cli import output
 from fabric.model.errors import FabricError
 
-app = typer.Typer(
-    name="fabric",
-    help=(
-        "Sealed, attested synchronisation of agency databases over Kafka.\n\n"
-        "Exit codes: 0 done, 1 error, 2 usage or configuration, 10 unhealthy, 11 denied, "
-        "12 not attested."
-    ),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+_HOMES: Mapping[str, str] = MappingProxyType(
+    {
+        "demo": "fabric.cli.demo:demo",
+        "status": "fabric.cli.status:status",
+        "lag": "fabric.cli.status:lag",
+        "inspect": "fabric.cli.look:inspect",
+        "tail": "fabric.cli.look:tail",
+        "doctor": "fabric.cli.doctor:doctor",
+        "agent": "fabric.cli.processes:agent",
+        "gateway": "fabric.cli.processes:gateway",
+        "authority": "fabric.cli.processes:authority",
+        "attest": "fabric.cli.attest:app",
+        "audit": "fabric.cli.audit:app",
+        "quarantine": "fabric.cli.quarantine:app",
+        "policy": "fabric.cli.policy:app",
+    }
 )
-app.command("demo")(demo)
-app.command("status")(status)
-app.command("lag")(lag)
-app.command("inspect")(inspect)
-app.command("tail")(tail)
-app.command("doctor")(doctor)
-app.add_typer(processes.agent, name="agent")
-app.add_typer(processes.gateway, name="gateway")
-app.add_typer(processes.authority, name="authority")
-app.add_typer(attest.app, name="attest")
-app.add_typer(audit.app, name="audit")
-app.add_typer(quarantine.app, name="quarantine")
-app.add_typer(policy.app, name="policy")
+"""Where each first word lives: a command's function, or the tree below the word."""
+
+
+def tree(first: Sequence[str]) -> typer.Typer:
+    """The tree of commands.
+
+    Args:
+        first: the first word of the command line, if it has one. Of a tree with this word
+            only its branch is loaded, so that a gateway that runs for months does not hold
+            the code of every other command; else the whole tree, for help and completion.
+    """
+    app = typer.Typer(
+        name="fabric",
+        help=(
+            "Sealed, attested synchronisation of agency databases over Kafka.\n\n"
+            "Exit codes: 0 done, 1 error, 2 usage or configuration, 10 unhealthy, 11 denied, "
+            "12 not attested."
+        ),
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    for word in [word for word in first if word in _HOMES] or _HOMES:
+        module, _, name = _HOMES[word].partition(":")
+        branch = getattr(import_module(module), name)
+        if isinstance(branch, typer.Typer):
+            app.add_typer(branch, name=word)
+        else:
+            app.command(word)(branch)
+    return app
+
+
+def _root() -> None:
+    # No docstring: it would stand in the help. Without a callback, a tree of one command
+    # would be that command, and its word an argument.
+    pass
 
 
 def main() -> None:
     """Run the command line; errors of the fabric become one line and an exit code."""
     try:
-        app()
+        tree(sys.argv[1:2])()
     except FabricError as error:
         typer.echo(f"fabric: {error}", err=True)
         sys.exit(output.exit_code(error))

@@ -7,8 +7,6 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from fabric.model.errors import (
     DeniedError,
@@ -72,12 +70,19 @@ def rows(form: Form, items: Sequence[Fields], *, empty: str = "nothing to show")
     elif not items:
         typer.echo(empty, err=True)
     else:
-        table = Table(box=None, pad_edge=False)
-        for column in items[0]:
-            table.add_column(column.replace("_", " "), overflow="fold")
-        for item in items:
-            table.add_row(*(_text(value) for value in item.values()))
-        Console(width=None if sys.stdout.isatty() else 200).print(table)
+        _table(items)
+
+
+def _table(items: Sequence[Fields]) -> None:
+    from rich.console import Console  # late: a process that runs for months prints no tables
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in items[0]:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for item in items:
+        table.add_row(*(_text(value) for value in item.values()))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def record(form: Form, item: Fields) -> None:
