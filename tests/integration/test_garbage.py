@@ -30,9 +30,10 @@ CONNECTIONS = 2_000
 ADDRESSES = [f"127.0.0.{number}" for number in range(2, 42)]
 """Where attackers come from; honest clients come from 127.0.0.1."""
 ANSWER_S_MAX = 8.0
-RSS_MAX = 352 * 1024 * 1024
-"""The program is about 105 MiB, 256 handshakes 80, one identity's unanswered requests 64; the rest
-is what the allocator may keep (315 MiB were the most that was seen)."""
+RSS_MAX = 256 * 1024 * 1024
+"""The program is about 92 MiB, 256 handshakes and 128 connections of the refusal log 40, one
+identity's unanswered requests 64; the rest is what the allocator may keep (225 MiB were the most
+that was seen)."""
 _SIZE = struct.Struct(">i")
 _API_VERSIONS = struct.pack(">hhih", 18, 0, 1, -1)
 
@@ -90,11 +91,12 @@ def dial(port: int, number: int = 0) -> socket.socket:
 
 
 def memory(world: World, name: str = "gateway") -> int:
-    """Resident bytes of a process."""
+    """The most bytes of a process that were ever resident."""
     pid = world.parts[name].pid
     assert pid is not None
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(peak) * 1024
 
 
 def answers_well(world: World) -> None:
@@ -329,7 +331,6 @@ def test_an_attested_client_with_a_nonsense_request_is_cut(world: World, frame: 
 
 def test_one_identity_cannot_fill_the_gateways_memory(world: World) -> None:
     """As many connections as one host may have, each with the longest frame that is allowed."""
-    before = memory(world)
     frame = _SIZE.pack(8 * 1024 * 1024) + bytes(256 * 1024)
     with contextlib.ExitStack() as stack:
         for _ in range(40):
@@ -341,8 +342,6 @@ def test_one_identity_cannot_fill_the_gateways_memory(world: World) -> None:
                     frame = bytes(256 * 1024)
             frame = _SIZE.pack(8 * 1024 * 1024) + bytes(256 * 1024)
         assert memory(world) < RSS_MAX
-        peak = memory(world)
-    assert peak - before < RSS_MAX
     answers_well(world)
 
 
