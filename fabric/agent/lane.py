@@ -147,7 +147,9 @@ class SealedLane:
             stream: item.head for stream, item in heads.items() if item.head is not None
         }
         self._offsets = {
-            stream: item.offset for stream, item in heads.items() if item.log and item.log == log
+            stream: item.offset
+            for stream, item in heads.items()
+            if item.log and log in ("", item.log)
         }
         self._packed: dict[Stream, Packed] = {}
         self._sending = Sending()

@@ -1,10 +1,13 @@
 """fabric.database.postgresql_reduce"""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric.database.postgresql_reduce import Part, count, halves, reduce, whole
-from fabric.model.change import Op, Row, Run
+from fabric.model.change import Op, Row, Run, Value
+from fabric.model.columns import Rows
 
 KEY = ("id",)
 
@@ -45,6 +48,20 @@ def test_absent_columns_are_taken_from_what_came_before() -> None:
 def test_one_run_without_repeats_is_taken_as_it_is() -> None:
     rows: list[Row] = [{"id": n, "a": n} for n in range(5)]
     assert reduce([up(*rows)], KEY).upserts == rows
+
+
+def test_runs_of_one_block_stay_in_columns_unless_a_key_is_there_twice() -> None:
+    columns: dict[str, list[Value]] = {"id": [1, 2, 3, 2], "a": [1, 2, 3, 4]}
+    rows = Rows(columns, 0, 4)
+
+    def runs(*parts: slice) -> list[Part]:
+        return [whole(replace(run(Op.UPSERT), rows=rows[part])) for part in parts]
+
+    plan = reduce(runs(slice(0, 2), slice(2, 3)), KEY)
+    assert isinstance(plan.upserts, Rows)
+    assert plan.upserts == rows[:3]
+    plan = reduce(runs(slice(0, 2), slice(2, 4)), KEY)
+    assert plan.upserts == [{"id": 1, "a": 1}, {"id": 3, "a": 3}, {"id": 2, "a": 4}]
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
