@@ -3,6 +3,7 @@
 from deploy.grafana.panels import (
     ANY_IS_BAD,
     COUNTED,
+    NOT_ALL_IS_BAD,
     PLAIN,
     Page,
     Row,
@@ -17,38 +18,45 @@ from deploy.grafana.sync import VARIABLES, A, F
 L = 'level=~"$level"'
 S = f'{F},suite!=""'
 EPOCH = "fabric_key_epoch_start_timestamp_seconds"
+CUT = "fabric_gateway_cut_connections_total"
+HOSTILE = (
+    'reason=~"not_sealed|malformed|bad_signature|identity_mismatch|topic_mismatch'
+    '|partition_mismatch|replayed|api_refused"'
+)
 R = "[$__rate_interval]"
-SHARE = ((None, "red"), (1, "green"))
+LIFE = ((None, "green"), (1, "orange"), (1.1, "red"))
 
 _STATE = (
     number(
-        "Sealed where sealing is demanded",
+        "Sealed where demanded",
         f'sum(fabric_sealed_records_total{{{F},suite!="",level!~"public|internal"}})'
         f' / sum(fabric_sealed_records_total{{{F},level!~"public|internal"}})',
         unit="percentunit",
-        steps=SHARE,
-        width=5,
+        steps=NOT_ALL_IS_BAD,
         text="Rows above `internal` that were sent sealed. Anything but 100 % is an incident.",
     ),
     number(
-        "Share of all rows sent sealed",
+        "Share of rows sealed",
         f'sum(fabric_sealed_records_total{{{F},suite!=""}})'
         f" / sum(fabric_sealed_records_total{{{F}}})",
         unit="percentunit",
-        width=5,
     ),
     number(
-        "Plaintext seen in sealed datasets, 1 h",
+        "Plaintext seen, 1 h",
         f'round(sum(increase(fabric_rejected_records_total{{{F},reason="not_sealed"}}[1h])))',
         steps=ANY_IS_BAD,
-        width=5,
-        text="Counted by readers: each one went round the gateway.",
+        text="In sealed datasets, by readers: each one went round the gateway.",
+    ),
+    number(
+        "Hostile at the gateway, 1 h",
+        f"round(sum(increase(fabric_gateway_denied_total{{{L},{HOSTILE}}}[1h])))",
+        steps=ANY_IS_BAD,
+        text="Records that no sound agent sends: open, forged, moved or repeated.",
     ),
     number(
         "Refused at the gateway, 1 h",
         f"round(sum(increase(fabric_gateway_denied_total{{{L}}}[1h])))",
-        steps=((None, "green"), (1, "orange")),
-        width=5,
+        text="For any reason. Much of it only asks a sender to wait.",
     ),
     number(
         "Records admitted",
@@ -59,26 +67,26 @@ _STATE = (
 )
 _SEALING = (
     lines(
-        "Rows sealed, by level and suite",
+        "Rows sealed per second, by level and suite",
         [
             (
                 f"sum by (level, suite) (rate(fabric_sealed_records_total{{{F}}}{R}))",
                 "{{level}} {{suite}}",
             )
         ],
-        unit="rowsps",
+        unit="none",
         stacked=True,
         text="A level without a suite is sent in the open form.",
     ),
     lines(
-        "Rows opened and verified, by level and suite",
+        "Rows opened per second, by level and suite",
         [
             (
                 f"sum by (level, suite) (rate(fabric_opened_records_total{{{F}}}{R}))",
                 "{{level}} {{suite}}",
             )
         ],
-        unit="rowsps",
+        unit="none",
         stacked=True,
     ),
     lines(
@@ -108,7 +116,7 @@ _SEALING = (
 )
 _ADMISSION = (
     lines(
-        "Admitted by the gateway, by level",
+        "Records admitted per second, by level",
         [
             (
                 named(
@@ -119,24 +127,44 @@ _ADMISSION = (
                 "{{level}}",
             )
         ],
-        unit="recps",
+        unit="none",
         stacked=True,
         text="Kafka records: a sealed block is one, an open row is one.",
     ),
     lines(
-        "Refused by the gateway, by level and reason",
+        "Refused by gateways, by level and reason",
         [
             (
-                named(
-                    counted("fabric_gateway_denied_total", L, by="level", why="reason"),
-                    "level",
-                    "no dataset",
-                ),
-                "{{level}} {{reason}}",
+                counted("fabric_gateway_denied_total", L, by="instance", why="level, reason"),
+                "{{instance}} {{level}} {{reason}}",
             )
         ],
-        calcs=COUNTED,
-        text="In five minutes; one line without a reason where nothing was refused.",
+        legend=COUNTED,
+        text="In five minutes. Without a level: the topic is in no policy; without a reason:"
+        " nothing was refused.",
+    ),
+    lines(
+        "Refused by readers, by reason",
+        [
+            (
+                counted("fabric_rejected_records_total", F, by="agency", why="reason"),
+                "{{agency}} {{reason}}",
+            )
+        ],
+        legend=COUNTED,
+        text="What a reader refuses, no gateway admitted. In five minutes.",
+    ),
+    lines(
+        "Connections of producers",
+        [
+            ("sum by (instance) (fabric_gateway_connections)", "open at {{instance}}"),
+            (
+                f"round(sum by (limit) (increase({CUT}[5m]))) > 0"
+                " or 0 * sum(fabric_gateway_connections)",
+                "cut {{limit}}",
+            ),
+        ],
+        text="Those cut in five minutes, by the limit that they passed.",
     ),
     lines(
         "Produce requests at the gateway, time to answer",
@@ -151,15 +179,14 @@ _ADMISSION = (
         unit="s",
     ),
     lines(
-        "Refused by readers, by reason",
+        "Requests to the gateways, per second",
         [
             (
-                counted("fabric_rejected_records_total", F, by="agency", why="reason"),
-                "{{agency}} {{reason}}",
+                f"sum by (api, outcome) (rate(fabric_gateway_requests_total{R})) > 0",
+                "{{api}} {{outcome}}",
             )
         ],
-        calcs=COUNTED,
-        text="What a reader refuses, no gateway admitted. In five minutes.",
+        unit="none",
     ),
 )
 _KEYS = (
@@ -194,12 +221,20 @@ _KEYS = (
                 "s",
             ),
             (
+                "Of its life",
+                f"max by (agency, topic, level) ((time() - {EPOCH}{{{F}}})"
+                " / on (instance) group_left () fabric_key_epoch_max_age_seconds)",
+                "percentunit",
+            ),
+            (
                 "Granted to",
                 f"max by (agency, topic, level) (fabric_key_epoch_recipients{{{F}}})",
                 "short",
             ),
         ],
         labels={"agency": "Agency", "topic": "Dataset", "level": "Level"},
+        steps={"Of its life": LIFE},
+        worst="Of its life",
         height=5,
     ),
 )

@@ -28,13 +28,30 @@ Builder: TypeAlias = stat.Panel | timeseries.Panel | table.Panel
 Steps: TypeAlias = Sequence[tuple[float | None, str]]
 """Colour from a value on; the first begins at None."""
 
-GREEN: Steps = ((None, "green"),)
 ANY_IS_BAD: Steps = ((None, "green"), (1, "red"))
-BAD_FROM_ZERO: Steps = ((None, "red"), (60, "orange"), (300, "green"))
+NOT_ALL_IS_BAD: Steps = ((None, "red"), (1, "green"))
 PLAIN: Steps = ((None, "blue"),)
-NOW: Sequence[str] = ("lastNotNull", "max")
-COUNTED: Sequence[str] = ("max",)
 _LETTERS = "ABCDEFGHIJ"
+_NUMBER_PX = 32
+_COLUMN_PX = 80
+_LABEL_PX = {"agency": 90, "role": 90, "level": 100}
+_NAME_PX = 220
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Legend:
+    """What a legend tells of each line, and which line comes first: the worst."""
+
+    calcs: Sequence[str]
+    sort_by: str
+    is_descending: bool = True
+
+
+NOW = Legend(calcs=("lastNotNull", "max"), sort_by="Last *")
+LEAST = Legend(calcs=("lastNotNull", "min"), sort_by="Last *", is_descending=False)
+"""Where a small value is the bad one."""
+COUNTED = Legend(calcs=("max",), sort_by="Max")
+"""Where lines come and go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +96,7 @@ def number(
     width: int = 4,
     text: str = "",
 ) -> Panel:
-    """One big number with its line behind it; `text` says what it means."""
+    """One big number; `text` says what it means."""
 
     def make() -> stat.Panel:
         return (
@@ -90,12 +107,13 @@ def number(
             .unit(unit)
             .thresholds(_thresholds(steps))
             .color_mode(BigValueColorMode.VALUE)
-            .graph_mode(BigValueGraphMode.AREA)
+            .graph_mode(BigValueGraphMode.NONE)
+            .text(common.VizTextDisplayOptions().value_size(_NUMBER_PX))
             .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
             .with_target(_query(0, expr, title))
         )
 
-    return Panel(width=width, height=5, make=make)
+    return Panel(width=width, height=4, make=make)
 
 
 def lines(
@@ -105,14 +123,13 @@ def lines(
     unit: str = "short",
     width: int = 12,
     stacked: bool = False,
-    calcs: Sequence[str] = NOW,
+    legend: Legend = NOW,
     text: str = "",
 ) -> Panel:
-    """Lines over time, the largest last value first in the legend.
+    """Lines over time, with a table of them as the legend.
 
     Args:
-        queries: (PromQL, legend) pairs.
-        calcs: what the legend tells of each line; COUNTED where lines come and go.
+        queries: (PromQL, name of the line) pairs.
     """
 
     def make() -> timeseries.Panel:
@@ -132,20 +149,20 @@ def lines(
             .legend(
                 common.VizLegendOptions()
                 .display_mode(LegendDisplayMode.TABLE)
-                .placement(LegendPlacement.BOTTOM)
+                .placement(LegendPlacement.RIGHT)
                 .show_legend(True)
-                .calcs(list(calcs))
-                .sort_by("Max" if calcs is COUNTED else "Last *")
-                .sort_desc(True)
+                .calcs(list(legend.calcs))
+                .sort_by(legend.sort_by)
+                .sort_desc(legend.is_descending)
             )
         )
         if unit == "short":
             panel = panel.axis_soft_max(1)
-        for at, (expr, legend) in enumerate(queries):
-            panel = panel.with_target(_query(at, expr, legend))
+        for at, (expr, name) in enumerate(queries):
+            panel = panel.with_target(_query(at, expr, name))
         return panel
 
-    return Panel(width=width, height=9, make=make)
+    return Panel(width=width, height=7, make=make)
 
 
 def listing(
@@ -153,21 +170,28 @@ def listing(
     columns: Sequence[tuple[str, str, str]],
     *,
     labels: Mapping[str, str],
+    worst: str,
     steps: Mapping[str, Steps] | None = None,
     height: int = 7,
     text: str = "",
 ) -> Panel:
-    """A table of what holds now: one row for each set of labels.
+    """A table of what holds now: one row for each set of labels, the largest `worst` first.
 
     Args:
         columns: (heading, PromQL, unit); each must give exactly the labels named here.
         labels: label to its heading, in order.
+        worst: heading of the column that the rows are sorted by.
         steps: colours by heading.
     """
     coloured = steps or {}
 
     def make() -> table.Panel:
-        panel = table.Panel().title(title).description(text).datasource(SOURCE)
+        first = common.TableSortByFieldState().display_name(worst).desc(True)
+        panel = table.Panel().title(title).description(text).datasource(SOURCE).sort_by([first])
+        panel = panel.min_width(_COLUMN_PX)
+        for label, heading in labels.items():
+            wide = _LABEL_PX.get(label, _NAME_PX)
+            panel = panel.override_by_name(heading, [DynamicConfigValue("custom.width", wide)])
         renamed: dict[str, object] = dict(labels)
         for at, (heading, expr, unit) in enumerate(columns):
             query = _query(at, expr, heading).instant().format(PromQueryFormat.TABLE)

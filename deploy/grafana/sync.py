@@ -3,6 +3,7 @@
 from deploy.grafana.panels import (
     ANY_IS_BAD,
     COUNTED,
+    NOT_ALL_IS_BAD,
     PLAIN,
     Page,
     Row,
@@ -16,6 +17,10 @@ F = 'agency=~"$agency",level=~"$level",topic=~"$topic"'
 A = 'agency=~"$agency"'
 LAG = ((None, "green"), (30, "orange"), (60, "red"))
 DATASET = "by (agency, topic)"
+SOURCES = "by (agency, source)"
+PROCESS = "by (agency, role, instance)"
+PARTS = "fabric_parts_waiting"
+UP = f'up{{job=~"fabric-.+",{A}}}'
 NAMED = "{{topic}} at {{agency}}"
 
 VARIABLES = (
@@ -26,13 +31,13 @@ VARIABLES = (
 
 _STATE = (
     number(
-        "Processes that answer",
-        f'sum(up{{job=~"fabric-.+",{A}}})',
-        steps=((None, "red"), (1, "green")),
+        "Processes down",
+        f"sum(1 - {UP})",
+        steps=ANY_IS_BAD,
     ),
     number(
         "Parts that wait",
-        f"sum(fabric_parts_waiting{{{A}}})",
+        f"sum({PARTS}{{{A}}})",
         steps=ANY_IS_BAD,
         text="Sources, targets, datasets and views that cannot go on; /readyz says why.",
     ),
@@ -49,6 +54,156 @@ _STATE = (
         steps=PLAIN,
     ),
     number("In quarantine", f"sum(fabric_quarantine_records{{{F}}})", steps=ANY_IS_BAD),
+)
+
+
+def _parts(kinds: str) -> str:
+    return f"sum {PROCESS} ({PARTS}{{{A},part{kinds}}})"
+
+
+_NOW = (
+    listing(
+        "Datasets at their readers",
+        [
+            ("Lag", f"max {DATASET} (fabric_consumer_lag_seconds{{{F}}})", "s"),
+            ("Waiting", f"sum {DATASET} (fabric_consumer_lag_records{{{F}}})", "short"),
+            (
+                "Measured",
+                f"time() - min {DATASET} (fabric_consumer_lag_timestamp_seconds{{{F}}})",
+                "s",
+            ),
+            (
+                "Last change",
+                f"time() - max {DATASET} (fabric_last_change_timestamp_seconds"
+                f'{{{F},way="applies"}})',
+                "s",
+            ),
+            (
+                "Applied",
+                f'sum {DATASET} (fabric_applied_records_total{{{F},outcome="applied"}})',
+                "short",
+            ),
+            ("Quarantine", f"sum {DATASET} (fabric_quarantine_records{{{F}}})", "short"),
+            ("Incomplete", f"max {DATASET} (fabric_dataset_incomplete{{{F}}})", "bool_yes_no"),
+            ("Silent", f"max {DATASET} (fabric_stream_silent{{{F}}})", "bool_yes_no"),
+        ],
+        labels={"agency": "Agency", "topic": "Dataset"},
+        steps={
+            "Lag": LAG,
+            "Measured": LAG,
+            "Quarantine": ANY_IS_BAD,
+            "Incomplete": ANY_IS_BAD,
+            "Silent": ANY_IS_BAD,
+        },
+        worst="Lag",
+        text="Lag says nothing once it was measured long ago.",
+    ),
+    listing(
+        "Sources",
+        [
+            ("Lag", f"max {SOURCES} (fabric_capture_lag_seconds{{{A}}})", "s"),
+            ("Log kept", f"max {SOURCES} (fabric_capture_lag_bytes{{{A}}})", "bytes"),
+            (
+                "Sign of life",
+                f"time() - min {SOURCES} (fabric_capture_heartbeat_timestamp_seconds{{{A}}})",
+                "s",
+            ),
+            (
+                "Snapshot rows left",
+                f"max {SOURCES} (fabric_snapshot_rows_remaining{{{A}}})",
+                "short",
+            ),
+            ("Acknowledged", f"sum {SOURCES} (fabric_capture_changes_total{{{A}}})", "short"),
+        ],
+        labels={"agency": "Agency", "source": "Source"},
+        steps={"Lag": LAG, "Sign of life": LAG},
+        worst="Lag",
+        height=5,
+    ),
+    listing(
+        "Parts that wait now",
+        [
+            ("Answers", f"min {PROCESS} ({UP})", "bool_yes_no"),
+            (
+                "In all",
+                f"sum {PROCESS} ({PARTS}{{{A}}}) or sum {PROCESS} (1 - {UP})",
+                "short",
+            ),
+            ("Streams ended", _parts('="stream"'), "short"),
+            ("Not anchored", _parts('="anchor"'), "short"),
+            ("Silent", _parts('="silence"'), "short"),
+            ("No ticks", _parts('="ticks"'), "short"),
+            ("Databases", _parts('=~"capture|apply"'), "short"),
+            ("Others", _parts('!~"stream|anchor|silence|ticks|capture|apply"'), "short"),
+        ],
+        labels={"agency": "Agency", "role": "Role", "instance": "Process"},
+        steps={
+            "Answers": NOT_ALL_IS_BAD,
+            **dict.fromkeys(
+                (
+                    "In all",
+                    "Streams ended",
+                    "Not anchored",
+                    "Silent",
+                    "No ticks",
+                    "Databases",
+                    "Others",
+                ),
+                ANY_IS_BAD,
+            ),
+        },
+        worst="In all",
+        height=8,
+        text="/readyz names part and reason. A process that does not answer counts as one.",
+    ),
+)
+_ERRORS = (
+    lines(
+        "Refused by readers, by dataset and reason",
+        [
+            (
+                counted("fabric_rejected_records_total", F, by="agency, topic", why="reason"),
+                "{{topic}} at {{agency}} {{reason}}",
+            )
+        ],
+        legend=COUNTED,
+        text="In five minutes; one line without a reason where nothing was refused.",
+    ),
+    lines(
+        "Own blocks refused or put off by the gateway",
+        [
+            (
+                counted("fabric_refused_blocks_total", F, by="agency, topic", why="reason"),
+                "{{topic}} {{reason}}",
+            )
+        ],
+        legend=COUNTED,
+        text="In five minutes; one line without a reason where nothing was refused.",
+    ),
+    lines(
+        "Parts that wait, by process and kind",
+        [
+            (
+                f"sum by (role, instance, part) ({PARTS}{{{A}}}) > 0"
+                f" or sum by (role) ({PARTS}{{{A}}}) == 0",
+                "{{role}} {{instance}} {{part}}",
+            )
+        ],
+        legend=COUNTED,
+        text="One line of a role alone where nothing waits. /readyz names part and reason.",
+    ),
+    lines(
+        "Dropped as duplicates",
+        [
+            (
+                f"round(sum {DATASET} (increase(fabric_applied_records_total"
+                f'{{{F},outcome="duplicate"}}[5m])))',
+                NAMED,
+            )
+        ],
+        legend=COUNTED,
+        text="Sent twice or replayed; they change nothing. In five minutes.",
+    ),
 )
 _LAG = (
     lines(
@@ -78,7 +233,7 @@ _LAG = (
         "Age of the oldest change that the platform has not acknowledged",
         [
             (
-                f"max by (agency, source) (fabric_capture_lag_seconds{{{A}}})",
+                f"max {SOURCES} (fabric_capture_lag_seconds{{{A}}})",
                 "{{source}} of {{agency}}",
             )
         ],
@@ -87,18 +242,18 @@ _LAG = (
 )
 _FLOW = (
     lines(
-        "Rows sent",
+        "Rows sent, per second",
         [
             (
                 f"sum {DATASET} (rate(fabric_sealed_records_total{{{F}}}[$__rate_interval]))",
-                "{{topic}} from {{agency}}",
+                "{{topic}}",
             )
         ],
-        unit="rowsps",
+        unit="none",
         stacked=True,
     ),
     lines(
-        "Rows applied",
+        "Rows applied, per second",
         [
             (
                 f"sum {DATASET} (rate(fabric_applied_records_total"
@@ -106,14 +261,14 @@ _FLOW = (
                 NAMED,
             )
         ],
-        unit="rowsps",
+        unit="none",
         stacked=True,
     ),
     lines(
         "Change log that a source's database keeps for us",
         [
             (
-                f"max by (agency, source) (fabric_capture_lag_bytes{{{A}}})",
+                f"max {SOURCES} (fabric_capture_lag_bytes{{{A}}})",
                 "{{source}} of {{agency}}",
             )
         ],
@@ -123,93 +278,23 @@ _FLOW = (
         "Snapshot rows still to be read",
         [
             (
-                f"max by (agency, source) (fabric_snapshot_rows_remaining{{{A}}})",
+                f"max {SOURCES} (fabric_snapshot_rows_remaining{{{A}}})",
                 "{{source}} of {{agency}}",
             )
         ],
-    ),
-)
-_ERRORS = (
-    lines(
-        "Refused by readers, by dataset and reason",
-        [
-            (
-                counted("fabric_rejected_records_total", F, by="agency, topic", why="reason"),
-                "{{topic}} at {{agency}} {{reason}}",
-            )
-        ],
-        calcs=COUNTED,
-        text="In five minutes; one line without a reason where nothing was refused.",
-    ),
-    lines(
-        "Own blocks refused or put off by the gateway",
-        [
-            (
-                counted("fabric_refused_blocks_total", F, by="agency, topic", why="reason"),
-                "{{topic}} from {{agency}} {{reason}}",
-            )
-        ],
-        calcs=COUNTED,
-        text="In five minutes; one line without a reason where nothing was refused.",
-    ),
-    lines(
-        "Parts that wait, by process",
-        [(f"sum by (instance) (fabric_parts_waiting{{{A}}})", "{{instance}}")],
-        text="/readyz of the process names part and reason.",
-    ),
-    lines(
-        "Dropped as duplicates",
-        [
-            (
-                f"sum {DATASET} (increase(fabric_applied_records_total"
-                f'{{{F},outcome="duplicate"}}[5m]))',
-                NAMED,
-            )
-        ],
-        text="Sent twice or replayed; they change nothing. In five minutes.",
-    ),
-)
-_NOW = (
-    listing(
-        "Datasets at their readers",
-        [
-            ("Lag", f"max {DATASET} (fabric_consumer_lag_seconds{{{F}}})", "s"),
-            ("Waiting", f"sum {DATASET} (fabric_consumer_lag_records{{{F}}})", "short"),
-            (
-                "Last change",
-                f"time() - max {DATASET} (fabric_last_change_timestamp_seconds"
-                f'{{{F},way="applies"}})',
-                "s",
-            ),
-            (
-                "Applied",
-                f'sum {DATASET} (fabric_applied_records_total{{{F},outcome="applied"}})',
-                "short",
-            ),
-            ("Quarantine", f"sum {DATASET} (fabric_quarantine_records{{{F}}})", "short"),
-            ("Incomplete", f"max {DATASET} (fabric_dataset_incomplete{{{F}}})", "bool_yes_no"),
-            ("Silent", f"max {DATASET} (fabric_stream_silent{{{F}}})", "bool_yes_no"),
-        ],
-        labels={"agency": "Agency", "topic": "Dataset"},
-        steps={
-            "Lag": LAG,
-            "Quarantine": ANY_IS_BAD,
-            "Incomplete": ANY_IS_BAD,
-            "Silent": ANY_IS_BAD,
-        },
     ),
 )
 
 PAGE = Page(
     name="sync",
     title="Fabric / Sync",
-    description="Lag, throughput and errors by dataset and agency.",
+    description="Lag, throughput, errors and what waits, by dataset and process.",
     variables=VARIABLES,
     rows=(
         Row(title="State", panels=_STATE),
+        Row(title="Now", panels=_NOW),
+        Row(title="What is in the way", panels=_ERRORS),
         Row(title="Lag", panels=_LAG),
         Row(title="Throughput", panels=_FLOW),
-        Row(title="What is in the way", panels=_ERRORS),
-        Row(title="Now", panels=_NOW),
     ),
 )

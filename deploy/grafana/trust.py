@@ -1,8 +1,10 @@
-"""Dashboard *Trust*: which hosts are attested, until when, and who has been told of revocations."""
+"""Dashboard *Trust*: which hosts are attested, who knows of revocations, what was audited."""
 
 from deploy.grafana.panels import (
     ANY_IS_BAD,
     COUNTED,
+    LEAST,
+    NOT_ALL_IS_BAD,
     PLAIN,
     Page,
     Row,
@@ -11,58 +13,149 @@ from deploy.grafana.panels import (
     listing,
     number,
 )
-from deploy.grafana.sync import VARIABLES, A
+from deploy.grafana.sync import PROCESS, VARIABLES, A, F
 
 FAILURES = "fabric_authority_attestation_failures_total"
 TRIES = "fabric_attestation_attempts_total"
+KNOWN = "fabric_revocation_list_number"
+TICK = "fabric_revocation_list_timestamp_seconds"
+UNWRITTEN = "fabric_audit_write_failures_total"
+UNSIGNED = "fabric_audit_unsigned_lines"
+UNUSED = "fabric_policy_refresh_failures_total"
+RECEIPTS = "fabric_receipts_total"
+LEFT = f"fabric_attestation_expiry_timestamp_seconds{{{A}}} - time()"
 R = "[$__rate_interval]"
 HOST = "by (agency, instance)"
 DAYS = ((None, "red"), (86400, "orange"), (7 * 86400, "green"))
+WEEKS = ((None, "red"), (7 * 86400, "orange"), (30 * 86400, "green"))
+RENEWED = ((None, "red"), (3600, "orange"), (6 * 3600, "green"))
 ALIVE = ((None, "red"), (2, "green"))
+HEARD = ((None, "green"), (10, "orange"), (30, "red"))
 
 _STATE = (
     number(
         "Hosts attested",
         'sum(fabric_authority_agents{state="attested"})',
-        steps=((None, "red"), (1, "green")),
+        steps=NOT_ALL_IS_BAD,
+        width=3,
     ),
     number(
-        "Suspended or expired",
+        "Suspended, expired",
         'sum(fabric_authority_agents{state=~"suspended|expired"})',
         steps=ANY_IS_BAD,
+        width=3,
     ),
-    number("Revoked", 'sum(fabric_authority_agents{state="revoked"})', steps=PLAIN),
     number(
-        "Soonest end of a result",
-        f"min(fabric_attestation_expiry_timestamp_seconds{{{A}}} - time())",
+        "Revoked",
+        'sum(fabric_authority_agents{state="revoked"})',
+        steps=PLAIN,
+        width=3,
+    ),
+    number(
+        "A result ends in",
+        f"min({LEFT})",
         unit="s",
         steps=ALIVE,
-        text="Results are short on purpose and are renewed at half their life.",
+        width=3,
+        text="The soonest. Results are short on purpose and are renewed at half their life.",
     ),
     number(
         "Policy ends in",
         "min(fabric_policy_expiry_timestamp_seconds) - time()",
         unit="s",
-        steps=((None, "red"), (3600, "orange"), (3 * 86400, "green")),
+        steps=RENEWED,
+        width=3,
+        text="The authority renews it while half a day is left.",
     ),
     number(
-        "Oldest heartbeat",
-        "max(time() - fabric_revocation_list_timestamp_seconds)",
+        "Signatures end in",
+        "min(fabric_policy_signatures_expiry_timestamp_seconds) - time()",
         unit="s",
-        steps=((None, "green"), (10, "orange"), (30, "red")),
+        steps=WEEKS,
+        width=3,
+        text="The first signature under the policy that a person must renew.",
+    ),
+    number(
+        "Oldest tick",
+        f"max(time() - {TICK})",
+        unit="s",
+        steps=HEARD,
+        width=3,
         text="How long ago the slowest process heard the authority.",
+    ),
+    number(
+        "Audit gaps, 1 h",
+        f"round(sum(increase({UNWRITTEN}[1h])))",
+        steps=ANY_IS_BAD,
+        width=3,
+        text="Audit events that happened and were not written.",
+    ),
+)
+_NOW = (
+    listing(
+        "Processes",
+        [
+            ("Last tick", f"max {PROCESS} (time() - {TICK}{{{A}}})", "s"),
+            ("Last notice", f"max {PROCESS} ({KNOWN}{{{A}}})", "none"),
+            ("Notices missed", f"scalar(max({KNOWN})) - min {PROCESS} ({KNOWN}{{{A}}})", "none"),
+            ("Policy", f"max {PROCESS} (fabric_policy_version{{{A}}})", "none"),
+            (
+                "Policies missed",
+                "scalar(max(fabric_policy_version))"
+                f" - min {PROCESS} (fabric_policy_version{{{A}}})",
+                "none",
+            ),
+            (
+                "Certificate",
+                f"min {PROCESS} (fabric_certificate_expiry_timestamp_seconds{{{A}}} - time())",
+                "s",
+            ),
+            ("Audit gaps, 1 h", f"round(sum {PROCESS} (increase({UNWRITTEN}{{{A}}}[1h])))", "none"),
+            (
+                "Unsigned lines",
+                f"max {PROCESS} (min_over_time({UNSIGNED}{{{A}}}[15m]))",
+                "none",
+            ),
+        ],
+        labels={"agency": "Agency", "role": "Role", "instance": "Process"},
+        steps={
+            "Last tick": HEARD,
+            "Notices missed": ANY_IS_BAD,
+            "Policies missed": ANY_IS_BAD,
+            "Certificate": DAYS,
+            "Audit gaps, 1 h": ANY_IS_BAD,
+            "Unsigned lines": ANY_IS_BAD,
+        },
+        worst="Last tick",
+        height=8,
+        text="Missed is what another process has and this one has not. Certificate: until it ends."
+        " Unsigned lines of the audit log: the fewest in fifteen minutes.",
+    ),
+    listing(
+        "Hosts",
+        [
+            ("Ends in", f"max {HOST} ({LEFT})", "s"),
+            ("Age", f"max {HOST} (fabric_attestation_lifetime_seconds{{{A}}} - ({LEFT}))", "s"),
+            ("Host level", f"max {HOST} (fabric_attestation_host_level{{{A}}})", "short"),
+            (
+                "Approval ends in",
+                f"max {HOST} (fabric_approval_expiry_timestamp_seconds{{{A}}} - time())",
+                "s",
+            ),
+        ],
+        labels={"agency": "Agency", "instance": "Host"},
+        steps={"Ends in": ALIVE, "Approval ends in": DAYS},
+        worst="Age",
+        height=6,
+        text="Of the attestation result. It is renewed at half its life.",
     ),
 )
 _ATTESTATION = (
     lines(
         "Life left of each host's result",
-        [
-            (
-                f"max {HOST} (fabric_attestation_expiry_timestamp_seconds{{{A}}} - time())",
-                "{{instance}}",
-            )
-        ],
+        [(f"max {HOST} ({LEFT})", "{{instance}}")],
         unit="s",
+        legend=LEAST,
         text="A saw: down with time, up with each renewal.",
     ),
     lines(
@@ -75,52 +168,91 @@ _ATTESTATION = (
         ],
         text="In five minutes.",
     ),
-    listing(
-        "Hosts",
+    lines(
+        "Attestations refused, by reason",
         [
-            ("Host level", f"max {HOST} (fabric_attestation_host_level{{{A}}})", "short"),
             (
-                "Age",
-                f"max {HOST} (fabric_attestation_lifetime_seconds{{{A}}}"
-                f" - (fabric_attestation_expiry_timestamp_seconds{{{A}}} - time()))",
-                "s",
-            ),
-            (
-                "Ends in",
-                f"max {HOST} (fabric_attestation_expiry_timestamp_seconds{{{A}}} - time())",
-                "s",
-            ),
-            (
-                "Approval ends in",
-                f"max {HOST} (fabric_approval_expiry_timestamp_seconds{{{A}}} - time())",
-                "s",
-            ),
-            (
-                "Policy",
-                f'max {HOST} (fabric_policy_version{{{A},role="agent"}})',
-                "none",
-            ),
-            (
-                "Last notice",
-                f'max {HOST} (fabric_revocation_list_number{{{A},role="agent"}})',
-                "none",
-            ),
+                counted(FAILURES, "", by="role", why="reason", span="30m"),
+                "{{role}} {{reason}}",
+            )
         ],
-        labels={"agency": "Agency", "instance": "Host"},
-        steps={"Ends in": ALIVE, "Approval ends in": DAYS},
-        height=6,
+        legend=COUNTED,
+        text="In thirty minutes.",
+    ),
+    lines(
+        "Hosts by state",
+        [("sum by (state) (fabric_authority_agents)", "{{state}}")],
+    ),
+)
+_SPREAD = (
+    lines(
+        "Age of the last tick, by process",
+        [(f"max by (instance) (time() - ({TICK}{{{A}}} > 0))", "{{instance}}")],
+        unit="s",
+        text="One comes each second. A process that has heard none since its start has no line.",
+    ),
+    lines(
+        "Last notice known, by process",
+        [(f"max by (instance) ({KNOWN}{{{A}}})", "{{instance}}")],
+        legend=LEAST,
+        text="Suspensions, revocations, reinstatements; a line below the others lags.",
+    ),
+    lines(
+        "Notices published",
+        [("sum by (kind) (fabric_authority_notices_total)", "{{kind}}")],
+        text="Since the authority started.",
+    ),
+    lines(
+        "Policies that could not be used",
+        [(f"round(sum by (instance) (increase({UNUSED}{{{A}}}[30m])))", "{{instance}}")],
+        legend=COUNTED,
+        text="In thirty minutes. The last good one stays in force.",
+    ),
+)
+_AUDIT = (
+    lines(
+        "Audit events not written, by process",
+        [(f"round(sum by (instance) (increase({UNWRITTEN}{{{A}}}[5m])))", "{{instance}}")],
+        legend=COUNTED,
+        text="In five minutes. Anything but zero is a hole in an audit log.",
+    ),
+    lines(
+        "Audit lines that no published head covers",
+        [(f"sum by (instance) ({UNSIGNED}{{{A}}})", "{{instance}}")],
+        text="A few for some seconds; a line that stays up means that heads do not arrive.",
+    ),
+    lines(
+        "Receipts sent, by reader",
+        [
+            (
+                f'round(sum by (agency, topic) (increase({RECEIPTS}{{{F},outcome="sent"}}[1m])))',
+                "{{topic}} at {{agency}}",
+            )
+        ],
+        text="In one minute. A reader that applies and sends none cannot show delivery.",
+    ),
+    lines(
+        "Receipts lost, by reader",
+        [
+            (
+                f'round(sum by (agency, topic) (increase({RECEIPTS}{{{F},outcome="lost"}}[30m])))',
+                "{{topic}} at {{agency}}",
+            )
+        ],
+        legend=COUNTED,
+        text="Given up after a minute, in thirty minutes. The next receipt covers them.",
     ),
 )
 _AUTHORITY = (
     lines(
-        "Requests to the authority",
+        "Requests to the authority, per second",
         [
             (
                 f"sum by (operation, result) (rate(fabric_authority_requests_total{R})) > 0",
                 "{{operation}} {{result}}",
             )
         ],
-        unit="reqps",
+        unit="none",
     ),
     lines(
         "Time to answer, p99",
@@ -133,58 +265,19 @@ _AUTHORITY = (
         ],
         unit="s",
     ),
-    lines(
-        "Attestations refused, by reason",
-        [
-            (
-                counted(FAILURES, "", by="role", why="reason", span="30m"),
-                "{{role}} {{reason}}",
-            )
-        ],
-        calcs=COUNTED,
-        text="In thirty minutes.",
-    ),
-    lines(
-        "Hosts by state",
-        [("sum by (state) (fabric_authority_agents)", "{{state}}")],
-    ),
-)
-_SPREAD = (
-    lines(
-        "Last notice known, by process",
-        [("max by (instance) (fabric_revocation_list_number)", "{{instance}}")],
-        text="Suspensions, revocations, reinstatements; a line below the others lags.",
-    ),
-    lines(
-        "Notices published",
-        [("sum by (kind) (fabric_authority_notices_total)", "{{kind}}")],
-    ),
-    lines(
-        "Age of the last heartbeat, by process",
-        [("max by (instance) (time() - fabric_revocation_list_timestamp_seconds)", "{{instance}}")],
-        unit="s",
-    ),
-    lines(
-        "Platform certificates end in",
-        [
-            (
-                "min by (instance) (fabric_certificate_expiry_timestamp_seconds - time())",
-                "{{instance}}",
-            )
-        ],
-        unit="s",
-    ),
 )
 
 PAGE = Page(
     name="trust",
     title="Fabric / Trust",
-    description="Attestation by host, expiries, the authority, revocations.",
+    description="Attestation by host, revocations and expiries by process, audit and receipts.",
     variables=VARIABLES,
     rows=(
         Row(title="State", panels=_STATE),
+        Row(title="Now", panels=_NOW),
         Row(title="Attestation", panels=_ATTESTATION),
+        Row(title="Revocations and policy", panels=_SPREAD),
+        Row(title="Audit and receipts", panels=_AUDIT),
         Row(title="The authority", panels=_AUTHORITY),
-        Row(title="Revocations and expiries", panels=_SPREAD),
     ),
 )

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,20 @@ import yaml
 
 from deploy.grafana.build import FOLDER, PAGES, build
 from deploy.grafana.panels import Page
-from tests.support.catalogue import series
+from tests.support.catalogue import families, series
 from tests.support.dashboards import VARIABLES, plain, targets
 
 ROOT = Path(__file__).parents[3]
 NAMES = [page.name for page in PAGES]
+RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
+HISTOGRAM = ("bucket", "sum", "count")
+METRIC = re.compile(r"\bfabric_[a-z0-9_]+")
+UNSHOWN = {
+    "fabric_build_info",  # never changes while a process lives
+    "fabric_sealed_blocks_total",  # rows tell more
+    "fabric_opened_blocks_total",
+    "fabric_opened_bytes_total",  # what was sent is shown
+}
 
 
 def committed(name: str) -> dict[str, Any]:
@@ -28,6 +37,16 @@ def queries() -> Iterator[Any]:
     for name in NAMES:
         for title, ref, expr in targets(committed(name)):
             yield pytest.param(expr, id=f"{name}: {title} {ref}")
+
+
+def named_in(texts: Iterable[str]) -> set[str]:
+    """Metrics that PromQL texts name, by their names in docs/metrics.md."""
+    found = {name for text in texts for name in METRIC.findall(text)}
+    return {name for name in families() if found & {name, *(f"{name}_{end}" for end in HISTOGRAM)}}
+
+
+def shown() -> set[str]:
+    return named_in(expr for name in NAMES for _, _, expr in targets(committed(name)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -45,7 +64,18 @@ def test_query_is_promql_and_names_metrics_that_exist(expr: str) -> None:
     text = plain(expr)
     assert "$" not in text
     promql_parser.parse(text)
-    assert set(re.findall(r"\bfabric_[a-z0-9_]+", text)) <= series()
+    assert set(METRIC.findall(text)) <= series()
+
+
+def test_every_metric_is_on_a_dashboard_or_left_out_with_a_reason() -> None:
+    assert set(families()) - shown() == UNSHOWN
+
+
+def test_every_metric_that_a_rule_asks_for_is_on_a_dashboard() -> None:
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    asked = named_in(rule["expr"] for rule in group["rules"])
+    assert asked
+    assert asked <= shown()
 
 
 @pytest.mark.parametrize("name", NAMES)
