@@ -1,4 +1,4 @@
-// Draw the committed dashboards from a live Prometheus into docs/img: node render.mjs URL [MINUTES]
+// Draw the committed dashboards from a Prometheus into docs/img: node render.mjs URL [MINUTES [END]]
 import { build } from 'esbuild';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -8,13 +8,13 @@ import { fileURLToPath } from 'node:url';
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..', '..');
 const out = join(here, 'out');
-const [prometheus = 'http://127.0.0.1:9090', minutes = '10'] = process.argv.slice(2);
+const [prometheus = 'http://127.0.0.1:9090', minutes = '10', until] = process.argv.slice(2);
 const WIDTH = 1500;
 const CELL = 38; // pixels of one grid row, gap included
 const POINTS = 240;
 const LABELS = /\{\{\s*(\w+)\s*\}\}/g;
 
-const end = Math.floor(Date.now() / 1000);
+const end = until ? Number(until) : Math.floor(Date.now() / 1000); // Unix seconds
 const start = end - Number(minutes) * 60;
 const step = Math.max(1, Math.round((end - start) / POINTS));
 

@@ -105,16 +105,14 @@ function Stat({ panel, width, height }: { panel: Panel; width: number; height: n
   const field: Field = frame.fields[1];
   const values = field.values.filter((value: number | null) => value !== null);
   const last = values[values.length - 1];
-  const [min, max] = [Math.min(...values), Math.max(...values)];
-  field.state = { ...field.state, range: { min, max, delta: max - min } };
   return (
     <BigValue
       width={width}
       height={height}
       value={field.display!(last)}
-      sparkline={{ y: field, x: frame.fields[0], timeRange }}
+      text={panel.options.text}
       colorMode={BigValueColorMode.Value}
-      graphMode={BigValueGraphMode.Area}
+      graphMode={panel.options.graphMode as BigValueGraphMode}
       theme={theme}
     />
   );
@@ -134,10 +132,11 @@ function merged(panel: Panel): DataFrame {
   const fields = wanted.map(([source]) => {
     const name = organize.renameByName[source];
     const over = panel.fieldConfig.overrides.find((item: any) => item.matcher.options === name);
-    const config: any = configOf(panel, { custom: { align: 'auto', cellOptions: { type: 'auto' } } });
+    const custom = { align: 'auto', cellOptions: { type: 'auto' }, ...panel.fieldConfig.defaults.custom };
+    const config: any = configOf(panel, { custom });
     for (const { id, value } of over?.properties ?? []) {
       if (id === 'thresholds') config.thresholds = thresholds(value);
-      else if (id === 'custom.cellOptions') config.custom.cellOptions = value;
+      else if (id.startsWith('custom.')) config.custom[id.slice('custom.'.length)] = value;
       else config[id] = value;
     }
     const isNumber = source.startsWith('Value #');
@@ -152,7 +151,8 @@ function merged(panel: Panel): DataFrame {
 }
 
 function Listing({ panel, width, height }: { panel: Panel; width: number; height: number }) {
-  return <TableNG data={merged(panel)} width={width} height={height} />;
+  const { sortBy } = panel.options;
+  return <TableNG data={merged(panel)} width={width} height={height} sortBy={sortBy} />;
 }
 
 function Empty() {
