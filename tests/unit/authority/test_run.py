@@ -1,19 +1,26 @@
 """What must be right before the authority serves; its life is in the integration tests."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fabric.authority import run
 from fabric.config import AuthorityConfig
+from fabric.metrics import AuthorityMetrics
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError
+from fabric.repository.audited import PolicyAudit
 from fabric.repository.client import PolicyRepository
 from fabric.repository.fetch import FolderFetcher
 from fabric.repository.keys import make_key
 from fabric.repository.timestamp import Renewal
+from tests.fakes.audit import MemoryAudit
 from tests.fakes.authority_site import AuthoritySite
-from tests.fakes.policy_repository import key
+from tests.fakes.clock import ManualClock
+from tests.fakes.policy_repository import Repository, key
 from tests.fakes.policy_workspace import make_workspace, publish_all
 from tests.fakes.verifier import Verifier
 
@@ -124,3 +131,29 @@ def test_a_missing_file_names_the_setting(tmp_path: Path) -> None:
 def test_the_first_failure_of_a_group_is_told() -> None:
     cause = UnavailableError(Reason.NOT_READY, "x")
     assert run._first(ExceptionGroup("a", [ExceptionGroup("b", [cause])])) is cause
+
+
+async def test_a_policy_that_is_not_taken_is_in_the_authoritys_audit_log(tmp_path: Path) -> None:
+    served = Repository(tmp_path / "served").publish()
+    policies = PolicyRepository(served.anchor, FolderFetcher(served.folder), tmp_path / "state")
+    policies.load()
+    audit, clock = MemoryAudit(), ManualClock()
+    process: Any = SimpleNamespace(
+        config=SimpleNamespace(policy=SimpleNamespace(refresh_s=0.01)),
+        policies=policies,
+        renewal=None,
+        clock=clock,
+        metrics=AuthorityMetrics(),
+        signers=(),
+        told=PolicyAudit(audit, clock),
+    )
+    served.signers["agency-G01"] = ["mallory"]
+    served.publish()
+    async with asyncio.TaskGroup() as tasks:
+        looking = tasks.create_task(run._Process._refresh(process))
+        async with asyncio.timeout(5):
+            while not audit.events:
+                await asyncio.sleep(0.01)
+        looking.cancel()
+    assert audit.events == [("policy_refused", {"reason": "bad_signature", "version": 7})]
+    assert policies.policy.version == 7

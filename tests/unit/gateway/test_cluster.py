@@ -1,3 +1,6 @@
+import pytest
+
+from fabric.gateway import cluster
 from fabric.gateway.apis import Api
 from fabric.gateway.broker_answers import Cluster
 from fabric.gateway.cluster import Directory
@@ -79,3 +82,15 @@ def test_versions_are_the_tables_until_a_broker_narrows_them() -> None:
     assert directory.spans[Api.PRODUCE] == (0, 12)
     directory.offered({0: (3, 9)})
     assert directory.spans == {Api.PRODUCE: (3, 9), Api.API_VERSIONS: (0, 4)}
+
+
+def test_a_broker_that_names_partitions_without_end_fills_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "LEADERS_REMEMBERED", 100)
+    directory = Directory(GATEWAYS)
+    for number in range(50):
+        leaders = {(f"topic{number}", partition): 1 for partition in range(40)}
+        directory.learn(Cluster(nodes={1: ("broker1", 9092)}, leaders=leaders))
+        assert len(directory._leaders) <= 100
+    assert directory.leader("topic49", 39) == 1
