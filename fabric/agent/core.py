@@ -107,9 +107,10 @@ class Core:
         stack.callback(self.identity.close)
         self._attesting = self._make_attesting(tpm)
         stack.push_async_callback(self._close_log)
-        await stack.enter_async_context(
+        port = await stack.enter_async_context(
             serving(self._metrics.registry, lambda: self.board.parts, config.web.listen)
         )
+        _log.info("pages on port %d", port)
 
     def _make_attesting(self, tpm: Tpm) -> Attesting:
         # Never the SVID: an expired one would keep this host from attesting again.

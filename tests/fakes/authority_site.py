@@ -292,8 +292,8 @@ class MemoryAudit:
         return [event for event, _ in self.events]
 
 
-async def until(condition: Callable[[], bool], *, wait_s: float = 10.0) -> None:
-    """Wait until a condition holds; raises TimeoutError."""
+async def until(condition: Callable[[], bool], *, wait_s: float = 60.0) -> None:
+    """Wait until a condition holds, however busy the machine is; raises TimeoutError."""
     async with asyncio.timeout(wait_s):
         while not condition():
             await asyncio.sleep(0.01)

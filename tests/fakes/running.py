@@ -18,8 +18,8 @@ _TICK_S = 0.1
 BLOCK = BlockConfig(changes_max=20, linger_s=0.005, silence_s=0.5)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    """Wait until `condition` holds; raises TimeoutError."""
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until `condition` holds, however busy the machine is; raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import pytest
 
 from fabric.agent.core import Core
 from fabric.config import AgentConfig
-from fabric.demo.process import free_port
 from fabric.model.errors import ConfigInvalid, Reason, UsageError
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
@@ -42,10 +43,13 @@ async def opened(config: Path):
                 task.cancel()
 
 
-async def test_an_authority_that_is_away_shows_and_everything_waits(tmp_path: Path) -> None:
-    port = free_port()
-    config = write_agent(tmp_path, more=CAPTURE, web_port=port)
+async def test_an_authority_that_is_away_shows_and_everything_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fabric.agent.core")
+    config = write_agent(tmp_path, more=CAPTURE)
     async with opened(config) as core:
+        (port,) = re.findall(r"pages on port (\d+)", caplog.text)
         await until(lambda: "authority_unavailable" in core.board.problems.get("attestation", ""))
         await until(lambda: "policy" not in core.board.problems)
         assert core.board.problems["capture registry"] == "not_ready: starting"

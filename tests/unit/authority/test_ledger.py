@@ -207,17 +207,19 @@ async def test_calls_run_in_one_thread_in_order(ledger: Ledger) -> None:
 
 async def test_a_call_that_was_begun_is_finished(path: Path) -> None:
     thread = LedgerThread(Ledger(path))
-    began = threading.Event()
+    began, is_gone = threading.Event(), threading.Event()
 
     def call(ledger: Ledger) -> None:
         began.set()
+        assert is_gone.wait(60)
         ledger.enrol(ENROLMENT, NOW)
 
     task = asyncio.get_running_loop().create_task(thread.do(call))
-    await asyncio.to_thread(began.wait, 5)
+    assert await asyncio.to_thread(began.wait, 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    is_gone.set()
     thread.close()
     again = Ledger(path)
     assert again.known(HOST).enrolment == ENROLMENT
