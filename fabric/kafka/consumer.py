@@ -63,6 +63,8 @@ class PartitionConsumer:
         )
         self._moved_at = 0.0
         self._end_seen = 0
+        self._is_closing = False
+        self._asked: set[asyncio.Timeout] = set()
 
     async def start(self) -> None:
         """Connect and take the partition; raises as ports.Log.read."""
@@ -98,6 +100,20 @@ class PartitionConsumer:
         except (KafkaError, OSError, TimeoutError, ConsumerStoppedError) as exc:
             raise self._mapped(exc) from exc
         return int(first[self._place]), int(end[self._place])
+
+    async def bounds_while_open(self) -> tuple[int, int] | None:
+        """As `bounds`; None when the consumer is closed before it has an answer."""
+        limit = asyncio.timeout(None)
+        self._asked.add(limit)
+        try:
+            async with limit:
+                return await self.bounds()
+        except (TimeoutError, FabricError):
+            if self._is_closing:
+                return None
+            raise
+        finally:
+            self._asked.discard(limit)
 
     async def poll(self) -> Sequence[Record]:
         """The next records, or none after half a second."""
@@ -147,6 +163,9 @@ class PartitionConsumer:
 
     async def close(self) -> None:
         """Disconnect within a few seconds, whatever state the library is in."""
+        self._is_closing = True
+        for limit in self._asked:
+            limit.reschedule(asyncio.get_running_loop().time())
         # When the library's own closing fails half-way, its connections are still open.
         await close_within(_CLOSE_S_MAX, self._consumer.stop, self._consumer._client.close)
 

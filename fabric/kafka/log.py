@@ -165,11 +165,12 @@ class KafkaLog:
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """First offset and the offset after the last record; raises as `read`.
 
-        Asked on the connection of whoever reads the partition, if somebody does.
+        Asked on the connection of whoever reads the partition, while somebody does.
         """
         reader = self._readers.get((topic, partition))
-        if reader is not None:
-            return await reader.bounds()
+        found = None if reader is None else await reader.bounds_while_open()
+        if found is not None:
+            return found
         async with self._consumer(topic, partition) as consumer:
             return await consumer.bounds()
 

@@ -194,6 +194,29 @@ async def test_bounds_of_a_partition_that_is_read_cost_no_connection(
 
 
 @pytest.mark.integration
+async def test_bounds_are_asked_anew_when_the_reader_ends_meanwhile(
+    bench: BrokerBench, log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await bench.topic()
+    await log.append(topic, 0, [(None, b"one")])
+    batches = log.read(topic, 0, 0)
+    await first(batches)
+    (reader,) = log._readers.values()
+    begun = asyncio.Event()
+
+    async def never(**_: object) -> tuple[int, int]:
+        begun.set()
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(reader, "bounds", never)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(log.bounds(topic, 0))
+        await begun.wait()
+        await batches.aclose()  # type: ignore[attr-defined]  # it is an async generator
+    assert asked.result() == (0, 1)
+
+
+@pytest.mark.integration
 async def test_a_history_that_was_deleted_is_lost(bench: BrokerBench, log: KafkaLog) -> None:
     topic = await bench.topic()
     await log.append(topic, 0, [(None, b"%d" % n) for n in range(5)])
