@@ -311,7 +311,7 @@ def test_a_log_that_was_restored_is_named_by_sender_and_reader_and_changes_no_ro
     settle(world)
     publish_three(world)
     settle(world)
-    before = secret_rows(world)
+    before, told = secret_rows(world), len(audited(world, "A", "log_went_back"))
     restart_broker(world, restore)
     await_reason(world.parts["A"], f"publish {SECRET}", "log_went_back")
     said = fabric("status", "-c", world.host("A").config)
@@ -321,7 +321,7 @@ def test_a_log_that_was_restored_is_named_by_sender_and_reader_and_changes_no_ro
     await_value(lambda: anew in audited(world, "B", "read_anew"), "B to miss what it had read")
     went_back = {"stream": f"G01/registry/registry@{SECRET}:0"}
     await_value(
-        lambda: audited(world, "A", "log_went_back") == [went_back],
+        lambda: went_back in audited(world, "A", "log_went_back")[told:],
         "A to read anew",
         wait_s=60,  # it holds longer, the more often the broker was away before
     )
