@@ -38,8 +38,6 @@ OPEN, CLASSIC, HYBRID = "public.G01.open", "confidential.G01.classic", "secret.G
 PEER = "public.G01.peer"
 GATEWAY = "-gateway"
 """Each dataset has a twin that only what goes through the gateway is written to."""
-LIGHT = "confidential.G01.light"
-"""Sealed with `classic`, between two tables."""
 _SUITES = {OPEN: "", CLASSIC: "classic", HYBRID: "hybrid", PEER: ""}
 
 
