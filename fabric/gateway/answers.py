@@ -18,7 +18,7 @@ from kio.schema.errors import ErrorCode
 from kio.serial import entity_writer
 
 from fabric.gateway.apis import Api, is_flexible
-from fabric.gateway.broker_answers import Metadata, PartAnswer, PartitionSaid, TopicSaid
+from fabric.kafka.broker_answers import Metadata, PartAnswer, PartitionSaid, TopicSaid
 
 _CORRELATION = struct.Struct(">i")
 _MODULES = {

@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import TypeAlias
 
 from fabric.gateway.apis import Api, intersect
-from fabric.gateway.broker_answers import Cluster
+from fabric.kafka.broker_answers import Cluster
 from fabric.model.limits import LEADERS_REMEMBERED
 
 Address: TypeAlias = tuple[str, int]

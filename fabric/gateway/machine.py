@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias, assert_never
 
-from fabric.gateway import answers, broker_answers, requests, wire
+from fabric.gateway import answers, requests, wire
 from fabric.gateway.apis import Api, served
 from fabric.gateway.cluster import Directory
 from fabric.gateway.identity import Identity
 from fabric.gateway.judge import Judge
 from fabric.gateway.produce import Production
+from fabric.kafka import broker_answers
 from fabric.model.errors import FabricError, PeerError, Reason
 from fabric.model.limits import REQUEST_S_MAX
 

@@ -14,13 +14,14 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
 from fabric.admit import door
-from fabric.gateway import answers, broker_answers, requests, wire
-from fabric.gateway.broker_answers import PartAnswer
+from fabric.gateway import answers, requests, wire
 from fabric.gateway.cluster import Directory
 from fabric.gateway.identity import Identity
 from fabric.gateway.judge import Admitted, Judge, Refused, Repeated
 from fabric.gateway.replay import Mark, Replays
 from fabric.gateway.requests import Part
+from fabric.kafka import broker_answers
+from fabric.kafka.broker_answers import PartAnswer
 from fabric.model.errors import DeniedError, Malformed, ReasonClass, class_of
 from fabric.model.limits import REQUEST_S_MAX
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fabric.gateway.apis import Api, is_flexible
-from fabric.gateway.wire import Cursor, Head
+from fabric.gateway.wire import Head
+from fabric.kafka.cursor import Cursor
 from fabric.model.errors import Malformed
 from fabric.model.limits import PARTITIONS_PER_REQUEST_MAX
 

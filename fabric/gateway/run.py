@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 
 from fabric.config import Address, GatewayConfig
-from fabric.gateway import broker_answers, refusals, requests
+from fabric.gateway import refusals, requests
 from fabric.gateway.auditing import Auditing
 from fabric.gateway.cluster import Directory
 from fabric.gateway.judge import Judge
@@ -15,6 +15,7 @@ from fabric.gateway.replay import Replays
 from fabric.gateway.server import Door, Parts
 from fabric.gateway.upstream import exchange
 from fabric.gateway.view import Keeper
+from fabric.kafka import broker_answers
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import GatewayMetrics
 from fabric.model.errors import FabricError, Reason, UsageError

@@ -6,12 +6,13 @@ A deleted and remade topic has another id, and then an offset hint means nothing
 import asyncio
 import ssl
 from collections.abc import Sequence
-
-from kio.schema.errors import ErrorCode
+from uuid import UUID
 
 from fabric.kafka.metadata import ask, read, request
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
+
+_TOPIC_AUTHORIZATION_FAILED = 29
 
 
 async def identify(
@@ -40,8 +41,8 @@ async def identify(
 def _identity(answer: bytes, topic: str) -> tuple[str, str]:
     response = read(answer)
     for item in response.topics:
-        if item.error_code is ErrorCode.topic_authorization_failed:
+        if item.error == _TOPIC_AUTHORIZATION_FAILED:
             raise DeniedError(Reason.NOT_A_CONSUMER, f"reading topic {topic} is not allowed")
-        if item.error_code is ErrorCode.none and item.name == topic and item.topic_id is not None:
-            return response.cluster_id or "", str(item.topic_id)
+        if not item.error and item.name == topic and any(item.ident):
+            return response.cluster_id or "", str(UUID(bytes=item.ident))
     raise UnavailableError(Reason.NOT_READY, f"topic {topic} does not exist yet")

@@ -11,15 +11,13 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kio.schema.errors import ErrorCode
 from kio.schema.metadata.v12.request import MetadataRequest, MetadataRequestTopic
-from kio.schema.metadata.v12.response import MetadataResponse, MetadataResponseTopic
 from kio.schema.request_header.v2.header import RequestHeader
-from kio.schema.response_header.v1.header import ResponseHeader
 from kio.schema.types import TopicName
-from kio.serial import entity_reader, entity_writer
+from kio.serial import entity_writer
 from kio.static.primitive import i16, i32
 
+from fabric.kafka.broker_answers import Metadata, TopicSaid, read_metadata
 from fabric.model.errors import PeerError, Reason, UnavailableError
 from fabric.model.limits import FRAME_BYTES_MAX, REQUEST_S_MAX
 from fabric.tls import why_not
@@ -63,16 +61,16 @@ async def rights(
     except (OSError, EOFError, TimeoutError) as exc:
         raise UnavailableError(Reason.BROKER_UNAVAILABLE, f"{address}: {why_not(exc)}") from exc
     found = {topic.name: _rights(topic) for topic in read(answer).topics}
-    return {topic: found.get(TopicName(topic), TopicRights(exists=False)) for topic in topics}
+    return {topic: found.get(topic, TopicRights(exists=False)) for topic in topics}
 
 
-def _rights(topic: MetadataResponseTopic) -> TopicRights:
-    if topic.error_code is not ErrorCode.none:
+def _rights(topic: TopicSaid) -> TopicRights:
+    if topic.error:
         return TopicRights(exists=False)
-    bits = max(0, int(topic.topic_authorized_operations))
+    bits = max(0, topic.operations)
     return TopicRights(
         exists=True,
-        leaderless=sum(part.error_code is not ErrorCode.none for part in topic.partitions),
+        leaderless=sum(part.error != 0 for part in topic.partitions),
         may_read=bool(bits & _READ),
         may_write=bool(bits & _WRITE),
     )
@@ -112,11 +110,6 @@ async def ask(host: str, port: int, context: ssl.SSLContext, question: bytes) ->
         writer.close()
 
 
-def read(answer: bytes) -> MetadataResponse:
+def read(answer: bytes) -> Metadata:
     """An answer's content; raises PeerError MALFORMED."""
-    try:
-        _, size = entity_reader(ResponseHeader)(answer, 0)
-        response, _ = entity_reader(MetadataResponse)(answer, size)
-    except Exception as exc:  # the decoder's own errors are many and unlisted
-        raise PeerError(Reason.MALFORMED, "broker's answer does not decode") from exc
-    return response
+    return read_metadata(_VERSION, answer)

@@ -9,11 +9,11 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from fabric.admit.view import Place, View
 from fabric.attest.members import Members, heartbeat_record, host_record, result_record
 from fabric.attest.result import Result
-from fabric.gateway.broker_answers import Cluster
 from fabric.gateway.cluster import Directory
 from fabric.gateway.identity import Identity
 from fabric.gateway.judge import Judge
 from fabric.gateway.replay import Replays
+from fabric.kafka.broker_answers import Cluster
 from fabric.model.change import ZERO
 from fabric.model.label import Label, Levels
 from fabric.model.names import MEMBERS, RESULTS, HostId, Origin, Topic

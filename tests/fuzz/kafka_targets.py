@@ -8,8 +8,9 @@ import zstandard
 from crc32c import crc32c
 
 from fabric.database import postgresql_wire
-from fabric.gateway import answers, broker_answers, requests, wire
+from fabric.gateway import answers, requests, wire
 from fabric.gateway.machine import Received
+from fabric.kafka import broker_answers
 from fabric.model.errors import DeniedError, PeerError
 from tests.fakes import kafka_frames
 from tests.fakes.gateway import batch

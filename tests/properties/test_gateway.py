@@ -9,8 +9,9 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fabric.gateway import broker_answers, requests, wire
+from fabric.gateway import requests, wire
 from fabric.gateway.machine import Answered, Received
+from fabric.kafka import broker_answers
 from fabric.model.errors import PeerError
 from tests.fakes import kafka_frames
 from tests.fakes.gateway import batch

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fabric.gateway import answers, broker_answers
+from fabric.gateway import answers
 from fabric.gateway.apis import Api
-from fabric.gateway.broker_answers import Cluster, PartAnswer
+from fabric.kafka import broker_answers
+from fabric.kafka.broker_answers import Cluster, PartAnswer
 from tests.fakes import kafka_frames
 from tests.fakes.kafka_frames import Broker, read_answer
 

@@ -2,8 +2,8 @@ import pytest
 
 from fabric.gateway import cluster
 from fabric.gateway.apis import Api
-from fabric.gateway.broker_answers import Cluster
 from fabric.gateway.cluster import Directory
+from fabric.kafka.broker_answers import Cluster
 from tests.fakes.gateway import GATEWAYS, a_directory
 
 CLIENTS = [f"G01/registry/a{number}" for number in range(40)]

@@ -148,29 +148,3 @@ def test_a_bomb_ends_at_the_limit() -> None:
     bomb = zstandard.compress(bytes(64 * 1024 * 1024))
     with pytest.raises(Malformed, match="limit"):
         wire.records_of(wire.parse_batch(with_records(bomb, 1, wire.CODEC_ZSTD)))
-
-
-def test_a_cursor_holds_every_length_against_what_is_left() -> None:
-    for data in (b"\x7f\xff\xff\xff", b"\xff\xff\xff\xfe", b"\0\0\0\5abc"):
-        with pytest.raises(Malformed):
-            wire.Cursor(data).octets(flexible=False)
-    with pytest.raises(Malformed):
-        wire.Cursor(b"\x7f\xff\xff\xff" + bytes(100)).count(flexible=False, item_bytes_min=2)
-    with pytest.raises(Malformed):
-        wire.Cursor(b"\xff\xff\xff\xff\x0f" + bytes(100)).count(flexible=True, item_bytes_min=2)
-    with pytest.raises(Malformed):
-        wire.Cursor(b"\xff\xff\xff\xff\x7f").uvarint()
-    with pytest.raises(Malformed):
-        wire.Cursor(b"\2").boolean()
-    with pytest.raises(Malformed):
-        wire.Cursor(b"\0\1\xff").text(flexible=False)
-    with pytest.raises(Malformed):
-        wire.Cursor(b"x").end()
-    with pytest.raises(Malformed):
-        wire.Cursor(b"\xff\xff\xff\xff\x0f").tags(flexible=True)
-
-
-def test_unknown_tags_are_skipped() -> None:
-    cursor = wire.Cursor(b"\2\0\1a\7\2bc!")
-    cursor.tags(flexible=True)
-    assert cursor.take(1) == b"!"

@@ -1,6 +1,7 @@
 """fabric.kafka.metadata: the bytes of a question and its answer, and a real broker's."""
 
 import asyncio
+import contextlib
 import ssl
 import uuid
 from datetime import timedelta
@@ -19,6 +20,7 @@ from kio.static.primitive import i32, i32Timedelta
 from fabric import tls
 from fabric.demo.process import free_port
 from fabric.kafka.admin import AdminTls, KafkaAdmin, TopicSpec
+from fabric.kafka.broker_answers import TopicSaid
 from fabric.kafka.metadata import TopicRights, _rights, read, request, rights
 from fabric.model.errors import PeerError, Reason, UnavailableError
 from tests.conftest import TestBroker
@@ -26,14 +28,26 @@ from tests.conftest import TestBroker
 TOPIC = "secret.G01.notes"
 
 
-def topic(bits: int, code: ErrorCode = ErrorCode.none) -> MetadataResponseTopic:
-    return MetadataResponseTopic(
+def answer(bits: int, code: ErrorCode = ErrorCode.none) -> bytes:
+    """As a broker writes it, by another codec than the one that reads it."""
+    topic = MetadataResponseTopic(
         error_code=code,
         name=TopicName(TOPIC),
         topic_id=uuid.UUID(int=5),
         partitions=(),
         topic_authorized_operations=i32(bits),
     )
+    zero = i32Timedelta.parse(timedelta(0))
+    made = MetadataResponse(throttle_time=zero, brokers=(), cluster_id="c", topics=(topic,))
+    out = BytesIO()
+    entity_writer(ResponseHeader)(out, ResponseHeader(correlation_id=i32(1)))
+    entity_writer(MetadataResponse)(out, made)
+    return out.getvalue()
+
+
+def topic(bits: int, code: ErrorCode = ErrorCode.none) -> TopicSaid:
+    (found,) = read(answer(bits, code)).topics
+    return found
 
 
 def test_the_question_names_the_topics_and_creates_none() -> None:
@@ -72,12 +86,18 @@ def test_an_answer_that_is_none_is_malformed(data: bytes) -> None:
 
 
 def test_an_answer_is_read_whole() -> None:
-    out = BytesIO()
-    entity_writer(ResponseHeader)(out, ResponseHeader(correlation_id=i32(1)))
-    zero = i32Timedelta.parse(timedelta(0))
-    made = MetadataResponse(throttle_time=zero, brokers=(), cluster_id="c", topics=(topic(8),))
-    entity_writer(MetadataResponse)(out, made)
-    assert read(out.getvalue()) == made
+    found = read(answer(8))
+    assert (found.cluster_id, [*found.nodes]) == ("c", [])
+    assert (found.topics[0].name, found.topics[0].ident) == (TOPIC, uuid.UUID(int=5).bytes)
+
+
+def test_a_forged_length_ends_no_process() -> None:
+    """A decoder that believed it would abort this one; agents ask brokers this, too."""
+    frame = answer(8)
+    for at in range(4, len(frame)):
+        for forged in (b"\xff\xff\xff\xff\x0f", b"\x80\x80\x80\x80\x08"):
+            with contextlib.suppress(PeerError):
+                read(frame[:at] + forged + frame[at + 1 :])
 
 
 async def test_a_broker_that_is_away_is_named_with_why() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from fabric.gateway import answers, broker_answers, requests, run
+from fabric.gateway import answers, requests, run
 from fabric.gateway.apis import Api
-from fabric.gateway.broker_answers import Cluster, PartAnswer
+from fabric.kafka import broker_answers
+from fabric.kafka.broker_answers import Cluster, PartAnswer
 from fabric.model.errors import Malformed
 from fabric.model.limits import ANSWER_ITEMS_MAX, FRAME_BYTES_MAX, RECORD_ERRORS_MAX, TAGS_MAX
 from tests.fakes import kafka_frames

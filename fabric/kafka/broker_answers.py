@@ -1,7 +1,7 @@
 """Brokers' answers as types, cut by hand: what is a broker's own word never meets kio's decoder.
 
 That decoder believes the length of a compact array and aborts the whole process on a large
-one (see wire.py), and a broker may be an enemy. Here every length is held against what is
+one (see cursor.py), and a broker may be an enemy. Here every length is held against what is
 left of the frame, and an answer may have so many items. Tagged fields are passed over.
 Errors: Malformed for an answer that does not decode.
 Spec: Kafka's ProduceResponse 3..12, MetadataResponse 0..12, ApiVersionsResponse 0.
@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from fabric.gateway.apis import Api, is_flexible
-from fabric.gateway.wire import Cursor
+from fabric.kafka.cursor import Cursor
 from fabric.model.errors import Malformed
 from fabric.model.limits import ANSWER_ITEMS_MAX, RECORD_ERRORS_MAX
 
 _CORRELATION_BYTES = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FLEXIBLE_FROM = 9
+"""First version of Produce, and of Metadata, with tagged fields and compact lengths."""
 _NAME_FROM = 12
 """First version of Metadata in which a topic may have no name."""
 
@@ -105,13 +106,12 @@ class _Answer(Cursor):
 
     __slots__ = ("_flexible", "_room")
 
-    def __init__(self, api: Api, version: int, frame: bytes) -> None:
+    def __init__(self, frame: bytes, *, flexible: bool) -> None:
         super().__init__(frame)
-        self._flexible = is_flexible(api, version)
+        self._flexible = flexible
         self._room = ANSWER_ITEMS_MAX
         self.take(_CORRELATION_BYTES)
-        if api is not Api.API_VERSIONS:  # its answers keep the old header, whatever the version
-            self.skip_tags()
+        self.skip_tags()
 
     def skip_tags(self) -> None:
         """Pass over tagged fields, where the version has them."""
@@ -143,7 +143,7 @@ class _Answer(Cursor):
 
 def read_produce(version: int, frame: bytes) -> tuple[tuple[PartAnswer, ...], int]:
     """A broker's Produce answer, part by part, and its throttle time in milliseconds."""
-    answer = _Answer(Api.PRODUCE, version, frame)
+    answer = _Answer(frame, flexible=version >= _FLEXIBLE_FROM)
     parts: list[PartAnswer] = []
     for _ in answer.items(2):
         topic = answer.named()
@@ -198,7 +198,7 @@ def _time(milliseconds: int) -> datetime | None:
 
 def read_metadata(version: int, frame: bytes) -> Metadata:
     """A broker's Metadata answer."""
-    answer = _Answer(Api.METADATA, version, frame)
+    answer = _Answer(frame, flexible=version >= _FLEXIBLE_FROM)
     throttle_ms = answer.integer(4) if version >= 3 else 0
     nodes = dict(_node(answer, version) for _ in answer.items(10))
     cluster_id = answer.nullable() if version >= 2 else None
@@ -266,7 +266,7 @@ def _partition(answer: _Answer, version: int) -> PartitionSaid:
 
 def read_api_versions(frame: bytes) -> dict[int, tuple[int, int]]:
     """What a broker offers, from its ApiVersions answer in version 0; by API key."""
-    answer = _Answer(Api.API_VERSIONS, 0, frame)
+    answer = _Answer(frame, flexible=False)
     answer.integer(2)  # its error: an answer that names versions has been of use
     found = {answer.integer(2): (answer.integer(2), answer.integer(2)) for _ in answer.items(6)}
     answer.end()
