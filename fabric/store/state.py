@@ -224,9 +224,17 @@ class StateFile:
         return found
 
     def forget_source(self, name: str, topics: Sequence[Topic]) -> None:
-        """Forget where a capture stood: it reads everything anew, as after a lost file; durable."""
+        """Forget where a capture stood: it reads everything anew, as after a lost file; durable.
+
+        Its generation stays in the token, so that the next one is above it whatever the clock
+        says: readers go on with nothing else.
+        """
         with self._write(durable=True) as db:
-            db.execute("DELETE FROM source WHERE name = ?", (name,))
+            db.execute(
+                "UPDATE source SET position = -1, resume = '{\"generation\": ' || generation || '}'"
+                " WHERE name = ?",
+                (name,),
+            )
             for topic in topics:
                 db.execute("DELETE FROM head WHERE topic = ?", (str(topic),))
                 db.execute("DELETE FROM place WHERE topic = ?", (str(topic),))

@@ -221,6 +221,16 @@ class SourceSuite:
         assert await is_equal(world, again.replica)
         await again.close()
 
+    async def test_a_generation_alone_starts_one_above_it_whatever_the_clock_says(
+        self, world: SourceWorld
+    ) -> None:
+        """What is left of a token when the platform's log went back."""
+        later = int(time.time()) + 1_000_000
+        source = world.source()
+        opened = await source.open(f'{{"generation": {later}}}')
+        await source.close()
+        assert opened.generation == later + 1
+
     async def test_garbage_as_token_starts_a_new_generation(self, world: SourceWorld) -> None:
         for resume in ("", "{}", "null", "[1]", "not json", '{"kind": "other", "generation": 5}'):
             source = world.source()

@@ -70,6 +70,18 @@ def test_a_capture_goes_on_where_it_stood(path: Path, state: StateFile) -> None:
     again.close()
 
 
+def test_a_capture_that_is_forgotten_keeps_the_generation_that_the_next_must_exceed(
+    state: StateFile,
+) -> None:
+    state.forget_source("main", [])
+    assert state.source("main") is None
+    state.save_source("main", SourceState(generation=7, position=5, resume="token"))
+    state.forget_source("main", [])
+    assert state.source("main") == SourceState(
+        generation=7, position=-1, resume='{"generation": 7}'
+    )
+
+
 def test_heads_are_kept_per_stream_and_the_last_counts(state: StateFile) -> None:
     state.save_heads([head(1), head(4, partition=1)])
     state.save_heads([head(2)], durable=True)
