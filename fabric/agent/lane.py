@@ -97,7 +97,7 @@ class Sending:
     """Says when a stream's block is on its way, and the processor free for the next one.
 
     Packing holds the interpreter for milliseconds. Begun any earlier, it would delay
-    the very bytes whose journey it is to fill.
+    the very bytes whose journey it is to fill, or the seal that comes before it.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Sending:
         self._event(stream).set()
 
     def over(self, stream: Stream) -> None:
-        """The stream's next block is not sealed yet."""
+        """The stream's block has arrived; the next one has its seal before it."""
         self._event(stream).clear()
 
     async def wait(self, stream: Stream) -> None:
@@ -181,7 +181,6 @@ class SealedLane:
     async def _store(self, block: Block) -> Kept:
         shot: _Shot | None = None
         packed = self._packed.pop(block.stream, None)
-        self._sending.over(block.stream)
         attempt = 0
         while True:
             try:
@@ -190,6 +189,7 @@ class SealedLane:
                 offset = await self._host.log.append(
                     str(self._topic), block.stream.partition, [(None, shot.sealed.data)]
                 )
+                self._sending.over(block.stream)
                 return self._acknowledged(shot, offset)
             except FabricError as exc:
                 if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:

@@ -128,6 +128,26 @@ async def test_blocks_packed_ahead_form_the_same_chain(
     assert [packed.block for packed in used] == [second]
 
 
+async def test_no_block_is_packed_while_the_one_before_it_is_sealed(
+    platform: Platform, a: TestHost
+) -> None:
+    """Both would hold the interpreter, and nothing would be on its way."""
+    a.attest()
+    it = lane(a)
+    first, second = block(10), block(20, after=Sequence(1, 10, 2))
+    third = block(30, after=Sequence(1, 20, 2))
+    async with running() as parts:
+        await parts.view(a)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            await it.store(first)
+            packing = tasks.create_task(it.pack(third))
+            done, _ = await asyncio.wait([packing], timeout=20 * lanes._HANDED_OVER_S)
+            assert not done
+            await it.store(second)
+    assert packing.done()
+    assert len(sent(platform)) == 2
+
+
 async def test_a_block_that_cannot_be_packed_fails_when_it_is_stored(
     platform: Platform, a: TestHost
 ) -> None:
