@@ -196,6 +196,7 @@ class ReadMachine:
         self._states: dict[Stream, StreamState] = dict(states)
         self._stopped: dict[Stream, Reason] = {}
         self._held: dict[Stream, Held] = {}
+        self._chains: dict[Stream, tuple[bytes, ChainState]] = {}
         self._came: Came | None = None
         self._next: ChainState | None = None
 
@@ -275,7 +276,7 @@ class ReadMachine:
         if event.start is None:
             return Pause(reason=Reason.EPOCH_START_MISSING)
         state = self._states.get(stream)
-        chain = ChainState.decode(state.chain) if state is not None and state.chain else None
+        chain = self._chain(stream, state)
         high = ZERO if state is None else state.high
         if chain is None and event.before_join:
             return Drop(reason=None, outcome=_NOT_FOR_US)
@@ -296,6 +297,17 @@ class ReadMachine:
             return Search()
         self._held.pop(stream, None)  # it goes on from what is applied: those are abandoned
         return Open()
+
+    def _chain(self, stream: Stream, state: StreamState | None) -> ChainState | None:
+        """What a state says of the chain; what we wrote last need not be read again."""
+        if state is None or not state.chain:
+            return None
+        written, chain = self._chains.get(stream, (b"", None))
+        return (
+            chain
+            if chain is not None and written == state.chain
+            else ChainState.decode(state.chain)
+        )
 
     def _begins_anew(self, event: Came) -> bool:
         """Whether a stream that stopped at a gap goes on here: its source is read anew.
@@ -333,9 +345,11 @@ class ReadMachine:
         before = self._states.get(self._stream)
         rest = trim(block, before.high) if before is not None else block
         high = block.upto if before is None else max(before.high, block.upto)
+        chain = self._next.encode()
+        self._chains[self._stream] = chain, self._next
         new = StreamState(
             high=high,
-            chain=self._next.encode(),
+            chain=chain,
             offset=min([self._came.offset + 1, *(held.offset for held in self._held.values())]),
             cluster=self._log.cluster,
             topic_id=self._log.topic_id,

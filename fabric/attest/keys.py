@@ -4,7 +4,7 @@ Algorithms are named by COSE algorithm ids (signatures) and HPKE KEM ids. Privat
 keys never show themselves; what a state file keeps of them is `private_bytes`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum, unique
 from functools import cached_property
@@ -66,6 +66,7 @@ _Private: TypeAlias = (
     | mldsa.MLDSA87PrivateKey
     | ec.EllipticCurvePrivateKey
 )
+_Check: TypeAlias = Callable[[bytes, bytes], None]
 _CURVES: Mapping[int, tuple[ec.EllipticCurve, hashes.HashAlgorithm]] = {
     Alg.ESP256: (ec.SECP256R1(), hashes.SHA256()),
     Alg.ESP384: (ec.SECP384R1(), hashes.SHA384()),
@@ -91,6 +92,28 @@ class PublicKey:
     def thumbprint(self) -> bytes:
         """SHA-256 over CBOR[use, alg, data]; the `kid` of signatures and wraps."""
         return sha256(canonical.encode([self.use.value, int(self.alg), self.data])).digest()
+
+    @cached_property
+    def check(self) -> "_Check":
+        """Takes signature and data; made once, because every block of a host asks for it.
+
+        Raises:
+            ValueError: the bytes are no key.
+            PeerError: BAD_SIGNATURE, the algorithm signs nothing.
+        """
+        if self.alg == Alg.ED25519:
+            return ed25519.Ed25519PublicKey.from_public_bytes(self.data).verify
+        if self.alg == Alg.ML_DSA_65:
+            return mldsa.MLDSA65PublicKey.from_public_bytes(self.data).verify
+        if self.alg == Alg.ML_DSA_87:
+            return mldsa.MLDSA87PublicKey.from_public_bytes(self.data).verify
+        if self.alg not in _CURVES:
+            raise PeerError(Reason.BAD_SIGNATURE, "signature algorithm is unknown")
+        curve, digest = _CURVES[self.alg]
+        point = ec.EllipticCurvePublicKey.from_encoded_point(curve, self.data)
+        return lambda signature, data: point.verify(
+            _ecdsa_der(signature, curve), data, ec.ECDSA(digest)
+        )
 
 
 class Signer(Protocol):
@@ -166,18 +189,7 @@ def are_at_hand(signers: Sequence[Signer]) -> bool:
 def verify(key: PublicKey, signature: bytes, data: bytes) -> None:
     """Check one signature; raises PeerError BAD_SIGNATURE."""
     try:
-        if key.alg == Alg.ED25519:
-            ed25519.Ed25519PublicKey.from_public_bytes(key.data).verify(signature, data)
-        elif key.alg == Alg.ML_DSA_65:
-            mldsa.MLDSA65PublicKey.from_public_bytes(key.data).verify(signature, data)
-        elif key.alg == Alg.ML_DSA_87:
-            mldsa.MLDSA87PublicKey.from_public_bytes(key.data).verify(signature, data)
-        elif key.alg in _CURVES:
-            curve, digest = _CURVES[key.alg]
-            point = ec.EllipticCurvePublicKey.from_encoded_point(curve, key.data)
-            point.verify(_ecdsa_der(signature, curve), data, ec.ECDSA(digest))
-        else:
-            raise PeerError(Reason.BAD_SIGNATURE, "signature algorithm is unknown")
+        key.check(signature, data)
     except (InvalidSignature, ValueError, TypeError) as exc:
         raise PeerError(Reason.BAD_SIGNATURE, "signature does not verify") from exc
 

@@ -94,9 +94,14 @@ def _ordered(value: object, depth: int) -> Value:
 def _ordered_map(value: dict[object, object], depth: int) -> Value:
     ordered: dict[int, Value] = {}
     # cbor2's own canonical mode sorts by length first (RFC 7049), so the order is made here.
-    for key in sorted(value, key=lambda k: cbor2.dumps(_key(k))):
-        ordered[_key(key)] = _ordered(value[key], depth)
+    for key in sorted(map(_key, value), key=_rank):
+        ordered[key] = _ordered(value[key], depth)
     return ordered
+
+
+def _rank(key: int) -> int:
+    """Integers in the order of their bytes: 0, 1, 2 and so on, then -1, -2 and so on."""
+    return key if key >= 0 else _INT_MAX - key
 
 
 def _key(key: object) -> int:

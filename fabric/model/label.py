@@ -1,10 +1,13 @@
 """How confidential a thing is: a level and a set of compartments, forming a lattice."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from fabric.model.errors import Malformed
 from fabric.model.names import part
+
+_REMEMBERED = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Label:
     compartments: frozenset[str] = frozenset()
 
     @classmethod
+    @lru_cache(_REMEMBERED)
     def parse(cls, text: str) -> Self:
         """Read the canonical text form; another order or a repeat is refused."""
         level, *compartments = text.split("+")

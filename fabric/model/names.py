@@ -6,6 +6,7 @@ ways; the separators `/`, `:` and `.` never occur inside a part.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from fabric.model.errors import Malformed
@@ -14,6 +15,9 @@ from fabric.model.limits import AGENCY_CHARS_MAX, NAME_CHARS_MAX
 _AGENCY = re.compile(r"[0-9A-Z]+(\.[0-9A-Z]+)*")
 _PART = re.compile(r"[a-z0-9-]+")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9.-]+")
+
+_REMEMBERED = 1_024
+"""Parsed names that are kept: every header repeats the same few."""
 
 MEMBERS = "fabric.members"
 RESULTS = "fabric.results"
@@ -56,6 +60,7 @@ class HostId:
     host: str
 
     @classmethod
+    @lru_cache(_REMEMBERED)
     def parse(cls, text: str) -> Self:
         """Read `agency/system/host`; raises Malformed."""
         return cls(*_three(text))
@@ -90,6 +95,7 @@ class Origin:
     source: str
 
     @classmethod
+    @lru_cache(_REMEMBERED)
     def parse(cls, text: str) -> Self:
         """Read `agency/system/source`; raises Malformed."""
         return cls(*_three(text))
@@ -107,6 +113,7 @@ class Topic:
     dataset: str
 
     @classmethod
+    @lru_cache(_REMEMBERED)
     def parse(cls, text: str) -> Self:
         """Level stands before the first dot, dataset after the last; raises Malformed."""
         level, _, rest = text.partition(".")
