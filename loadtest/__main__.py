@@ -12,9 +12,9 @@ from rich.console import Console
 
 from loadtest import report as reports
 from loadtest.meter import peak_bytes
-from loadtest.tables import FABRIC, PLAIN, Tables
+from loadtest.tables import CLASSIC, FABRIC, PLAIN, Tables
 from loadtest.throughput import Figures, Throughput
-from loadtest.world import Bench
+from loadtest.world import TABLES, Bench
 
 _OUT = Path(__file__).parent / "out"
 _SECONDS, _SECONDS_MAX = 5.0, 60.0
@@ -23,6 +23,7 @@ _SHORT_S = 2.0
 _ROWS, _ROWS_PER_S = 200_000, 1_000
 _LATENCY_S_MIN = 3.0
 _MB = 1_000_000
+_LATENCIES = {"plain_latency": PLAIN, "fabric_latency": FABRIC, "classic_latency": CLASSIC}
 
 
 def _arguments() -> argparse.Namespace:
@@ -44,7 +45,7 @@ def main() -> int:
     told, console = _arguments(), Console(stderr=True, highlight=False)
     began, start = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the world ends with us
-    bench = Bench()
+    bench = Bench(more=TABLES)
     try:
         bench.start_clients()
         console.print(f"the world stands after {time.monotonic() - start:.0f} s")
@@ -88,13 +89,13 @@ def _tables(
         took = tables.await_equal(FABRIC)
         console.print(f"{told.rows:,} rows from table to table in {took:.1f} s")
         tables.start_plain()
-        for table in (FABRIC, PLAIN):  # both ways are warm before the clock starts
+        for table in (FABRIC, CLASSIC, PLAIN):  # all are warm before the clock starts
             tables.fill(table, 1_000)
             tables.await_equal(table)
             tables.watch(table)
             tables.latency(table, rate=_ROWS_PER_S, seconds=1.0)
         for figures in rounds:
-            for name, table in (("plain_latency", PLAIN), ("fabric_latency", FABRIC)):
+            for name, table in _LATENCIES.items():
                 span = max(_LATENCY_S_MIN, told.seconds)
                 seen = tables.latency(table, rate=_ROWS_PER_S, seconds=span)
                 figures[name] = {

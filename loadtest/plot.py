@@ -48,7 +48,8 @@ def _bars(axis: Any, report: Mapping[str, Any], kinds: tuple[str, ...], title: s
 
 def _latency(axis: Any, report: Mapping[str, Any]) -> None:
     axis.set_title("commit in A's table to commit in B's, 1,000 rows/s: ms")
-    names = [n for n in ("plain_latency", "fabric_latency") if n in report["figures"]]
+    known = ("plain_latency", "fabric_latency", "classic_latency")
+    names = [name for name in known if name in report["figures"]]
     for at, key in enumerate(("p50_ms", "p99_ms")):
         values = [report["figures"][name][key]["median"] for name in names]
         places = [place + at * 0.38 - 0.19 for place in range(len(names))]

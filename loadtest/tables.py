@@ -1,8 +1,9 @@
 """From the commit in A's table to the commit in B's: time, and memory on the way.
 
-Two tables of one server: `residents` goes through the fabric's two agents and the
-gateway, `plain_residents` through the plain peer. The server writes down when A's
-transactions committed and tells at once of B's; one machine's clock measures both.
+Tables of one server: `residents` goes through the fabric's two agents and the gateway with
+the suite `hybrid`, `classic_residents` the same way with `classic`, `plain_residents` through
+the plain peer. The server writes down when A's transactions committed and tells at once of
+B's; one machine's clock measures both.
 """
 
 import json
@@ -20,9 +21,9 @@ from fabric.demo.registry import count_rows
 from loadtest.arrivals import Arrivals
 from loadtest.meter import percentile
 from loadtest.rows import FIELDS, numbered, read_pool
-from loadtest.world import Bench, as_delivered
+from loadtest.world import LIGHT, Bench, as_delivered
 
-FABRIC, PLAIN = "residents", "plain_residents"
+FABRIC, CLASSIC, PLAIN = "residents", "classic_residents", "plain_residents"
 _TABLE = """CREATE TABLE {name} (id bigint PRIMARY KEY, full_name text NOT NULL,
 birth_date date NOT NULL, gender text NOT NULL, id_number text NOT NULL, phone text,
 address text NOT NULL, ward_code integer NOT NULL, is_active boolean NOT NULL,
@@ -51,10 +52,10 @@ class Tables:
         self._pool = read_pool(bench.pool)
         self._urls = bench.world.urls
         self._source = psycopg.connect(self._urls["A"])
-        for name in (FABRIC, PLAIN):
+        for name in (FABRIC, CLASSIC, PLAIN):
             self._source.execute(_TABLE.format(name=name))
         self._source.commit()
-        self._next = {FABRIC: 1, PLAIN: 1}
+        self._next = {FABRIC: 1, CLASSIC: 1, PLAIN: 1}
         self._plain: list[subprocess.Popen[bytes]] = []
         self._arrivals = Arrivals(self._urls["B"])
         self._arrivals.__enter__()
@@ -86,6 +87,7 @@ slot = "fabric_registry"
 publication = "fabric_registry"
 [capture.tables]
 "public.{FABRIC}" = "{SECRET}"
+"public.{CLASSIC}" = "{LIGHT}"
 """
         apply = f"""
 [[apply]]
@@ -93,6 +95,7 @@ kind = "postgresql"
 url = "{self._urls["B"]}"
 [apply.tables]
 "{SECRET}" = "public.{FABRIC}"
+"{LIGHT}" = "public.{CLASSIC}"
 """
         for letter, part in (("A", capture), ("B", apply)):
             host = self._bench.world.host(letter)

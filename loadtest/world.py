@@ -21,7 +21,7 @@ from fabric.authority.admin import list_enrolments
 from fabric.config import AuthorityConfig
 from fabric.demo import configs
 from fabric.demo.fleet import await_that
-from fabric.demo.policy import LEVELS
+from fabric.demo.policy import LEVELS, SOURCE_NAME
 from fabric.demo.process import spawn
 from fabric.demo.say import Teller
 from fabric.demo.world import Wish, World, build, start_platform
@@ -38,6 +38,9 @@ OPEN, CLASSIC, HYBRID = "public.G01.open", "confidential.G01.classic", "secret.G
 PEER = "public.G01.peer"
 GATEWAY = "-gateway"
 """Each dataset has a twin that only what goes through the gateway is written to."""
+LIGHT = "confidential.G01.light"
+TABLES = {LIGHT: {"suite": "classic", "producers": [f"G01/registry/{SOURCE_NAME}"]}}
+"""Between two tables: the demo's own dataset with `hybrid`, and this one with `classic`."""
 _SUITES = {OPEN: "", CLASSIC: "classic", HYBRID: "hybrid", PEER: ""}
 
 
@@ -163,6 +166,7 @@ class Bench:
         levels = [{**level, "result_lifetime_s": _RESULT_S} for level in LEVELS]
         (folder / "levels.yaml").write_text(yaml.safe_dump(levels, sort_keys=False))
         sample = yaml.safe_load((folder / "datasets/G01/residents.yaml").read_text())
+        sample["producers"] = [ORIGIN]
         for number, (topic, suite) in enumerate(_SUITES.items()):
             for twin in ("", GATEWAY):
                 fields = {"schema_id": 100 + 2 * number + bool(twin), "partitions": partitions}
@@ -178,7 +182,6 @@ class Bench:
         document |= {
             "level": level,
             "label": level if level == "public" else f"{level}+personal-data",
-            "producers": [ORIGIN],
             "salt": os.urandom(32).hex(),
         }
         if level == "public":
