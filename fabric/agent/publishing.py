@@ -172,21 +172,26 @@ class Publisher:
         for command in self._machine.step(event, self._host.clock.now()):
             match command:
                 case Store():
-                    self._queues[command.block.stream].put_nowait(command.block)
+                    self._queue(command.block)
                 case Advance():
                     self._advance = command
                     self._moved.set()
 
     # To the platform
 
+    def _queue(self, block: Block) -> None:
+        """A block that has none before it goes at once; another is packed meanwhile."""
+        is_first = not self._unsent[block.stream]
+        self._unsent[block.stream] += 1
+        (self._ready if is_first else self._queues)[block.stream].put_nowait(block)
+
     async def _pack(self, stream: Stream) -> None:
         """Pack a block while the one before it is on its way."""
         queue, lane = self._queues[stream], self._lanes[stream.topic]
         while True:
             block = await queue.get()
-            if self._unsent[stream]:
+            if self._unsent[stream] > 1:
                 await lane.pack(block)
-            self._unsent[stream] += 1
             self._ready[stream].put_nowait(block)
 
     async def _send(self, stream: Stream) -> None:

@@ -50,13 +50,19 @@ class Link:
         self._deliver = deliver
         # The machine has a bounded number of requests in flight, and so has this queue.
         self._queue: asyncio.Queue[tuple[Forward, float]] = asyncio.Queue()
+        self._awaited: deque[_Awaited] = deque()
         self._correlation = 0
         self._limit: asyncio.Timeout | None = None
+        self._writer: asyncio.StreamWriter | None = None
 
     def put(self, forward: Forward) -> None:
-        """Queue a frame; its time runs from now."""
+        """Send a frame, or queue it behind others; its time runs from now."""
         deadline = asyncio.get_running_loop().time() + forward.timeout_s
-        self._queue.put_nowait((forward, deadline))
+        writer = self._writer
+        if writer is None or self._queue.qsize() or writer.transport.get_write_buffer_size():
+            self._queue.put_nowait((forward, deadline))
+        else:
+            self._write(writer, forward, deadline)
 
     async def run(self) -> None:
         """Connect when there is something to send, for ever."""
@@ -75,37 +81,41 @@ class Link:
         writer: asyncio.StreamWriter,
         first: tuple[Forward, float],
     ) -> None:
-        awaited: deque[_Awaited] = deque()
+        awaited = self._awaited
         ended = asyncio.Event()
         try:
             # The two tell their end by an event: a TaskGroup that is cancelled while one
             # of its tasks fails hides the cancellation, and `run` would go on for ever.
             async with asyncio.TaskGroup() as group:
                 tasks = (
-                    group.create_task(_until_broken(self._receive(reader, awaited), ended)),
-                    group.create_task(_until_broken(self._send(writer, awaited, first), ended)),
+                    group.create_task(_until_broken(self._receive(reader), ended)),
+                    group.create_task(_until_broken(self._send(writer, first), ended)),
                 )
                 await ended.wait()
                 for task in tasks:
                     task.cancel()
         finally:
+            self._writer = None
             writer.close()
         while awaited:
             self._deliver(Failed(awaited.popleft().ticket))
 
-    async def _send(
-        self, writer: asyncio.StreamWriter, awaited: deque[_Awaited], first: tuple[Forward, float]
-    ) -> None:
+    async def _send(self, writer: asyncio.StreamWriter, first: tuple[Forward, float]) -> None:
+        """Send what could not be sent at once."""
         forward, deadline = first
         while True:
-            self._correlation = self._correlation % _CORRELATION_MAX + 1
-            awaited.append(_Awaited(self._correlation, forward.ticket, deadline))
-            if len(awaited) == 1:
-                self._hurry(deadline)
-            # At once: every write is a TLS record, a system call and a broker that wakes up.
-            writer.write(readdress(forward.frame, self._correlation))
+            self._write(writer, forward, deadline)
             await writer.drain()
+            self._writer = writer
             forward, deadline = await self._queue.get()
+
+    def _write(self, writer: asyncio.StreamWriter, forward: Forward, deadline: float) -> None:
+        self._correlation = self._correlation % _CORRELATION_MAX + 1
+        self._awaited.append(_Awaited(self._correlation, forward.ticket, deadline))
+        if len(self._awaited) == 1:
+            self._hurry(deadline)
+        # In one go: every write is a TLS record, a system call and a broker that wakes up.
+        writer.write(readdress(forward.frame, self._correlation))
 
     def _hurry(self, deadline: float) -> None:
         """Nothing was awaited and now something is: the reading gets a deadline."""
@@ -113,7 +123,8 @@ class Link:
             with contextlib.suppress(RuntimeError):  # the reading has just ended
                 self._limit.reschedule(deadline)
 
-    async def _receive(self, reader: asyncio.StreamReader, awaited: deque[_Awaited]) -> None:
+    async def _receive(self, reader: asyncio.StreamReader) -> None:
+        awaited = self._awaited
         while True:
             deadline = awaited[0].deadline if awaited else None
             async with asyncio.timeout_at(deadline) as self._limit:
