@@ -22,6 +22,7 @@ _REPEATS, _SHORT_REPEATS, _REPEATS_MAX = 5, 3, 20
 _SHORT_S = 2.0
 _ROWS, _ROWS_PER_S = 200_000, 1_000
 _LATENCY_S_MIN = 3.0
+_WARM_S_MAX = 10.0
 _MB = 1_000_000
 _LATENCIES = {"plain_latency": PLAIN, "fabric_latency": FABRIC, "classic_latency": CLASSIC}
 
@@ -93,7 +94,8 @@ def _tables(
             tables.fill(table, 1_000)
             tables.await_equal(table)
             tables.watch(table)
-            tables.latency(table, rate=_ROWS_PER_S, seconds=1.0)
+            warm_s = min(_WARM_S_MAX, 2 * told.seconds)
+            tables.latency(table, rate=2 * _ROWS_PER_S, seconds=warm_s)
         for figures in rounds:
             for name, table in _LATENCIES.items():
                 span = max(_LATENCY_S_MIN, told.seconds)

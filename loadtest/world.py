@@ -122,7 +122,7 @@ class Bench:
         self.folder.chmod(0o755)
         self.pool = self.folder / "pool.json"
         self.clients: dict[str, Client] = {}
-        self.world: World = build(Wish(folder=self.folder / "world"), Teller())
+        self.world: World = build(Wish(folder=self.folder / "world", lasts=True), Teller())
         self._clean = False
         try:
             self.world.layout.hosts.pop("C")

@@ -15,7 +15,8 @@ from pathlib import Path
 from fabric.demo.process import await_that, free_port, is_listening, spawn, stop
 from fabric.model.errors import Reason, UnavailableError
 
-_HEAP = ("-Xms256m", "-Xmx640m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+_JVM = ("-Xms256m", "-Xmx640m", "-XX:+UseSerialGC", "-Xshare:auto")
+_SOON_FAST = "-XX:TieredStopAtLevel=1"
 _FORMAT_S_MAX = 60
 
 PRINCIPAL_RULES = (
@@ -45,9 +46,16 @@ def jars() -> Path:
 
 
 class Broker:
-    """A combined broker and controller that stores its log in `folder`."""
+    """A combined broker and controller that stores its log in `folder`.
 
-    def __init__(self, folder: Path, files: BrokerFiles, *, keep: bool = False) -> None:
+    Args:
+        lasts: it runs for many minutes, and its JVM uses all compilers as a real broker's
+            does; else it compiles little and starts sooner.
+    """
+
+    def __init__(
+        self, folder: Path, files: BrokerFiles, *, keep: bool = False, lasts: bool = False
+    ) -> None:
         self.folder = folder
         self._keep = keep
         self.files = files
@@ -59,6 +67,7 @@ class Broker:
                 Reason.BROKER_UNAVAILABLE, "Java is missing; install openjdk-17-jre-headless"
             )
         self._java = ["java", "-cp", f"{jars()}/*"]
+        self._jvm = _JVM if lasts else (*_JVM, _SOON_FAST)
 
     @property
     def address(self) -> str:
@@ -134,7 +143,13 @@ class Broker:
 
     def start(self) -> "Broker":
         """Start and wait until the listener accepts connections."""
-        command = [*self._java[:1], *_HEAP, *self._java[1:], "kafka.Kafka", str(self._properties)]
+        command = [
+            *self._java[:1],
+            *self._jvm,
+            *self._java[1:],
+            "kafka.Kafka",
+            str(self._properties),
+        ]
         self._child = spawn(command, self.folder / "broker.log", keep=self._keep)
         await_that(self._is_ready, "Kafka", wait_s=60, child=self._child)
         return self

@@ -26,13 +26,14 @@ _MARK = "demo.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the user asked for."""
+    """What the user asked for; `lasts` is a broker as one that runs for days."""
 
     folder: Path
     rows: int = 50_000
     source: str = "postgresql"
     target: str = "postgresql"
     keep: bool = False
+    lasts: bool = False
 
 
 @dataclass(slots=True)
@@ -142,7 +143,7 @@ def build(wish: Wish, teller: Teller) -> World:
     prepare_folder(layout.folder)
     verifier_keys = create_papers(layout)
     with ThreadPoolExecutor(4) as pool:
-        broker_soon = pool.submit(_broker, layout)
+        broker_soon = pool.submit(_broker, wish, layout)
         postgres_soon = pool.submit(_postgres, wish, layout)
         machines_soon = pool.submit(
             make_machines, list(layout.hosts.values()), layout.folder / "tpm", keep=True
@@ -161,9 +162,9 @@ def build(wish: Wish, teller: Teller) -> World:
     return world
 
 
-def _broker(layout: Layout) -> Broker:
+def _broker(wish: Wish, layout: Layout) -> Broker:
     files = BrokerFiles(key_and_certificate=layout.pki / "broker-both.pem", ca=layout.ca)
-    return Broker(layout.folder / "kafka", files, keep=True).create().start()
+    return Broker(layout.folder / "kafka", files, keep=True, lasts=wish.lasts).create().start()
 
 
 def _postgres(wish: Wish, layout: Layout) -> Postgres | None:
