@@ -41,11 +41,23 @@ class Progress:
 
     async def flush(self, *, durable: bool = False) -> None:
         """Write every head that is not on disk yet."""
+        if self._unwritten:
+            await self._write(durable=durable)
+
+    async def _write(self, state: SourceState | None = None, *, durable: bool = False) -> None:
+        """Heads first, then the resume token; one visit to a thread for both."""
         async with self._lock:
-            heads = [*self._unwritten.values()]
-            if not heads:
+            heads, files = [*self._unwritten.values()], self._identity.state
+            if not heads and state is None:
                 return
-            await asyncio.to_thread(self._identity.state.save_heads, heads, durable=durable)
+
+            def write() -> None:
+                if heads:
+                    files.save_heads(heads, durable=durable)
+                if state is not None:
+                    files.save_source(self._source, state)
+
+            await asyncio.to_thread(write)
             for head in heads:
                 if self._unwritten.get(head.stream) is head:
                     del self._unwritten[head.stream]
@@ -53,5 +65,4 @@ class Progress:
 
     async def advance(self, state: SourceState) -> None:
         """Write heads, then the resume token; when it returns the source may let go."""
-        await self.flush()
-        await asyncio.to_thread(self._identity.state.save_source, self._source, state)
+        await self._write(state)

@@ -149,7 +149,8 @@ class Publisher:
             if self._stopping:
                 return
             self._step(event)
-            self._captured.set()
+            if self._plan.limits.linger_s:  # else what waits, waits for an acknowledgement
+                self._captured.set()
             while self._machine.is_full:
                 self._room.clear()
                 await self._room.wait()

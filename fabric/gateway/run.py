@@ -13,7 +13,7 @@ from fabric.gateway.judge import Judge
 from fabric.gateway.refusals import RefusalLog
 from fabric.gateway.replay import Replays
 from fabric.gateway.server import Door, Parts
-from fabric.gateway.upstream import exchange
+from fabric.gateway.upstream import Exchange
 from fabric.gateway.view import Keeper
 from fabric.kafka import broker_answers
 from fabric.kafka.log import KafkaLog
@@ -146,19 +146,23 @@ async def _until(stop: asyncio.Event) -> None:
 
 async def _ask_broker(parts: Parts, known: asyncio.Event) -> None:
     """Keep nodes and served versions known, also before the first client comes."""
-    while True:
-        try:
-            context = parts.upstream()
-            frame = await exchange(parts.bootstrap, context, requests.ask_api_versions())
-            parts.directory.offered(broker_answers.read_api_versions(frame))
-            frame = await exchange(parts.bootstrap, context, requests.ask_metadata(()))
-            said = broker_answers.read_metadata(requests.OWN_METADATA_VERSION, frame)
-            parts.directory.learn(said.cluster)
-            known.set()
-        except FabricError as exc:
-            _log.info("broker does not answer: %s", exc)
-            known.clear()
-        await asyncio.sleep(_ASK_AGAIN_S if known.is_set() else _ASK_SOON_S)
+    broker = Exchange(parts.bootstrap, parts.upstream)
+    try:
+        while True:
+            try:
+                frame = await broker.ask(requests.ask_api_versions())
+                parts.directory.offered(broker_answers.read_api_versions(frame))
+                frame = await broker.ask(requests.ask_metadata(()))
+                said = broker_answers.read_metadata(requests.OWN_METADATA_VERSION, frame)
+                parts.directory.learn(said.cluster)
+                known.set()
+            except FabricError as exc:
+                _log.info("broker does not answer: %s", exc)
+                known.clear()
+                await broker.close()
+            await asyncio.sleep(_ASK_AGAIN_S if known.is_set() else _ASK_SOON_S)
+    finally:
+        await broker.close()
 
 
 async def _probe(directory: Directory) -> None:

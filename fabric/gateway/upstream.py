@@ -180,21 +180,49 @@ async def close(writer: asyncio.StreamWriter) -> None:
             writer.transport.abort()
 
 
-async def exchange(addresses: Sequence[Address], context: ssl.SSLContext, frame: bytes) -> bytes:
-    """Ask one thing on a connection of its own.
+class Exchange:
+    """The gateway's own questions to a broker, one at a time, on a connection that is kept.
 
-    Raises:
-        UnavailableError: BROKER_UNAVAILABLE.
-        PeerError: the answer is no frame.
+    A TLS handshake for each would cost broker and gateway milliseconds beside every block.
     """
-    deadline = asyncio.get_running_loop().time() + REQUEST_S_MAX
-    reader, writer = await connect(addresses, context, deadline)
-    try:
-        async with asyncio.timeout_at(deadline):
-            writer.write(_SIZE.pack(len(frame)) + frame)
-            await writer.drain()
-            return await read_frame(reader)
-    except (OSError, EOFError, TimeoutError) as exc:
-        raise UnavailableError(Reason.BROKER_UNAVAILABLE, "broker does not answer") from exc
-    finally:
-        await close(writer)
+
+    def __init__(self, addresses: Sequence[Address], context: Context) -> None:
+        self._addresses = addresses
+        self._context = context
+        self._made_with: ssl.SSLContext | None = None
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, frame: bytes) -> bytes:
+        """The answer to one request; a failure ends the connection.
+
+        Raises:
+            UnavailableError: BROKER_UNAVAILABLE.
+            PeerError: the answer is no frame.
+        """
+        context = self._context()
+        if context is not self._made_with:  # certificates have changed
+            await self.close()
+        deadline = asyncio.get_running_loop().time() + REQUEST_S_MAX
+        if self._streams is None:
+            self._streams = await connect(self._addresses, context, deadline)
+            self._made_with = context
+        reader, writer = self._streams
+        is_whole = False
+        try:
+            async with asyncio.timeout_at(deadline):
+                writer.write(_SIZE.pack(len(frame)) + frame)
+                await writer.drain()
+                answer = await read_frame(reader)
+            is_whole = True
+            return answer
+        except (OSError, EOFError, TimeoutError) as exc:
+            raise UnavailableError(Reason.BROKER_UNAVAILABLE, "broker does not answer") from exc
+        finally:
+            if not is_whole:
+                await self.close()
+
+    async def close(self) -> None:
+        """End the connection; the next question makes another."""
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            await close(streams[1])

@@ -8,7 +8,7 @@ import pytest
 
 from fabric.gateway import requests
 from fabric.gateway.machine import Answered, Event, Failed, Forward
-from fabric.gateway.upstream import Link, exchange
+from fabric.gateway.upstream import Exchange, Link
 from fabric.model.errors import PeerError, UnavailableError
 from tests.fakes.gateway_doors import Pki, TlsBroker, until
 from tests.fakes.kafka_frames import Broker
@@ -21,6 +21,7 @@ class Bench:
 
     def __init__(self, pki: Pki, broker: TlsBroker) -> None:
         self.broker = broker
+        self.pki = pki
         self.context = pki.client(pki.platform("gateway"))
         self.events: list[Event] = []
         self.link = Link(self.addresses, lambda: self.context, deliver=self.events.append)
@@ -94,18 +95,47 @@ async def test_a_cut_connection_fails_what_was_asked(bench: Bench) -> None:
     assert (await bench.got(3))[-1] == ("Answered", 3)
 
 
+async def ask(bench: Bench, *addresses: tuple[str, int]) -> bytes:
+    broker = Exchange(addresses, lambda: bench.context)
+    try:
+        return await broker.ask(QUESTION)
+    finally:
+        await broker.close()
+
+
 async def test_exchange_asks_one_thing(bench: Bench) -> None:
-    answer = await exchange(bench.addresses(), bench.context, QUESTION)
-    assert len(answer) > 4
+    assert len(await ask(bench, *bench.addresses())) > 4
     with pytest.raises(UnavailableError):
-        await exchange([("localhost", 1)], bench.context, QUESTION)
+        await ask(bench, ("localhost", 1))
     with pytest.raises(UnavailableError):
-        await exchange([], bench.context, QUESTION)
+        await ask(bench)
+
+
+async def test_exchange_keeps_its_connection_until_certificates_change(bench: Bench) -> None:
+    contexts = [bench.context]
+    broker = Exchange(bench.addresses(), lambda: contexts[-1])
+    first, second = await broker.ask(QUESTION), await broker.ask(QUESTION)
+    assert first == second
+    assert bench.broker.connections == 1
+    contexts.append(bench.pki.client(bench.pki.platform("gateway")))
+    assert await broker.ask(QUESTION) == first
+    assert bench.broker.connections == 2
+    await broker.close()
+
+
+async def test_exchange_connects_anew_after_a_failure(bench: Bench) -> None:
+    broker = Exchange(bench.addresses(), lambda: bench.context)
+    answer = await broker.ask(QUESTION)
+    await bench.broker.stop()
+    with pytest.raises(UnavailableError):
+        await broker.ask(QUESTION)
+    await bench.broker.start()
+    assert await broker.ask(QUESTION) == answer
+    await broker.close()
 
 
 async def test_the_second_address_is_tried(bench: Bench) -> None:
-    addresses = [("localhost", 1), *bench.addresses()]
-    assert await exchange(addresses, bench.context, QUESTION)
+    assert await ask(bench, ("localhost", 1), *bench.addresses())
 
 
 async def test_a_foreign_answer_is_no_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,4 +144,4 @@ async def test_a_foreign_answer_is_no_answer(bench: Bench, monkeypatch: pytest.M
     assert await bench.got(1) == [("Failed", 1)]
     monkeypatch.setattr(bench.broker.broker, "answer", lambda frame: b"")
     with pytest.raises(PeerError):
-        await exchange(bench.addresses(), bench.context, QUESTION)
+        await ask(bench, *bench.addresses())
