@@ -64,6 +64,7 @@ class _Role(AuditFamilies):
         self._heartbeat = self._gauge(
             "revocation_list_timestamp_seconds", "Last heartbeat of the authority seen here."
         )
+        self._heartbeat.set_to_current_time()  # who has heard none yet has waited since its start
 
     def certificate(self, expires: datetime) -> None:
         """The platform's certificate of this process ends then; call once, hosts have none."""

@@ -303,11 +303,7 @@ class ReadMachine:
         if state is None or not state.chain:
             return None
         written, chain = self._chains.get(stream, (b"", None))
-        return (
-            chain
-            if chain is not None and written == state.chain
-            else ChainState.decode(state.chain)
-        )
+        return chain if written == state.chain else ChainState.decode(state.chain)
 
     def _begins_anew(self, event: Came) -> bool:
         """Whether a stream that stopped at a gap goes on here: its source is read anew.
@@ -332,9 +328,7 @@ class ReadMachine:
 
     def _hold(self, stream: Stream, event: Came) -> Drop:
         """Pass a record over and remember it."""
-        held = self._held.get(stream)
-        if held is None:
-            self._held[stream] = held = Held(offset=event.offset, seen=[])
+        held = self._held.setdefault(stream, Held(offset=event.offset, seen=[]))
         if len(held.seen) < ANCHOR_WINDOW:
             held.seen.append((event.header.sender, event.digest))
         return Drop(reason=None, outcome=_UNANCHORED)

@@ -1,6 +1,7 @@
 """Metrics: names and labels as the catalogue has them, zeros from the start, no surprises."""
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -160,6 +161,14 @@ def test_every_role_shows_policy_revocations_and_audit() -> None:
         assert value(found, "audit_write_failures_total") == 1
         assert value(found, "audit_unsigned_lines") == 5
         assert value(found, "certificate_expiry_timestamp_seconds") == NOW.timestamp()
+
+
+def test_who_has_heard_no_heartbeat_has_waited_since_its_start() -> None:
+    before = time.time()
+    for metrics in (AgentMetrics(RULES), GatewayMetrics(RULES), AuthorityMetrics()):
+        metrics.revocations(0, None)
+        since = value(metrics.registry, "revocation_list_timestamp_seconds")
+        assert before <= since <= time.time()
 
 
 def test_parts_that_wait_are_counted_by_kind_while_the_process_serves() -> None:
