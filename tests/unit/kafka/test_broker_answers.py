@@ -220,15 +220,13 @@ async def test_a_gateway_that_asks_by_itself_outlives_a_forged_length(
 ) -> None:
     asked: list[bytes] = []
 
-    async def exchange(*where: object) -> bytes:
-        frame = where[-1]
-        assert isinstance(frame, bytes)
+    async def ask(_self: run.Exchange, frame: bytes) -> bytes:
         asked.append(frame)
         own = frame[:2] == Api.API_VERSIONS.to_bytes(2)
         return bytes(6) + b"\x7f\xff\xff\xff" if own and len(asked) == 1 else forged[own]
 
     forged = {True: versions_answer(), False: bytes(9) + b"\xff\xff\xff\xff\x0f"}
-    monkeypatch.setattr(run, "exchange", exchange)
+    monkeypatch.setattr(run.Exchange, "ask", ask)
     monkeypatch.setattr(run, "_ASK_SOON_S", 0.001)
     stage, known = Stage(), asyncio.Event()
     parts: Any = SimpleNamespace(bootstrap=(), upstream=lambda: None, directory=stage.directory)
