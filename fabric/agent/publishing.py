@@ -173,14 +173,14 @@ class Publisher:
         for command in self._machine.step(event, self._host.clock.now()):
             match command:
                 case Store():
-                    self._queue(command.block)
+                    self._enqueue(command.block)
                 case Advance():
                     self._advance = command
                     self._moved.set()
 
     # To the platform
 
-    def _queue(self, block: Block) -> None:
+    def _enqueue(self, block: Block) -> None:
         """A block that has none before it goes at once; another is packed meanwhile."""
         is_first = not self._unsent[block.stream]
         self._unsent[block.stream] += 1
