@@ -195,6 +195,9 @@ class Exchange:
     async def ask(self, frame: bytes) -> bytes:
         """The answer to one request; a failure ends the connection.
 
+        A kept connection that has ended says nothing of the cluster: its broker may have
+        been restarted, and another answers. So it is asked once more, on a new one.
+
         Raises:
             UnavailableError: BROKER_UNAVAILABLE.
             PeerError: the answer is no frame.
@@ -203,6 +206,18 @@ class Exchange:
         if context is not self._made_with:  # certificates have changed
             await self.close()
         deadline = asyncio.get_running_loop().time() + REQUEST_S_MAX
+        is_kept = self._streams is not None
+        try:
+            try:
+                return await self._ask(frame, context, deadline)
+            except (OSError, EOFError) as exc:
+                if not is_kept or isinstance(exc, TimeoutError):
+                    raise
+                return await self._ask(frame, context, deadline)
+        except (OSError, EOFError) as exc:  # TimeoutError among them
+            raise UnavailableError(Reason.BROKER_UNAVAILABLE, "broker does not answer") from exc
+
+    async def _ask(self, frame: bytes, context: ssl.SSLContext, deadline: float) -> bytes:
         if self._streams is None:
             self._streams = await connect(self._addresses, context, deadline)
             self._made_with = context
@@ -215,8 +230,6 @@ class Exchange:
                 answer = await read_frame(reader)
             is_whole = True
             return answer
-        except (OSError, EOFError, TimeoutError) as exc:
-            raise UnavailableError(Reason.BROKER_UNAVAILABLE, "broker does not answer") from exc
         finally:
             if not is_whole:
                 await self.close()

@@ -123,6 +123,18 @@ async def test_exchange_keeps_its_connection_until_certificates_change(bench: Be
     await broker.close()
 
 
+async def test_a_broker_that_was_restarted_between_two_questions_is_no_failure(
+    bench: Bench,
+) -> None:
+    broker = Exchange(bench.addresses(), lambda: bench.context)
+    answer = await broker.ask(QUESTION)
+    await bench.broker.stop()
+    await bench.broker.start()
+    assert await broker.ask(QUESTION) == answer
+    assert bench.broker.connections == 2
+    await broker.close()
+
+
 async def test_exchange_connects_anew_after_a_failure(bench: Bench) -> None:
     broker = Exchange(bench.addresses(), lambda: bench.context)
     answer = await broker.ask(QUESTION)
