@@ -37,11 +37,19 @@ async def test_never_more_than_a_reader_remembers(a: TestHost) -> None:
 async def test_the_resume_token_is_never_before_the_heads(a: TestHost) -> None:
     state, it = a.host.identity.state, Progress("main", a.host.identity)
     await it.note(head(5))
+    saved, known = state.save_source, []
+
+    def seen(source: str, token: SourceState) -> None:
+        known.append(state.heads(SECRET))
+        saved(source, token)
+
+    state.save_source = seen  # type: ignore[method-assign]
     await it.advance(SourceState(generation=1, position=5, resume="token"))
     assert state.heads(SECRET) == {STREAM: head(5)}
     found = state.source("main")
     assert found is not None
     assert found.resume == "token"
+    assert known == [{STREAM: head(5)}]
 
 
 async def test_an_acknowledgement_during_a_write_is_not_lost(a: TestHost) -> None:

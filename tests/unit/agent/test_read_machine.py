@@ -212,6 +212,19 @@ def test_the_loser_of_a_race_reads_the_state_again() -> None:
     assert it.step(came) == m.Drop(reason=None, outcome="duplicate")
 
 
+def test_what_was_judged_and_not_applied_is_judged_anew_by_the_state_that_stands() -> None:
+    """A chain kept from the first try would call the block a duplicate, and lose it."""
+    it, chain, first = machine(), Chain(), block()
+    kept = apply(it, chain.came(first, 0), first).new
+    it.step(m.Applied(state=kept))
+    second = block(after=first.upto, position=200)
+    came = chain.came(second, 1)
+    apply(it, came, second)
+    assert it.step(m.NotApplied(reason=Reason.OVERLOADED)) == m.Reload(stream=STREAM)
+    it.load(STREAM, kept)
+    assert apply(it, came, second).new.high == second.upto
+
+
 def test_a_change_that_cannot_be_applied_stops_the_stream() -> None:
     it, chain, content = machine(), Chain(), block()
     apply(it, chain.came(content, 0), content)
