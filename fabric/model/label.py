@@ -5,9 +5,8 @@ from functools import lru_cache
 from typing import Self
 
 from fabric.model.errors import Malformed
+from fabric.model.limits import NAMES_REMEMBERED
 from fabric.model.names import part
-
-_REMEMBERED = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class Label:
     compartments: frozenset[str] = frozenset()
 
     @classmethod
-    @lru_cache(_REMEMBERED)
+    @lru_cache(NAMES_REMEMBERED)
     def parse(cls, text: str) -> Self:
         """Read the canonical text form; another order or a repeat is refused."""
         level, *compartments = text.split("+")

@@ -70,6 +70,8 @@ POLICY_REQUESTS_BURST_MAX = 4_000
 # Names
 AGENCY_CHARS_MAX = 35
 NAME_CHARS_MAX = 63
+NAMES_REMEMBERED = 1_024
+"""Parsed names and labels of each kind that are kept: every header repeats the same few."""
 
 # Control records and services
 CONTROL_RECORD_BYTES_MAX = 900_000

@@ -10,14 +10,11 @@ from functools import lru_cache
 from typing import Self
 
 from fabric.model.errors import Malformed
-from fabric.model.limits import AGENCY_CHARS_MAX, NAME_CHARS_MAX
+from fabric.model.limits import AGENCY_CHARS_MAX, NAME_CHARS_MAX, NAMES_REMEMBERED
 
 _AGENCY = re.compile(r"[0-9A-Z]+(\.[0-9A-Z]+)*")
 _PART = re.compile(r"[a-z0-9-]+")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9.-]+")
-
-_REMEMBERED = 1_024
-"""Parsed names that are kept: every header repeats the same few."""
 
 MEMBERS = "fabric.members"
 RESULTS = "fabric.results"
@@ -60,7 +57,7 @@ class HostId:
     host: str
 
     @classmethod
-    @lru_cache(_REMEMBERED)
+    @lru_cache(NAMES_REMEMBERED)
     def parse(cls, text: str) -> Self:
         """Read `agency/system/host`; raises Malformed."""
         return cls(*_three(text))
@@ -95,7 +92,7 @@ class Origin:
     source: str
 
     @classmethod
-    @lru_cache(_REMEMBERED)
+    @lru_cache(NAMES_REMEMBERED)
     def parse(cls, text: str) -> Self:
         """Read `agency/system/source`; raises Malformed."""
         return cls(*_three(text))
@@ -113,7 +110,7 @@ class Topic:
     dataset: str
 
     @classmethod
-    @lru_cache(_REMEMBERED)
+    @lru_cache(NAMES_REMEMBERED)
     def parse(cls, text: str) -> Self:
         """Level stands before the first dot, dataset after the last; raises Malformed."""
         level, _, rest = text.partition(".")
