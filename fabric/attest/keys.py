@@ -7,7 +7,7 @@ keys never show themselves; what a state file keeps of them is `private_bytes`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum, unique
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Protocol, TypeAlias
 
@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
+from fabric.model.limits import KEYS_PARSED_MAX
 
 
 @unique
@@ -92,28 +93,6 @@ class PublicKey:
     def thumbprint(self) -> bytes:
         """SHA-256 over CBOR[use, alg, data]; the `kid` of signatures and wraps."""
         return sha256(canonical.encode([self.use.value, int(self.alg), self.data])).digest()
-
-    @cached_property
-    def check(self) -> "_Check":
-        """Takes signature and data; made once, because every block of a host asks for it.
-
-        Raises:
-            ValueError: the bytes are no key.
-            PeerError: BAD_SIGNATURE, the algorithm signs nothing.
-        """
-        if self.alg == Alg.ED25519:
-            return ed25519.Ed25519PublicKey.from_public_bytes(self.data).verify
-        if self.alg == Alg.ML_DSA_65:
-            return mldsa.MLDSA65PublicKey.from_public_bytes(self.data).verify
-        if self.alg == Alg.ML_DSA_87:
-            return mldsa.MLDSA87PublicKey.from_public_bytes(self.data).verify
-        if self.alg not in _CURVES:
-            raise PeerError(Reason.BAD_SIGNATURE, "signature algorithm is unknown")
-        curve, digest = _CURVES[self.alg]
-        point = ec.EllipticCurvePublicKey.from_encoded_point(curve, self.data)
-        return lambda signature, data: point.verify(
-            _ecdsa_der(signature, curve), data, ec.ECDSA(digest)
-        )
 
 
 class Signer(Protocol):
@@ -189,9 +168,27 @@ def are_at_hand(signers: Sequence[Signer]) -> bool:
 def verify(key: PublicKey, signature: bytes, data: bytes) -> None:
     """Check one signature; raises PeerError BAD_SIGNATURE."""
     try:
-        key.check(signature, data)
+        _parsed(key.alg, key.data)(signature, data)
     except (InvalidSignature, ValueError, TypeError) as exc:
         raise PeerError(Reason.BAD_SIGNATURE, "signature does not verify") from exc
+
+
+@lru_cache(KEYS_PARSED_MAX)
+def _parsed(alg: int, data: bytes) -> _Check:
+    """What takes signature and data; every block of a host asks for it."""
+    if alg == Alg.ED25519:
+        return ed25519.Ed25519PublicKey.from_public_bytes(data).verify
+    if alg == Alg.ML_DSA_65:
+        return mldsa.MLDSA65PublicKey.from_public_bytes(data).verify
+    if alg == Alg.ML_DSA_87:
+        return mldsa.MLDSA87PublicKey.from_public_bytes(data).verify
+    if alg not in _CURVES:
+        raise PeerError(Reason.BAD_SIGNATURE, "signature algorithm is unknown")
+    curve, digest = _CURVES[alg]
+    point = ec.EllipticCurvePublicKey.from_encoded_point(curve, data)
+    return lambda signature, signed: point.verify(
+        _ecdsa_der(signature, curve), signed, ec.ECDSA(digest)
+    )
 
 
 def of_use(keys: Sequence[PublicKey], use: Use, algs: Sequence[int]) -> tuple[PublicKey, ...]:

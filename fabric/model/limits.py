@@ -120,6 +120,8 @@ ANCHORS_MAX = 500_000
 """Carried heads that a view of the members keeps, the newest."""
 ANCHOR_WINDOW = 100_000
 """Envelopes of one partition that a reader looks ahead for an anchor: 64 bytes each."""
+KEYS_PARSED_MAX = 2_048
+"""Public keys kept parsed, 8 KiB each for ML-DSA-65: the last used, of all that are known."""
 RESULTS_KEPT_MAX = 100_000
 """Results kept in a view of the members, the newest; a missing one is `wait`, never trust."""
 
