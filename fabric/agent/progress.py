@@ -14,10 +14,16 @@ from fabric.model.names import Stream
 from fabric.store.state import SourceState, StreamHead
 
 _UNWRITTEN_MAX = HEADS_REMEMBERED // 4
+_UNWRITTEN_MANY = _UNWRITTEN_MAX // 2
 
 
 class Progress:
-    """Acknowledged heads of one capture, and what of them is on disk."""
+    """Acknowledged heads of one capture, and what of them is on disk.
+
+    Attributes:
+        due: set when a stream has so many heads in memory alone that writing them should
+            begin, before a block has to wait for it.
+    """
 
     def __init__(self, source: str, identity: Identity) -> None:
         self._source = source
@@ -25,6 +31,7 @@ class Progress:
         self._unwritten: dict[Stream, StreamHead] = {}
         self._count: dict[Stream, int] = {}
         self._lock = asyncio.Lock()
+        self.due = asyncio.Event()
 
     @property
     def unwritten(self) -> Mapping[Stream, StreamHead]:
@@ -35,18 +42,20 @@ class Progress:
         """Take one acknowledgement; writes when a stream has too many in memory alone."""
         stream = head.stream
         self._unwritten[stream] = head
-        self._count[stream] = self._count.get(stream, 0) + 1
-        if self._count[stream] >= _UNWRITTEN_MAX:
+        self._count[stream] = count = self._count.get(stream, 0) + 1
+        if count >= _UNWRITTEN_MAX:
             await self.flush()
+        elif count >= _UNWRITTEN_MANY:
+            self.due.set()
 
     async def flush(self, *, durable: bool = False) -> None:
         """Write every head that is not on disk yet."""
-        if self._unwritten:
-            await self._write(durable=durable)
+        await self._write(durable=durable)
 
     async def _write(self, state: SourceState | None = None, *, durable: bool = False) -> None:
         """Heads first, then the resume token; one visit to a thread for both."""
         async with self._lock:
+            self.due.clear()
             heads, files = [*self._unwritten.values()], self._identity.state
             if not heads and state is None:
                 return
@@ -57,11 +66,11 @@ class Progress:
                 if state is not None:
                     files.save_source(self._source, state)
 
+            self._count.clear()  # what comes meanwhile counts anew; a failure ends the capture
             await asyncio.to_thread(write)
             for head in heads:
                 if self._unwritten.get(head.stream) is head:
                     del self._unwritten[head.stream]
-                    self._count[head.stream] = 0
 
     async def advance(self, state: SourceState) -> None:
         """Write heads, then the resume token; when it returns the source may let go."""

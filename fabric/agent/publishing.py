@@ -29,6 +29,8 @@ from fabric.ports import ChangeSource
 from fabric.store.state import SourceState
 
 _FLUSH_S = 0.2
+_RELEASE_S = 1.0
+"""Each release waits for the disk, and so does whoever commits beside it."""
 _DRAIN_S_MAX = 5.0
 _MAINTAIN_S = 1.0
 _TICK_S_MAX = 0.5
@@ -214,9 +216,17 @@ class Publisher:
     # Back to the source
 
     async def _let_go(self) -> None:
+        """Write heads before a block must wait for that; now and then let the source go on."""
+        clock, released = asyncio.get_running_loop().time, 0.0
         while True:
-            await self._write_down()
-            await asyncio.sleep(_FLUSH_S)
+            if clock() - released >= _RELEASE_S:
+                released = clock()
+                await self._write_down()
+            else:
+                await self._progress.flush()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FLUSH_S):
+                    await self._progress.due.wait()
 
     async def _write_down(self) -> None:
         """Write progress, a group in one go, and release what is written."""

@@ -235,7 +235,7 @@ class PostgresSource:
             due = now + self._silence_s
         if self._pending() is not None and not snapshots.is_waiting:
             due = min(due, self._retry)
-        await stream.wait(max(0.001, due - now))
+        await stream.wait(max(0.001, due - now), alive_at=self._said + self._silence_s)
 
     def _pending(self) -> str | None:
         """The first dataset that is not snapshot yet."""

@@ -1,8 +1,10 @@
 """The replication connection: libpq through psycopg's `pq` layer, woken by the event loop.
 
-libpq keeps TLS, authentication and the buffer; nothing is read ahead of the consumer,
-so the socket is the only queue. Status updates go out on a timer of their own, whatever
-the consumer does: a slow consumer never costs the connection.
+libpq keeps TLS, authentication and the buffer; nothing but one frame is read ahead of the
+consumer, so the socket is the only queue. Status updates go out on a timer of their own,
+whatever the consumer does: a slow consumer never costs the connection. A server sends a
+keepalive each time anybody's transaction ends; those are taken note of without waking the
+consumer.
 """
 
 import asyncio
@@ -38,6 +40,7 @@ class ReplicationStream:
         self._interval_s = _STATUS_S_MAX
         self._flushed = 0
         self._received = 0
+        self._held: bytes | None = None
         self.heard = time.monotonic()
 
     @classmethod
@@ -125,6 +128,9 @@ class ReplicationStream:
         Raises:
             UnavailableError: the stream has ended.
         """
+        if self._held is not None:
+            held, self._held = self._held, None
+            return held
         try:
             size, data = self._pq.get_copy_data(1)
             if size > 0:
@@ -136,20 +142,67 @@ class ReplicationStream:
             raise _unavailable("read the replication stream", exc) from None
         raise _refused("read the replication stream", result)
 
-    async def wait(self, timeout_s: float) -> None:
-        """Wait until the server has sent something, at most `timeout_s`."""
+    async def wait(self, timeout_s: float, *, alive_at: float) -> None:
+        """Wait until the server has sent something for the consumer, at most `timeout_s`.
+
+        Args:
+            alive_at: from this time on (of `time.monotonic`) a keepalive is for it, too.
+
+        Raises:
+            UnavailableError: the stream has ended.
+        """
+        loop = asyncio.get_running_loop()
+        socket, done = self._pq.socket, loop.create_future()
+
+        def readable() -> None:
+            # What libpq closes must not stay watched: its number may be another's soon.
+            try:
+                if not self._take_in(alive_at):
+                    return
+            except Exception as exc:  # noqa: BLE001  # it belongs to who waits
+                loop.remove_reader(socket)
+                _give(done, exc)
+            else:
+                loop.remove_reader(socket)
+                _give(done, None)
+
         try:
-            if await self._ready(timeout_s):
-                self._pq.consume_input()
-                self.heard = time.monotonic()
+            loop.add_reader(socket, readable)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await done
+            finally:
+                loop.remove_reader(socket)
+        except TimeoutError:
+            return
         except (psycopg.Error, OSError, ValueError) as exc:
             raise _unavailable("read the replication stream", exc) from None
+
+    def _take_in(self, alive_at: float) -> bool:
+        """Read what has arrived; whether there is something for the consumer."""
+        self._pq.consume_input()
+        self.heard = time.monotonic()
+        while (frame := self.frame()) is not None:
+            if time.monotonic() >= alive_at or not self._is_quiet(frame):
+                self._held = frame
+                return True
+        return False
+
+    def _is_quiet(self, frame: bytes) -> bool:
+        """Take note of a keepalive that nobody needs to see."""
+        if not frame.startswith(wire.KEEPALIVE):
+            return False
+        message = wire.parse_frame(frame)
+        if not isinstance(message, wire.Keepalive) or message.wants_reply:
+            return False
+        self.keepalive(message)
+        return True
 
     async def _ready(self, timeout_s: float) -> bool:
         loop = asyncio.get_running_loop()
         readable: asyncio.Future[None] = loop.create_future()
         socket = self._pq.socket
-        loop.add_reader(socket, _wake, readable)
+        loop.add_reader(socket, _give, readable, None)
         try:
             async with asyncio.timeout(timeout_s):
                 await readable
@@ -218,9 +271,13 @@ class ReplicationStream:
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COPY_BOTH, pq.ExecStatus.COMMAND_OK)
 
 
-def _wake(readable: "asyncio.Future[None]") -> None:
-    if not readable.done():
-        readable.set_result(None)
+def _give(done: "asyncio.Future[None]", exc: Exception | None) -> None:
+    if done.done():
+        return
+    if exc is None:
+        done.set_result(None)
+    else:
+        done.set_exception(exc)
 
 
 def _refused(doing: str, result: "pq.abc.PGresult | None") -> UnavailableError:

@@ -28,6 +28,10 @@ UNCHANGED: Final = Unchanged.TOAST
 Raw: TypeAlias = bytes | str | Literal[Unchanged.TOAST] | None
 
 
+KEEPALIVE = b"k"
+"""First byte of a keepalive's frame."""
+
+
 class Keepalive(NamedTuple):
     """The server is alive and has sent everything before `end_lsn`."""
 
@@ -183,7 +187,7 @@ def parse_frame(data: bytes) -> Message | Keepalive:
         tag = data[0]
         if tag == 0x77:  # w: XLogData
             return _parse(data, _XLOG_HEADER_BYTES)
-        if tag == 0x6B:  # k: keepalive
+        if tag == KEEPALIVE[0]:
             end_lsn, _, reply = _KEEPALIVE.unpack_from(data, 1)
             return Keepalive(end_lsn, bool(reply))
     except (struct.error, IndexError, UnicodeDecodeError) as exc:

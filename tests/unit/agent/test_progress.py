@@ -1,5 +1,7 @@
 """Acknowledgements on their way to the disk."""
 
+import asyncio
+
 from fabric.agent.progress import Progress
 from fabric.model.change import Sequence
 from fabric.model.names import Stream
@@ -64,3 +66,28 @@ async def test_an_acknowledgement_during_a_write_is_not_lost(a: TestHost) -> Non
     a.host.identity.state.save_heads = meanwhile  # type: ignore[assignment, method-assign]
     await it.flush()
     assert it.unwritten == {STREAM: head(2)}
+
+
+async def test_a_write_is_due_long_before_a_block_waits_for_it(a: TestHost) -> None:
+    state, it = a.host.identity.state, Progress("main", a.host.identity)
+    for counter in range(8):
+        assert not it.due.is_set()
+        await it.note(head(counter))
+    assert it.due.is_set()
+    assert state.heads(SECRET) == {}
+    saved = state.save_heads
+
+    def meanwhile(heads: list[StreamHead], *, durable: bool = False) -> None:
+        asyncio.run_coroutine_threadsafe(it.note(head(8)), loop).result(5)
+        saved(heads, durable=durable)
+
+    loop = asyncio.get_running_loop()
+    state.save_heads = meanwhile  # type: ignore[assignment, method-assign]
+    await it.flush()
+    state.save_heads = saved  # type: ignore[method-assign]
+    for counter in range(9, 15):  # with the one that came meanwhile: seven, and none is due
+        await it.note(head(counter))
+    assert not it.due.is_set()
+    await it.note(head(15))
+    assert it.due.is_set()
+    assert it.unwritten == {STREAM: head(15)}

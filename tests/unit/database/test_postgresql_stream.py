@@ -1,10 +1,12 @@
 """fabric.database.postgresql_stream"""
 
 import asyncio
+from math import inf
 
 import pytest
 
 from fabric.database.postgresql_stream import ReplicationStream
+from fabric.database.postgresql_wire import Begin, Commit, Keepalive, parse_frame
 from fabric.demo.postgresql import Postgres
 from fabric.model.errors import ConfigInvalid, UnavailableError
 from tests.contract import postgresql_world
@@ -50,6 +52,58 @@ async def test_a_consumer_that_does_nothing_keeps_its_connection(
         await asyncio.sleep(5)
         await read.until(lambda: len(read.rows()) == 20_000)
     assert postgres.pid
+
+
+async def test_others_transactions_do_not_wake_the_consumer(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run("CREATE TABLE others (id int)")
+    await application.run("CREATE PUBLICATION quiet FOR TABLE items")
+    await application.run("SELECT pg_create_logical_replication_slot('quiet', 'pgoutput')")
+    stream = await ReplicationStream.connect(database)
+    await stream.start("quiet", "quiet", lsn=1, binary=True, timeout_s=0)
+    await stream.wait(0.3, alive_at=inf)  # what the server says at the start
+    heard = stream.heard
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(stream.wait(10, alive_at=inf))
+        for number in range(20):
+            await application.run(f"INSERT INTO others VALUES ({number})")
+        await asyncio.sleep(0.2)
+        assert stream.heard > heard
+        assert not waiting.done()
+        await application.run("INSERT INTO items VALUES (1, 'n')")
+        await asyncio.wait_for(waiting, 5)
+    frame = stream.frame()
+    assert frame is not None
+    assert isinstance(parse_frame(frame), Begin)
+    while frame is None or not isinstance(parse_frame(frame), Commit):
+        frame = stream.frame()
+        if frame is None:
+            await stream.wait(5, alive_at=inf)
+    await application.run("INSERT INTO others VALUES (0)")
+    await stream.wait(5, alive_at=0)  # who asks for keepalives, gets them
+    frame = stream.frame()
+    assert frame is not None
+    assert isinstance(parse_frame(frame), Keepalive)
+    await stream.close()
+
+
+async def test_a_server_that_ends_while_its_consumer_waits_is_unavailable(database: str) -> None:
+    application = Application(database)
+    await application.run("CREATE PUBLICATION e")
+    await application.run("SELECT pg_create_logical_replication_slot('e', 'pgoutput')")
+    stream = await ReplicationStream.connect(database)
+    await stream.start("e", "e", lsn=1, binary=True, timeout_s=0)
+
+    async def end() -> None:
+        await asyncio.sleep(0.2)
+        await application.run("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(end())
+        with pytest.raises(UnavailableError):
+            await stream.wait(10, alive_at=inf)
+    await stream.close()
 
 
 async def test_a_killed_walsender_is_unavailable_and_the_source_goes_on_after_it(
