@@ -8,7 +8,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import BrokerResponseError, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from fabric.kafka.consumer import PartitionConsumer
@@ -78,7 +78,8 @@ class KafkaLog:
         except FabricError:
             raise
         except (KafkaError, OSError, TimeoutError) as exc:
-            await self._discard(topic, producer)
+            if not isinstance(exc, BrokerResponseError) or exc.invalid_metadata:
+                self._discard(topic, producer)  # a refusal is no reason to connect anew
             raise await reason_of_failure(
                 exc, topic, partition, items=records, ask=self._reason_of
             ) from exc
@@ -88,7 +89,7 @@ class KafkaLog:
     async def _producer(self, topic: str) -> TopicProducer:
         context = self._context()
         producer = self._producers.get(topic)
-        if producer is not None and producer.context is context and producer.is_alive():
+        if producer is not None and producer.context is context:
             return producer
         if producer is not None:
             self._producers.pop(topic)
@@ -103,7 +104,7 @@ class KafkaLog:
         self._producers[topic] = producer
         return producer
 
-    async def _discard(self, topic: str, producer: TopicProducer) -> None:
+    def _discard(self, topic: str, producer: TopicProducer) -> None:
         if self._producers.get(topic) is producer:
             del self._producers[topic]
 
@@ -114,7 +115,7 @@ class KafkaLog:
             return
         del self._busy[producer]
         if self._producers.get(topic) is not producer:
-            await producer.abandon()
+            await producer.close()
 
     async def read(
         self, topic: str, partition: int, offset: int

@@ -1,9 +1,9 @@
 """Append to one topic through the gateways, with aiokafka, and say how it went.
 
-A producer here sends whole batches that its caller built, with acks=all and
-without idempotence: aiokafka's idempotent producer is poisoned by the first
-refusal. A failed producer is thrown away, never mended; the caller sends the
-same bytes again through a new one. Nothing here decides when to try again.
+A producer here sends whole batches that its caller built, each once, with acks=all
+and without idempotence, on aiokafka's client and not through its producer: that one
+gathers, waits and tries again by itself, is poisoned by the first refusal, and its
+queues cost a small block more than its seal. Nothing here decides when to try again.
 """
 
 import asyncio
@@ -12,16 +12,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from typing import Any, TypeAlias
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     BrokerResponseError,
     InvalidTopicError,
     KafkaError,
+    LeaderNotAvailableError,
     MessageSizeTooLargeError,
+    NoError,
     RecordListTooLargeError,
+    RequestTimedOutError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
+    for_code,
 )
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from fabric.kafka.closing import close_within
 from fabric.model.errors import (
@@ -40,10 +47,13 @@ ReasonOf: TypeAlias = Callable[[str, int, bytes], Awaitable[Reason | None]]
 
 CONTENT_TYPE = ("content-type", b"application/fabric-envelope")
 _SEALED_TAG = b"\xd8\x62"  # CBOR tag 98: the value is a COSE_Sign
-_Producer: Any = AIOKafkaProducer  # the library has no types
+_Client: Any = AIOKafkaClient  # the library has no types
+_ACKS_ALL = -1
+_NOBODY = -1
 _BATCH_BYTES_MAX = 1_040_000  # below Kafka's message.max.bytes of 1,048,588
 _ATTEMPT_S_MAX = 8.0
 _CLOSE_S_MAX = 2.0
+_LOOK_AGAIN_S = 0.1
 _REASONS_ASKED_MAX = 8
 
 
@@ -59,22 +69,16 @@ def refusal(reason: Reason, message: str) -> FabricError:
 
 
 class TopicProducer:
-    """One aiokafka producer for one topic, with the TLS context it was made with."""
+    """One topic's connections to the gateways, with the TLS context they were made with."""
 
     def __init__(
         self, topic: str, gateways: Sequence[str], context: ssl.SSLContext, *, client_id: str
     ) -> None:
         self.context = context
         self._topic = topic
-        self._producer = _Producer(
+        self._client = _Client(
             bootstrap_servers=list(gateways),
             client_id=client_id,
-            acks="all",
-            enable_idempotence=False,
-            compression_type=None,
-            linger_ms=0,
-            max_batch_size=_BATCH_BYTES_MAX,
-            max_request_size=_BATCH_BYTES_MAX,
             request_timeout_ms=int(_ATTEMPT_S_MAX * 1000),
             metadata_max_age_ms=30_000,
             security_protocol="SSL",
@@ -85,70 +89,100 @@ class TopicProducer:
         """Connect; raises UnavailableError GATEWAY_UNAVAILABLE."""
         try:
             async with asyncio.timeout(REQUEST_S_MAX):
-                await self._producer.start()
+                await self._client.bootstrap()
         except (KafkaError, OSError, TimeoutError) as exc:
-            await self.abandon()
+            await self.close()
             raise UnavailableError(
                 Reason.GATEWAY_UNAVAILABLE, f"no gateway answers ({type(exc).__name__})"
             ) from exc
         except BaseException:  # cancelled: sockets must not stay behind
-            await self.abandon()
+            await self.close()
             raise
 
-    def is_alive(self) -> bool:
-        """Whether the library's sending task still runs."""
-        task = self._producer._sender.sender_task
-        return task is not None and not task.done()
-
     async def send(self, partition: int, items: Items) -> int:
-        """Send one batch and wait for its acknowledgement; offset of its first record.
+        """Send one batch, once, and wait for its acknowledgement; offset of its first record.
 
         Raises:
             KafkaError, TimeoutError: see `reason_of_failure`.
             DeniedError: TOO_LARGE, or TOPIC_DRIFT when the partition does not exist.
         """
-        batch = self._batch(items)
+        request = ProduceRequest(
+            transactional_id=None,
+            required_acks=_ACKS_ALL,
+            timeout=int(_ATTEMPT_S_MAX * 1000),
+            topics=[(self._topic, [(partition, _batch(items))])],
+        )
         async with asyncio.timeout(REQUEST_S_MAX):
-            if partition not in await self._producer.partitions_for(self._topic):
+            leader = self._known_leader(partition)
+            if leader is None:
+                leader = await self._leader(partition)
+            try:
+                response = await self._client.send(leader, request)
+            except RequestTimedOutError as exc:  # nobody answered; the same code is an answer, too
+                raise TimeoutError from exc
+        return _offset(response, self._topic, partition)
+
+    def _known_leader(self, partition: int) -> int | None:
+        leader = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))
+        return None if leader is None or leader == _NOBODY else int(leader)
+
+    async def _leader(self, partition: int) -> int:
+        """Ask until the topic's partition has a leader; the caller's deadline runs."""
+        cluster = self._client.cluster
+        asked_until = asyncio.get_running_loop().time() + _ATTEMPT_S_MAX
+        self._client.add_topic(self._topic)
+        while True:
+            await self._client.force_metadata_update()
+            if (leader := self._known_leader(partition)) is not None:
+                return leader
+            if self._topic in cluster.unauthorized_topics:
+                raise TopicAuthorizationFailedError(self._topic)
+            partitions = cluster.partitions_for_topic(self._topic)
+            if partitions is not None and partition not in partitions:
                 raise DeniedError(
                     Reason.TOPIC_DRIFT, f"topic {self._topic} lacks partition {partition}"
                 )
-            future = await self._producer.send_batch(batch, self._topic, partition=partition)
-        # Not awaited directly: cancelling aiokafka's own future kills its sending task.
-        future.add_done_callback(_retrieve)
-        await asyncio.wait([future], timeout=REQUEST_S_MAX)
-        if not future.done():
-            raise TimeoutError
-        return int(future.result().offset)
-
-    def _batch(self, items: Items) -> Any:
-        batch = self._producer.create_batch()
-        for key, value in items:
-            headers = [CONTENT_TYPE] if key is None and value.startswith(_SEALED_TAG) else []
-            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
-                raise DeniedError(Reason.TOO_LARGE, "records do not fit one Kafka batch")
-        if batch.size() > _BATCH_BYTES_MAX:
-            raise DeniedError(Reason.TOO_LARGE, "record does not fit one Kafka batch")
-        batch.close()
-        return batch
+            if asyncio.get_running_loop().time() > asked_until:
+                unknown = partitions is None
+                raise UnknownTopicOrPartitionError if unknown else LeaderNotAvailableError
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def close(self) -> None:
-        """Wait shortly for what is in flight, then disconnect."""
-        if not await close_within(_CLOSE_S_MAX, self._producer.stop):
-            await self.abandon()
-
-    async def abandon(self) -> None:
-        """Disconnect without waiting for acknowledgements: their outcome is unknown."""
-        self._producer._closed = True
-        # Connections first: the sending task ends by itself only once they are gone.
-        producer = self._producer
-        await close_within(_CLOSE_S_MAX, producer.client.close, producer._sender.close)
+        """Disconnect; what waits for an acknowledgement fails, its outcome unknown."""
+        await close_within(_CLOSE_S_MAX, self._client.close)
 
 
-def _retrieve(future: "asyncio.Future[Any]") -> None:
-    """Mark a failure as seen, so that an abandoned batch does not clutter the log."""
-    if not future.cancelled():
-        future.exception()
+def _batch(items: Items) -> bytes:
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=0,
+        batch_size=_BATCH_BYTES_MAX,
+    )
+    for number, (key, value) in enumerate(items):
+        is_sealed = key is None and value.startswith(_SEALED_TAG)
+        headers: list[tuple[str, bytes | None]] = [CONTENT_TYPE] if is_sealed else []
+        if builder.append(number, None, key=key, value=value, headers=headers) is None:
+            raise DeniedError(Reason.TOO_LARGE, "records do not fit one Kafka batch")
+    batch = bytes(builder.build())
+    if len(batch) > _BATCH_BYTES_MAX:
+        raise DeniedError(Reason.TOO_LARGE, "record does not fit one Kafka batch")
+    return batch
+
+
+def _offset(response: Any, topic: str, partition: int) -> int:
+    """Offset of the first record; raises the error that the answer names."""
+    for name, parts in response.topics:
+        for number, code, offset, *_ in parts:
+            if (name, number) == (topic, partition):
+                error = for_code(code)
+                if error is NoError:
+                    return int(offset)
+                raise error(topic) if error is TopicAuthorizationFailedError else error()
+    raise KafkaError("answer is for another partition")
 
 
 async def reason_of_failure(
