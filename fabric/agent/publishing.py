@@ -78,9 +78,10 @@ class Publisher:
         self._progress = progress
         self._host = host
         self._stop = stop
-        self._queues: dict[Stream, asyncio.Queue[Block]] = {}
+        self._queues: dict[Stream, asyncio.Queue[tuple[int, Block]]] = {}
         self._ready: dict[Stream, asyncio.Queue[Block]] = {}
-        self._unsent: dict[Stream, int] = {}
+        self._cut: dict[Stream, int] = {}
+        self._sent: dict[Stream, int] = {}
         self._room = asyncio.Event()
         self._captured = asyncio.Event()
         self._moved = asyncio.Event()
@@ -128,7 +129,7 @@ class Publisher:
         streams = self._machine.streams
         self._queues = {stream: asyncio.Queue(2) for stream in streams}  # in flight, and ahead
         self._ready = {stream: asyncio.Queue(2) for stream in streams}
-        self._unsent = dict.fromkeys(streams, 0)
+        self._cut, self._sent = dict.fromkeys(streams, 0), dict.fromkeys(streams, 0)
         senders = [send(stream) for stream in streams for send in (self._pack, self._send)]
         keepers = [self._maintain(lane) for lane in self._lanes.values()]
         rest = [self._read(), self._tick(), self._let_go(), self._watch()]
@@ -184,16 +185,24 @@ class Publisher:
 
     def _enqueue(self, block: Block) -> None:
         """A block that has none before it goes at once; another is packed meanwhile."""
-        is_first = not self._unsent[block.stream]
-        self._unsent[block.stream] += 1
-        (self._ready if is_first else self._queues)[block.stream].put_nowait(block)
+        stream, number = block.stream, self._cut[block.stream]
+        self._cut[stream] += 1
+        if self._has_one_before(stream, number):
+            self._queues[stream].put_nowait((number, block))
+        else:
+            self._ready[stream].put_nowait(block)
+
+    def _has_one_before(self, stream: Stream, number: int) -> bool:
+        """Whether a block of the stream that was cut before this one is still to arrive."""
+        return number > self._sent[stream]
 
     async def _pack(self, stream: Stream) -> None:
         """Pack a block while the one before it is on its way."""
         queue, lane = self._queues[stream], self._lanes[stream.topic]
         while True:
-            block = await queue.get()
-            if self._unsent[stream] > 1:
+            number, block = await queue.get()
+            # The one before it may have arrived since: packing would wait for what is no more.
+            if self._has_one_before(stream, number):
                 await lane.pack(block)
             self._ready[stream].put_nowait(block)
 
@@ -202,7 +211,7 @@ class Publisher:
         while True:
             block = await ready.get()
             kept = await lane.store(block)
-            self._unsent[stream] -= 1
+            self._sent[stream] += 1
             await self._progress.note(kept.head)
             self._step(Stored(block=block, plaintext_bytes=kept.plaintext_bytes))
             self._room.set()

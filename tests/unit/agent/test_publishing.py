@@ -2,13 +2,22 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
+from fabric.agent.lane import Kept, Sending
+from fabric.agent.progress import Progress
+from fabric.agent.publish_machine import Feed, Limits
+from fabric.agent.publishing import Plan, Publisher
+from fabric.model.block import Block
+from fabric.model.change import Op, Run
 from fabric.model.errors import Reason, UnavailableError
 from fabric.model.names import grants_topic
+from fabric.ports import Captured, Opened
 from fabric.seal import envelope
 from fabric.store.file_keys import FileKeys
+from fabric.store.state import StreamHead
 from tests.contract.softhsm import tokens
-from tests.fakes.platform import OPEN, SECRET, A, Platform, TestHost
+from tests.fakes.platform import NOTES, OPEN, ORIGIN, SECRET, A, Platform, TestHost
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
 from tests.fakes.table import MemoryStore
@@ -206,3 +215,77 @@ async def test_stop_finishes_what_is_in_flight(platform: Platform, a: TestHost) 
     assert head.head is not None
     assert head.head.hash == last.hash
     assert "capture main" not in a.board.parts
+
+
+class _Rows:
+    """A source that gives rows of one commit each when the test says so."""
+
+    def __init__(self) -> None:
+        self.wanted: asyncio.Queue[int] = asyncio.Queue()
+
+    async def open(self, resume: str | None) -> Opened:
+        return Opened(generation=1, position=0)
+
+    async def read(self) -> AsyncIterator[Captured]:
+        while True:
+            at = await self.wanted.get()
+            yield Captured(
+                topic=SECRET,
+                run=Run(op=Op.UPSERT, position=at, ordinal=1, commit_us=at, rows=notes(at, 1)),
+            )
+
+    async def release(self, position: int) -> None:
+        """Nothing to let go."""
+
+    async def status(self) -> dict[str, float]:
+        return {}
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class _HandLane:
+    """Acknowledges when the test says so; packs, as all lanes, while a block is on its way."""
+
+    def __init__(self) -> None:
+        self.acknowledge = asyncio.Semaphore(0)
+        self.stored: list[Block] = []
+        self._sending = Sending()
+
+    async def pack(self, block: Block) -> None:
+        await self._sending.wait(block.stream)
+
+    async def store(self, block: Block) -> Kept:
+        self._sending.begins(block.stream)
+        await self.acknowledge.acquire()
+        self._sending.over(block.stream)
+        self.stored.append(block)
+        head = StreamHead(stream=block.stream, head=None, upto=block.upto)
+        return Kept(head=head, plaintext_bytes=100)
+
+    async def maintain(self) -> None:
+        """Nothing is due."""
+
+
+async def test_no_block_waits_for_the_way_of_one_that_has_arrived(a: TestHost) -> None:
+    """Rows and an acknowledgement in one turn of the loop: the packer is told after both."""
+    source, lane, stop = _Rows(), _HandLane(), asyncio.Event()
+    feed = Feed(topic=SECRET, schema=NOTES, partitions=1, salt=bytes(32), sealed=True)
+    limits = Limits(changes_max=1, bytes_max=10**6, linger_s=0, silence_s=60)
+    plan = Plan(part="capture", origin=ORIGIN, feeds=[feed], limits=limits, resume=None, upto={})
+    progress = Progress("main", a.host.identity)
+    it = Publisher(a.host, plan, source, lanes={SECRET: lane}, progress=progress, stop=stop)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(it.run())
+        source.wanted.put_nowait(1)
+        await asyncio.sleep(0.05)  # its block is on its way
+        source.wanted.put_nowait(2)
+        source.wanted.put_nowait(3)
+        lane.acknowledge.release()  # and now, in one turn: two more, and its acknowledgement
+        await asyncio.sleep(0.05)
+        lane.acknowledge.release()
+        lane.acknowledge.release()
+        await until(lambda: len(lane.stored) == 3)
+        stop.set()
+        await running
+    assert [block.runs[0].position for block in lane.stored] == [1, 2, 3]
