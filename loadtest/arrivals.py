@@ -5,6 +5,7 @@ origin, and PostgreSQL then stamps every later commit of that session with the f
 one's time.
 """
 
+import select
 import threading
 import time
 
@@ -53,10 +54,14 @@ class Arrivals:
         with psycopg.connect(self._url, autocommit=True) as server:
             server.execute(f"LISTEN {_CHANNEL}")
             self._listening.set()
+            # libpq itself: at 100 commits a second psycopg's own waiting is half of our load.
+            told, sockets = server.pgconn, [server.pgconn.socket]
             while not self._stop.is_set():
-                for told in server.notifies(timeout=_POLL_S):
+                if select.select(sockets, (), (), _POLL_S)[0]:
+                    told.consume_input()
+                while (notice := told.notifies()) is not None:
                     now = time.time()
-                    table, _, last = told.payload.partition(" ")
+                    table, _, last = notice.extra.decode().partition(" ")
                     if last:
                         self._seen.setdefault(table, []).append((int(last), now))
 

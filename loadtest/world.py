@@ -268,6 +268,14 @@ class Bench:
         """Where the broker keeps its segments."""
         return self.world.broker.log_folder
 
+    @property
+    def broker_pid(self) -> int:
+        """Process id of the broker."""
+        found = self.world.broker.pid
+        if found is None:
+            raise UnavailableError(Reason.NOT_READY, "the broker does not run")
+        return found
+
     def pid(self, part: str) -> int:
         """Process id of a part of the world."""
         found = self.world.parts[part].pid

@@ -182,6 +182,7 @@ async def test_a_block_that_its_sender_sent_again_in_a_new_epoch_is_not_waited_f
         parts.capture(a, database)  # it grants to B
         parts.apply(b, store)
         await until(lambda: store.rows(SECRET) == database.held(table()))
+        await until(lambda: not b.board.problems)
     dropped = [fields["reason"] for event, fields in b.audit.events if event == "record_dropped"]
     assert dropped == ["superseded"]
     assert not b.board.problems
