@@ -29,8 +29,6 @@ from fabric.ports import ChangeSource
 from fabric.store.state import SourceState
 
 _FLUSH_S = 0.2
-_RELEASE_S = 1.0
-"""Each release waits for the disk, and so does whoever commits beside it."""
 _DRAIN_S_MAX = 5.0
 _MAINTAIN_S = 1.0
 _TICK_S_MAX = 0.5
@@ -226,10 +224,10 @@ class Publisher:
 
     async def _let_go(self) -> None:
         """Write heads before a block must wait for that; now and then let the source go on."""
-        clock, released = asyncio.get_running_loop().time, 0.0
+        clock, written = asyncio.get_running_loop().time, 0.0
         while True:
-            if clock() - released >= _RELEASE_S:
-                released = clock()
+            if clock() - written >= _FLUSH_S:
+                written = clock()
                 await self._write_down()
             else:
                 await self._progress.flush()
