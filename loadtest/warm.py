@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ _IDLE_TIME = 19
 def _compilers(pid: int) -> Iterator[tuple[int, Sequence[str]]]:
     """Thread ids of a JVM's compilers, and the rest of their `stat`, from the state on."""
     for task in Path(f"/proc/{pid}/task").iterdir():
-        name, _, rest = (task / "stat").read_text().partition(" (")[2].rpartition(") ")
+        try:
+            told = (task / "stat").read_text()
+        except OSError:  # it has just ended
+            continue
+        name, _, rest = told.partition(" (")[2].rpartition(") ")
         if name.startswith(("C1 ", "C2 ")):
             yield int(task.name), rest.split()
 
@@ -42,7 +47,8 @@ def compilers_cpu_s(pid: int) -> float:
 def compile_when_idle(pid: int) -> None:
     """Let a JVM's compilers wait for everybody else."""
     for thread, _ in _compilers(pid):
-        os.setpriority(os.PRIO_PROCESS, thread, _IDLE_TIME)
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, thread, _IDLE_TIME)
 
 
 def warm(route: Route, topic: str, pid: int, *, limit_s: float, say: Callable[[str], None]) -> None:
