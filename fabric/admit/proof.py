@@ -14,12 +14,15 @@ from fabric.admit.acknowledge import check_reader
 from fabric.admit.door import check_place, check_rules, parse_sealed
 from fabric.admit.reader import admit_read
 from fabric.admit.view import Place, View
+from fabric.attest.result import standing
 from fabric.model.errors import DeniedError, FabricError, Malformed, PeerError, Reason
 from fabric.model.limits import CLOCK_SKEW_S_MAX
 from fabric.model.names import HostId
 from fabric.policy import decide
 from fabric.seal.epoch import VerifiedStart, parse_start, verify_start
+from fabric.seal.grant import OpenedGrant, parse_grant, verify_grant
 from fabric.seal.receipt import Receipt, parse_receipt, receipt_key, verify_receipt
+from fabric.seal.record import Recipient
 from fabric.seal.verify import VerifiedEnvelope, verify
 
 _T = TypeVar("_T")
@@ -55,10 +58,15 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What holds of a block. Its receipts are those that were given, oldest first."""
+    """What holds of a block. Its receipts are those that were given, oldest first.
+
+    Attributes:
+        granted: who was given its epoch's secret, at the epoch's start and later.
+    """
 
     verified: VerifiedEnvelope
     start: VerifiedStart
+    granted: tuple[HostId, ...]
     receipts: tuple[Acknowledged, ...]
 
 
@@ -119,6 +127,44 @@ def prove_start(
             raise Unproved("epoch", Reason.FORK, "epoch start says other than the header")
         return found
     raise Unproved("epoch", why.reason, str(why.args[0]))
+
+
+def prove_grants(
+    start: VerifiedStart, records: Sequence[tuple[bytes, bytes]], view: View
+) -> tuple[HostId, ...]:
+    """Hosts that an epoch's secret was granted to, each once: by its start, then by later grants.
+
+    A grant counts when its granter, the sender or a custodian, was trusted then and signed
+    it. What is none, or does not verify, says nothing.
+
+    Args:
+        records: keys and values of the grants topic.
+    """
+    hosts = dict.fromkeys(recipient.host for recipient in start.start.recipients)
+    for _, value in records:
+        try:
+            opened = parse_grant(value)
+            if opened.grant.start_hash == start.hash:
+                found = _granted(opened, start, view)
+                hosts |= dict.fromkeys(recipient.host for recipient in found)
+        except FabricError:
+            continue
+    return tuple(hosts)
+
+
+def _granted(opened: OpenedGrant, start: VerifiedStart, view: View) -> Sequence[Recipient]:
+    """Recipients of a grant that holds; raises FabricError."""
+    grant = opened.grant
+    result = view.members.result(grant.result_id)
+    why = view.members.was_trusted(result, grant.granted)
+    is_senders = grant.granter == start.start.sender
+    if why is None and not is_senders:
+        dataset = decide.dataset_of(view.policy, str(start.start.topic))
+        suite, at = start.start.suite, grant.granted
+        why = decide.custody(view.policy, dataset, standing(result), suite=suite, now=at)
+    if why is not None:
+        raise DeniedError(why, "grant is not by a host that might give it")
+    return verify_grant(opened, result, start, custodian=not is_senders).grant.recipients
 
 
 def prove_receipt(

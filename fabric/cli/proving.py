@@ -14,6 +14,7 @@ from fabric.admit.proof import (
     Proof,
     Unproved,
     prove_block,
+    prove_grants,
     prove_receipt,
     prove_start,
 )
@@ -88,6 +89,7 @@ async def _prove(host: AgentConfig, where: str, key: str, within: timedelta) -> 
         starts = await read_all(log, grants_topic(topic))
         pairs = [(r.key or b"", r.value or b"") for r in starts]
         start = prove_start(verified, pairs, view)
+        granted = prove_grants(start, pairs, view)
         receipts: list[Acknowledged] = []
         async for item in _receipts(log, record.timestamp, within):
             word = prove_receipt(
@@ -100,7 +102,7 @@ async def _prove(host: AgentConfig, where: str, key: str, within: timedelta) -> 
             )
             if word is not None and word.reader not in {r.reader for r in receipts}:
                 receipts.append(word)
-    proof = Proof(verified=verified, start=start, receipts=tuple(receipts))
+    proof = Proof(verified=verified, start=start, granted=granted, receipts=tuple(receipts))
     said = described(proof, record, view.policy)
     return {"holds": True, **found.change, **said, "existed": anchor}
 
@@ -126,7 +128,6 @@ async def _receipts(log: Log, stored: datetime, within: timedelta) -> AsyncItera
 def described(proof: Proof, record: Record, policy: Policy) -> dict[str, object]:
     """A proof in words, for `-o json` and for people."""
     header, result = proof.verified.envelope.header, proof.verified.result
-    start = proof.start.start
     return {
         "block": {
             "place": f"{record.topic}:{record.partition}:{record.offset}",
@@ -156,7 +157,7 @@ def described(proof: Proof, record: Record, policy: Policy) -> dict[str, object]
             "expires": _time(result.expires),
         },
         "allowed_by": _allowed(policy, str(header.topic), header.policy_version),
-        "granted_to": [str(recipient.host) for recipient in start.recipients],
+        "granted_to": [str(host) for host in proof.granted],
         "acknowledged_by": [_acknowledged(item) for item in proof.receipts],
     }
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from fabric.admit.proof import Unproved, prove_block, prove_receipt, prove_start
+from fabric.admit.proof import Unproved, prove_block, prove_grants, prove_receipt, prove_start
 from fabric.admit.view import Place, View
 from fabric.attest.members import Members, NoticeKind, notice_record
 from fabric.model.change import Sequence
@@ -19,6 +19,7 @@ from tests.fakes.gateway import OPEN, SEALED, World, a_dataset
 from tests.fakes.receipts import receipt_of, record_of
 from tests.fakes.sealing import fixed
 from tests.fakes.verifier import a_notice
+from tests.unit.admit.test_grants import a_grant, with_custodians
 
 HERE = Place(SEALED, 0)
 
@@ -98,6 +99,31 @@ def says(world: World, verified: VerifiedEnvelope, **changes: object) -> tuple[b
     block = Received(epoch_id=header.epoch_id, counter=header.counter, hash=verified.envelope.hash)
     known = {"after": header.after, "upto": header.upto, "blocks": (block,)}
     return record_of(world.b, receipt_of(world.b, world, **{**known, **changes}))
+
+
+def test_who_was_granted_to_later_has_the_epoch_too(
+    world: World, verified: VerifiedEnvelope
+) -> None:
+    start = prove_start(verified, starts(world), world.view)
+    begun = tuple(recipient.host for recipient in start.start.recipients)
+    assert world.b.host not in begun
+    later = a_grant(world, world.a)
+    records = [*starts(world), (b"x", b"garbage"), (b"k", later), (b"k", later)]
+    assert prove_grants(start, records, world.view) == (*begun, world.b.host)
+
+
+def test_a_grant_that_does_not_hold_says_nothing(world: World, verified: VerifiedEnvelope) -> None:
+    start = prove_start(verified, starts(world), world.view)
+    begun = tuple(recipient.host for recipient in start.start.recipients)
+    good, foreign = a_grant(world, world.a), a_grant(world, world.b)
+    ended = a_grant(world, world.a, granted=world.a.result.expires)
+    spoilt = good.replace(start.hash, start.hash[:-1] + bytes([start.hash[-1] ^ 1]))
+    forged = good.replace(world.b.host.system.encode(), b"xealth")  # the signature no longer fits
+    assert spoilt != good != forged
+    for value in (foreign, ended, spoilt, forged):
+        assert prove_grants(start, [(b"k", value)], world.view) == begun
+    by_custodian = with_custodians(world, "G02/health")
+    assert prove_grants(start, [(b"k", foreign)], by_custodian) == (*begun, world.b.host)
 
 
 def test_a_receipt_that_names_the_envelope_is_its_readers_word(
