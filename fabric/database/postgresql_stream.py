@@ -8,6 +8,7 @@ consumer.
 """
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -151,6 +152,12 @@ class ReplicationStream:
         Raises:
             UnavailableError: the stream has ended.
         """
+        try:
+            await self._wait(timeout_s, alive_at)
+        except (psycopg.Error, OSError, ValueError) as exc:
+            raise _unavailable("read the replication stream", exc) from None
+
+    async def _wait(self, timeout_s: float, alive_at: float) -> None:
         loop = asyncio.get_running_loop()
         socket, done = self._pq.socket, loop.create_future()
 
@@ -166,17 +173,13 @@ class ReplicationStream:
                 loop.remove_reader(socket)
                 _give(done, None)
 
+        loop.add_reader(socket, readable)
         try:
-            loop.add_reader(socket, readable)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await done
-            finally:
-                loop.remove_reader(socket)
-        except TimeoutError:
-            return
-        except (psycopg.Error, OSError, ValueError) as exc:
-            raise _unavailable("read the replication stream", exc) from None
+        finally:
+            loop.remove_reader(socket)
 
     def _take_in(self, alive_at: float) -> bool:
         """Read what has arrived; whether there is something for the consumer."""

@@ -106,6 +106,14 @@ async def test_a_server_that_ends_while_its_consumer_waits_is_unavailable(databa
     await stream.close()
 
 
+async def test_a_connection_that_broke_beside_the_reader_is_unavailable(database: str) -> None:
+    """A status update meets the end first: the reader's next wait has no socket any more."""
+    stream = await ReplicationStream.connect(database)
+    stream._pq.finish()
+    with pytest.raises(UnavailableError):
+        await stream.wait(10, alive_at=inf)
+
+
 async def test_a_killed_walsender_is_unavailable_and_the_source_goes_on_after_it(
     database: str,
 ) -> None:
