@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import NotLeaderForPartitionError, PolicyViolationError
 from aiokafka.record import default_records
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from fabric.authority.pki import Ca, issue_svid
 from fabric.kafka.consumer import PartitionConsumer
 from fabric.kafka.log import KafkaLog, check_extension
+from fabric.kafka.producer import TopicProducer
 from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
 from fabric.model.limits import ENVELOPE_BYTES_MAX
 from fabric.model.names import HostId
@@ -116,6 +118,26 @@ async def test_a_missing_partition_is_drift_and_a_missing_topic_is_waited_for(
     assert caught.value.reason is Reason.TOPIC_DRIFT
     with pytest.raises(UnavailableError):
         await log.identity("secret.T1.never-made")
+
+
+@pytest.mark.integration
+async def test_a_refusal_keeps_the_connection_and_a_leader_that_moved_ends_it(
+    bench: BrokerBench, log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await bench.topic()
+    await log.append(topic, 0, [(None, b"one")])
+    kept, honest = log._producers[topic], TopicProducer.send
+    for error, stays in ((PolicyViolationError(), True), (NotLeaderForPartitionError(), False)):
+
+        async def refused(*_: object, told: Exception = error) -> int:
+            raise told
+
+        monkeypatch.setattr(TopicProducer, "send", refused)
+        with pytest.raises(UnavailableError):
+            await log.append(topic, 0, [(None, b"two")])
+        assert (log._producers.get(topic) is kept) is stays
+    monkeypatch.setattr(TopicProducer, "send", honest)
+    assert await log.append(topic, 0, [(None, b"two")]) == 1
 
 
 @pytest.mark.integration

@@ -1,10 +1,14 @@
 """What a failed append means, by what aiokafka raised and the gateway says."""
 
+from types import SimpleNamespace
+
 import pytest
 from aiokafka.errors import (
     KafkaConnectionError,
+    KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
     PolicyViolationError,
     RequestTimedOutError,
     TopicAuthorizationFailedError,
@@ -12,7 +16,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from fabric.kafka.producer import ReasonOf, reason_of_failure, refusal
+from fabric.kafka.producer import ReasonOf, _offset, reason_of_failure, refusal
 from fabric.model.errors import (
     DeniedError,
     FabricError,
@@ -85,3 +89,26 @@ async def test_codes_that_say_enough_need_no_question() -> None:
     assert (await why(TopicAuthorizationFailedError())).reason is Reason.NOT_A_PRODUCER
     missing = await why(UnknownTopicOrPartitionError())
     assert (type(missing), missing.reason) == (UnavailableError, Reason.NOT_READY)
+
+
+def answer(code: int, topic: str = "t", partition: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(topics=[(topic, [(partition, code, 41, -1, 0, [], None)])])
+
+
+def test_an_answer_is_the_first_records_offset_or_the_error_that_it_names() -> None:
+    assert _offset(answer(0), "t", 0) == 41
+    for code, error in {
+        6: NotLeaderForPartitionError,
+        7: RequestTimedOutError,
+        29: TopicAuthorizationFailedError,
+        44: PolicyViolationError,
+        9999: UnknownError,
+    }.items():
+        with pytest.raises(error):
+            _offset(answer(code), "t", 0)
+
+
+@pytest.mark.parametrize("found", [answer(0, "u"), answer(0, partition=1), answer(0)])
+def test_an_answer_for_another_place_is_none(found: SimpleNamespace) -> None:
+    with pytest.raises(KafkaError, match="another partition"):
+        _offset(found, "t", 2)
