@@ -1,9 +1,9 @@
 """Append to one topic through the gateways, with aiokafka, and say how it went.
 
-A producer here sends whole batches that its caller built, each once, with acks=all
-and without idempotence, on aiokafka's client and not through its producer: that one
-gathers, waits and tries again by itself, is poisoned by the first refusal, and its
-queues cost a small block more than its seal. Nothing here decides when to try again.
+A producer here sends whole batches that its caller built, with acks=all and without
+idempotence, on aiokafka's client and not through its producer: that one gathers, waits
+and tries again by itself, is poisoned by the first refusal, and its queues cost a small
+block more than its seal. Here only the leader is looked for; all else is the caller's.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from aiokafka.errors import (
     LeaderNotAvailableError,
     MessageSizeTooLargeError,
     NoError,
+    NotLeaderForPartitionError,
     RecordListTooLargeError,
     RequestTimedOutError,
     TopicAuthorizationFailedError,
@@ -49,6 +50,11 @@ CONTENT_TYPE = ("content-type", b"application/fabric-envelope")
 _SEALED_TAG = b"\xd8\x62"  # CBOR tag 98: the value is a COSE_Sign
 _Client: Any = AIOKafkaClient  # the library has no types
 _ACKS_ALL = -1
+_NO_LEADER = (
+    LeaderNotAvailableError,
+    NotLeaderForPartitionError,
+    UnknownTopicOrPartitionError,
+)
 _NOBODY = -1
 _BATCH_BYTES_MAX = 1_040_000  # below Kafka's message.max.bytes of 1,048,588
 _ATTEMPT_S_MAX = 8.0
@@ -100,7 +106,10 @@ class TopicProducer:
             raise
 
     async def send(self, partition: int, items: Items) -> int:
-        """Send one batch, once, and wait for its acknowledgement; offset of its first record.
+        """Send one batch and wait for its acknowledgement; offset of its first record.
+
+        It goes out once, and again only where the answer says that it met no leader, as it
+        is for a moment when a topic is new or its leader moves. Readers know a copy.
 
         Raises:
             KafkaError, TimeoutError: see `reason_of_failure`.
@@ -112,24 +121,35 @@ class TopicProducer:
             timeout=int(_ATTEMPT_S_MAX * 1000),
             topics=[(self._topic, [(partition, _batch(items))])],
         )
+        clock = asyncio.get_running_loop().time
+        until = clock() + _ATTEMPT_S_MAX
         async with asyncio.timeout(REQUEST_S_MAX):
             leader = self._known_leader(partition)
-            if leader is None:
-                leader = await self._leader(partition)
-            try:
-                response = await self._client.send(leader, request)
-            except RequestTimedOutError as exc:  # nobody answered; the same code is an answer, too
-                raise TimeoutError from exc
-        return _offset(response, self._topic, partition)
+            while True:
+                if leader is None:
+                    leader = await self._leader(partition, until)
+                response = await self._ask(leader, request)
+                try:
+                    return _offset(response, self._topic, partition)
+                except _NO_LEADER:
+                    if clock() > until:
+                        raise
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                leader = None
+
+    async def _ask(self, leader: int, request: ProduceRequest) -> Any:
+        try:
+            return await self._client.send(leader, request)
+        except RequestTimedOutError as exc:  # nobody answered; the same code is an answer, too
+            raise TimeoutError from exc
 
     def _known_leader(self, partition: int) -> int | None:
         leader = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))
         return None if leader is None or leader == _NOBODY else int(leader)
 
-    async def _leader(self, partition: int) -> int:
-        """Ask until the topic's partition has a leader; the caller's deadline runs."""
+    async def _leader(self, partition: int, until: float) -> int:
+        """Ask until the topic's partition has a leader, or the loop's clock shows `until`."""
         cluster = self._client.cluster
-        asked_until = asyncio.get_running_loop().time() + _ATTEMPT_S_MAX
         self._client.add_topic(self._topic)
         while True:
             await self._client.force_metadata_update()
@@ -142,7 +162,7 @@ class TopicProducer:
                 raise DeniedError(
                     Reason.TOPIC_DRIFT, f"topic {self._topic} lacks partition {partition}"
                 )
-            if asyncio.get_running_loop().time() > asked_until:
+            if asyncio.get_running_loop().time() > until:
                 unknown = partitions is None
                 raise UnknownTopicOrPartitionError if unknown else LeaderNotAvailableError
             await asyncio.sleep(_LOOK_AGAIN_S)

@@ -1,6 +1,8 @@
 """What a failed append means, by what aiokafka raised and the gateway says."""
 
+import ssl
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.errors import (
@@ -16,7 +18,8 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from fabric.kafka.producer import ReasonOf, _offset, reason_of_failure, refusal
+from fabric.kafka import producer as producers
+from fabric.kafka.producer import ReasonOf, TopicProducer, _offset, reason_of_failure, refusal
 from fabric.model.errors import (
     DeniedError,
     FabricError,
@@ -112,3 +115,68 @@ def test_an_answer_is_the_first_records_offset_or_the_error_that_it_names() -> N
 def test_an_answer_for_another_place_is_none(found: SimpleNamespace) -> None:
     with pytest.raises(KafkaError, match="another partition"):
         _offset(found, "t", 2)
+
+
+class Client:
+    """Stands for aiokafka's: a leader once it was asked for, and the answers in their order."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = [*answers]
+        self.asked = self.sent = 0
+        self.unauthorized_topics: set[str] = set()
+        self.cluster = self
+
+    def leader_for_partition(self, place: object) -> int | None:
+        return 7 if self.asked else None
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return {0}
+
+    def add_topic(self, topic: str) -> None:
+        """Its metadata are asked for anyway."""
+
+    async def force_metadata_update(self) -> None:
+        self.asked += 1
+
+    async def send(self, leader: int, request: object) -> Any:
+        assert leader == 7
+        self.sent += 1
+        told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+
+async def through(client: Client) -> int:
+    context = ssl.create_default_context()
+    made = TopicProducer("t", ["127.0.0.1:1"], context, client_id="test")
+    made._client = client
+    return await made.send(0, [(None, b"value")])
+
+
+async def test_a_batch_that_met_no_leader_is_sent_to_the_next_one() -> None:
+    """A topic is new, or its leader moves: nobody need hear of it."""
+    client = Client(answer(6), answer(5), answer(3), answer(0))
+    assert await through(client) == 41
+    assert (client.sent, client.asked) == (4, 4)
+
+
+async def test_no_leader_is_looked_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producers, "_ATTEMPT_S_MAX", 0.3)
+    client = Client(answer(6))
+    with pytest.raises(NotLeaderForPartitionError):
+        await through(client)
+    assert 2 <= client.sent <= 5
+
+
+@pytest.mark.parametrize("code", [7, 44, 87])
+async def test_every_other_error_is_the_callers_at_once(code: int) -> None:
+    client = Client(answer(code), answer(0))
+    with pytest.raises(KafkaError):
+        await through(client)
+    assert client.sent == 1
+
+
+async def test_no_answer_is_told_apart_from_one_that_says_too_late() -> None:
+    with pytest.raises(TimeoutError):
+        await through(Client(RequestTimedOutError()))
