@@ -269,7 +269,7 @@ def admit_control(
     if not topic.startswith(GRANTS_PREFIX) or identity == AUTHORITY:
         raise PeerError(Reason.IDENTITY_MISMATCH, "topic is not this identity's to write")
     data_topic = Topic.parse(topic.removeprefix(GRANTS_PREFIX))
-    admit_grant(value, data_topic, view, host=HostId.parse(identity), now=now)
+    admit_grant(key, value, data_topic, view, host=HostId.parse(identity), now=now)
 
 
 __all__ = [

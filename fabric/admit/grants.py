@@ -22,6 +22,7 @@ class _Statement:
     """What epoch starts and grants both say."""
 
     kind: str
+    key: bytes
     manifest: record.Manifest
     recipients: tuple[record.Recipient, ...]
     writer: str
@@ -34,7 +35,9 @@ class _Statement:
     revocation_number: int
 
 
-def admit_grant(value: bytes, topic: Topic, view: View, *, host: HostId, now: datetime) -> None:
+def admit_grant(
+    key: bytes, value: bytes, topic: Topic, view: View, *, host: HostId, now: datetime
+) -> None:
     """Admit one record of the grants topic of `topic`, written by `host`.
 
     The signature is checked before anything is said about the host's rights. The
@@ -50,6 +53,8 @@ def admit_grant(value: bytes, topic: Topic, view: View, *, host: HostId, now: da
         raise PeerError(Reason.TOPIC_MISMATCH, "record is about another topic")
     if statement.writer != host.spiffe(trust_domain):
         raise PeerError(Reason.IDENTITY_MISMATCH, "record is another host's")
+    if key != statement.key:
+        raise PeerError(Reason.IDENTITY_MISMATCH, "record does not stand under its own key")
     current = view.members.current(host, now)
     named = view.members.result(statement.result_id)
     _check_signed(statement, named, host)
@@ -66,6 +71,7 @@ def _read(value: bytes) -> _Statement:
         start = opened.start
         return _Statement(
             kind=kind,
+            key=epoch.start_key(start),
             manifest=opened.manifest,
             recipients=start.recipients,
             writer=start.sender_id,
@@ -82,6 +88,7 @@ def _read(value: bytes) -> _Statement:
         terms = found.grant.terms
         return _Statement(
             kind=kind,
+            key=grant.grant_key(found.grant.granter, terms.epoch_id),
             manifest=found.manifest,
             recipients=found.grant.recipients,
             writer=terms.granter,

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from fabric.admit import door
 from fabric.admit.view import Place, View
+from fabric.admit.writer import check_writer
 from fabric.gateway import wire
 from fabric.gateway.identity import Identity
 from fabric.gateway.replay import Mark, Replays
@@ -23,9 +24,11 @@ from fabric.model.limits import SIGNED_RECORDS_MAX
 from fabric.model.names import HostId
 from fabric.seal.verify import VerifiedEnvelope
 
-_CONTENT_TYPE = b"content-type"
+_CONTENT_TYPE = (b"content-type", b"application/fabric-envelope")
 _NOTES_MAX = 8
 """Records of a batch refused as a whole whose reason the refusal log keeps."""
+_NAMED_MAX = 100
+"""Bad records of a batch that an answer names; none of the batch is stored anyway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +82,13 @@ class Judge:
         """The verdict; an admitted batch counts as sent from here on."""
         try:
             view = self._ready_view(part.topic, now)
+            place = Place(part.topic, part.partition)
+            check_writer(place, view, identity=identity.name, host=identity.host, now=now)
             records = _records(part, view)
         except (PeerError, DeniedError) as exc:
             return Refused(reason=exc.reason, message=_text(exc), notes=_notes(part))
         try:
-            return self._judge_records(records, part, view, identity=identity, now=now)
+            return self._judge_records(records, place, view, identity=identity, now=now)
         except (PeerError, DeniedError) as exc:  # said of the batch as a whole
             return _refused(exc, records, bad=())
 
@@ -101,18 +106,15 @@ class Judge:
     def _judge_records(
         self,
         records: tuple[RawRecord, ...],
-        part: Part,
+        place: Place,
         view: View,
         *,
         identity: Identity,
         now: datetime,
     ) -> Verdict:
-        if door.is_control(part.topic):
-            return _control(records, part.topic, view, identity=identity, now=now)
-        if identity.host is None:
-            raise PeerError(Reason.IDENTITY_MISMATCH, "a platform part writes no data")
-        place = Place(part.topic, part.partition)
-        if door.is_sealed(view.policy, part.topic):
+        if identity.host is None or door.is_control(place.topic):
+            return _control(records, place.topic, view, identity=identity, now=now)
+        if door.is_sealed(view.policy, place.topic):
             return self._sealed(records, place, view, host=identity.host, now=now)
         return _open(records, place, view, host=identity.host, now=now)
 
@@ -197,6 +199,8 @@ def _open(
         except (PeerError, DeniedError) as exc:
             first = first or exc
             bad.append(index)
+            if len(bad) == _NAMED_MAX:
+                break
     if first is not None:
         return _refused(first, records, bad=tuple(bad))
     return Admitted(records=len(records))
@@ -206,8 +210,7 @@ def _bare_value(record: RawRecord) -> bytes:
     """An envelope's bytes: nothing may stand beside it in the clear."""
     if record.value is None:
         raise PeerError(Reason.NOT_SEALED, "record has no value")
-    names = [name for name, _ in record.headers]
-    if names not in ([], [_CONTENT_TYPE]):
+    if record.headers not in ((), (_CONTENT_TYPE,)):
         raise Malformed("sealed record has other headers than its content type")
     if record.key is not None:
         raise Malformed("sealed record has a key")
@@ -229,12 +232,15 @@ def _refused(
 
 
 def _notes(part: Part) -> tuple[bytes, ...]:
-    """Digests of a batch that was refused before its records were looked at."""
+    """Digests of the first records of a batch that was refused before they were looked at.
+
+    Whoever may not write could make anything else of this expensive.
+    """
     try:
-        records = wire.records_of(_batch(part))
+        records = wire.first_records(_batch(part), _NOTES_MAX)
     except PeerError:
         return ()
-    return tuple(sha256(r.value).digest() for r in records[:_NOTES_MAX] if r.value is not None)
+    return tuple(sha256(r.value).digest() for r in records if r.value is not None)
 
 
 def _text(exc: PeerError | DeniedError) -> str:

@@ -1,6 +1,7 @@
 """One client connection as a machine: frames and brokers' answers in, commands out.
 
     Received      a whole request frame came from the client
+    Judging       go on with a request that was too much for one step
     Answered      a broker answered what `Forward` sent
     Failed        it did not: no connection, cut off, or too late
     Expired       the client's certificate has ended, or it was idle for too long
@@ -31,7 +32,7 @@ from fabric.gateway.identity import Identity
 from fabric.gateway.judge import Judge
 from fabric.gateway.produce import Production
 from fabric.kafka import broker_answers
-from fabric.model.errors import FabricError, PeerError, Reason
+from fabric.model.errors import FabricError, PeerError, Reason, UsageError
 from fabric.model.limits import REQUEST_S_MAX
 
 _UNSUPPORTED_VERSION = 35
@@ -45,6 +46,11 @@ class Received:
     """A request frame, without its length prefix."""
 
     frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """The next part of the request that `is_judging`; no frame may come before its last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class Expired:
     """No further request is to be served."""
 
 
-Event: TypeAlias = Received | Answered | Failed | Expired
+Event: TypeAlias = Received | Judging | Answered | Failed | Expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +155,7 @@ class Connection:
         self._requests = 0
         self._tickets = 0
         self._owners: dict[int, int] = {}
+        self._judged: _Pending | None = None
         self._closing: Close | None = None
         self._out: list[Command] = []
 
@@ -157,11 +164,18 @@ class Connection:
         """Requests without a reply."""
         return len(self._pending)
 
+    @property
+    def is_judging(self) -> bool:
+        """Whether a request needs another `Judging`, after others had their turn."""
+        return self._judged is not None
+
     def step(self, event: Event, now: datetime) -> Sequence[Command]:
         """Take one event; the commands are to be run in their order."""
         match event:
             case Received():
                 self._receive(event.frame, now)
+            case Judging():
+                self._go_on_judging(now)
             case Answered():
                 self._answer(event, now)
             case Failed():
@@ -175,6 +189,8 @@ class Connection:
         return out
 
     def _receive(self, frame: bytes, now: datetime) -> None:
+        if self._judged is not None:
+            raise UsageError(Reason.INTERNAL, "a frame came before the last one was judged")
         if self._closing is not None:
             return  # what came after the end is dropped
         if now >= self._identity.not_after:
@@ -185,8 +201,12 @@ class Connection:
             api = served(head.api, head.version)
             self._begin(api, frame, head, now)
         except PeerError as exc:
-            self._out.append(Note("", -1, None, exc.reason))
-            self._closing = Close(exc.reason)
+            self._cut(exc)
+
+    def _cut(self, exc: PeerError) -> None:
+        self._judged = None
+        self._out.append(Note("", -1, None, exc.reason))
+        self._closing = Close(exc.reason)
 
     def _begin(self, api: Api, frame: bytes, head: wire.Head, now: datetime) -> None:
         """Read the request first, so that a malformed one never enters the queue."""
@@ -227,16 +247,31 @@ class Connection:
     def _begin_produce(
         self, pending: _Pending, request: requests.Produce, frame: bytes, *, now: datetime
     ) -> None:
-        production = Production(pending.head, request, frame, now=now)
-        production.judge(self._judge, self._identity, now)
+        pending.production = Production(pending.head, request, frame, now=now)
+        self._judged = pending
+        self._judge_some(pending, pending.production, now)
+
+    def _go_on_judging(self, now: datetime) -> None:
+        pending = self._judged
+        if pending is None or pending.production is None:
+            return
+        try:
+            self._judge_some(pending, pending.production, now)
+        except PeerError as exc:
+            self._cut(exc)
+
+    def _judge_some(self, pending: _Pending, production: Production, now: datetime) -> None:
+        """Judge on; behind the last verdict the request takes its place in the queue."""
+        if not production.judge(self._judge, self._identity, now):
+            return
+        self._judged = None
         for part, refused in production.refusals():
             for digest in refused.notes or (None,):
                 self._out.append(Note(part.topic, part.partition, digest, refused.reason))
-        if request.acks == 0 and production.must_not_be_silent(self._judge):
+        if production.is_silent and production.must_not_be_silent(self._judge):
             raise PeerError(Reason.API_REFUSED, "acks=0 leaves no way to say what was refused")
         for part, count in production.admissions():
             self._out.append(Pass(part.topic, count))
-        pending.production = production
         self._enqueue(pending)
         self._go_on(now)
 

@@ -1,6 +1,6 @@
 """One Produce request on its way: verdicts, what goes to which broker, the merged answer.
 
-    judge     a verdict for every partition, all of them before anything is sent
+    judge     verdicts for some partitions, all of them before anything is sent
     shipments what is to be sent next: admitted partitions by leader, or the question
               who leads them
     answered  what a broker said; failed: it said nothing
@@ -11,19 +11,19 @@ Pure. Spec: design section 9; notes on Produce 3..12.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, assert_never
 
 from fabric.admit import door
 from fabric.gateway import answers, requests, wire
 from fabric.gateway.cluster import Directory
 from fabric.gateway.identity import Identity
-from fabric.gateway.judge import Admitted, Judge, Refused, Repeated
+from fabric.gateway.judge import Admitted, Judge, Refused, Repeated, Verdict
 from fabric.gateway.replay import Mark, Replays
 from fabric.gateway.requests import Part
 from fabric.kafka import broker_answers
 from fabric.kafka.broker_answers import PartAnswer
 from fabric.model.errors import DeniedError, Malformed, ReasonClass, class_of
-from fabric.model.limits import REQUEST_S_MAX
+from fabric.model.limits import JUDGED_BYTES_MIN, REQUEST_S_MAX
 
 _Place: TypeAlias = tuple[str, int]
 
@@ -35,6 +35,8 @@ _TRANSACTIONS_REFUSED = 53
 _LEADER_AWAY = 5
 _NOT_THE_LEADER = frozenset({3, 5, 6})
 """Errors after which who leads a partition must be asked anew."""
+_NOT_STORED = frozenset({2, 10, 18, 44, 87})
+"""Errors after which nothing of a batch is in the log: corrupt, too large, invalid."""
 _RECORD_ERRORS_FROM = 8
 _ACKS = frozenset({-1, 0, 1})
 
@@ -64,29 +66,43 @@ class Production:
         self._refused: list[tuple[Part, Refused]] = []
         self._admitted: list[tuple[Part, int]] = []
         self._sent: dict[int, Shipment] = {}
+        self._judged = 0
         self._has_asked = False
         self._throttle_ms = 0
 
-    def judge(self, judge: Judge, identity: Identity, now: datetime) -> None:
-        """Reach a verdict on every partition."""
-        error = self._refused_whole()
-        for part in self._request.parts:
-            place = (part.topic, part.partition)
+    def judge(self, judge: Judge, identity: Identity, now: datetime) -> bool:
+        """Reach a verdict on the next partitions, until they are of some size.
+
+        Returns:
+            Whether every partition has its verdict.
+        """
+        error, size, parts = self._refused_whole(), 0, self._request.parts
+        while self._judged < len(parts) and size < JUDGED_BYTES_MIN:
+            part = parts[self._judged]
+            self._judged += 1
+            size += len(part.records or b"")
             if error:
-                self._settle(place, error)
-                continue
-            verdict = judge.judge(part, identity, now)
-            if isinstance(verdict, Admitted):
+                self._settle((part.topic, part.partition), error)
+            else:
+                self._take(part, judge.judge(part, identity, now))
+        return self._judged == len(parts)
+
+    def _take(self, part: Part, verdict: Verdict) -> None:
+        place = (part.topic, part.partition)
+        match verdict:
+            case Admitted():
                 self._waiting[place] = part
                 self._admitted.append((part, verdict.records))
                 self._marks[place] = verdict.marks
-            elif isinstance(verdict, Repeated):
+            case Repeated():
                 self._done[place] = PartAnswer(
                     topic=part.topic, partition=place[1], base_offset=verdict.offset
                 )
-            else:
+            case Refused():
                 self._refused.append((part, verdict))
                 self._done[place] = self._refusal(part, verdict)
+            case _:
+                assert_never(verdict)
 
     def _refused_whole(self) -> int:
         if self._request.transactional_id is not None:
@@ -105,7 +121,7 @@ class Production:
             topic=part.topic,
             partition=part.partition,
             error=error,
-            record_errors=tuple((index, refused.message) for index in refused.bad),
+            record_errors=tuple((index, None) for index in refused.bad),
             message=refused.message,
         )
 
@@ -201,13 +217,15 @@ class Production:
             self._settle(place, _REQUEST_TIMED_OUT)
 
     def remember(self, replays: Replays) -> None:
-        """Tell the replay memory what is stored."""
+        """Tell the replay memory what is stored, and what cannot be."""
         for place, marks in list(self._marks.items()):
             answer = self._done.get(place)
             if answer is not None:
                 del self._marks[place]
                 if answer.error == 0 and marks:
                     replays.stored(marks, answer.base_offset)
+                elif answer.error in _NOT_STORED:
+                    replays.forget(marks)
 
     def time_left(self, now: datetime) -> float:
         """Seconds in which an answer is of use to the client; a little at least."""
@@ -219,9 +237,14 @@ class Production:
         return any(answer.error for answer in self._done.values())
 
     @property
+    def is_silent(self) -> bool:
+        """Whether the client waits for no answer."""
+        return self._request.acks == 0
+
+    @property
     def must_close(self) -> bool:
         """Whether something failed that acks=0 leaves no other way to tell."""
-        return self._request.acks == 0 and self.has_failed
+        return self.is_silent and self.has_failed
 
     @property
     def is_complete(self) -> bool:
@@ -230,7 +253,7 @@ class Production:
 
     def answer(self) -> bytes | None:
         """The answer to the client, its partitions in the request's order; None for acks=0."""
-        if self._request.acks == 0:
+        if self.is_silent:
             return None
         parts = [self._done[part.topic, part.partition] for part in self._request.parts]
         return answers.write_produce(

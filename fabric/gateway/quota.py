@@ -5,6 +5,7 @@ client's own socket holds them back and nobody else's.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from fabric.model.errors import DeniedError, Reason
 from fabric.model.limits import (
@@ -12,6 +13,9 @@ from fabric.model.limits import (
     CONNECTIONS_PER_IDENTITY_MAX,
     REQUESTS_PER_IDENTITY_MAX,
 )
+
+_SHORT_S = 0.02
+"""Work that nobody notices; most requests take a tenth of it."""
 
 
 class Quota:
@@ -22,6 +26,26 @@ class Quota:
         self._requests = 0
         self._bytes = 0
         self._room = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._free_at = 0.0
+
+    async def turn(self, work: Callable[[], None]) -> None:
+        """Do what takes the processor, when none of the identity's other connections does.
+
+        Long work is followed by a rest as long, so that one identity, however many
+        connections it has, leaves half of the processor to the others.
+        """
+        clock = asyncio.get_running_loop().time
+        async with self._turn:
+            if (rest := self._free_at - clock()) > 0:
+                await asyncio.sleep(rest)
+            began = clock()
+            try:
+                work()
+            finally:
+                took = clock() - began
+                if took > _SHORT_S:
+                    self._free_at = began + 2 * took
 
     async def take(self, size: int) -> None:
         """Wait for room for one request of `size` bytes and take it."""

@@ -11,14 +11,14 @@ import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from aiohttp import web
 
 from fabric.config import Address
 from fabric.gateway.identity import identify
 from fabric.model.errors import PeerError, Reason
-from fabric.model.limits import REFUSALS_REMEMBERED, SIDE_CONNECTIONS_MAX
+from fabric.model.limits import REFUSALS_REMEMBERED, REFUSED_REMEMBERED, SIDE_CONNECTIONS_MAX
 from fabric.web.listener import Listener
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -26,34 +26,51 @@ _PARTITION = re.compile(r"[0-9]{1,10}")
 _STOP_S_MAX = 1.0
 _BODY_BYTES_MAX = 1_024
 
-_Key: TypeAlias = tuple[str, str, int, bytes]
+_Key: TypeAlias = tuple[str, int, bytes]
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 class RefusalLog:
-    """The newest refusals, by identity, topic, partition and SHA-256 of the record's value."""
+    """The newest refusals, by identity, topic, partition and SHA-256 of the record's value.
 
-    def __init__(self, size: int = REFUSALS_REMEMBERED) -> None:
+    Each identity has a share of its own: nobody's refusals make room for another's.
+
+    Args:
+        size: refusals of one identity.
+        identities: the one that was refused longest ago is forgotten first.
+    """
+
+    def __init__(
+        self, size: int = REFUSALS_REMEMBERED, *, identities: int = REFUSED_REMEMBERED
+    ) -> None:
         self._size = size
-        self._reasons: OrderedDict[_Key, Reason] = OrderedDict()
+        self._identities = identities
+        self._reasons: OrderedDict[str, OrderedDict[_Key, Reason]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._reasons)
+        return sum(len(reasons) for reasons in self._reasons.values())
 
     def note(
         self, identity: str, topic: str, partition: int, *, digest: bytes, reason: Reason
     ) -> None:
-        """Keep a refusal; the oldest is forgotten."""
-        key = (identity, topic, partition, digest)
-        self._reasons[key] = reason
-        self._reasons.move_to_end(key)
-        while len(self._reasons) > self._size:
-            self._reasons.popitem(last=False)
+        """Keep a refusal; the identity's oldest is forgotten."""
+        _put(self._reasons, identity, self._reasons.get(identity, OrderedDict()), self._identities)
+        _put(self._reasons[identity], (topic, partition, digest), reason, self._size)
 
     def reason_of(
         self, identity: str, topic: str, partition: int, *, digest: bytes
     ) -> Reason | None:
         """Why this identity's record was refused, as far as it is remembered."""
-        return self._reasons.get((identity, topic, partition, digest))
+        reasons = self._reasons.get(identity)
+        return None if reasons is None else reasons.get((topic, partition, digest))
+
+
+def _put(kept: OrderedDict[_K, _V], key: _K, value: _V, size: int) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > size:
+        kept.popitem(last=False)
 
 
 @asynccontextmanager

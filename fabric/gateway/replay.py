@@ -7,7 +7,7 @@ Spec: design section 9.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 from fabric.model.errors import PeerError, Reason
@@ -36,10 +36,11 @@ class Stored:
 class _Entry:
     marks: tuple[Mark, ...]
     stored: Stored | None
+    before: "_Entry | None" = None  # what to go back to, as long as the outcome is unknown
 
 
 class Replays:
-    """The memory. Ask `check` first, then `sent` when the batch is forwarded, then `stored`."""
+    """The memory: `check` first, `sent` when a batch is forwarded, then what became of it."""
 
     def __init__(self, size: int = REPLAYS_REMEMBERED) -> None:
         self._size = size
@@ -78,7 +79,21 @@ class Replays:
     def sent(self, marks: Sequence[Mark]) -> None:
         """Remember a batch that is on its way; its outcome is unknown."""
         for key, batch in _by_key(marks).items():
-            self._put(key, _Entry(marks=batch, stored=None))
+            before = self._entries.get(key)
+            if before is not None:
+                before = replace(before, before=None)
+            self._put(key, _Entry(marks=batch, stored=None, before=before))
+
+    def forget(self, marks: Sequence[Mark]) -> None:
+        """Take back a batch that is not stored, unless a later one has come since."""
+        for key, batch in _by_key(marks).items():
+            entry = self._entries.get(key)
+            if entry is None or entry.marks != batch or entry.stored is not None:
+                continue
+            if entry.before is None:
+                del self._entries[key]
+            else:
+                self._entries[key] = entry.before
 
     def stored(self, marks: Sequence[Mark], offset: int) -> None:
         """Remember the acknowledged outcome, unless a later batch has come since."""

@@ -27,6 +27,7 @@ from fabric.gateway.machine import (
     Event,
     Expired,
     Forward,
+    Judging,
     Note,
     Pass,
     Received,
@@ -272,7 +273,10 @@ class Session:
                 self._step(Expired())
                 await asyncio.sleep(_QUEUE_S_MAX)  # what is in flight ends the session
                 raise _Over
-            self._step(Received(frame))
+            await self._take(Received(frame))
+            while self._machine.is_judging:
+                await asyncio.sleep(0)
+                await self._take(Judging())
             async with asyncio.timeout(FRAME_S_MAX):
                 await self._writer.drain()
 
@@ -306,6 +310,11 @@ class Session:
         if not _SIZE.size <= size <= FRAME_BYTES_MAX:
             raise Malformed("frame has an impossible length")
         return int(size)
+
+    async def _take(self, event: Event) -> None:
+        """A step that may judge, and that therefore waits for the identity's turn."""
+        async with asyncio.timeout(_QUEUE_S_MAX):
+            await self._quota.turn(lambda: self._step(event))
 
     def _step(self, event: Event) -> None:
         for command in self._machine.step(event, self._parts.clock.now()):

@@ -17,6 +17,7 @@ from crc32c import crc32c
 from fabric.kafka.cursor import Cursor
 from fabric.model.errors import Malformed
 from fabric.model.limits import (
+    BATCH_HEADERS_MAX,
     BATCH_RECORDS_MAX,
     DECOMPRESSED_BYTES_MAX,
     EXPANSION_RATIO_MAX,
@@ -123,12 +124,25 @@ def records_of(batch: Batch) -> tuple[RawRecord, ...]:
     """Every record of a batch, decompressed within limits and counted."""
     data = batch.records if batch.codec == CODEC_NONE else _expand(batch.codec, batch.records)
     records: list[RawRecord] = []
-    at = 0
+    at, headers = 0, 0
     for index in range(batch.count):
         record, at = _record(data, at, index)
+        headers += len(record.headers)
+        if headers > BATCH_HEADERS_MAX:
+            raise Malformed("record batch has too many headers")
         records.append(record)
     if at != len(data):
         raise Malformed("record batch has bytes after its last record")
+    return tuple(records)
+
+
+def first_records(batch: Batch, count: int) -> tuple[RawRecord, ...]:
+    """The first `count` records of a batch that is not compressed, else none."""
+    records: list[RawRecord] = []
+    at = 0
+    for index in range(min(count, batch.count) if batch.codec == CODEC_NONE else 0):
+        record, at = _record(batch.records, at, index)
+        records.append(record)
     return tuple(records)
 
 

@@ -148,13 +148,20 @@ TAGS_MAX = 64
 """Tagged fields in one place of a message; Kafka has a handful."""
 LEADERS_REMEMBERED = 200_000
 """Partitions whose leaders a gateway knows; a broker may name any number in its answers."""
-BATCH_RECORDS_MAX = 100_000
+BATCH_RECORDS_MAX = 20_000
+"""Twice what librdkafka puts into a batch: a batch is judged in one go, 5 us a record."""
 RECORD_HEADERS_MAX = 16
+BATCH_HEADERS_MAX = 60_000
 SIGNED_RECORDS_MAX = 256
 """Envelopes or control records in one batch: each costs a signature check."""
 REPLAYS_REMEMBERED = 100_000
 """Last envelopes, per sender, epoch and partition, that one gateway remembers."""
-REFUSALS_REMEMBERED = 10_000
+REFUSALS_REMEMBERED = 100
+"""Of one identity, by one gateway."""
+REFUSED_REMEMBERED = 1_000
+"""Identities whose refusals a gateway remembers."""
+JUDGED_BYTES_MIN = 16 * 1024
+"""Bytes of a request that a gateway judges before others have their turn, one batch at least."""
 OPEN_RECORD_BYTES_MAX = 256 * 1024
 
 # Agent

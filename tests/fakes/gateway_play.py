@@ -26,6 +26,7 @@ from fabric.gateway.machine import (
     Received,
     Reply,
 )
+from fabric.kafka.producer import CONTENT_TYPE
 from fabric.model.names import MEMBERS, RESULTS
 from tests.fakes import kafka_frames
 from tests.fakes.gateway import GATEWAYS, GRANTS, OPEN, SEALED, World, a_directory, batch
@@ -160,7 +161,8 @@ class Stage:
             "transactional": lambda: batch(world.open_record(), is_transactional=True),
             "keyed": lambda: batch(world.seal(), key=b"k"),
             "headed": lambda: batch(world.seal(), headers=[("name", b"Alice")]),
-            "typed": lambda: batch(world.seal(), headers=[("content-type", b"x")]),
+            "typed": lambda: batch(world.seal(), headers=[CONTENT_TYPE]),
+            "mistyped": lambda: batch(world.seal(), headers=[("content-type", b"NAME=An")]),
             "zipped": lambda: batch(world.open_record(), codec=1),
             "zipped-envelope": lambda: batch(world.seal(), codec=1),
             "many": lambda: batch(*[world.seal()] * 257),

@@ -1,5 +1,6 @@
 """What a grants topic refuses."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,9 @@ from fabric.attest.members import notice_record
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import MEMBERS, HostId, Origin, Topic
 from fabric.policy.types import SuiteRule
-from fabric.seal.epoch import parse_start, start_epoch, verify_start
-from fabric.seal.grant import GrantDraft, grant
+from fabric.seal import epoch, record
+from fabric.seal.epoch import parse_start, start_epoch, start_key, verify_start
+from fabric.seal.grant import GrantDraft, grant, grant_key, parse_grant
 from tests.fakes.gateway import SEALED, World, a_dataset
 from tests.fakes.sealing import TRUST_DOMAIN, Party
 from tests.fakes.verifier import a_notice
@@ -24,17 +26,28 @@ def world() -> World:
     return World()
 
 
+def key_of(value: bytes) -> bytes:
+    """The key that a record stands under; a record that does not parse has none."""
+    with suppress(FabricError):
+        if record.kind_of(value) == epoch.KIND:
+            return start_key(parse_start(value).start)
+        found = parse_grant(value).grant
+        return grant_key(found.granter, found.terms.epoch_id)
+    return b""
+
+
 def why(
     world: World,
     value: bytes,
     *,
+    key: bytes | None = None,
     host: Party | None = None,
     topic: Topic = TOPIC,
     view: View | None = None,
 ) -> Reason:
-    party = host or world.a
+    party, place = host or world.a, key_of(value) if key is None else key
     with pytest.raises(FabricError) as refused:
-        admit_grant(value, topic, view or world.view, host=party.host, now=world.now)
+        admit_grant(place, value, topic, view or world.view, host=party.host, now=world.now)
     return refused.value.reason
 
 
@@ -50,6 +63,15 @@ def test_the_record_is_about_its_own_topic(world: World) -> None:
 
 def test_the_record_is_its_writers_own(world: World) -> None:
     assert why(world, world.started.value, host=world.b) is Reason.IDENTITY_MISMATCH
+
+
+def test_the_record_stands_under_its_own_key_alone(world: World) -> None:
+    """A key is not encrypted: nothing may be added to it."""
+    value = world.started.value
+    for key in (b"", key_of(value) + b" NAME=An", f"{world.a.host}/plaintext".encode()):
+        assert why(world, value, key=key) is Reason.IDENTITY_MISMATCH
+    granted = a_grant(world, world.a)
+    assert why(world, granted, key=key_of(granted) + b"0") is Reason.IDENTITY_MISMATCH
 
 
 def test_changed_bytes_are_a_bad_signature(world: World) -> None:
@@ -133,7 +155,7 @@ def test_a_custodian_that_policy_names_may_grant(world: World) -> None:
     value = a_grant(world, world.b)
     for name in ("G02/health", "G02/health/b1"):
         view = with_custodians(world, name)
-        admit_grant(value, TOPIC, view, host=world.b.host, now=world.now)
+        admit_grant(key_of(value), value, TOPIC, view, host=world.b.host, now=world.now)
 
 
 def test_nobody_else_grants_what_another_has_sent(world: World) -> None:
@@ -166,7 +188,7 @@ def test_a_custodians_grant_must_know_the_last_notice(world: World) -> None:
     view = with_custodians(world, "G02/health")
     stale, fresh = a_grant(world, world.b), a_grant(world, world.b, revocation_number=1)
     assert why(world, stale, host=world.b, view=view) is Reason.TOO_OLD
-    admit_grant(fresh, TOPIC, view, host=world.b.host, now=world.now)
+    admit_grant(key_of(fresh), fresh, TOPIC, view, host=world.b.host, now=world.now)
 
 
 def test_a_suspended_custodian_grants_nothing(world: World) -> None:
@@ -186,7 +208,8 @@ def test_epochs_of_a_deprecated_suite_can_be_granted_but_not_started(world: Worl
     policy = replace(world.policy, suites=suites, datasets={SEALED: dataset})
     view = View(policy, world.members)
     for party in (world.a, world.b):
-        admit_grant(a_grant(world, party), TOPIC, view, host=party.host, now=world.now)
+        value = a_grant(world, party)
+        admit_grant(key_of(value), value, TOPIC, view, host=party.host, now=world.now)
     assert why(world, world.started.value, view=view) is Reason.SUITE_REFUSED
 
 
@@ -197,5 +220,5 @@ def test_every_record_of_a_start_is_admitted_alone(world: World) -> None:
     made = start_epoch(draft, world.a.secret(2), pairs, signers=world.a.signers)
     assert len(made.values) == 2
     for value in made.values:
-        admit_grant(value, TOPIC, world.view, host=world.a.host, now=world.now)
+        admit_grant(key_of(value), value, TOPIC, world.view, host=world.a.host, now=world.now)
     assert why(world, made.values[0][:-1] + b"\0") is Reason.BAD_SIGNATURE

@@ -5,9 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from fabric.gateway import wire
 from fabric.gateway.judge import Admitted, Judge, Refused, Repeated
 from fabric.gateway.replay import Replays
 from fabric.gateway.requests import Part
+from fabric.kafka.producer import CONTENT_TYPE
 from fabric.model.errors import Reason
 from fabric.model.names import MEMBERS
 from tests.fakes.gateway import OPEN, SEALED, World, batch
@@ -94,3 +96,57 @@ def test_hybrid_envelopes_are_judged_alike() -> None:
     world = World(suite="hybrid")
     part = Part(SEALED, 0, batch(world.seal()))
     assert isinstance(world.judge().judge(part, world.identity(), world.now), Admitted)
+
+
+def bomb(count: int) -> bytes:
+    """A batch that is small on the way and long to read."""
+    return batch(*[bytes(64)] * count, codec=1)
+
+
+def test_who_may_write_nothing_costs_next_to_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a record of a stranger is looked at, and nothing is decompressed for it."""
+    monkeypatch.setattr(wire, "records_of", None)
+    monkeypatch.setattr(wire, "_expand", None)
+    data, judge = bomb(1000), world.judge()
+    for topic, reason in (
+        ("no.such.topic", Reason.TOPIC_UNKNOWN),
+        (SEALED, Reason.NOT_A_PRODUCER),
+        (OPEN, Reason.NOT_A_PRODUCER),
+        (MEMBERS, Reason.IDENTITY_MISMATCH),
+    ):
+        found = judge.judge(Part(topic, 0, data), world.identity(world.b), world.now)
+        assert isinstance(found, Refused)
+        assert (found.reason, found.notes) == (reason, ())
+
+
+def test_a_compressed_batch_of_a_sealed_topic_is_not_expanded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_expand", None)
+    found = world.judge().judge(Part(SEALED, 0, bomb(100)), world.identity(), world.now)
+    assert isinstance(found, Refused)
+    assert found.reason is Reason.MALFORMED
+
+
+def test_an_answer_names_a_hundred_bad_records_and_not_all(world: World) -> None:
+    data = batch(*[b"bad"] * 5000)
+    found = world.judge().judge(Part(OPEN, 0, data), world.identity(), world.now)
+    assert isinstance(found, Refused)
+    assert found.bad == tuple(range(100))
+
+
+def test_nothing_stands_in_the_clear_beside_an_envelope(world: World) -> None:
+    value = world.seal()
+    for headers in (
+        [("content-type", b"NAME=Nguyen Van A")],
+        [("Content-Type", CONTENT_TYPE[1])],
+        [CONTENT_TYPE, CONTENT_TYPE],
+    ):
+        data = batch(value, headers=headers)
+        found = world.judge().judge(Part(SEALED, 0, data), world.identity(), world.now)
+        assert isinstance(found, Refused)
+    fits = batch(value, headers=[CONTENT_TYPE])
+    found = world.judge().judge(Part(SEALED, 0, fits), world.identity(), world.now)
+    assert isinstance(found, Admitted)

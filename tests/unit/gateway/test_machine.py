@@ -1,9 +1,16 @@
 """What the machine does with frames as such; the conversations are in tests/transcripts."""
 
+from datetime import timedelta
+
 import pytest
 
-from fabric.gateway.machine import Close, Received, Reply
-from fabric.model.errors import Reason
+from fabric.gateway import answers
+from fabric.gateway.machine import Answered, Close, Forward, Judging, Pass, Received, Reply
+from fabric.kafka.broker_answers import PartAnswer
+from fabric.model.errors import Reason, UsageError
+from fabric.model.limits import JUDGED_BYTES_MIN
+from tests.fakes import kafka_frames
+from tests.fakes.gateway import OPEN, SEALED, batch
 from tests.fakes.gateway_play import Stage
 
 
@@ -36,3 +43,41 @@ def test_refusals_and_failures_are_not_ok() -> None:
         reply = commands[-1]
         assert isinstance(reply, Reply)
         assert not reply.is_ok
+
+
+def large(stage: Stage, parts: int) -> bytes:
+    data = batch(*[stage.world.open_record()] * 600)
+    assert len(data) > JUDGED_BYTES_MIN
+    return kafka_frames.produce(9, 1, [(OPEN, number, data) for number in range(parts)])
+
+
+def test_a_request_that_is_long_to_judge_is_judged_in_steps() -> None:
+    stage = Stage()
+    commands = stage.machine.step(Received(large(stage, 2)), stage.now)
+    assert (stage.machine.is_judging, list(commands)) == (True, [])
+    commands = stage.machine.step(Judging(), stage.now)
+    assert not stage.machine.is_judging
+    assert [type(command) for command in commands].count(Pass) == 2
+    assert isinstance(commands[-1], Forward)
+    assert stage.machine.step(Judging(), stage.now) == []
+
+
+def test_no_frame_overtakes_one_that_is_judged() -> None:
+    stage = Stage()
+    stage.machine.step(Received(large(stage, 2)), stage.now)
+    with pytest.raises(UsageError, match="before the last one was judged"):
+        stage.machine.step(Received(stage.frame("api_versions v3")), stage.now)
+
+
+def test_half_of_what_the_broker_found_too_large_is_no_replay() -> None:
+    stage = Stage()
+    whole = stage.world.seal()
+    stage.world.sealed.pop()
+    half = stage.world.seal(now=stage.world.now + timedelta(milliseconds=7))
+    frame = kafka_frames.produce(9, 1, [(SEALED, 0, batch(whole))])
+    (sent,) = [c for c in stage.machine.step(Received(frame), stage.now) if isinstance(c, Forward)]
+    said = PartAnswer(topic=SEALED, partition=0, error=10)
+    too_large = answers.write_produce(9, 1, parts=[said], throttle_ms=0)
+    stage.machine.step(Answered(sent.ticket, too_large), stage.now)
+    frame = kafka_frames.produce(9, 2, [(SEALED, 0, batch(half))])
+    assert [c for c in stage.machine.step(Received(frame), stage.now) if isinstance(c, Forward)]

@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -49,3 +50,24 @@ async def test_requests_wait_for_room() -> None:
             await quota.take(1)
     quota.give(1)
     await quota.take(1)
+
+
+async def test_long_work_is_followed_by_a_rest_and_short_work_is_not() -> None:
+    quota, clock = Quota(), asyncio.get_running_loop().time
+    began = clock()
+    for _ in range(3):
+        await quota.turn(lambda: None)
+    assert clock() - began < 0.05
+    await quota.turn(lambda: time.sleep(0.1))
+    done: list[float] = []
+    began = clock()
+    await asyncio.gather(*(quota.turn(lambda: done.append(clock())) for _ in range(2)))
+    assert done[0] - began > 0.08
+    await asyncio.wait_for(Quota().turn(lambda: None), 0.05)
+
+
+async def test_work_that_fails_gives_the_turn_away() -> None:
+    quota = Quota()
+    with pytest.raises(ZeroDivisionError):
+        await quota.turn(lambda: divmod(1, 0))
+    await asyncio.wait_for(quota.turn(lambda: None), 1)

@@ -105,3 +105,14 @@ async def test_a_taken_address_is_a_matter_of_configuration(tmp_path: Path) -> N
         with pytest.raises(ConfigInvalid, match=r"gateway\.side_listen"):
             async with serving(a_log(), taken, context=context, trust_domain=lambda: None):
                 pass
+
+
+def test_nobodys_refusals_make_room_for_anothers() -> None:
+    log = RefusalLog(size=3, identities=2)
+    log.note("a", "t", 0, digest=b"1", reason=Reason.NOT_ATTESTED)
+    for number in range(1000):
+        log.note("b", "t", number, digest=b"2", reason=Reason.MALFORMED)
+    assert log.reason_of("a", "t", 0, digest=b"1") is Reason.NOT_ATTESTED
+    assert len(log) == 4
+    log.note("c", "t", 0, digest=b"3", reason=Reason.MALFORMED)
+    assert log.reason_of("a", "t", 0, digest=b"1") is None

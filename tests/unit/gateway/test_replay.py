@@ -87,3 +87,27 @@ def test_what_was_never_sent_is_not_remembered(batch: list[Mark]) -> None:
     replays = Replays()
     replays.stored(batch, 1)
     assert replays.check(batch) is None
+
+
+def test_a_batch_that_cannot_be_stored_leaves_its_counters_free() -> None:
+    """A block that was too large for the broker comes again in halves, from the same counter."""
+    replays = sent(marks(0, 1), marks(2, 3))
+    replays.forget(marks(2, 3))
+    assert not is_replayed(replays, marks(2, salt=b"half"))
+    assert is_replayed(replays, marks(1, salt=b"other"))
+    replays.sent(marks(2, salt=b"half"))
+    replays.forget(marks(2, 3))
+    assert is_replayed(replays, marks(2, salt=b"another"))
+
+
+def test_what_is_stored_is_not_forgotten() -> None:
+    replays = sent(marks(0))
+    replays.stored(marks(0), 7)
+    replays.forget(marks(0))
+    assert is_replayed(replays, marks(0, salt=b"other"))
+
+
+def test_the_first_batch_of_an_epoch_is_forgotten_wholly() -> None:
+    replays = sent(marks(0))
+    replays.forget(marks(0))
+    assert len(replays) == 0

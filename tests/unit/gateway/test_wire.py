@@ -9,6 +9,7 @@ from crc32c import crc32c
 
 from fabric.gateway import wire
 from fabric.model.errors import Malformed
+from fabric.model.limits import BATCH_HEADERS_MAX
 from tests.fakes import kafka_frames
 from tests.fakes.gateway import batch
 
@@ -28,6 +29,15 @@ def with_records(records: bytes, count: int, codec: int = 0) -> bytes:
         0, HEAD_BYTES - 12 + len(records), -1, 2, 0, codec, count - 1, 0, 0, -1, -1, -1, count,
     )  # fmt: skip
     return patched(head + records, 0, b"")
+
+
+def varint(value: int) -> bytes:
+    """A count as Kafka writes it."""
+    zigzag, out = value << 1, bytearray()
+    while zigzag > 0x7F:
+        out.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    return bytes(out) + bytes([zigzag])
 
 
 def test_a_head_is_read_with_and_without_client_id() -> None:
@@ -148,3 +158,20 @@ def test_a_bomb_ends_at_the_limit() -> None:
     bomb = zstandard.compress(bytes(64 * 1024 * 1024))
     with pytest.raises(Malformed, match="limit"):
         wire.records_of(wire.parse_batch(with_records(bomb, 1, wire.CODEC_ZSTD)))
+
+
+def test_headers_of_a_batch_are_bounded_together() -> None:
+    headers = varint(16) + b"\x00\x01" * 16
+    count = BATCH_HEADERS_MAX // 16 + 1
+    bodies = [b"\0\0" + varint(index) + b"\x01\x01" + headers for index in range(count)]
+    records = b"".join(varint(len(body)) + body for body in bodies)
+    with pytest.raises(Malformed, match="headers"):
+        wire.records_of(wire.parse_batch(with_records(records, count)))
+
+
+def test_the_first_records_are_read_without_the_rest_and_never_expanded() -> None:
+    data = batch(b"one", b"two", b"three")
+    found = wire.first_records(wire.parse_batch(data), 2)
+    assert [record.value for record in found] == [b"one", b"two"]
+    assert len(wire.first_records(wire.parse_batch(data), 9)) == 3
+    assert wire.first_records(wire.parse_batch(batch(b"one", codec=1)), 2) == ()
