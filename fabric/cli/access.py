@@ -1,5 +1,6 @@
 """How a command reaches the platform and the databases: as the host of an agent.toml."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -58,6 +59,8 @@ async def log_of(config: AgentConfig) -> AsyncIterator[Log]:
 def policy_of(config: AgentConfig | GatewayConfig | AuthorityConfig) -> Policy:
     """The policy that the process last took; the repository's when it has taken none yet.
 
+    Asking the repository runs a loop of its own: where one runs already, call this in a thread.
+
     Raises:
         FabricError: neither can be had.
     """
@@ -75,7 +78,7 @@ async def sinks_of(path: Path | None) -> AsyncIterator[Sequence[tuple[frozenset[
     from fabric.database.registry import open_sink
 
     config = as_host(path)
-    policy = policy_of(config)
+    policy = await asyncio.to_thread(policy_of, config)
     async with contextlib.AsyncExitStack() as stack:
         opened: list[tuple[frozenset[str], ChangeSink]] = []
         for part in config.apply:

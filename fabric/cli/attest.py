@@ -117,7 +117,7 @@ def sealed_states(config: AgentConfig) -> int:
 
 async def read_members(config: AgentConfig) -> Members:
     """Members and results as they stand now, read from the broker and verified."""
-    members = Members(policy_of(config).trust)
+    members = Members((await asyncio.to_thread(policy_of, config)).trust)
     async with log_of(config) as log, asyncio.timeout(REQUEST_S_MAX):
         for topic in (RESULTS, MEMBERS):
             await _feed(log, topic, members)

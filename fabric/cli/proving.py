@@ -78,7 +78,7 @@ def prove(
 
 
 async def _prove(host: AgentConfig, where: str, key: str, within: timedelta) -> dict[str, object]:
-    view = View(policy_of(host), await read_members(host))
+    view = View(await asyncio.to_thread(policy_of, host), await read_members(host))
     async with log_of(host) as log:
         found = await _locate(host, log, view, where, key)
         record = found.record

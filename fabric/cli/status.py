@@ -35,7 +35,7 @@ from fabric.cli.figures import (
 )
 from fabric.cli.page import read_page
 from fabric.config import AgentConfig
-from fabric.model.errors import ConfigInvalid, PeerError, UnavailableError, UsageError
+from fabric.model.errors import ConfigInvalid, FabricError, PeerError, UnavailableError
 from fabric.policy.types import Policy
 
 _EVERY_S = 1.0
@@ -128,14 +128,14 @@ def rows_of(config: AgentConfig, path: Path, page: Page) -> list[Row]:
 def _policy(config: AgentConfig) -> Policy | None:
     try:
         return policy_of(config)
-    except UsageError:
+    except FabricError:
         return None  # the agent says so itself, under its part "policy"
 
 
 async def look(config: AgentConfig, path: Path) -> Look:
     """Look once; raises as read_page."""
     page, now = await read_page(config, path), datetime.now(UTC)
-    rows = rows_of(config, path, page)
+    rows = await asyncio.to_thread(rows_of, config, path, page)
     found = problems(page, rows, now)
     return Look(host=str(config.agent.host), at=now, page=page, rows=rows, problems=found)
 
