@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from fabric.agent.view import WorldView
 from fabric.model.errors import DeniedError, FabricError, Reason
@@ -28,35 +28,41 @@ class SinkHolder:
         self._make = make
         self._view = view
         self._sink: ChangeSink | None = None
-        self._opened: frozenset[Topic] = frozenset()
+        self._opened: Mapping[Topic, Target] = {}
         self._lock = asyncio.Lock()
 
     async def use(self, topic: Topic) -> ChangeSink:
-        """The open sink, which serves `topic`.
+        """The open sink, which serves `topic` as the policy has it now.
 
         Raises:
             DeniedError: TOPIC_UNKNOWN, no dataset of the policy has this topic.
             UsageError, UnavailableError: as ChangeSink.open.
         """
         async with self._lock:
-            if self._view.dataset(topic) is None:
-                raise DeniedError(Reason.TOPIC_UNKNOWN, f"{topic} is no dataset of the policy")
-            if self._sink is None or topic not in self._opened:
+            # Again after opening: the policy may have changed meanwhile, and a sink that
+            # writes what a dataset was drops the new columns of its rows in silence.
+            while True:
+                wanted = self._wanted().get(topic)
+                if wanted is None:
+                    raise DeniedError(Reason.TOPIC_UNKNOWN, f"{topic} is no dataset of the policy")
+                if self._sink is not None and self._opened.get(topic) == wanted:
+                    return self._sink
                 await self._close()
                 await self._open()
-            assert self._sink is not None
-            return self._sink
 
     async def _open(self) -> None:
-        targets: Sequence[Target] = [
-            target_of(dataset, table)
+        targets = self._wanted()
+        sink = self._make()
+        await sink.open([*targets.values()])
+        self._sink, self._opened = sink, targets
+
+    def _wanted(self) -> Mapping[Topic, Target]:
+        """The targets as the policy has them now."""
+        return {
+            topic: target_of(dataset, table)
             for topic, table in self._tables.items()
             if (dataset := self._view.dataset(topic)) is not None
-        ]
-        sink = self._make()
-        await sink.open(targets)
-        self._sink = sink
-        self._opened = frozenset(target.topic for target in targets)
+        }
 
     async def count_quarantine(self) -> Mapping[Topic, int]:
         """Parked changes by topic; empty while the sink is not open."""

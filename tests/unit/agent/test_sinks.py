@@ -74,6 +74,36 @@ async def test_a_topic_that_is_no_dataset_is_said_and_the_others_go_on(
     assert await holder.use(OPEN) is await holder.use(SECRET)
 
 
+async def test_a_sink_is_opened_anew_once_a_dataset_changed_and_serves_what_it_is_now(
+    platform: Platform, a: TestHost, holder: SinkHolder
+) -> None:
+    first = await holder.use(SECRET)
+    changed = {**platform.policy.datasets, str(SECRET): dataset(SECRET, partitions=2)}
+    a.host.view.take_policy(replace(platform.policy, version=8, datasets=changed))
+    second = await holder.use(SECRET)
+    assert isinstance(second, Sink)
+    assert second is not first
+    assert second._targets[SECRET].partitions == 2
+    assert await holder.use(OPEN) is second
+    assert (Sink.made, Sink.closed) == (2, 1)
+
+
+async def test_a_dataset_that_changes_while_its_sink_opens_is_opened_as_it_is_then(
+    platform: Platform, a: TestHost, holder: SinkHolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {**platform.policy.datasets, str(SECRET): dataset(SECRET, partitions=2)}
+    opens = Sink.open
+
+    async def slowly(sink: Sink, targets: Sequence[Target]) -> None:
+        await opens(sink, targets)
+        a.host.view.take_policy(replace(platform.policy, version=8, datasets=changed))
+
+    monkeypatch.setattr(Sink, "open", slowly)
+    sink = await holder.use(SECRET)
+    assert isinstance(sink, Sink)
+    assert sink._targets[SECRET].partitions == 2
+
+
 async def test_quarantine_is_counted_while_open(holder: SinkHolder) -> None:
     assert await holder.count_quarantine() == {}
     await holder.use(SECRET)
