@@ -83,6 +83,7 @@ class Custody:
         view, suite = self._host.view, starts[0].start.suite
         dataset, now = asked.dataset, self._host.clock.now()
         wanted, keys = choose(view.policy, dataset, view.members, me=None, now=now, suite=suite)
+        self._host.telemetry.chosen(self._topic, suite, wanted)
         due = self._machine.due(
             [self._held(item) for item in starts],
             wanted,

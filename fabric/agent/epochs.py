@@ -186,6 +186,7 @@ class Epochs:
         if self._chosen is None or self._chosen[0] != stamp:
             await self._name(dataset, now)
             wanted, keys = choose(view.policy, dataset, view.members, me=view.me, now=now)
+            self._host.telemetry.chosen(self._topic, dataset.suite, wanted)
             self._chosen = (stamp, (replace(wanted, named=self._named), keys))
         return self._chosen[1]
 
@@ -324,6 +325,7 @@ class Epochs:
         if why is not None:
             return Wanted(hosts={}, refused={}, retained=False, result_lifetime_s=0), {}
         wanted, keys = choose(view.policy, dataset, view.members, me=view.me, now=now, suite=suite)
+        self._host.telemetry.chosen(self._topic, suite, wanted)
         return replace(wanted, named=self._named), keys
 
     async def _grant(

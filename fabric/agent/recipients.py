@@ -7,10 +7,11 @@ from fabric.agent.epoch_machine import Wanted
 from fabric.attest.keys import Kem, PublicKey, Use
 from fabric.attest.members import Members
 from fabric.attest.result import Result, standing
-from fabric.model.errors import DeniedError, Reason
+from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.names import HostId
 from fabric.policy import decide
 from fabric.policy.types import Dataset, Policy
+from fabric.seal.hpke import check_recipient
 from fabric.seal.suites import suite_of
 
 
@@ -31,8 +32,9 @@ def choose(
 ) -> tuple[Wanted, Mapping[HostId, PublicKey]]:
     """Everyone who may read `dataset` at `now`, with the key to wrap to; the sender too.
 
-    Named consumer, clearance, effective level, and attested now: all of them, or a
-    reason why not.
+    Named consumer, clearance, effective level, attested now, and a key that takes a
+    wrap: all of them, or a reason why not. A key that takes none costs its own host the
+    dataset, and nobody else.
 
     Args:
         me: the sender, who need not be a consumer; None for a custodian, who must be.
@@ -49,7 +51,7 @@ def choose(
             result = members.current(host, now)
             _check(policy, dataset, result, me=me, now=now)
             keys[host] = _key(result, kem)
-        except DeniedError as exc:
+        except (DeniedError, PeerError) as exc:
             refused[host] = exc.reason
     wanted = Wanted(
         hosts={host: key.thumbprint for host, key in keys.items()},
@@ -73,5 +75,6 @@ def _check(
 def _key(result: Result, kem: Kem) -> PublicKey:
     for key in result.keys:
         if key.use is Use.HPKE and key.alg == kem:
+            check_recipient(key)
             return key
     raise DeniedError(Reason.SUITE_REFUSED, "host has no key of the suite's kind")

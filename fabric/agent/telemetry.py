@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from fabric.agent.epoch_machine import Why
+from fabric.agent.epoch_machine import Wanted, Why
 from fabric.agent.sparing import Sparing
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
@@ -53,6 +53,7 @@ class Telemetry:
         self._repeating: set[Topic] = set()
         self._silent: set[tuple[Topic, int]] = set()
         self._stopped: set[Stream] = set()
+        self._unfit: dict[tuple[Topic, str], frozenset[HostId]] = {}
 
     # Lanes
 
@@ -103,6 +104,24 @@ class Telemetry:
     def epoch_serves(self, topic: Topic, hosts: int) -> None:
         """The current epoch is granted to so many hosts."""
         self._metrics.epoch_serves(topic, hosts)
+
+    def chosen(self, topic: Topic, suite: str, wanted: Wanted) -> None:
+        """Recipients were chosen; a host to whose key nothing can be wrapped is audited, once.
+
+        The others go on, so it is no problem of ours: the host's own part shows one.
+        """
+        unfit = frozenset(
+            host for host, reason in wanted.refused.items() if reason is Reason.MALFORMED
+        )
+        before = self._unfit.get((topic, suite), frozenset())
+        self._unfit[topic, suite] = unfit
+        for host in sorted(unfit - before):
+            self._often(
+                "recipient_refused",
+                topic=str(topic),
+                host=str(host),
+                reason=Reason.MALFORMED.value,
+            )
 
     # Sources
 

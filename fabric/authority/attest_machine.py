@@ -25,6 +25,7 @@ from fabric.model.limits import CLOCK_SKEW_S_MAX, RESULT_LIFETIME_S_DEFAULT
 from fabric.model.names import HostId
 from fabric.policy.decide import approval_of
 from fabric.policy.types import Approval, Policy
+from fabric.seal.hpke import check_recipient
 
 _SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
 SUSPENDING = frozenset({Reason.STATE_REFUSED, Reason.COUNTERS_WENT_BACK, Reason.FORK})
@@ -153,6 +154,10 @@ def judge(case: Case) -> Verdict:
         event_log=request.event_log,
     )
     appraisal = appraise(request.quote_attest, request.quote_signature, question=question)
+    # Last, of keys that a quote has bound: nobody else's fill what is remembered of keys.
+    for key in request.keys:
+        if key.use is Use.HPKE:
+            check_recipient(key)
     result = _result(case, approval, appraisal)
     return Verdict(result=result, counters=appraisal.counters, tally=tally)
 

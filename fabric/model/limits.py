@@ -122,6 +122,8 @@ ANCHOR_WINDOW = 100_000
 """Envelopes of one partition that a reader looks ahead for an anchor: 64 bytes each."""
 KEYS_PARSED_MAX = 2_048
 """Public keys kept parsed, 8 KiB each for ML-DSA-65: the last used, of all that are known."""
+HPKE_KEYS_JUDGED_MAX = 20_000
+"""HPKE keys of which is remembered whether they can be wrapped to: two of each of HOSTS_MAX."""
 RESULTS_KEPT_MAX = 100_000
 """Results kept in a view of the members, the newest; a missing one is `wait`, never trust."""
 

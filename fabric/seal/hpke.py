@@ -5,15 +5,17 @@ everything a wrap is bound to stands in `info`. Hybrid keys have no serialisatio
 of their own, so both parts are stored. Spec: docs/format.md sections 1 and 6.
 """
 
+from functools import lru_cache
 from typing import TypeAlias
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InternalError, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fabric.attest.keys import Kem, PublicKey, Use
 from fabric.model.errors import Malformed, PeerError, Reason, UsageError
+from fabric.model.limits import HPKE_KEYS_JUDGED_MAX
 
 _Private: TypeAlias = (
     x25519.X25519PrivateKey | hpke.MLKEM768X25519PrivateKey | hpke.MLKEM1024P384PrivateKey
@@ -42,6 +44,10 @@ WRAP_BYTES = {
     Kem.MLKEM1024_P384: 1665 + SECRET_BYTES + 16,
 }
 """Length of a wrap of an epoch secret: encapsulated key, secret, tag."""
+_UNFIT = (ValueError, UnsupportedAlgorithm, InternalError)
+"""Whatever the library raises about a foreign key."""
+_PROBE = x25519.X25519PrivateKey.from_private_bytes(bytes(range(32)))
+"""No secret: any scalar shows a point of low order, for all of them are multiples of 8."""
 
 
 class HpkeKey:
@@ -92,16 +98,25 @@ def wrap(public: PublicKey, secret: bytes, info: bytes) -> bytes:
     """Encrypt `secret` to `public`: encapsulated key, then ciphertext.
 
     Raises:
-        UsageError: the key is not an HPKE key of a known KEM, or does not parse.
+        UsageError: the key is not an HPKE key of a known KEM.
+        PeerError: MALFORMED, nothing can be wrapped to the key.
     """
+    kem = _kem(public)
     try:
-        kem = Kem(public.alg)
-        key = _load_public(kem, public.data)
-    except ValueError as exc:
-        raise UsageError(Reason.INTERNAL, "recipient's key is not an HPKE key") from exc
-    if public.use is not Use.HPKE:
-        raise UsageError(Reason.INTERNAL, "recipient's key is not an HPKE key")
-    return _SUITES[kem].encrypt(secret, key, info=info)
+        return _SUITES[kem].encrypt(secret, _load_public(kem, public.data), info=info)
+    except _UNFIT as exc:
+        raise Malformed("nothing can be wrapped to the recipient's key") from exc
+
+
+def check_recipient(public: PublicKey) -> None:
+    """Find out ahead whether `wrap` would take a key; cheap for a key that was asked of before.
+
+    Raises:
+        UsageError: the key is not an HPKE key of a known KEM.
+        PeerError: MALFORMED, its bytes are no key, or its curve's point is of low order.
+    """
+    if not _is_fit(_kem(public), public.data):
+        raise Malformed("nothing can be wrapped to the recipient's key")
 
 
 def unwrap(key: HpkeKey, wrapped: bytes, info: bytes) -> bytes:
@@ -110,6 +125,34 @@ def unwrap(key: HpkeKey, wrapped: bytes, info: bytes) -> bytes:
         return key.open(wrapped, info)
     except (InvalidTag, ValueError, TypeError) as exc:
         raise PeerError(Reason.OPEN_FAILED, "wrap does not open") from exc
+
+
+def _kem(public: PublicKey) -> Kem:
+    if public.use is not Use.HPKE or public.alg not in frozenset(Kem):
+        raise UsageError(Reason.INTERNAL, "recipient's key is not an HPKE key")
+    return Kem(public.alg)
+
+
+@lru_cache(HPKE_KEYS_JUDGED_MAX)
+def _is_fit(kem: Kem, data: bytes) -> bool:
+    """Parse and look for a low order, a tenth of a wrap; kept, as every look at recipients asks."""
+    try:
+        _load_public(kem, data)
+        match kem:
+            case Kem.X25519:
+                _check_order(data)
+            case Kem.MLKEM768_X25519:
+                _check_order(data[_MLKEM768_PUBLIC_BYTES:])
+            case Kem.MLKEM1024_P384:
+                pass  # every point of P-384 but the one at infinity has the group's order
+    except _UNFIT:
+        return False
+    return True
+
+
+def _check_order(point: bytes) -> None:
+    """Raise ValueError for a point with which every private key agrees on zeros (RFC 7748)."""
+    _PROBE.exchange(x25519.X25519PublicKey.from_public_bytes(point))
 
 
 def _load(kem: Kem, data: bytes) -> tuple[_Private, bytes]:

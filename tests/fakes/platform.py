@@ -19,6 +19,7 @@ from fabric.agent.supervisor import Board
 from fabric.agent.telemetry import Telemetry
 from fabric.agent.view import WorldView
 from fabric.attest import fields
+from fabric.attest.keys import PublicKey
 from fabric.attest.members import (
     Members,
     heartbeat_record,
@@ -243,8 +244,9 @@ class Platform:
         approval: int = 1,
         clearance: Label = LABEL,
         heads: Sequence[bytes] = (),
+        bound: Sequence[PublicKey] = (),
     ) -> Result:
-        """Publish a new result of a host."""
+        """Publish a new result of a host; `bound` replaces the keys that it names."""
         issued = self.clock.now().replace(microsecond=0)
         result = Result(
             id=secrets.token_bytes(16),
@@ -253,7 +255,7 @@ class Platform:
             level=4,
             clearance=clearance,
             evidence="tpm2",
-            keys=keys.bound,
+            keys=tuple(bound) or keys.bound,
             policy_version=self.policy.version,
             revocation_number=self.notices,
             heads=tuple(heads),

@@ -1,7 +1,7 @@
 """The authority's pen: verifier keys, the trust that names them, results and records."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +13,7 @@ from fabric.model.errors import Reason
 from fabric.model.label import Label
 from fabric.model.names import HostId
 from fabric.policy.types import Trust
+from fabric.seal.hpke import HpkeKey
 
 TRUST_DOMAIN = "fabric.example"
 NOW = datetime(2026, 11, 24, 8, 0, 0, tzinfo=UTC)
@@ -43,7 +44,7 @@ class HostKeys:
             SigningKey.generate(Alg.ML_DSA_65),
         )
         self.tls = SigningKey.generate(Alg.ESP256, Use.TLS)
-        self.hpke = PublicKey(Use.HPKE, Kem.MLKEM768_X25519, secrets.token_bytes(1216))
+        self.hpke = HpkeKey.generate(Kem.MLKEM768_X25519).public
 
     @property
     def public(self) -> tuple[PublicKey, ...]:
@@ -54,6 +55,21 @@ class HostKeys:
     def signers(self) -> tuple[Signer, ...]:
         """Whoever can sign, in that order."""
         return (*self.sign, self.tls)
+
+
+UNFIT = {
+    Kem.X25519: bytes(32),
+    Kem.MLKEM768_X25519: b"\xff" * 1216,
+    Kem.MLKEM1024_P384: b"\x04" * 1665,
+}
+"""Bytes of each KEM's length to which nothing can be wrapped."""
+
+
+def unfit(bound: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
+    """The same keys, but nothing can be wrapped to those for HPKE."""
+    return tuple(
+        replace(key, data=UNFIT[Kem(key.alg)]) if key.use is Use.HPKE else key for key in bound
+    )
 
 
 _KEYS = HostKeys()

@@ -13,7 +13,7 @@ from fabric.agent.custody import Custody
 from fabric.attest.members import notice_record
 from fabric.model.errors import Reason
 from fabric.model.limits import CUSTODY_AFTER_S
-from fabric.model.names import MEMBERS, grants_topic
+from fabric.model.names import MEMBERS, HostId, grants_topic
 from fabric.seal.grant import KIND as GRANT
 from fabric.seal.grant import Grant, parse_grant
 from fabric.seal.record import kind_of
@@ -21,6 +21,7 @@ from tests.fakes.platform import SECRET, A, B, C, Platform, TestHost, dataset
 from tests.fakes.running import Running, running, table, until
 from tests.fakes.source import MemoryDatabase
 from tests.fakes.table import MemoryStore
+from tests.fakes.verifier import unfit
 
 CONSUMERS = ("G02/health", "G03/statistics")
 STREAM = "stream G01/registry/main@secret.G01.notes:0"
@@ -99,6 +100,30 @@ async def test_a_late_reader_opens_what_a_sender_that_is_away_has_sent(
     assert [(grant.granter, [r.host for r in grant.recipients]) for grant in grants(platform)] == [
         (B, [C])
     ]
+
+
+async def test_a_late_reader_whose_key_takes_no_wrap_stops_no_other(
+    platform: Platform, a: TestHost, b: TestHost, c: TestHost, tmp_path: Path
+) -> None:
+    declare(platform, "G02/health")
+    database = MemoryDatabase([table()])
+    database.upsert(table(), notes(0, 5))
+    for host in (a, b):
+        host.open()
+    b.attest(life_s=7200)
+    await publish(platform, a, database)
+    platform.clock.ahead += timedelta(hours=1)
+    c.open().attest()
+    bent = TestHost(platform, HostId.parse("G03/statistics/c2"), tmp_path / "c2").open()
+    bent.attest(bound=unfit(bent.keys.bound))
+    async with custodian(b) as (_, custody):
+        await custody.look()
+        await pass_by(platform, b, CUSTODY_AFTER_S)
+        assert await custody.look() == 1
+    assert [[r.host for r in grant.recipients] for grant in grants(platform)] == [[C]]
+    assert ("recipient_refused", str(bent.id)) in {
+        (event, said.get("host")) for event, said in b.audit.events
+    }
 
 
 async def test_a_host_that_policy_does_not_name_grants_nothing(

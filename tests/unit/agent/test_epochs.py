@@ -28,7 +28,7 @@ from fabric.seal.hpke import HpkeKey
 from fabric.seal.record import kind_of
 from tests.fakes.platform import NOTES, SECRET, A, B, C, Platform, TestHost, dataset
 from tests.fakes.running import running
-from tests.fakes.verifier import a_state
+from tests.fakes.verifier import a_state, unfit
 
 GRANTS = grants_topic(SECRET)
 
@@ -108,6 +108,24 @@ async def test_only_who_may_read_gets_a_wrap(platform: Platform, a: TestHost, b:
     c.attest(clearance=Label.parse("internal"))
     await ready(a, epochs(a))
     assert starts(platform) == [frozenset({A, B})]
+
+
+async def test_a_recipient_whose_key_takes_no_wrap_is_left_out_and_named_once(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    it = epochs(a)
+    first = await ready(a, it)
+    b.attest(bound=unfit(b.keys.bound))
+    assert await ready(a, it) == first + 1
+    assert await grant_late(a, it) == 0
+    a.attest()
+    assert await ready(a, it) == first + 1
+    assert starts(platform) == [frozenset({A, B}), frozenset({A})]
+    named = {"topic": str(SECRET), "host": str(B), "reason": "malformed"}
+    assert [said for event, said in a.audit.events if event == "recipient_refused"] == [named]
+    assert a.board.is_ready
 
 
 async def test_the_same_epoch_serves_until_something_changes(

@@ -3,12 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from fabric.agent.recipients import choose
 from fabric.attest.keys import Kem
 from fabric.model.errors import Reason
 from fabric.model.label import Label
 from fabric.model.names import HostId
 from tests.fakes.platform import SECRET, A, B, C, Platform, TestHost, dataset
+from tests.fakes.verifier import unfit
 
 
 def chosen(platform: Platform, **changes: object) -> tuple[set[HostId], dict[HostId, Reason]]:
@@ -69,3 +72,17 @@ def test_the_key_is_of_the_suites_kind(platform: Platform, a: TestHost, b: TestH
         found = replace(dataset(SECRET), suite=suite)
         _, keys = choose(platform.policy, found, platform.members, me=A, now=platform.clock.now())
         assert {key.alg for key in keys.values()} == {kem}
+
+
+@pytest.mark.parametrize("me", [A, None])
+def test_a_key_that_takes_no_wrap_costs_its_own_host_the_dataset_and_nobody_else(
+    platform: Platform, a: TestHost, b: TestHost, tmp_path: Path, me: HostId | None
+) -> None:
+    c = TestHost(platform, C, tmp_path / "c").open()
+    a.attest()
+    b.attest(bound=unfit(b.keys.bound))
+    c.attest()
+    found = dataset(SECRET, consumers=("G01/registry", "G02/health", "G03/statistics"))
+    wanted, keys = choose(platform.policy, found, platform.members, me=me, now=platform.clock.now())
+    assert {*keys} == {*wanted.hosts} == {A, C}
+    assert wanted.refused == {B: Reason.MALFORMED}

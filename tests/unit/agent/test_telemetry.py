@@ -4,13 +4,13 @@ import time
 
 import pytest
 
-from fabric.agent.epoch_machine import Why
+from fabric.agent.epoch_machine import Wanted, Why
 from fabric.model.block import Block
 from fabric.model.change import Op, Run, Sequence
 from fabric.model.errors import Reason
-from fabric.model.names import Stream
+from fabric.model.names import HostId, Stream
 from fabric.ports import Applied, StreamState
-from tests.fakes.platform import ORIGIN, SECRET, TestHost
+from tests.fakes.platform import ORIGIN, SECRET, B, TestHost
 from tests.fakes.verifier import NOW, a_result
 
 STREAM = Stream(ORIGIN, SECRET, 0)
@@ -196,3 +196,20 @@ def test_a_log_that_went_back_is_shown_until_the_next_block_is_stored(a: TestHos
     assert a.audit.events == [("log_went_back", {"stream": str(stream)})]
     it.held(SECRET, None, "")
     assert a.board.is_ready
+
+
+def test_a_host_to_whose_key_nothing_can_be_wrapped_is_audited_until_it_has_another(
+    a: TestHost,
+) -> None:
+    it = a.host.telemetry
+
+    def chosen(refused: dict[HostId, Reason]) -> None:
+        wanted = Wanted(hosts={}, refused=refused, retained=True, result_lifetime_s=600)
+        it.chosen(SECRET, "classic", wanted)
+
+    for refused in ({B: Reason.MALFORMED}, {B: Reason.MALFORMED}, {B: Reason.RESULT_EXPIRED}):
+        chosen(refused)
+    assert len(a.audit.events) == 1
+    chosen({B: Reason.MALFORMED})
+    said = {"topic": str(SECRET), "host": str(B), "reason": "malformed"}
+    assert a.audit.events == [("recipient_refused", said)] * 2

@@ -8,7 +8,7 @@ import pytest
 
 from fabric.attest.appraise import Counters, enrol
 from fabric.attest.ek import check_ek
-from fabric.attest.keys import Alg, SigningKey, Use, of_use
+from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use, of_use
 from fabric.attest.members import MemberState, NoticeKind
 from fabric.attest.messages import AttestRequest, Challenge
 from fabric.authority.attest_machine import (
@@ -29,7 +29,7 @@ from fabric.seal.suites import suite_of
 from tests.fakes import policy_files
 from tests.fakes.authority_site import SENDER, Machine
 from tests.fakes.tpm import FakeTpm, FakeTpmCa
-from tests.fakes.verifier import TRUST_DOMAIN, a_notice
+from tests.fakes.verifier import TRUST_DOMAIN, UNFIT, a_notice
 
 NOW = datetime.now(UTC)
 MAKER = FakeTpmCa()
@@ -95,6 +95,14 @@ def test_a_right_host_gets_what_its_approval_says(machine: Machine) -> None:
     assert result.expires - result.issued == timedelta(seconds=600)
     assert result.policy_version == policy.version
     assert verdict.counters.resets == machine.tpm.resets
+
+
+@pytest.mark.parametrize("kem", [*Kem])
+def test_a_key_to_which_nothing_can_be_wrapped_is_not_bound(kem: Kem) -> None:
+    machine = Machine(SENDER, FakeTpm(MAKER, elliptic=True))
+    machine.keys.hpke = PublicKey(Use.HPKE, int(kem), UNFIT[kem])
+    case = case_of(machine, policy_for(machine))
+    assert reason_of(lambda: judge(case)) is Reason.MALFORMED
 
 
 def test_a_key_that_lives_in_the_tpm_is_bound_when_it_is_proved() -> None:

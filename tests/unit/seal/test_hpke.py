@@ -1,11 +1,15 @@
 """Wraps open for their key and info alone; private keys never show."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 
 from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use
 from fabric.model.errors import Malformed, PeerError, Reason, UsageError
-from fabric.seal.hpke import WRAP_BYTES, HpkeKey, unwrap, wrap
+from fabric.seal.hpke import WRAP_BYTES, HpkeKey, check_recipient, unwrap, wrap
 from tests.fakes.sealing import fixed
+from tests.fakes.verifier import UNFIT
 from tests.vectors import judge
 
 KEMS = list(Kem)
@@ -74,12 +78,38 @@ def test_private_bytes_of_a_wrong_length_are_malformed(kem: Kem, size: int) -> N
     "public",
     [
         SigningKey.generate(Alg.ED25519).public,
-        PublicKey(Use.HPKE, int(Kem.X25519), bytes(31)),
+        PublicKey(Use.HPKE, int(Alg.ED25519), bytes(32)),
         PublicKey(Use.SIGN, int(Kem.X25519), bytes(32)),
-        PublicKey(Use.HPKE, int(Kem.MLKEM768_X25519), bytes(32)),
-        PublicKey(Use.HPKE, int(Kem.MLKEM1024_P384), bytes(1665)),
     ],
 )
 def test_wrapping_to_what_is_no_hpke_key_is_our_bug(public: PublicKey) -> None:
     with pytest.raises(UsageError):
         wrap(public, SECRET, b"info")
+    with pytest.raises(UsageError):
+        check_recipient(public)
+
+
+def unfit_keys() -> Iterator[PublicKey]:
+    for kem in KEMS:
+        good = HpkeKey.generate(kem).public
+        for data in (UNFIT[kem], bytes(len(good.data)), good.data[:-1], good.data + b"x", b""):
+            yield replace(good, data=data)
+    low_order = [bytes(32), (1).to_bytes(32, "little"), (2**255 - 19).to_bytes(32, "little")]
+    hybrid = HpkeKey.generate(Kem.MLKEM768_X25519).public
+    yield from (replace(hybrid, data=hybrid.data[:1184] + point) for point in low_order)
+    yield from (PublicKey(Use.HPKE, int(Kem.X25519), point) for point in low_order)
+    top = HpkeKey.generate(Kem.MLKEM1024_P384).public
+    yield replace(top, data=top.data[:1568] + b"\x04" + bytes(96))
+
+
+@pytest.mark.parametrize("public", [*unfit_keys()])
+def test_a_foreign_key_that_takes_no_wrap_is_malformed_also_ahead(public: PublicKey) -> None:
+    with pytest.raises(Malformed):
+        wrap(public, SECRET, b"info")
+    with pytest.raises(Malformed):
+        check_recipient(public)
+
+
+@pytest.mark.parametrize("kem", KEMS)
+def test_a_key_that_takes_a_wrap_passes(kem: Kem) -> None:
+    check_recipient(HpkeKey.generate(kem).public)
