@@ -160,7 +160,17 @@ class Epochs:
                 raise DeniedError(Reason.TOO_OLD, "recipients changed while the epoch was drawn up")
         # Nothing may be awaited from here until the start's numbers are read.
         self._host.view.check_grants(dataset, self._host.clock.now())
-        return await self._open(drawn, result, why)
+        opened = await self._open(drawn, result, why)
+        await self._check_lost(dataset)
+        return opened
+
+    async def _check_lost(self, dataset: Dataset) -> None:
+        """A start may be long on its way: nobody seals under it for whom was lost meanwhile."""
+        wanted, _ = await self._choose(dataset)
+        self._check_dataset(dataset)
+        due = self._due(wanted)
+        if due is not None and not due.can_wait:
+            raise DeniedError(Reason.TOO_OLD, "a recipient was lost while the start was sent")
 
     def _check_dataset(self, dataset: Dataset) -> None:
         if self._host.view.dataset(self._topic) != dataset:
@@ -233,6 +243,9 @@ class Epochs:
     ) -> _Drawn:
         view, now = self._host.view, self._host.clock.now()
         assert self._shelf is not None
+        if view.me not in keys:  # a sender grants to itself; lost meanwhile, it opens nothing
+            why = wanted.refused.get(view.me, Reason.NOT_ATTESTED)
+            raise DeniedError(why, "this host may not open an epoch")
         draft = EpochDraft(
             trust_domain=view.trust_domain,
             sender=view.me,
@@ -250,7 +263,7 @@ class Epochs:
         )
         secret = EpochSecret.generate()
         first = [view.me, *(host for host in sorted(keys) if host != view.me)]
-        pairs = [(host, keys[host]) for host in first[:RECIPIENTS_MAX] if host in keys]
+        pairs = [(host, keys[host]) for host in first[:RECIPIENTS_MAX]]
         wrapped = await asyncio.to_thread(wrap_start, draft, secret, pairs)
         return _Drawn(draft=draft, secret=secret, wrapped=wrapped, hosts=dict(wanted.hosts))
 

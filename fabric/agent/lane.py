@@ -198,10 +198,11 @@ class SealedLane:
                 attempt += 1
 
     async def _seal(self, block: Block, packed: Packed | None) -> _Shot:
+        epoch = await self._ready()
+        # A start may have been long on its way: what counts is what holds as the block is sealed.
         now = self._host.clock.now()
         dataset, result = allowed(self._host.view, self._topic, self._schema, now)
         rule = decide.rule_of(self._host.view.policy, dataset)
-        epoch = await self._epochs.ready(dataset, result)
         head = self._heads.get(block.stream)
         began = self._host.clock.monotonic()
         stamp = Stamp(
@@ -229,6 +230,11 @@ class SealedLane:
             self._topic, dataset.suite, self._host.clock.monotonic() - began
         )
         return _Shot(block=block, sealed=sealed, result=result, epoch=epoch)
+
+    async def _ready(self) -> Epoch:
+        now = self._host.clock.now()
+        dataset, result = allowed(self._host.view, self._topic, self._schema, now)
+        return await self._epochs.ready(dataset, result)
 
     def _acknowledged(self, shot: _Shot, offset: int) -> Kept:
         """Take an acknowledgement down; raises PeerError LOG_WENT_BACK.

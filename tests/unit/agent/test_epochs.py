@@ -278,6 +278,49 @@ async def test_a_notice_that_comes_while_an_epoch_is_drawn_up_leaves_nobody_in_i
     assert starts(platform) == [frozenset({A})]
 
 
+def while_it_is_acknowledged(platform: Platform, happen: Callable[[], None]) -> None:
+    """Let something happen between the first start's place in the log and its acknowledgement."""
+    append, left = platform.log.append, [happen]
+
+    async def slow(topic: str, partition: int, records: Any) -> int:
+        offset = await append(topic, partition, records)
+        if topic == GRANTS and left:
+            left.pop()()
+        return offset
+
+    platform.log.append = slow  # type: ignore[method-assign]
+
+
+async def test_a_notice_that_comes_while_a_start_is_acknowledged_leaves_nobody_in_its_epoch(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    while_it_is_acknowledged(platform, lambda: learn_of_a_suspension(a, B))
+    it = epochs(a)
+    await ready(a, it)
+    assert starts(platform) == [frozenset({A, B}), frozenset({A})]
+    assert it.current is not None
+    assert it.current.served.hosts == {A}
+
+
+async def test_a_policy_that_comes_while_a_start_is_acknowledged_is_asked_anew(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    platform.log.judge = None
+    sets = {str(SECRET): dataset(SECRET, consumers=())}
+    newer = replace(platform.policy, version=8, datasets=sets)
+    while_it_is_acknowledged(platform, lambda: a.host.view.take_policy(newer))
+    it = epochs(a)
+    with pytest.raises(ExceptionGroup) as caught:
+        await ready(a, it)
+    assert caught.group_contains(UnavailableError, match="policy changed")
+    await ready(a, it)
+    assert starts(platform) == [frozenset({A, B}), frozenset({A})]
+
+
 async def test_a_policy_that_comes_while_an_epoch_is_drawn_up_is_asked_anew(
     platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

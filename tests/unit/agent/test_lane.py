@@ -1,7 +1,10 @@
 """The sealed lane: what is sent, what is sent again, and what is sealed anew."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -26,7 +29,8 @@ from fabric.seal.chain import Verdict, judge
 from fabric.seal.epoch import parse_start, verify_start
 from fabric.seal.sealing import Packed, seal_packed
 from tests.fakes.platform import NOTES, ORIGIN, SECRET, A, B, Platform, TestHost, dataset
-from tests.fakes.running import running
+from tests.fakes.running import running, until
+from tests.unit.agent.test_epochs import learn_of_a_suspension
 
 STREAM = Stream(ORIGIN, SECRET, 0)
 GRANTS = grants_topic(SECRET)
@@ -297,6 +301,48 @@ async def test_the_sender_asks_itself_what_the_gateway_will_ask(
         await parts.view(a)
     assert why(a.host.view) is Reason.HOST_SUSPENDED
     assert B in a.host.view.members.hosts
+
+
+def while_its_start_is_acknowledged(platform: Platform, happen: Callable[[], None]) -> None:
+    """Let something happen between a start's place in the log and its acknowledgement."""
+    append = platform.log.append
+
+    async def slow(topic: str, partition: int, records: Any) -> int:
+        offset = await append(topic, partition, records)
+        if topic == GRANTS:
+            happen()
+        return offset
+
+    platform.log.append = slow  # type: ignore[method-assign]
+
+
+async def test_a_block_is_dated_after_its_epochs_start_was_acknowledged(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    took = timedelta(seconds=20)
+
+    def pass_by() -> None:
+        platform.clock.ahead += took
+
+    while_its_start_is_acknowledged(platform, pass_by)
+    await stored(a, lane(a), block(1))
+    started = parse_start(platform.log.values(GRANTS)[0]).start.started
+    assert sent(platform)[0].header.sealed_at - started >= took
+
+
+async def test_a_sender_that_was_suspended_while_its_start_was_acknowledged_seals_nothing(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    platform.log.judge = None
+    while_its_start_is_acknowledged(platform, lambda: learn_of_a_suspension(a, A))
+    async with running() as parts:
+        await parts.view(a)
+        parts.spawn(lane(a).store(block(1)))
+        part = f"publish {SECRET}"
+        await until(lambda: a.board.problems.get(part, "").startswith(Reason.HOST_SUSPENDED))
+    assert sent(platform) == []
 
 
 class SlowPartition:
