@@ -74,11 +74,11 @@ def check_signer(path: str, role: str) -> None:
         )
 
 
-def check_persons(role: str, threshold: int, publics: Mapping[str, str]) -> None:
+def check_persons(role: str, threshold: int, publics: Mapping[str, bytes]) -> None:
     """Refuse a two-person role that one person can speak for.
 
     Args:
-        publics: public key material by key id.
+        publics: `material` of the keys, by key id.
 
     Raises:
         PeerError: POLICY_INVALID.

@@ -33,6 +33,7 @@ from fabric.model.limits import (
 )
 from fabric.policy import roles
 from fabric.policy.faults import translated
+from fabric.policy.material import material
 
 _S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
 _HASH = "sha256"
@@ -137,7 +138,7 @@ def _check_keys(name: str, role: Role, holder: Root | Targets) -> None:
         scheme = holder.get_key(key).scheme
         if scheme not in roles.SCHEMES:
             raise PeerError(Reason.POLICY_INVALID, f"role {name} has a key of scheme {scheme[:40]}")
-    publics = {key: str(holder.get_key(key).to_dict()["keyval"]) for key in role.keyids}
+    publics = {key: material(holder.get_key(key)) for key in role.keyids}
     roles.check_persons(name, role.threshold, publics)
 
 

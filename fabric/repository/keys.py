@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from fabric.model.errors import ConfigInvalid, PeerError, Reason
+from fabric.policy.material import material
 from fabric.policy.roles import SCHEMES
 from fabric.repository import token
 
@@ -83,6 +84,7 @@ def public_key(fields: Mapping[str, Any]) -> SSlibKey:
         raise PeerError(Reason.MALFORMED, "key is not in TUF's form") from exc
     if not isinstance(key, SSlibKey):
         raise PeerError(Reason.MALFORMED, "key is of a kind that signs no policy")
+    material(key)
     return key
 
 

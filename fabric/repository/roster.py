@@ -17,6 +17,7 @@ from fabric.model.errors import PeerError
 from fabric.model.limits import POLICY_ROLES_MAX
 from fabric.policy import roles
 from fabric.policy.documents import Document, invalid, read_document
+from fabric.policy.material import material
 from fabric.repository.keys import public_fields, public_key
 
 FILE = "roles.yaml"
@@ -77,7 +78,7 @@ class Roster:
             for name, role in document.roles.items():
                 if name not in _TOP:
                     roles.paths_of(name)
-                publics = {key: str(roster.keys[key].keyval) for key in role.keys}
+                publics = {key: material(roster.keys[key]) for key in role.keys}
                 roles.check_persons(name, role.threshold, publics)
         except PeerError as exc:
             raise invalid(FILE, "roles", str(exc.args[0])) from exc

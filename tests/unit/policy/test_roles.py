@@ -73,14 +73,14 @@ def test_delegated_paths_cover_the_files_of_the_role_and_no_others() -> None:
 
 @pytest.mark.parametrize("role", sorted(roles.TWO_PERSONS))
 def test_two_persons_are_two(role: str) -> None:
-    roles.check_persons(role, 2, {"a": "1", "b": "2"})
-    for threshold, publics in ((1, {"a": "1", "b": "2"}), (2, {"a": "1", "b": "1"})):
+    roles.check_persons(role, 2, {"a": b"1", "b": b"2"})
+    for threshold, publics in ((1, {"a": b"1", "b": b"2"}), (2, {"a": b"1", "b": b"1"})):
         with pytest.raises(PeerError):
             roles.check_persons(role, threshold, publics)
 
 
 def test_an_agency_may_sign_alone() -> None:
-    roles.check_persons("agency-G01", 1, {"a": "1"})
+    roles.check_persons("agency-G01", 1, {"a": b"1"})
 
 
 def test_files_are_split_by_role_in_order() -> None:

@@ -378,6 +378,15 @@ def test_one_key_under_two_ids_is_not_two_persons(part: Part) -> None:
     assert "lists one key under two names" in str(part.refused())
 
 
+def test_role_whose_threshold_one_key_meets_in_two_spellings_is_refused(part: Part) -> None:
+    twin = key("another twin of an")
+    twin._private_key = key("an")._private_key
+    twin._public_key.keyval = {"public": key("an").public_key.keyval["public"].upper()}
+    part.served.keys["approvals"] = ["an", "another twin of an"]
+    part.served.publish()
+    assert "canonical" in str(part.refused())
+
+
 # The last good copy
 
 

@@ -73,6 +73,14 @@ def test_same_key_with_another_id_is_still_one_person() -> None:
     assert "lists one key under two names" in refusal(changed)
 
 
+def test_same_key_in_another_spelling_is_no_second_person() -> None:
+    changed = document()
+    an = changed["keys"]["an"]
+    twin = {"public": an["keyval"]["public"].upper()}
+    changed["keys"]["binh"] = {**an, "keyid": "0" * 64, "keyval": twin}
+    assert "canonical" in refusal(changed)
+
+
 def test_mistakes_are_named_with_a_remedy() -> None:
     changed = document()
     changed["roles"]["targets"]["keys"] = ["an", "nobody"]
