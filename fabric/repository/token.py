@@ -6,6 +6,8 @@ The PIN stands in a file of its own and is shown to the token once: wrong ones l
 """
 
 import hashlib
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -230,6 +232,10 @@ def _session(where: TokenKey) -> Iterator[tuple[Any, Any]]:
 def _pin(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(_PIN_BYTES_MAX).decode().rstrip("\r\n")
+            mode = os.fstat(file.fileno()).st_mode
+            pin = file.read(_PIN_BYTES_MAX).decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigInvalid(f"pin-source: {path} cannot be read") from exc
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigInvalid(f"pin-source: {path} is open to others; run chmod 600 on it")
+    return pin

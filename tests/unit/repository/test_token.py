@@ -13,7 +13,7 @@ import pytest
 from fabric.model.errors import ConfigInvalid
 from fabric.repository.keys import read_public
 from fabric.repository.roster import FILE, first_roster
-from fabric.repository.token import TokenKey
+from fabric.repository.token import TokenKey, _pin
 from tests.fakes.policy_repository import key
 from tests.fakes.policy_workspace import make_workspace
 
@@ -48,6 +48,17 @@ def test_other_uris_are_refused(text: str) -> None:
         TokenKey.parse(text)
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_pin_that_others_may_reach_is_refused(tmp_path: Path, mode: int) -> None:
+    pin = tmp_path / "pin"
+    pin.write_text("1234\n")
+    pin.chmod(0o600)
+    assert _pin(pin) == "1234"
+    pin.chmod(mode)
+    with pytest.raises(ConfigInvalid, match="chmod 600"):
+        _pin(pin)
+
+
 @pytest.fixture(name="folder")
 def _folder(tmp_path: Path) -> Path:
     """A token with its PIN."""
@@ -56,6 +67,7 @@ def _folder(tmp_path: Path) -> Path:
         f"directories.tokendir = {tmp_path}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
     )
     (tmp_path / "pin").write_text("1234\n")
+    (tmp_path / "pin").chmod(0o600)
     done = run(
         tmp_path,
         *("softhsm2-util", "--init-token", "--free", "--label", "policy"),
