@@ -72,8 +72,13 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A host that proved itself: its result, and what to remember of its evidence."""
+    """A host that proved itself: its result, and what to remember of its evidence.
 
+    Attributes:
+        enrolment: by which it was judged.
+    """
+
+    enrolment: Enrolment
     result: Result
     counters: Counters
     tally: bytes
@@ -159,7 +164,7 @@ def judge(case: Case) -> Verdict:
         if key.use is Use.HPKE:
             check_recipient(key)
     result = _result(case, approval, appraisal)
-    return Verdict(result=result, counters=appraisal.counters, tally=tally)
+    return Verdict(enrolment=enrolment, result=result, counters=appraisal.counters, tally=tally)
 
 
 def attested_state(result: Result, now: datetime) -> HostState:

@@ -88,7 +88,9 @@ class Ledger:
         """Keep what good evidence changes: counters, tally and the host's state.
 
         Raises:
-            DeniedError: a notice or another enrolment came in between; nothing is kept.
+            DeniedError: a notice came in between; nothing is kept.
+            UnavailableError: NOT_READY, the enrolment that was judged by is gone, also where
+                another has come in its place.
         """
         result = verdict.result
         with self._transaction() as db:
@@ -100,8 +102,10 @@ class Ledger:
             forbid(stands(known.notices, result.approval), result.host)
             if known.enrolment is None:
                 raise UnavailableError(Reason.NOT_READY, "enrolment was forgotten in between")
-            rows.put_counters(db, known.enrolment.ak_name, verdict.counters)
-            rows.put_tally(db, known.enrolment.ak_name, verdict.tally)
+            if known.enrolment != verdict.enrolment:
+                raise UnavailableError(Reason.NOT_READY, "another enrolment came in between")
+            rows.put_counters(db, verdict.enrolment.ak_name, verdict.counters)
+            rows.put_tally(db, verdict.enrolment.ak_name, verdict.tally)
             standing = Standing(
                 host=result.host,
                 level=result.level,

@@ -29,7 +29,10 @@ async def attest(site: AuthoritySite, host: HostId, approval: int = 1) -> None:
     enrolment = Enrolment(host=host, ek_sha256=b"", ek_name=b"", ak_public=b"", ak_name=b"a")
     counters = Counters(clock=1, resets=1, restarts=1, safe=True)
     verdict = Verdict(
-        result=a_result(host=host, approval=approval), counters=counters, tally=bytes(32)
+        enrolment=enrolment,
+        result=a_result(host=host, approval=approval),
+        counters=counters,
+        tally=bytes(32),
     )
     now = site.clock.now()
     await site.ledger.do(lambda ledger: ledger.enrol(enrolment, now))

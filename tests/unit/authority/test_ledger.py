@@ -39,11 +39,15 @@ def suspend(ledger: Ledger, approval: int = 1, host: object = HOST) -> object:
     )
 
 
+def a_verdict(**changes: object) -> Verdict:
+    return Verdict(
+        enrolment=ENROLMENT, result=a_result(**changes), counters=COUNTERS, tally=bytes(32)
+    )
+
+
 def attest(ledger: Ledger, **changes: object) -> object:
     ledger.enrol(ENROLMENT, NOW)
-    return ledger.attest(
-        Verdict(result=a_result(**changes), counters=COUNTERS, tally=bytes(32)), NOW
-    )
+    return ledger.attest(a_verdict(**changes), NOW)
 
 
 def test_nobody_but_the_owner_may_read_the_file(ledger: Ledger, path: Path) -> None:
@@ -125,7 +129,15 @@ def test_a_notice_that_came_in_between_stops_an_attestation(ledger: Ledger) -> N
 
 def test_an_enrolment_that_was_forgotten_in_between_stops_an_attestation(ledger: Ledger) -> None:
     with pytest.raises(UnavailableError):
-        ledger.attest(Verdict(result=a_result(), counters=COUNTERS, tally=bytes(32)), NOW)
+        ledger.attest(a_verdict(), NOW)
+
+
+def test_another_enrolment_that_came_in_between_stops_an_attestation(ledger: Ledger) -> None:
+    ledger.enrol(replace(ENROLMENT, ak_public=b"other", ak_name=b"other"), NOW)
+    with pytest.raises(UnavailableError, match="another enrolment"):
+        ledger.attest(a_verdict(), NOW)
+    assert ledger.host(HOST) is None
+    assert ledger.known(HOST).counters is None
 
 
 def test_a_later_state_never_shares_a_moment_with_the_earlier(ledger: Ledger) -> None:
