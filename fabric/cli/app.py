@@ -8,7 +8,7 @@ from types import MappingProxyType
 import typer
 
 from fabric.cli import output
-from fabric.model.errors import FabricError
+from fabric.model.errors import FabricError, Reason, UnavailableError
 
 _HOMES: Mapping[str, str] = MappingProxyType(
     {
@@ -73,5 +73,10 @@ def main() -> None:
     except FabricError as error:
         typer.echo(f"fabric: {error}", err=True)
         sys.exit(output.exit_code(error))
+    except TimeoutError:
+        # Whoever waits names what it waited for; this is for the wait that somebody forgot.
+        late = UnavailableError(Reason.NOT_READY, "no answer in time; see fabric doctor")
+        typer.echo(f"fabric: {late}", err=True)
+        sys.exit(output.exit_code(late))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -9,9 +9,10 @@ import typer
 
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of
+from fabric.cli.topics import record_at
 from fabric.config import AgentConfig
-from fabric.model.errors import ConfigInvalid, FabricError, Malformed, Reason, UnavailableError
-from fabric.model.limits import ENVELOPE_BYTES_MAX, REQUEST_S_MAX
+from fabric.model.errors import ConfigInvalid, FabricError, Malformed
+from fabric.model.limits import ENVELOPE_BYTES_MAX
 from fabric.ports import Log, Record
 
 Source = Annotated[str, typer.Argument(help="a file, or topic:partition:offset")]
@@ -49,12 +50,8 @@ def _place(source: str) -> tuple[str, int, int]:
 
 
 async def _fetch(host: AgentConfig, topic: str, partition: int, offset: int) -> bytes:
-    async with log_of(host) as log, asyncio.timeout(REQUEST_S_MAX):
-        async for batch in log.read(topic, partition, offset):
-            for record in batch:
-                if record.offset >= offset and record.value is not None:
-                    return record.value
-    raise UnavailableError(Reason.BROKER_UNAVAILABLE, "the record was not read in time")
+    async with log_of(host) as log:
+        return (await record_at(log, topic, partition, offset)).value or b""
 
 
 def tail(

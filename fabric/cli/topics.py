@@ -1,7 +1,10 @@
-"""Read a topic to its end, or from a time on, for commands that look once."""
+"""Read a topic to its end, or from a time on, for commands that look once.
+
+A topic may take as long as it is; what has a deadline is each wait for its next records.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
@@ -18,19 +21,51 @@ async def records(
     """Every record that is in a partition now, from offset `since` on, one at a time.
 
     Raises:
-        UnavailableError: BROKER_UNAVAILABLE.
+        UnavailableError: BROKER_UNAVAILABLE, also when records that are there do not come.
         DeniedError: NOT_A_CONSUMER.
     """
-    first, end = await log.bounds(topic, partition)
+    first, end = await _bounds(log, topic, partition)
     at = first if since is None else max(first, since)
     if at >= end:
         return
-    async for batch in log.read(topic, partition, at):
-        for record in batch:
-            yield record
-            at = record.offset + 1
-        if at >= end:
-            return
+    async with aclosing(_batches(log, topic, partition, at)) as batches:
+        async for batch in batches:
+            for record in batch:
+                yield record
+                at = record.offset + 1
+            if at >= end:
+                return
+
+
+async def _bounds(log: Log, topic: str, partition: int) -> tuple[int, int]:
+    try:
+        async with asyncio.timeout(REQUEST_S_MAX):
+            return await log.bounds(topic, partition)
+    except TimeoutError as exc:
+        raise _silent(topic) from exc
+
+
+async def _batches(
+    log: Log, topic: str, partition: int, at: int
+) -> AsyncGenerator[Sequence[Record], None]:
+    """Batches from an offset on, none of them empty; each comes in time, or is an error."""
+    found = aiter(log.read(topic, partition, at))
+    try:
+        while True:
+            batch: Sequence[Record] = ()
+            async with asyncio.timeout(REQUEST_S_MAX):
+                while not batch:
+                    batch = await anext(found)
+            yield batch
+    except TimeoutError as exc:
+        raise _silent(topic) from exc
+    finally:
+        if isinstance(found, AsyncGenerator):
+            await found.aclose()  # the reader's connection goes with it
+
+
+def _silent(topic: str) -> UnavailableError:
+    return UnavailableError(Reason.BROKER_UNAVAILABLE, f"{topic} was not read in time")
 
 
 async def read_all(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.cli import output
+from fabric.cli import app, output
 from fabric.cli.look import described
 from fabric.model.errors import (
     ConfigInvalid,
@@ -99,3 +99,14 @@ def test_an_empty_list_is_said_on_standard_error(capsys: pytest.CaptureFixture[s
     output.rows(output.Form.TABLE, [], empty="nothing waits")
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", "nothing waits\n")
+
+
+def test_a_wait_that_nobody_named_is_a_line_and_exit_1(monkeypatch, capsys) -> None:
+    def late(first: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(app, "tree", late)
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith("fabric: not_ready: no answer in time")

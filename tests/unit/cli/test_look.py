@@ -86,3 +86,12 @@ def test_inspect_of_a_file_that_is_too_large_reads_none_of_it(
     done = fabric("inspect", path)
     assert done.code == 1
     assert "larger than any envelope" in done.err
+
+
+def test_inspect_of_a_record_that_does_not_come_names_the_broker(
+    fabric, config, held, monkeypatch
+) -> None:
+    monkeypatch.setattr("fabric.cli.topics.REQUEST_S_MAX", 0.05)
+    done = fabric("inspect", f"{TOPIC}:0:4", "-c", config)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("fabric: broker_unavailable: ")
