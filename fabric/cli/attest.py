@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -12,19 +13,22 @@ import yaml
 from fabric.agent.attesting import read_event_log
 from fabric.agent.identity import STATE
 from fabric.attest import event_log
-from fabric.attest.members import Members
+from fabric.attest.members import Members, MemberState
 from fabric.attest.messages import PCR_MAX
+from fabric.attest.notices import HEARTBEAT_KEY, result_key
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of
+from fabric.cli.topics import offset_at, records
 from fabric.config import AgentConfig
 from fabric.model.errors import ConfigInvalid, PeerError
-from fabric.model.limits import REQUEST_S_MAX
 from fabric.model.names import MEMBERS, RESULTS
 from fabric.policy.event_types import EVENT_TYPES
-from fabric.ports import Log
+from fabric.ports import Record
 from fabric.store.sealed import read_sealed_key
 
 app = typer.Typer(help="Attestation of this host.", no_args_is_help=True)
+_STAMPED_EARLIER = timedelta(hours=1)
+"""By so much may the broker's clock, which stamps a result, be behind the authority's."""
 
 
 @app.command()
@@ -83,7 +87,7 @@ def _numbers(text: str) -> list[int]:
 
 async def standing(config: AgentConfig) -> dict[str, object]:
     """The host's current result in words; raises DeniedError with why there is none."""
-    members = await read_members(config)
+    members = await _read_host(config)
     now = datetime.now(UTC)
     result = members.current(config.agent.host, now)
     return {
@@ -116,25 +120,46 @@ def sealed_states(config: AgentConfig) -> int:
 
 
 async def read_members(config: AgentConfig) -> Members:
-    """Members and results as they stand now, read from the broker and verified."""
-    members = Members((await asyncio.to_thread(policy_of, config)).trust)
-    async with log_of(config) as log, asyncio.timeout(REQUEST_S_MAX):
+    """Members and results as they stand now, all of them, read from the broker and verified."""
+    members = await _nothing_yet(config)
+    async with log_of(config) as log:
         for topic in (RESULTS, MEMBERS):
-            await _feed(log, topic, members)
+            async with aclosing(records(log, topic)) as items:
+                async for record in items:
+                    _feed(members, record)
     return members
 
 
-async def _feed(log: Log, topic: str, members: Members) -> None:
-    first, end = await log.bounds(topic, 0)
-    if first == end:
-        return
-    async for batch in log.read(topic, 0, first):
-        for record in batch:
-            try:
-                members.feed(topic, record.key or b"", record.value or b"")
-            except PeerError:
-                continue  # a forged record changes nothing; the agent counts it
-            finally:
-                first = record.offset + 1
-        if first >= end:
-            return
+async def _read_host(config: AgentConfig) -> Members:
+    """What tells how this host stands: every state and notice, and the result it is named by.
+
+    Results of every host are kept for weeks; to verify them all takes minutes.
+    """
+    members = await _nothing_yet(config)
+    async with log_of(config) as log:
+        async with aclosing(records(log, MEMBERS)) as items:
+            async for record in items:
+                if record.key != HEARTBEAT_KEY:
+                    _feed(members, record)
+        state = members.hosts.get(config.agent.host)
+        if state is None or state.state is not MemberState.ATTESTED:
+            return members
+        wanted = result_key(state.result_id)
+        since = await offset_at(log, RESULTS, state.since - _STAMPED_EARLIER)
+        async with aclosing(records(log, RESULTS, since=since)) as items:
+            async for record in items:
+                if record.key == wanted:
+                    _feed(members, record)
+    return members
+
+
+async def _nothing_yet(config: AgentConfig) -> Members:
+    policy = await asyncio.to_thread(policy_of, config)
+    return Members(policy.trust)
+
+
+def _feed(members: Members, record: Record) -> None:
+    try:
+        members.feed(record.topic, record.key or b"", record.value or b"")
+    except PeerError:
+        return  # a forged record changes nothing; the agent counts it

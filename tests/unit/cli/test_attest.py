@@ -1,5 +1,6 @@
 """`fabric attest show`: the host's result as the control topics have it."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ import yaml
 
 from fabric.agent.identity import STATE
 from fabric.attest.event_log import check_rules, parse
-from fabric.attest.members import MemberState, host_record, result_record
+from fabric.attest.members import Members, MemberState, heartbeat_record, host_record, result_record
 from fabric.cli import attest
 from fabric.config import AgentConfig
 from fabric.model.names import MEMBERS, RESULTS, HostId
@@ -21,7 +22,7 @@ from tests.fakes.agent_page import write_config
 from tests.fakes.boot import PCRS, Boot, Entry
 from tests.fakes.log import MemoryLog
 from tests.fakes.policy_files import EXPIRES, SENDER, VERSION, documents, files, policy
-from tests.fakes.verifier import HOST, TRUST_DOMAIN, Verifier, a_result, a_state
+from tests.fakes.verifier import HOST, TRUST_DOMAIN, Verifier, a_beat, a_result, a_state
 
 VERIFIER = Verifier()
 
@@ -31,9 +32,9 @@ def config(tmp_path: Path) -> Path:
     return write_config(tmp_path, host=str(HOST))
 
 
-def _use(monkeypatch: pytest.MonkeyPatch) -> MemoryLog:
+def _use(monkeypatch: pytest.MonkeyPatch, log: MemoryLog | None = None) -> MemoryLog:
     """Read this log in place of a broker's, under a policy that trusts VERIFIER."""
-    log = MemoryLog()
+    log = log or MemoryLog()
 
     @contextlib.asynccontextmanager
     async def opened(config: AgentConfig) -> AsyncIterator[MemoryLog]:
@@ -90,6 +91,40 @@ def test_a_host_without_a_good_result_exits_12_and_says_why(
     assert done.code == 12
     assert done.err.startswith(f"fabric: {reason}")
     assert done.out == ""
+
+
+def test_results_of_others_and_old_ones_are_not_verified(fabric, config, monkeypatch) -> None:
+    log, verified = _use(monkeypatch), []
+    log.now = lambda: datetime.now(UTC) - timedelta(days=3)
+    log.put(RESULTS, 0, *result_record(a_result(), TRUST_DOMAIN, VERIFIER.signers))
+    log.now = lambda: datetime.now(UTC)
+    for number in range(20):
+        other = a_result(id=bytes([number]) * 16)
+        log.put(RESULTS, 0, *result_record(other, TRUST_DOMAIN, VERIFIER.signers))
+    _attest(log, minutes=10)
+    log.put(MEMBERS, 0, *heartbeat_record(a_beat(0), VERIFIER.signers))
+    feed = Members.feed
+
+    def counted(members: Members, topic: str, key: bytes, value: bytes) -> None:
+        verified.append(topic)
+        feed(members, topic, key, value)
+
+    monkeypatch.setattr(Members, "feed", counted)
+    assert fabric("attest", "show", "-c", config).code == 0
+    assert verified == [MEMBERS, MEMBERS, RESULTS]
+
+
+def test_a_broker_that_does_not_answer_is_named(fabric, config, monkeypatch) -> None:
+    class Deaf(MemoryLog):
+        async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+            await asyncio.Event().wait()
+            return 0, 0
+
+    _use(monkeypatch, Deaf())
+    monkeypatch.setattr("fabric.cli.topics.REQUEST_S_MAX", 0.05)
+    done = fabric("attest", "show", "-c", config)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("fabric: broker_unavailable: ")
 
 
 def test_a_host_that_nobody_knows_is_not_attested(fabric, config, monkeypatch) -> None:
