@@ -71,13 +71,15 @@ async def _examined(
 ) -> list[dict[str, object]]:
     async with turns:
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout(deadline_s) as limit:
                 found = await look()
         except FabricError as exc:
             found = [failed("", exc)]
         except TimeoutError:
-            seen = f"no answer in {deadline_s:.0f} s"
-            found = [ill("", Reason.NOT_READY, seen, "find out what hangs: device, disk, network")]
+            # What the check asks may have given up sooner, by a deadline of its own.
+            when = f"in {deadline_s:.0f} s" if limit.expired() else "in time"
+            hint = "find out what hangs: device, disk, network"
+            found = [ill("", Reason.NOT_READY, f"no answer {when}", hint)]
         except Exception as exc:  # noqa: BLE001  # a bug in one check must not hide the others
             # Its text may hold anything, a password in a URL too.
             found = [ill("", Reason.INTERNAL, f"the check itself failed ({type(exc).__name__})")]

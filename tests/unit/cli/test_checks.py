@@ -63,6 +63,16 @@ def test_a_check_that_hangs_ends_at_its_deadline_and_does_not_hold_doctor_back()
     release.set()
 
 
+def test_a_deadline_inside_a_check_is_not_told_as_the_checks_own() -> None:
+    async def gives_up() -> str:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+        return "late"
+
+    [found] = asyncio.run(examine([("one", gives_up)]))
+    assert found["seen"] == "not_ready: no answer in time"
+
+
 async def test_what_several_checks_need_is_asked_once_and_its_error_told_to_all() -> None:
     asked = []
 
