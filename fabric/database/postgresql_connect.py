@@ -33,6 +33,8 @@ _SETTINGS = {
 }
 _TROUBLE = ("08", "53", "57", "58", "40", "55", "25", "XX")
 """SQLSTATE classes of a server in trouble or a lost race: the same statement may work later."""
+# The spelling is asked for with length -1, none: SQL reads a bare `character` or `bit` as one of
+# length 1, and would cut what is cast to it.
 _TYPES = """
 WITH RECURSIVE base (oid, type, typmod) AS (
     SELECT t.oid, t.oid, -1 FROM pg_catalog.pg_type t
@@ -45,7 +47,7 @@ SELECT b.oid AS oid, CASE WHEN t.typtype = 'e' THEN 'enum'
          ELSE t.typname::text END AS base,
     CASE WHEN t.typcategory = 'A' THEN coalesce(
         CASE WHEN e.typtype = 'e' THEN 'enum' ELSE e.typname::text END, '') ELSE '' END AS element,
-    pg_catalog.format_type(t.oid, NULL) AS sql_type, b.typmod AS typmod
+    pg_catalog.format_type(t.oid, -1) AS sql_type, b.typmod AS typmod
 FROM base b
 JOIN pg_catalog.pg_type t ON t.oid = b.type AND t.typtype <> 'd'
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace

@@ -177,6 +177,16 @@ async def mark(
     )
 
 
+async def give_up_snapshots(connection: "asyncpg.Connection[Any]", topic: Topic) -> None:
+    """What running snapshots have met is not known: their ends remove nothing, and the dataset
+    stays incomplete until the next one."""
+    await connection.execute(
+        "UPDATE fabric.streams SET snapshot = 'none', incomplete = true"
+        " WHERE topic = $1 AND snapshot = 'tracked'",
+        str(topic),
+    )
+
+
 async def load(connection: "asyncpg.Connection[Any]", stream: Stream) -> StreamState | None:
     """The stored state of one stream."""
     record = await connection.fetchrow(

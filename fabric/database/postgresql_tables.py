@@ -20,7 +20,8 @@ from fabric.database.postgresql_columns import (
     table_sql,
     written,
 )
-from fabric.database.postgresql_connect import columns_of, relation_of
+from fabric.database.postgresql_connect import class_of, columns_of, is_trouble, relation_of
+from fabric.database.postgresql_state import give_up_snapshots
 from fabric.database.postgresql_types import ServerColumn, TypeInfo, Unfit, fields_of, made_type
 from fabric.model.change import Row
 from fabric.model.errors import Reason, UsageError
@@ -195,6 +196,9 @@ async def prepare(
         staging=f"fabric_in_{number}",
     )
     await _make_ours(connection, made, fit.columns)
+    if await _retype(connection, made, made.seen, (fit.columns, types)):
+        await give_up_snapshots(connection, target.topic)
+    await _retype(connection, made, made.owned, (fit.columns, types))
     return made
 
 
@@ -279,6 +283,48 @@ async def _make_ours(
         f"CREATE TABLE IF NOT EXISTS {table.owned} (fabric_origin text NOT NULL, {parts},"
         f" PRIMARY KEY ({names}))"
     )
+
+
+async def _retype(
+    connection: "asyncpg.Connection[Any]",
+    table: TargetTable,
+    name: str,
+    known: tuple[Mapping[str, ServerColumn], Mapping[int, TypeInfo]],
+) -> bool:
+    """Give a table of ours the target's key types, where it was made with others.
+
+    Args:
+        known: the target's columns, and the types of the database.
+
+    Returns:
+        Whether it had others: then it may lack keys that did not fit.
+
+    Raises:
+        UsageError: TARGET_UNFIT, what it keeps cannot be turned into them.
+    """
+    columns, types = known
+    found = await relation_of(connection, *split_table(name))
+    assert found is not None
+    ours = await columns_of(connection, found[0], types)
+    wanted = {n: columns[n].sql_type for n in table.target.schema.key if n in ours}
+    parts = [
+        f"ALTER COLUMN {quoted(n)} TYPE {sql_type} USING {quoted(n)}::text::{sql_type}"
+        for n, sql_type in wanted.items()
+        if (ours[n].sql_type, ours[n].typmod) != (sql_type, -1)
+    ]
+    if not parts:
+        return False
+    try:
+        await connection.execute(f"ALTER TABLE {name} {', '.join(parts)}")
+    except asyncpg.PostgresError as exc:
+        if is_trouble(exc):
+            raise
+        raise UsageError(
+            Reason.TARGET_UNFIT,
+            f"table {table.target.table}: {name} holds keys that its key columns cannot:"
+            f" {class_of(exc)}; DROP it once no snapshot runs and no other origin fills the table",
+        ) from None  # the cause may quote a key
+    return True
 
 
 def _unfit(target: Target, why: str) -> NoReturn:

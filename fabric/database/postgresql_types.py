@@ -60,7 +60,7 @@ class ServerColumn:
     Attributes:
         base: name of the base type behind domains (`int4`, `numeric`), `enum` for enums.
         element: base type of an array's elements, else empty.
-        sql_type: how SQL names the type, without length.
+        sql_type: how SQL names the type without any length (`bpchar`, not `character`).
         typmod: length, precision or scale as the server codes it; -1 when there is none.
         has_default: writers may leave it out.
     """

@@ -60,13 +60,17 @@ async def test_columns_are_seen_through_their_domains(database: str) -> None:
     await connection.execute(
         "CREATE TYPE mood AS ENUM ('a'); CREATE DOMAIN inner_d AS numeric(10, 2);"
         " CREATE DOMAIN outer_d AS inner_d; CREATE TABLE x (id bigint PRIMARY KEY, d outer_d,"
-        " m mood DEFAULT 'a', l integer[], g int GENERATED ALWAYS AS (1) STORED,"
+        " m mood DEFAULT 'a', l integer[], c char(5), cs char(3)[], b bit(4),"
+        " g int GENERATED ALWAYS AS (1) STORED,"
         " s int GENERATED ALWAYS AS IDENTITY, dropped int); ALTER TABLE x DROP COLUMN dropped"
     )
     found = await relation_of(connection, "public", "x")
     assert found is not None
     columns = await columns_of(connection, found[0], await types_of(connection))
-    assert list(columns) == ["id", "d", "m", "l", "g", "s"]
+    assert list(columns) == ["id", "d", "m", "l", "c", "cs", "b", "g", "s"]
+    # A bare `character` or `bit` would be one of length 1.
+    unbounded = {n: columns[n].sql_type for n in ("c", "cs", "b")}
+    assert unbounded == {"c": "bpchar", "cs": "bpchar[]", "b": '"bit"'}
     assert (columns["d"].base, columns["d"].typmod) == ("numeric", (10 << 16 | 2) + 4)
     assert (columns["m"].base, columns["m"].sql_type) == ("enum", "mood")
     assert (columns["l"].element, columns["l"].sql_type) == ("int4", "integer[]")

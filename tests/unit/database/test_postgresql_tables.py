@@ -1,11 +1,21 @@
 """fabric.database.postgresql_tables"""
 
+from dataclasses import replace
+
 import pytest
 
 from fabric.model.change import Op
 from fabric.model.errors import Reason, UsageError
 from tests.contract import postgresql_world
-from tests.contract.postgresql_cases import ITEMS_DDL, applying, item, schema, target
+from tests.contract.postgresql_cases import (
+    ITEMS_DDL,
+    STREAM,
+    Applying,
+    applying,
+    item,
+    schema,
+    target,
+)
 from tests.contract.postgresql_world import Application
 
 database = postgresql_world.database
@@ -76,3 +86,72 @@ async def test_a_role_that_may_not_make_tables_is_told_how(database: str) -> Non
     async with applying(url) as sink:
         await sink.upsert(item(1))
     await application.run("DROP OWNED BY writer CASCADE; DROP ROLE writer")
+
+
+BY_CODE = schema({"name": "id", "type": "string"}, {"name": "v", "type": ["null", "string"]})
+CODES = [{"id": f"P{n:04}", "v": "x"} for n in range(3)]
+SNAPSHOT = ((Op.SNAPSHOT_BEGIN, []), (Op.UPSERT, CODES), (Op.SNAPSHOT_END, []))
+
+
+async def test_a_second_snapshot_keeps_rows_whose_key_has_a_length(database: str) -> None:
+    await Application(database).run("CREATE TABLE items (id char(5) PRIMARY KEY, v text)")
+    async with applying(database, target(BY_CODE)) as sink:
+        for _ in range(2):
+            done = await sink.apply(*SNAPSHOT)
+            assert (done.quarantined, done.state.incomplete) == (0, False)
+    assert len(await Application(database).rows("items")) == 3
+
+
+async def test_two_origins_fill_a_table_whose_key_has_a_length(database: str) -> None:
+    await Application(database).run("CREATE TABLE items (id char(5) PRIMARY KEY, v text)")
+    async with applying(database, target(BY_CODE)) as sink:
+        await sink.upsert(CODES[0])
+        other = Applying(sink.sink, replace(STREAM, origin=replace(STREAM.origin, source="two")))
+        assert (await other.upsert(CODES[1])).quarantined == 0
+
+
+async def test_values_of_a_length_are_written_whole(database: str) -> None:
+    await Application(database).run(
+        "CREATE TABLE items (id bigint PRIMARY KEY, cs char(3)[], b bit(4))"
+    )
+    of = schema(
+        {"name": "id", "type": "long"},
+        {"name": "cs", "type": {"type": "array", "items": "string"}},
+        {"name": "b", "type": "string"},
+    )
+    async with applying(database, target(of)) as sink:
+        done = await sink.upsert({"id": 1, "cs": ["abc", "def"], "b": "0110"})
+    rows = await Application(database).rows("(SELECT cs::text, b::text FROM items) t")
+    assert (done.quarantined, rows) == (0, [{"cs": "{abc,def}", "b": "0110"}])
+
+
+async def test_tables_of_ours_with_other_key_types_get_the_targets(database: str) -> None:
+    application = Application(database)
+    await application.run("CREATE TABLE items (id char(5) PRIMARY KEY, v text)")
+    async with applying(database, target(BY_CODE)) as sink:
+        await sink.upsert(*CODES)
+        await application.run(
+            "ALTER TABLE fabric.seen_1 ALTER id TYPE char(1);"
+            " ALTER TABLE fabric.owned_1 ALTER id TYPE char(1);"
+            " INSERT INTO fabric.owned_1 VALUES ('G01/registry/two', 'Q')"
+        )
+        await sink.apply((Op.SNAPSHOT_BEGIN, []))
+        # Rows that came before could not be noted: the end of this snapshot must remove nothing.
+        await sink.sink.open([target(BY_CODE)])
+        done = await sink.apply((Op.UPSERT, CODES[:1]), (Op.SNAPSHOT_END, []))
+        assert (done.quarantined, done.state.incomplete) == (0, True)
+        assert len(await application.rows("items")) == 3
+        done = await sink.apply(*SNAPSHOT)
+        assert (done.quarantined, done.state.incomplete) == (0, False)
+    assert [row["id"].rstrip() for row in await application.rows("fabric.owned_1")] == ["Q"]
+
+
+async def test_keys_of_ours_that_the_target_cannot_hold_are_named(database: str) -> None:
+    async with applying(database) as sink:
+        await Application(database).run(
+            "ALTER TABLE fabric.owned_1 ALTER id TYPE text;"
+            " INSERT INTO fabric.owned_1 VALUES ('G01/registry/two', 'secret')"
+        )
+        with pytest.raises(UsageError, match=r"fabric.owned_1 .* 22P02") as caught:
+            await sink.sink.open([target()])
+    assert "secret" not in str(caught.value)
