@@ -178,7 +178,10 @@ class Applier:
                 async with self._connection.transaction():
                     await self.writer.see(row)
             except POISON as exc:
-                self._check(exc)  # a key that cannot be written is in no row either
+                self._check(exc)
+                # What the snapshot has met is not known any more: its end must remove nothing,
+                # and the dataset stays incomplete until the next one.
+                self.writer.snapshot = NONE
 
     def _change(self, run: Run, place: int) -> Change:
         return Change(

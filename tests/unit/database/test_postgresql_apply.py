@@ -101,3 +101,25 @@ async def test_a_row_whose_change_is_parked_outlives_the_snapshot(database: str)
         )
         assert done.quarantined == 1
     assert [row["id"] for row in await Application(database).rows("items")] == [1]
+
+
+@pytest.mark.integration
+async def test_a_snapshot_that_could_not_note_a_key_removes_nothing(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL.replace("name text", "name varchar(5)"))
+    async with applying(database) as sink:
+        await sink.upsert(item(1), item(2))
+        await application.run("ALTER TABLE fabric.seen_1 ADD CHECK (id <> 1)")
+        rows = [item(1, "too long"), item(2)]
+        done = await sink.apply((Op.SNAPSHOT_BEGIN, []), (Op.UPSERT, rows), (Op.SNAPSHOT_END, []))
+        assert (done.quarantined, done.state.incomplete) == (1, True)
+        assert len(await application.rows("items")) == 2
+        await application.run(
+            "ALTER TABLE fabric.seen_1 DROP CONSTRAINT seen_1_id_check;"
+            " ALTER TABLE items ALTER name TYPE text"
+        )
+        done = await sink.apply(
+            (Op.SNAPSHOT_BEGIN, []), (Op.UPSERT, rows[:1]), (Op.SNAPSHOT_END, [])
+        )
+        assert not done.state.incomplete
+    assert [row["id"] for row in await application.rows("items")] == [1]
