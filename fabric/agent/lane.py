@@ -7,11 +7,11 @@ unresolved, also across epochs.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from fabric.agent.aside import aside
 from fabric.agent.epoch_machine import Why
@@ -42,11 +42,12 @@ from fabric.store.state import StreamHead
 _SHORT_CHANGES_MAX = 64
 _HANDED_OVER_S = 0.001
 """Long enough for the log to write a block to its socket."""
+Note: TypeAlias = Callable[[StreamHead], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What is to be remembered of an acknowledged block."""
+    """What is to be remembered of an acknowledged block: the head of its last part."""
 
     head: StreamHead
     plaintext_bytes: int
@@ -126,6 +127,7 @@ class SealedLane:
     Args:
         heads: acknowledged heads of earlier lives, per stream.
         streams: how many streams of the topic this host fills.
+        note: takes the head of each part but the last of a block that goes in parts.
         log: which log the topic is, empty when that is not known.
     """
 
@@ -137,9 +139,11 @@ class SealedLane:
         *,
         heads: Mapping[Stream, StreamHead],
         streams: int,
+        note: Note,
         log: str = "",
     ) -> None:
         self._host = host
+        self._note = note
         self._log = log
         self._topic = topic
         self._schema = schema
@@ -174,6 +178,8 @@ class SealedLane:
                 raise
         first, second = halve(block)
         left = await self.store(first)
+        # Readers take a new epoch only from one of the last heads; a block may have more parts.
+        await self._note(left.head)
         right = await self.store(second)
         total = left.plaintext_bytes + right.plaintext_bytes
         return Kept(head=right.head, plaintext_bytes=total)

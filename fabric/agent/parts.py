@@ -65,6 +65,7 @@ async def publisher(
     state = host.identity.state
     heads = await _heads(host, source, topics)
     resume = await asyncio.to_thread(state.source, source)
+    progress = Progress(source, host.identity)
     lanes: dict[Topic, Lane] = {}
     for feed in feeds:
         dataset = decide.dataset_of(host.view.policy, str(feed.topic))
@@ -76,6 +77,7 @@ async def publisher(
                 feed.schema,
                 heads=heads[feed.topic],
                 streams=feed.partitions,
+                note=progress.note,
                 log=log_name(await host.log.identity(str(feed.topic))),
             )
         else:
@@ -93,7 +95,6 @@ async def publisher(
         resume=resume,
         upto={stream: item.upto for found in heads.values() for stream, item in found.items()},
     )
-    progress = Progress(source, host.identity)
     return Publisher(host, plan, reads, lanes=lanes, progress=progress, stop=stop)
 
 

@@ -31,13 +31,14 @@ from fabric.attest.notices import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.result import Result
 from fabric.attest.tally import START, extended
 from fabric.metrics import AgentMetrics
-from fabric.model.errors import FabricError, Reason
+from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.label import Label, Levels
 from fabric.model.names import AUTHORITY, MEMBERS, RESULTS, HostId, Origin, Topic
 from fabric.model.schema import RowSchema
 from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
 from fabric.ports import KeyStore, Quote, ResidentKey
 from fabric.repository.audited import PolicyAudit
+from fabric.seal import envelope
 from fabric.store.file_keys import FileKeys
 from tests.fakes.log import MemoryLog
 from tests.fakes.tpm import FakeTpm, FakeTpmCa
@@ -228,6 +229,20 @@ class Platform:
 
                 return refusal(exc.reason, str(exc.args[0]))
             return None
+
+        self.log.judge = judge
+
+    def admit_single_changes(self) -> None:
+        """Refuse blocks of several changes as if they were too large for a record."""
+        admits = self.log.judge
+        assert admits is not None
+
+        def judge(
+            topic: str, partition: int, key: bytes | None, value: bytes
+        ) -> FabricError | None:
+            if topic == str(SECRET) and envelope.parse(value).header.count > 1:
+                return DeniedError(Reason.TOO_LARGE, "record is too large")
+            return admits(topic, partition, key, value)
 
         self.log.judge = judge
 

@@ -10,7 +10,7 @@ import pytest
 
 from fabric.agent import lane as lanes
 from fabric.agent import refusal_machine
-from fabric.agent.lane import Kept, SealedLane, allowed
+from fabric.agent.lane import Kept, Note, SealedLane, allowed
 from fabric.agent.view import WorldView
 from fabric.model.block import Block
 from fabric.model.change import ZERO, Op, Run, Sequence
@@ -28,6 +28,7 @@ from fabric.seal import envelope
 from fabric.seal.chain import Verdict, judge
 from fabric.seal.epoch import parse_start, verify_start
 from fabric.seal.sealing import Packed, seal_packed
+from fabric.store.state import StreamHead
 from tests.fakes.platform import NOTES, ORIGIN, SECRET, A, B, Platform, TestHost, dataset
 from tests.fakes.running import running, until
 from tests.unit.agent.test_epochs import learn_of_a_suspension
@@ -42,9 +43,13 @@ def block(position: int, count: int = 2, *, after: Sequence = ZERO, text: str = 
     return Block(stream=STREAM, after=after, upto=Sequence(1, position, count), runs=(run,))
 
 
-def lane(host: TestHost) -> SealedLane:
+async def forget(head: StreamHead) -> None:
+    """Nobody asks for it."""
+
+
+def lane(host: TestHost, note: Note = forget) -> SealedLane:
     heads = host.host.identity.state.heads(SECRET)
-    return SealedLane(host.host, SECRET, NOTES, heads=heads, streams=1)
+    return SealedLane(host.host, SECRET, NOTES, heads=heads, streams=1, note=note)
 
 
 def sent(platform: Platform) -> list[envelope.Envelope]:
@@ -250,6 +255,22 @@ async def test_a_block_that_is_too_large_goes_in_halves(platform: Platform, a: T
     assert len(refusals.seen) == 3
 
 
+async def test_the_head_of_each_part_is_noted_as_it_is_acknowledged(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    platform.admit_single_changes()
+    noted: list[StreamHead] = []
+
+    async def note(head: StreamHead) -> None:
+        assert head.head is not None
+        assert head.head.hash == sent(platform)[-1].hash
+        noted.append(head)
+
+    (kept,) = await stored(a, lane(a, note), block(10, 5))
+    assert [head.upto for head in [*noted, kept.head]] == [Sequence(1, 10, n) for n in range(1, 6)]
+
+
 async def test_a_block_over_the_limit_is_cut_before_anyone_sees_it(
     platform: Platform, a: TestHost
 ) -> None:
@@ -370,7 +391,7 @@ async def test_a_block_acknowledged_after_the_epoch_start_breaks_no_chain(
     sets = {str(SECRET): dataset(SECRET, partitions=2)}
     platform.policy = replace(platform.policy, datasets=sets)
     a.open().attest()
-    it = SealedLane(a.host, SECRET, NOTES, heads={}, streams=2)
+    it = SealedLane(a.host, SECRET, NOTES, heads={}, streams=2, note=forget)
     slow, first, other = SlowPartition(platform, 1), block(1), replace(STREAM, partition=1)
 
     def on(stream: Stream, position: int) -> Block:

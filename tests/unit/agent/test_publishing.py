@@ -4,19 +4,24 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import pytest
+
 from fabric.agent.lane import Kept, Sending
 from fabric.agent.progress import Progress
 from fabric.agent.publish_machine import Feed, Limits
 from fabric.agent.publishing import Plan, Publisher
+from fabric.config import BlockConfig
 from fabric.model.block import Block
 from fabric.model.change import Op, Run
-from fabric.model.errors import Reason, UnavailableError
+from fabric.model.errors import FabricError, Reason, UnavailableError
+from fabric.model.limits import HEADS_REMEMBERED
 from fabric.model.names import grants_topic
 from fabric.ports import Captured, Opened
 from fabric.seal import envelope
 from fabric.store.file_keys import FileKeys
 from fabric.store.state import StreamHead
 from tests.contract.softhsm import tokens
+from tests.fakes import running as parts_beside
 from tests.fakes.platform import NOTES, OPEN, ORIGIN, SECRET, A, Platform, TestHost
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
@@ -215,6 +220,34 @@ async def test_stop_finishes_what_is_in_flight(platform: Platform, a: TestHost) 
     assert head.head is not None
     assert head.head.hash == last.hash
     assert "capture main" not in a.board.parts
+
+
+async def test_a_block_in_many_parts_is_never_far_ahead_of_the_disk(
+    platform: Platform, a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle of it, the next life must begin at a head that readers remember."""
+    monkeypatch.setattr(parts_beside, "BLOCK", BlockConfig(changes_max=100, silence_s=0.5))
+    database, behind = MemoryDatabase([table()]), [0]
+    database.upsert(table(), notes(0, 100))
+    a.attest()
+    platform.admit_single_changes()
+    admits = platform.log.judge
+    assert admits is not None
+
+    def judge(topic: str, partition: int, key: bytes | None, value: bytes) -> FabricError | None:
+        if topic == str(SECRET):
+            (known,) = a.host.identity.state.heads(SECRET).values() or (None,)
+            counter = known.head.counter if known and known.head else -1
+            behind.append(envelope.parse(value).header.counter - counter)
+        return admits(topic, partition, key, value)
+
+    platform.log.judge = judge
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await until(lambda: database.released == database.position)
+    assert len(platform.log.values(str(SECRET))) >= 100
+    assert max(behind) < HEADS_REMEMBERED
 
 
 class _Rows:
