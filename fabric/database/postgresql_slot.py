@@ -27,11 +27,13 @@ class Slot:
         confirmed: commits before it are gone for us.
         pid: the process that uses it, or None.
         is_lost: its log was removed; it can never be read again.
+        log_end: where the server's log ends on its disk; nobody was ever sent more.
     """
 
     confirmed: int
     pid: int | None
     is_lost: bool
+    log_end: int
 
 
 async def find(connection: "asyncpg.Connection[Any]", name: str) -> Slot | None:
@@ -42,7 +44,8 @@ async def find(connection: "asyncpg.Connection[Any]", name: str) -> Slot | None:
     """
     record = await connection.fetchrow(
         "SELECT plugin::text, database::text = pg_catalog.current_database() AS here, active_pid,"
-        " confirmed_flush_lsn::text AS confirmed, wal_status"
+        " confirmed_flush_lsn::text AS confirmed, wal_status,"
+        " pg_catalog.pg_current_wal_flush_lsn()::text AS log_end"
         " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
         name,
     )
@@ -58,6 +61,7 @@ async def find(connection: "asyncpg.Connection[Any]", name: str) -> Slot | None:
         confirmed=parse_lsn(confirmed) if confirmed else 0,
         pid=record["active_pid"],
         is_lost=confirmed is None or record["wal_status"] == "lost",
+        log_end=parse_lsn(record["log_end"]),
     )
 
 
@@ -128,6 +132,10 @@ def why_new_life(
         return "the slot is gone"
     if slot.is_lost:
         return "the slot's log was removed"
+    if token.position >= slot.log_end:
+        # A copy of the data keeps system, timeline and slot. What it commits up to the token
+        # would be passed over without a word: START_REPLICATION begins behind it.
+        return "the server was put back to an older copy: its log ends before the token"
     if slot.confirmed > token.position + 1:
         # START_REPLICATION would start later without a word, and rows would be lost.
         return "the slot is ahead of the token"

@@ -30,7 +30,7 @@ TOKEN = Token(generation=1, system_id="7", timeline=1, slot="s", position=99, sn
 CAPTURED = replace(CAPTURE, resume=encode(TOKEN))
 RUNNING = replace(CAPTURED, agent=4711)
 FREE = SlotState(
-    slot=Slot(confirmed=100, pid=None, is_lost=False),
+    slot=Slot(confirmed=100, pid=None, is_lost=False, log_end=200),
     application=None,
     wal_status="reserved",
     held_bytes=3 * 1024 * 1024,
