@@ -179,7 +179,7 @@ class PostgresSource:
         """What an item is to the outside."""
         match item:
             case Captured():
-                return [item]
+                return [] if self._is_early(item) else [item]
             case Committed():
                 return self._committed(item)
             case Mark():
@@ -187,6 +187,14 @@ class PostgresSource:
             case Moved():
                 await self._moved(item)
                 return []
+
+    def _is_early(self, item: Captured) -> bool:
+        """Whether it is a part of a row that readers may not have yet.
+
+        The snapshot that is to begin brings the row whole, as it is then. Whole rows go out
+        all the same: a dataset that is read anew may wait long for those before it.
+        """
+        return bool(item.run.absent) and self._at().snapshots[str(item.topic)].state == PENDING
 
     def _committed(self, item: Committed) -> list[Event]:
         self._token = self._at().at(item.position)

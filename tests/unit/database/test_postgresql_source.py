@@ -55,6 +55,21 @@ async def test_an_unchanged_toast_value_is_absent(database: str) -> None:
 
 
 @pytest.mark.integration
+async def test_before_a_snapshot_no_reader_is_given_a_part_of_a_row(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run(f"INSERT INTO items VALUES (1, 'old', '{BIG}')")
+    async with reading(new_source(database)) as read:
+        # The slot is made, and no mark is written before the source is read.
+        await application.run("UPDATE items SET name = 'new'; INSERT INTO items VALUES (2, 'n')")
+        await read.until_ended()
+        early = [run.op for run in read.runs].index(Op.SNAPSHOT_BEGIN)
+        assert [run.rows for run in read.runs[:early]] == [[item(2)]]
+        assert not any(run.absent for run in read.runs)
+        assert read.rows() == {1: item(1, "new", BIG), 2: item(2)}
+
+
+@pytest.mark.integration
 async def test_a_row_with_a_new_key_brings_its_toast_value_along(database: str) -> None:
     application = Application(database)
     await application.run(ITEMS_DDL)
