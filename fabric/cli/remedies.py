@@ -68,7 +68,7 @@ REMEDIES: Mapping[Reason, str] = {
         "boot the approved state; if the TPM was replaced or cleared, move the state file away"
     ),
     Reason.SOURCE_UNFIT: "give the source database what the message names",
-    Reason.TARGET_UNFIT: "change the named column, or let the agent make the table",
+    Reason.TARGET_UNFIT: "change the table as the message says, or let the agent make it",
     Reason.TOPIC_DRIFT: "have the platform team set the topic's settings back",
     Reason.CLOCK_WENT_BACK: "set this machine's clock right, then start the process again",
     Reason.RESULT_EXPIRED: "see why this host could not renew: fabric doctor",

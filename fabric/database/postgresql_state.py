@@ -213,6 +213,16 @@ async def load_all(
     }
 
 
+async def is_filled(connection: "asyncpg.Connection[Any]", topic: Topic) -> bool:
+    """Whether some stream of the topic has a state here; asks only, so there may be no schema."""
+    if not await connection.fetchval("SELECT pg_catalog.to_regclass('fabric.streams')"):
+        return False
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM fabric.streams WHERE topic = $1)", str(topic)
+    )
+    return found
+
+
 def _where(stream: Stream) -> tuple[str, str, int]:
     return str(stream.origin), str(stream.topic), stream.partition
 

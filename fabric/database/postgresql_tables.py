@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import asyncpg
 
+from fabric.database import postgresql_state as states
 from fabric.database.postgresql_columns import (
     Selected,
     Written,
@@ -213,13 +214,14 @@ class FitTable:
 async def check_table(
     connection: "asyncpg.Connection[Any]", target: Target, types: Mapping[int, TypeInfo]
 ) -> FitTable | None:
-    """See that a table can be written as its dataset; None when there is none. Changes nothing.
+    """See that a table can be written as its dataset; None when it is to be made. Changes nothing.
 
     Raises:
         UsageError: TARGET_UNFIT, with column and remedy.
     """
     found = await relation_of(connection, *split_table(target.table))
     if found is None:
+        await _demand_new(connection, target)
         return None
     relation, kind = found
     if kind not in ("r", "p"):
@@ -245,6 +247,16 @@ async def check_table(
         listed = ", ".join(target.schema.key)
         _unfit(target, f"it has no primary key or unique index on exactly ({listed})")
     return FitTable(writing=tuple(writing), columns=columns)
+
+
+async def _demand_new(connection: "asyncpg.Connection[Any]", target: Target) -> None:
+    """Refuse to make a table whose rows were applied: the states say that they are in it."""
+    if await states.is_filled(connection, target.topic):
+        _unfit(
+            target,
+            "it is gone, and its rows were applied and will not come again; put it back, or let"  # noqa: S608  # a message
+            f" it be filled anew: DELETE FROM fabric.streams WHERE topic = '{target.topic}'",
+        )
 
 
 async def _make(connection: "asyncpg.Connection[Any]", target: Target) -> None:

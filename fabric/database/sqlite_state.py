@@ -68,6 +68,15 @@ def load_all(connection: sqlite3.Connection, topic: Topic) -> Mapping[Stream, St
     }
 
 
+def is_filled(connection: sqlite3.Connection, topic: Topic) -> bool:
+    """Whether some stream of the topic has a state here; asks only, so there may be no table."""
+    there = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'fabric_streams'"
+    if connection.execute(there).fetchone() is None:
+        return False
+    rows = "SELECT 1 FROM fabric_streams WHERE topic = ?"
+    return connection.execute(rows, (str(topic),)).fetchone() is not None
+
+
 def _state(row: "tuple[object, ...] | list[object]") -> StreamState:
     generation, position, ordinal, chain, offset, cluster, topic_id, incomplete = row
     return StreamState(

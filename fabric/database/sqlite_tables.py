@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from fabric.database import sqlite_state as states
 from fabric.database.sqlite_capture import TableShape, shape_of
 from fabric.database.sqlite_thread import quote
 from fabric.database.sqlite_values import (
@@ -189,6 +190,13 @@ def check_table(
     shape = shape_of(connection, target.table)
     if shape is None and _is_taken(connection, target.table):
         raise _unfit(target, "is not an ordinary table; name another one")
+    if shape is None and states.is_filled(connection, target.topic):
+        # Made empty it would look whole: the states say that its rows are in it.
+        raise _unfit(
+            target,
+            "is gone, and its rows were applied and will not come again; put it back, or let it"  # noqa: S608  # a message
+            f" be filled anew: DELETE FROM fabric_streams WHERE topic = '{target.topic}'",
+        )
     table = TargetTable(target, shape)
     if shape is not None:
         _check(table, shape)

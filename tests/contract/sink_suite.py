@@ -453,6 +453,19 @@ class SinkSuite:
             await self._open(world, target(schema=wider))
         assert caught.value.reason is Reason.TARGET_UNFIT
 
+    async def test_a_table_is_not_made_for_a_dataset_whose_rows_were_applied_to_another(
+        self, world: SinkWorld
+    ) -> None:
+        sink = await self._open(world, target())
+        await Feed(sink, stream()).upsert(person(1))
+        await sink.close()
+        with pytest.raises(UsageError, match="table renamed") as caught:
+            await self._open(world, replace(target(), table="renamed"))
+        assert caught.value.reason is Reason.TARGET_UNFIT
+        sink = await self._open(world, target())
+        assert ids(await world.rows(target())) == [1]
+        await sink.close()
+
     async def test_a_topic_that_is_not_a_target_is_refused(self, world: SinkWorld) -> None:
         sink = await self._open(world, target())
         with pytest.raises(FabricError):

@@ -52,8 +52,11 @@ class MemorySink:
         self._targets: dict[Topic, Target] = {}
 
     async def open(self, targets: Sequence[Target]) -> None:
-        """Note the shapes; a wider schema than the one the table was made with is unfit."""
+        """Note the shapes; a wider schema than the table's, or another table later, is unfit."""
         for target in targets:
+            filled = {stream.topic for stream in self._store.held.states}
+            if target.table not in self._store.held.shapes and target.topic in filled:
+                raise UsageError(Reason.TARGET_UNFIT, f"table {target.table}: it is gone")
             shape = self._store.held.shapes.setdefault(target.table, target.schema.fields)
             for name in target.schema.fields:
                 if name not in shape:

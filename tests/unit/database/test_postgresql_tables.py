@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from fabric.database.postgresql_examine_target import examine_target
 from fabric.model.change import Op
 from fabric.model.errors import Reason, UsageError
 from tests.contract import postgresql_world
@@ -46,6 +47,27 @@ async def test_a_table_that_does_not_fit_is_named_with_the_remedy(
             pass
     assert caught.value.reason is Reason.TARGET_UNFIT
     assert words in str(caught.value)
+
+
+async def test_a_table_that_was_dropped_is_not_made_empty_but_filled_anew_when_asked_to(
+    database: str,
+) -> None:
+    application = Application(database)
+    async with applying(database) as sink:
+        await sink.upsert(item(1))
+    await application.run("DROP TABLE items")
+    (found,) = [f for f in await examine_target(database, [target()]) if f.part == "table items"]
+    assert found.reason is Reason.TARGET_UNFIT
+    with pytest.raises(UsageError, match="is gone") as caught:
+        async with applying(database):
+            pass
+    assert caught.value.reason is Reason.TARGET_UNFIT
+    _, _, remedy = str(caught.value).partition("anew: ")
+    await application.run(remedy)
+    async with applying(database) as sink:
+        assert await sink.sink.state(STREAM) is None
+        await sink.upsert(item(1))
+    assert await application.rows("items") == [item(1)]
 
 
 async def test_a_table_of_another_order_and_wider_columns_fits(database: str) -> None:

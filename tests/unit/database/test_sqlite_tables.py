@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from fabric.database import sqlite_state as states
 from fabric.database.sqlite_tables import prepare
+from fabric.model.change import Sequence
 from fabric.model.errors import Reason, UsageError
-from tests.contract.sink_suite import target
+from fabric.ports import StreamState
+from tests.contract.sink_suite import stream, target
 from tests.contract.worlds import NOTES, NOTES_SCHEMA, note
 
 TARGET = target(NOTES, NOTES_SCHEMA)
@@ -93,6 +96,26 @@ def test_a_name_with_quotes_is_a_name(database: sqlite3.Connection) -> None:
     insert, _ = table.upsert(())
     database.execute(insert.sql, insert.values(note("a", 1)))
     assert database.execute('SELECT count(*) FROM "no""tes; --"').fetchone() == (1,)
+
+
+def test_a_table_that_was_dropped_is_not_made_empty_but_made_when_it_is_to_be_filled_anew(
+    database: sqlite3.Connection,
+) -> None:
+    states.create(database)
+    prepare(database, TARGET)
+    done = StreamState(
+        high=Sequence(1, 1, 1), chain=b"", offset=1, cluster="", topic_id="", incomplete=False
+    )
+    states.store(database, stream(NOTES), done, states.Snapshot.NONE)
+    prepare(database, TARGET)
+    database.execute("DROP TABLE notes")
+    with pytest.raises(UsageError, match="is gone") as caught:
+        prepare(database, TARGET)
+    assert caught.value.reason is Reason.TARGET_UNFIT
+    _, _, remedy = str(caught.value).partition("anew: ")
+    database.execute(remedy)
+    prepare(database, TARGET)
+    assert states.load(database, stream(NOTES)) is None
 
 
 def test_a_table_of_keys_alone_can_be_written_twice(database: sqlite3.Connection) -> None:
