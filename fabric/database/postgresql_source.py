@@ -20,6 +20,7 @@ from fabric.database import postgresql_wire as wire
 from fabric.database.postgresql_changes import Changes, Committed, Item, Mark, Moved
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import connect, shut, translated
+from fabric.database.postgresql_identity import Identity, identities, is_remade
 from fabric.database.postgresql_lag import Lag
 from fabric.database.postgresql_preflight import Fit, check
 from fabric.database.postgresql_snapshot import Snapshots
@@ -94,8 +95,9 @@ class PostgresSource:
         self._admin = admin = await connect(self._url, {"row_security": "off"})
         with translated("check the database"):
             fit = await check(admin, list(self._tables.values()), publication)
+            found = await identities(admin, self._tables.values(), publication)
         self._stream = stream = await ReplicationStream.connect(self._url)
-        self._token = token = await self._place(fit, await stream.identify(), resume)
+        self._token = token = await self._place(fit, found, await stream.identify(), resume)
         by_topic = {str(each.table.topic): each for each in fit.tables}
         changes = Changes(self._tables, fit.types)
         self._parts = changes, Snapshots(admin, self._lock, by_topic, self._chunk_rows)
@@ -113,7 +115,9 @@ class PostgresSource:
         self._unsaid = False
         return Opened(generation=token.generation, position=token.position)
 
-    async def _place(self, fit: Fit, system: tuple[str, int], resume: str | None) -> Token:
+    async def _place(
+        self, fit: Fit, found: Mapping[str, Identity], system: tuple[str, int], resume: str | None
+    ) -> Token:
         """Where to start: at the token, or in a new life of the source."""
         assert self._admin is not None
         name = self._names[0]
@@ -121,8 +125,10 @@ class PostgresSource:
         with translated("look up the replication slot"):
             slot = await slots.find_free(self._admin, name)
             why = slots.why_new_life(old, slot, name=name, system=system)
-            if old is not None and why is None and not fit.is_new:
-                return replace(old, snapshots=self._snapshots(old, fit.added))
+            was = [each.identity for each in old.snapshots.values()] if old else []
+            is_new = fit.is_new or is_remade(was, found)
+            if old is not None and why is None and not is_new:
+                return replace(old, snapshots=self._snapshots(old, fit.added, found))
             lsn = await slots.renew(self._admin, name, slot)
         return Token(
             generation=max(int(time.time()), tokens.generation_in(resume) + 1),
@@ -130,18 +136,25 @@ class PostgresSource:
             timeline=system[1],
             slot=name,
             position=lsn - 1,
-            snapshots=self._snapshots(None, frozenset()),
+            snapshots=self._snapshots(None, frozenset(), found),
         )
 
-    def _snapshots(self, old: Token | None, added: frozenset[str]) -> dict[str, Progress]:
+    def _snapshots(
+        self, old: Token | None, added: frozenset[str], found: Mapping[str, Identity]
+    ) -> dict[str, Progress]:
         """Progress of every dataset; one whose table or schema changed is read anew."""
         result: dict[str, Progress] = {}
         for table in self._tables.values():
             name = str(table.topic)
-            fresh = Progress(table=table.table, fingerprint=table.schema.fingerprint.hex())
+            now = found[name]
+            fresh = Progress(
+                table=table.table, fingerprint=table.schema.fingerprint.hex(), identity=now
+            )
             kept = old.snapshots.get(name, fresh) if old else fresh
             same = (kept.table, kept.fingerprint) == (fresh.table, fresh.fingerprint)
-            result[name] = kept if same and table.table not in added else fresh
+            same = same and (kept.identity is None or kept.identity.goes_on_as(now))
+            goes_on = same and table.table not in added
+            result[name] = replace(kept, identity=now) if goes_on else fresh
         return result
 
     async def read(self) -> AsyncIterator[Event]:

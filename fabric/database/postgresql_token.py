@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fabric.database import postgresql_identity as identities
+from fabric.database.postgresql_identity import Identity
 from fabric.database.postgresql_window import Key
 
 PENDING, BEGUN, DONE = "pending", "begun", "done"
@@ -23,6 +25,7 @@ class Progress:
         state: `pending`, `begun` (the begin mark is out) or `done`.
         last_key: physical values of the last key read; None before the first chunk.
         rows: rows emitted so far.
+        identity: which table it is of; None in tokens that do not say.
     """
 
     table: str
@@ -30,6 +33,7 @@ class Progress:
     state: str = PENDING
     last_key: Key | None = field(default=None, repr=False)
     rows: int = 0
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +114,7 @@ def _progress_out(progress: Progress) -> dict[str, Any]:
         "state": progress.state,
         "rows": progress.rows,
         "last_key": None if last is None else [_out(value) for value in last],
+        "identity": identities.to_json(progress.identity),
     }
 
 
@@ -123,6 +128,7 @@ def _progress_in(data: Any) -> Progress:
         state=data["state"],
         last_key=None if last is None else tuple(_in(value) for value in last),
         rows=int(data["rows"]),
+        identity=identities.from_json(data.get("identity")),
     )
 
 

@@ -1,6 +1,9 @@
 """fabric.database.postgresql_token"""
 
+import json
+
 from fabric.database import postgresql_token as tokens
+from fabric.database.postgresql_identity import Identity
 from fabric.database.postgresql_token import BEGUN, Progress, Token
 
 TOKEN = Token(
@@ -16,6 +19,7 @@ TOKEN = Token(
             state=BEGUN,
             last_key=("secret key", 1, b"\x00", True),
             rows=3,
+            identity=Identity(table=5, publication=6, entries=frozenset({7})),
         )
     },
 )
@@ -23,6 +27,15 @@ TOKEN = Token(
 
 def test_a_token_reads_as_it_is_written() -> None:
     assert tokens.decode(tokens.encode(TOKEN)) == TOKEN
+
+
+def test_a_token_that_does_not_say_which_table_it_is_of_is_read() -> None:
+    data = json.loads(tokens.encode(TOKEN))
+    del data["snapshot"]["secret.G01.people"]["identity"]
+    token = tokens.decode(json.dumps(data))
+    assert token is not None
+    progress = token.snapshots["secret.G01.people"]
+    assert (progress.identity, progress.state, progress.rows) == (None, BEGUN, 3)
 
 
 def test_garbage_is_no_token() -> None:

@@ -1,0 +1,139 @@
+"""fabric.database.postgresql_identity"""
+
+from typing import Any
+
+import pytest
+
+from fabric.database.postgresql_identity import (
+    Identity,
+    changed,
+    from_json,
+    is_remade,
+    to_json,
+)
+from fabric.model.change import Op
+from fabric.model.errors import Reason, UnavailableError
+from tests.contract import postgresql_world
+from tests.contract.postgresql_cases import ITEMS_DDL, Reading, item, new_source, reading
+from tests.contract.postgresql_world import Application
+
+database = postgresql_world.database
+
+
+def identity(**changes: Any) -> Identity:
+    fields = {"table": 7, "publication": 8, "entries": frozenset({9})}
+    return Identity(**{**fields, **changes})
+
+
+def test_a_table_goes_on_while_it_never_left_the_publication() -> None:
+    assert identity().goes_on_as(identity())
+    assert identity(entries=frozenset({9, 10})).goes_on_as(identity(entries=frozenset({9, 11})))
+    others = [
+        identity(table=1),
+        identity(publication=1),
+        identity(entries=frozenset({10})),
+        identity(entries=frozenset()),
+    ]
+    assert [identity().goes_on_as(other) for other in others] == [False] * len(others)
+
+
+def test_an_identity_reads_as_it_is_written() -> None:
+    assert from_json(to_json(identity())) == identity()
+    assert from_json(to_json(None)) is None
+    for bad in ({}, [], 5, {**to_json(identity()), "entries": 5}):
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            from_json(bad)
+
+
+def test_another_publication_is_a_new_one() -> None:
+    now = {"t": identity()}
+    assert not is_remade([identity(table=1), None], now)
+    assert not is_remade([], now)
+    assert is_remade([None, identity(publication=1)], now)
+
+
+def test_a_changed_table_makes_the_source_open_again() -> None:
+    error = changed("public.items")
+    assert error.reason is Reason.DATABASE_UNAVAILABLE
+    assert "public.items" in str(error)
+
+
+def anew(read: Reading) -> set[object]:
+    """Keys that a reader holds after the last snapshot."""
+    ops = [run.op for run in read.runs]
+    start = len(ops) - 1 - ops[::-1].index(Op.SNAPSHOT_BEGIN)
+    return {row["id"] for run in read.runs[start:] for row in run.rows}
+
+
+REMADE = (
+    "DROP TABLE items; {ddl}; INSERT INTO items VALUES (5, 'new');"
+    " ALTER PUBLICATION fabric ADD TABLE items"
+)
+
+
+@pytest.mark.integration
+async def test_a_table_made_again_and_published_by_its_owner_is_read_anew(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        resume, generation = read.reached.resume, read.generation
+    await application.run(REMADE.format(ddl=ITEMS_DDL))
+    async with reading(source, resume) as read:
+        await read.until_ended()
+        assert anew(read) == {5}
+        assert read.generation == generation
+
+
+@pytest.mark.integration
+async def test_a_table_that_left_and_came_back_is_read_anew_after_a_failed_open(
+    database: str,
+) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    name = "fabric_came_back"
+    async with reading(new_source(database, slot=name)) as read:
+        await read.until_ended()
+        resume = read.reached.resume
+        await application.run("ALTER PUBLICATION fabric DROP TABLE items")
+        await application.run("INSERT INTO items VALUES (5, 'unpublished')")
+        # The slot is still in use, so this open fails after it has mended the publication.
+        with pytest.raises(UnavailableError, match="process"):
+            await new_source(database, slot=name).open(resume)
+    async with reading(new_source(database, slot=name), resume) as read:
+        await read.until_ended()
+        assert anew(read) == {5}
+
+
+@pytest.mark.integration
+async def test_a_publication_made_again_by_its_owner_starts_a_new_generation(
+    database: str,
+) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        resume, generation = read.reached.resume, read.generation
+    await application.run("DROP PUBLICATION fabric; INSERT INTO items VALUES (5, 'n')")
+    await application.run("CREATE PUBLICATION fabric FOR TABLE items")
+    async with reading(source, resume) as read:
+        assert read.generation > generation
+        await read.until_ended()
+        assert anew(read) == {5}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("of", ["ALL TABLES", "TABLES IN SCHEMA public"])
+async def test_a_table_published_with_others_goes_on_from_its_token(database: str, of: str) -> None:
+    application = Application(database)
+    await application.run(f"{ITEMS_DDL}; CREATE PUBLICATION fabric FOR {of}")
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        resume = read.reached.resume
+    await application.run("INSERT INTO items VALUES (5, 'n')")
+    async with reading(source, resume) as read:
+        await read.until(lambda: read.rows() == {5: item(5)})
+        assert Op.SNAPSHOT_BEGIN not in [run.op for run in read.runs]
