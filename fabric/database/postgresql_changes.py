@@ -93,18 +93,17 @@ class Changes:
     """Collects one stream of messages; `out` holds what is ready, in order.
 
     Args:
-        tables: captured tables by the relation's schema and name.
+        tables: captured tables by object id: what was renamed goes on, and another table
+            under its name is another.
         types: every type of the server, by object id.
     """
 
-    def __init__(
-        self, tables: Mapping[tuple[str, str], SourceTable], types: Mapping[int, TypeInfo]
-    ) -> None:
+    def __init__(self, tables: Mapping[int, SourceTable], types: Mapping[int, TypeInfo]) -> None:
         self.out: list[Item] = []
         self.window: Window | None = None
         self.runs = 0
         self._types = types
-        self._datasets = {name: _Dataset(table) for name, table in tables.items()}
+        self._datasets = {oid: _Dataset(table) for oid, table in tables.items()}
         self._by_topic = {str(d.table.topic): d for d in self._datasets.values()}
         self._relations: dict[int, _Dataset | None] = {}
         self._begin: wire.Begin | None = None
@@ -206,7 +205,7 @@ class Changes:
             )
 
     def _relate(self, relation: wire.Relation) -> None:
-        dataset = self._datasets.get((relation.namespace, relation.name))
+        dataset = self._datasets.get(relation.oid)
         self._relations[relation.oid] = dataset
         if dataset is None:
             return

@@ -20,7 +20,7 @@ from fabric.database import postgresql_wire as wire
 from fabric.database.postgresql_changes import Changes, Committed, Item, Mark, Moved
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import connect, shut, translated
-from fabric.database.postgresql_identity import Identity, identities, is_remade
+from fabric.database.postgresql_identity import Identity, changed, identities, is_remade
 from fabric.database.postgresql_lag import Lag
 from fabric.database.postgresql_preflight import Fit, check
 from fabric.database.postgresql_snapshot import Snapshots
@@ -78,6 +78,7 @@ class PostgresSource:
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self._said = 0.0
         self._beat = 0.0
+        self._looked = 0.0
         self._retry = 0.0
         self._unsaid = False
 
@@ -99,7 +100,8 @@ class PostgresSource:
         self._stream = stream = await ReplicationStream.connect(self._url)
         self._token = token = await self._place(fit, found, await stream.identify(), resume)
         by_topic = {str(each.table.topic): each for each in fit.tables}
-        changes = Changes(self._tables, fit.types)
+        tables = {found[str(each.topic)].table: each for each in self._tables.values()}
+        changes = Changes(tables, fit.types)
         self._parts = changes, Snapshots(admin, self._lock, by_topic, self._chunk_rows)
         self._parts[1].rows = sum(each.rows for each in token.snapshots.values())
         await stream.start(
@@ -111,7 +113,7 @@ class PostgresSource:
         )
         self._lag = Lag()
         self._recent.clear()
-        self._said = self._beat = time.monotonic()
+        self._said = self._beat = self._looked = time.monotonic()
         self._unsaid = False
         return Opened(generation=token.generation, position=token.position)
 
@@ -163,6 +165,7 @@ class PostgresSource:
         frames = 0
         while True:
             if not changes.in_transaction:
+                await self._look()
                 await self._advance_snapshot()
             frame = stream.frame()
             if frame is None:
@@ -257,6 +260,25 @@ class PostgresSource:
         if self._pending() is not None and not snapshots.is_waiting:
             due = min(due, self._retry)
         await stream.wait(max(0.001, due - now), alive_at=self._said + self._silence_s)
+
+    async def _look(self) -> None:
+        """See now and then that the tables are still the ones we began with.
+
+        The log is silent about a table that takes the name of ours, or that leaves the
+        publication.
+        """
+        now = time.monotonic()
+        if now - self._looked < self._silence_s:
+            return
+        self._looked = now
+        assert self._admin is not None
+        async with self._lock:
+            with translated("look at the tables"):
+                found = await identities(self._admin, self._tables.values(), self._names[1])
+        for topic, progress in self._at().snapshots.items():
+            assert progress.identity is not None
+            if not progress.identity.goes_on_as(found[topic]):
+                raise changed(progress.table)
 
     def _pending(self) -> str | None:
         """The first dataset that is not snapshot yet."""

@@ -66,7 +66,7 @@ class Stream:
     """Feeds transactions one by one."""
 
     def __init__(self) -> None:
-        self.changes = Changes({("public", "people"): PEOPLE, ("public", "others"): OTHERS}, TYPES)
+        self.changes = Changes({1: PEOPLE, 2: OTHERS}, TYPES)
         self.lsn = 0
         self.transaction(shape(), shape(2, "others"), shape(3, "strange"))
 
@@ -245,6 +245,13 @@ def test_a_row_that_does_not_fit_stops_and_names_the_column(
         Stream().transaction(wire.Insert(1, row))
     assert caught.value.reason is Reason.SCHEMA_MISMATCH
     assert "12x" not in str(caught.value)
+
+
+def test_a_table_is_known_by_its_id_and_not_by_its_name() -> None:
+    stream = Stream()
+    renamed, another = shape(1, "people_old"), shape(9, "people")
+    items = stream.transaction(renamed, another, wire.Insert(1, raw(1)), wire.Insert(9, raw(2)))
+    assert [row["id"] for run in runs(items) for row in run.rows] == [1]
 
 
 def test_a_table_that_lost_a_column_or_its_key_stops() -> None:

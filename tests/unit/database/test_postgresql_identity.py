@@ -1,7 +1,10 @@
 """fabric.database.postgresql_identity"""
 
+import asyncio
+import itertools
 from typing import Any
 
+import psycopg
 import pytest
 
 from fabric.database.postgresql_identity import (
@@ -104,6 +107,78 @@ async def test_a_table_that_left_and_came_back_is_read_anew_after_a_failed_open(
     async with reading(new_source(database, slot=name), resume) as read:
         await read.until_ended()
         assert anew(read) == {5}
+
+
+@pytest.mark.integration
+async def test_rows_written_under_another_name_are_sent(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    async with reading(new_source(database, silence_s=60.0)) as read:
+        await read.until_ended()
+        await application.run("ALTER TABLE items RENAME TO items_old")
+        await application.run("INSERT INTO items_old VALUES (1, 'n')")
+        await application.run("ALTER TABLE items_old RENAME TO items")
+        await application.run("INSERT INTO items VALUES (2, 'n')")
+        await read.until(lambda: read.rows() == {1: item(1), 2: item(2)})
+
+
+SWAP = "ALTER TABLE items RENAME TO items_old; ALTER TABLE items_new RENAME TO items"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "change", [SWAP, "DROP TABLE items", "ALTER PUBLICATION fabric DROP TABLE items"]
+)
+async def test_a_table_that_is_another_while_the_source_runs_ends_the_stream(
+    database: str, change: str
+) -> None:
+    application = Application(database)
+    await application.run(f"{ITEMS_DDL}; CREATE TABLE items_new (LIKE items INCLUDING ALL)")
+    async with reading(new_source(database)) as read:
+        await read.until_ended()
+        await application.run(change)
+        with pytest.raises(UnavailableError, match="table public.items is another"):
+            await read.forever()
+
+
+@pytest.mark.integration
+async def test_a_busy_source_looks_at_its_tables_too(database: str) -> None:
+    application = Application(database)
+    await application.run(f"{ITEMS_DDL}; CREATE TABLE items_new (LIKE items INCLUDING ALL)")
+    async with reading(new_source(database)) as read, asyncio.TaskGroup() as group:
+        await read.until_ended()
+        await application.run(SWAP)
+        writer = group.create_task(write_for_ever(database))
+        with pytest.raises(UnavailableError, match="table public.items is another"):
+            await read.forever()
+        writer.cancel()
+
+
+async def write_for_ever(url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for number in itertools.count():
+            await connection.execute("INSERT INTO items_old VALUES (%s, 'n')", (number,))
+
+
+@pytest.mark.integration
+async def test_a_table_that_took_the_name_is_read_anew(database: str) -> None:
+    application = Application(database)
+    await application.run(f"{ITEMS_DDL}; INSERT INTO items VALUES (1, 'old')")
+    await application.run("CREATE TABLE items_new (LIKE items INCLUDING ALL)")
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        resume = read.reached.resume
+        await application.run(SWAP)
+        await application.run("INSERT INTO items VALUES (5, 'n')")
+        # What is left of the old table has another shape by now, which is nobody's concern.
+        await application.run("ALTER TABLE items_old RENAME COLUMN note TO remark")
+        await application.run("INSERT INTO items_old VALUES (2, 'n')")
+        await application.run("ALTER PUBLICATION fabric ADD TABLE items")
+    async with reading(source, resume) as read:
+        await read.until_ended()
+        await application.run("INSERT INTO items VALUES (6, 'n')")
+        await read.until(lambda: anew(read) == {5, 6})
 
 
 @pytest.mark.integration
