@@ -141,6 +141,8 @@ async def check_table(
     )
     if not may_read:
         _unfit(name, "the role may not read it; GRANT SELECT on it")
+    if kind == "r":
+        await _check_alone(connection, name, relation)
     await _check_identity(connection, table, relation)
     columns = await columns_of(connection, relation, types)
     chosen: list[Selected] = []
@@ -169,6 +171,21 @@ def _column(name: str, field: Field, columns: Mapping[str, ServerColumn]) -> Ser
             "it may be null and the field may not; set it NOT NULL or make the field nullable",
         )
     return column
+
+
+async def _check_alone(connection: "asyncpg.Connection[Any]", name: str, relation: int) -> None:
+    """A query of the table reads its children's rows, and the log gives those as the children's."""
+    child = await connection.fetchval(
+        "SELECT inhrelid::pg_catalog.regclass::text FROM pg_catalog.pg_inherits"
+        " WHERE inhparent = $1::oid LIMIT 1",
+        relation,
+    )
+    if child is not None:
+        _unfit(
+            name,
+            f"{child} inherits from it, and the log leaves a child's changes out; ALTER TABLE"
+            f" {child} NO INHERIT, or make it a partitioned table",
+        )
 
 
 async def _check_identity(

@@ -27,6 +27,7 @@ async def refused(source: PostgresSource) -> str:
         ("CREATE VIEW items AS SELECT 1 AS id", "not a table"),
         (ITEMS_DDL.replace("PRIMARY KEY", "NOT NULL"), "replica identity"),
         (ITEMS_DDL + "; ALTER TABLE items REPLICA IDENTITY NOTHING", "replica identity"),
+        (ITEMS_DDL + "; CREATE TABLE kid () INHERITS (items)", "ALTER TABLE kid NO INHERIT"),
         (ITEMS_DDL.replace("CREATE", "CREATE UNLOGGED"), "SET LOGGED"),
         (ITEMS_DDL.replace(", note text", ""), "no column note"),
         (ITEMS_DDL.replace("name text NOT NULL", "name text"), "NOT NULL"),
