@@ -24,12 +24,30 @@ SELECT t.topic, c.oid AS table, p.oid AS publication, ARRAY(
     WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace
   UNION ALL
     SELECT p.oid WHERE p.puballtables
-) AS entries
+) AS entries, ARRAY(
+    WITH RECURSIVE parts (oid) AS (
+        SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+        WHERE i.inhparent = c.oid AND NOT i.inhdetachpending
+      UNION
+        SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts ON i.inhparent = parts.oid
+        WHERE NOT i.inhdetachpending
+    )
+    SELECT k.oid::text || '/' || k.relfilenode::text FROM parts
+    JOIN pg_catalog.pg_class k ON k.oid = parts.oid ORDER BY k.oid
+) AS parts
 FROM unnest($1::text[], $2::text[], $3::text[]) AS t (topic, schema, name)
 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
 JOIN pg_catalog.pg_publication p ON p.pubname = $4
 """
+
+_ANY_FILLED = """
+SELECT coalesce(bool_or(NOT c.relispartition OR pg_catalog.pg_relation_size(c.oid) > 0), false)
+FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1::oid[])
+"""
+"""A child that is no partition counts, empty or not: the log will not hold its changes."""
+_ADDED_MAX = 256
+"""Partitions that are looked into at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +59,27 @@ class Identity:
         publication: pg_publication.oid.
         entries: what puts the table into the publication: its own entry, its schema's, or
             the publication itself when it is for all tables.
+        parts: `oid/file` of each partition, at any depth. A partition that is emptied for
+            itself gets another file, and the log says nothing of it.
     """
 
     table: int
     publication: int
     entries: frozenset[int]
+    parts: frozenset[str] = frozenset()
 
     def goes_on_as(self, now: "Identity") -> bool:
-        """Whether every change between then and now is in the log.
+        """Whether every change between then and now is in the log, new partitions' aside.
 
         One entry that was there all the time is enough: the table never left.
         """
         same = (self.table, self.publication) == (now.table, now.publication)
+        same = same and self.parts <= now.parts
         return same and (self.entries == now.entries or bool(self.entries & now.entries))
+
+    def added(self, now: "Identity") -> list[int]:
+        """Partitions that are new."""
+        return sorted(int(part.partition("/")[0]) for part in now.parts - self.parts)
 
 
 def to_json(identity: Identity | None) -> Any:
@@ -64,6 +90,7 @@ def to_json(identity: Identity | None) -> Any:
         "table": identity.table,
         "publication": identity.publication,
         "entries": sorted(identity.entries),
+        "parts": " ".join(sorted(identity.parts)),
     }
 
 
@@ -75,6 +102,7 @@ def from_json(data: Any) -> Identity | None:
         table=int(data["table"]),
         publication=int(data["publication"]),
         entries=frozenset(int(each) for each in data["entries"]),
+        parts=frozenset(str(data["parts"]).split()),
     )
 
 
@@ -100,6 +128,7 @@ async def identities(
             table=record["table"],
             publication=record["publication"],
             entries=frozenset(record["entries"]),
+            parts=frozenset(record["parts"]),
         )
         for record in records
     }
@@ -107,6 +136,24 @@ async def identities(
         if str(table.topic) not in found:
             raise changed(table.table)
     return found
+
+
+async def goes_on(
+    connection: "asyncpg.Connection[Any]", old: Identity | None, now: Identity
+) -> bool:
+    """Whether every change since `old` is in the log; an unknown one is taken for the same.
+
+    A new partition may have brought rows along, which the log does not hold. One whose
+    file is empty brought none: so partitions can be made in advance without a snapshot.
+    """
+    if old is None:
+        return True
+    if not old.goes_on_as(now):
+        return False
+    added = old.added(now)
+    if len(added) > _ADDED_MAX:
+        return False
+    return not added or not await connection.fetchval(_ANY_FILLED, added)
 
 
 def is_remade(was: Iterable[Identity | None], now: Mapping[str, Identity]) -> bool:
@@ -119,5 +166,6 @@ def changed(table: str) -> UnavailableError:
     """What ends a stream whose table is not the one it began with: the next open looks again."""
     return UnavailableError(
         Reason.DATABASE_UNAVAILABLE,
-        f"table {table} is another, or left the publication; the source must open again",
+        f"table {table} is another, has other partitions or left the publication; the source must"
+        " open again",
     )

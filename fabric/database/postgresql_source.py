@@ -20,7 +20,7 @@ from fabric.database import postgresql_wire as wire
 from fabric.database.postgresql_changes import Changes, Committed, Item, Mark, Moved
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import connect, shut, translated
-from fabric.database.postgresql_identity import Identity, changed, identities, is_remade
+from fabric.database.postgresql_identity import Identity, changed, goes_on, identities, is_remade
 from fabric.database.postgresql_lag import Lag
 from fabric.database.postgresql_preflight import Fit, check
 from fabric.database.postgresql_snapshot import Snapshots
@@ -130,7 +130,7 @@ class PostgresSource:
             was = [each.identity for each in old.snapshots.values()] if old else []
             is_new = fit.is_new or is_remade(was, found)
             if old is not None and why is None and not is_new:
-                return replace(old, snapshots=self._snapshots(old, fit.added, found))
+                return replace(old, snapshots=await self._snapshots(old, fit.added, found))
             lsn = await slots.renew(self._admin, name, slot)
         return Token(
             generation=max(int(time.time()), tokens.generation_in(resume) + 1),
@@ -138,13 +138,14 @@ class PostgresSource:
             timeline=system[1],
             slot=name,
             position=lsn - 1,
-            snapshots=self._snapshots(None, frozenset(), found),
+            snapshots=await self._snapshots(None, frozenset(), found),
         )
 
-    def _snapshots(
+    async def _snapshots(
         self, old: Token | None, added: frozenset[str], found: Mapping[str, Identity]
     ) -> dict[str, Progress]:
         """Progress of every dataset; one whose table or schema changed is read anew."""
+        assert self._admin is not None
         result: dict[str, Progress] = {}
         for table in self._tables.values():
             name = str(table.topic)
@@ -154,9 +155,9 @@ class PostgresSource:
             )
             kept = old.snapshots.get(name, fresh) if old else fresh
             same = (kept.table, kept.fingerprint) == (fresh.table, fresh.fingerprint)
-            same = same and (kept.identity is None or kept.identity.goes_on_as(now))
-            goes_on = same and table.table not in added
-            result[name] = replace(kept, identity=now) if goes_on else fresh
+            same = same and table.table not in added
+            same = same and await goes_on(self._admin, kept.identity, now)
+            result[name] = replace(kept, identity=now) if same else fresh
         return result
 
     async def read(self) -> AsyncIterator[Event]:
@@ -275,10 +276,13 @@ class PostgresSource:
         async with self._lock:
             with translated("look at the tables"):
                 found = await identities(self._admin, self._tables.values(), self._names[1])
-        for topic, progress in self._at().snapshots.items():
-            assert progress.identity is not None
-            if not progress.identity.goes_on_as(found[topic]):
-                raise changed(progress.table)
+                for topic, progress in self._at().snapshots.items():
+                    if progress.identity == found[topic]:
+                        continue
+                    if not await goes_on(self._admin, progress.identity, found[topic]):
+                        raise changed(progress.table)
+                    known = replace(progress, identity=found[topic])
+                    self._token = self._at().with_progress(topic, known)
 
     def _pending(self) -> str | None:
         """The first dataset that is not snapshot yet."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from typing import Any
 
 import psycopg
@@ -17,14 +18,14 @@ from fabric.database.postgresql_identity import (
 from fabric.model.change import Op
 from fabric.model.errors import Reason, UnavailableError
 from tests.contract import postgresql_world
-from tests.contract.postgresql_cases import ITEMS_DDL, Reading, item, new_source, reading
+from tests.contract.postgresql_cases import ITEMS_DDL, TOPIC, Reading, item, new_source, reading
 from tests.contract.postgresql_world import Application
 
 database = postgresql_world.database
 
 
 def identity(**changes: Any) -> Identity:
-    fields = {"table": 7, "publication": 8, "entries": frozenset({9})}
+    fields = {"table": 7, "publication": 8, "entries": frozenset({9}), "parts": frozenset({"1/1"})}
     return Identity(**{**fields, **changes})
 
 
@@ -36,8 +37,16 @@ def test_a_table_goes_on_while_it_never_left_the_publication() -> None:
         identity(publication=1),
         identity(entries=frozenset({10})),
         identity(entries=frozenset()),
+        identity(parts=frozenset()),
+        identity(parts=frozenset({"1/2"})),
     ]
     assert [identity().goes_on_as(other) for other in others] == [False] * len(others)
+
+
+def test_a_new_partition_is_told_by_its_id() -> None:
+    more = identity(parts=frozenset({"1/1", "20/4", "3/3"}))
+    assert identity().goes_on_as(more)
+    assert identity().added(more) == [3, 20]
 
 
 def test_an_identity_reads_as_it_is_written() -> None:
@@ -179,6 +188,82 @@ async def test_a_table_that_took_the_name_is_read_anew(database: str) -> None:
         await read.until_ended()
         await application.run("INSERT INTO items VALUES (6, 'n')")
         await read.until(lambda: anew(read) == {5, 6})
+
+
+PARTED = (
+    ITEMS_DDL + " PARTITION BY RANGE (id); CREATE TABLE low PARTITION OF items FOR VALUES FROM (0)"
+    " TO (10); CREATE TABLE high PARTITION OF items FOR VALUES FROM (10) TO (20);"
+    " INSERT INTO items VALUES (1, 'n'), (11, 'n'); CREATE TABLE top (LIKE items INCLUDING ALL);"
+    " INSERT INTO top VALUES (21, 'n')"
+)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ("ALTER TABLE items ATTACH PARTITION top FOR VALUES FROM (20) TO (30)", {1, 11, 21}),
+        ("ALTER TABLE items DETACH PARTITION high", {1}),
+        ("DROP TABLE high", {1}),
+        ("TRUNCATE low", {11}),
+    ],
+)
+async def test_a_table_with_other_partitions_is_read_anew(
+    database: str, change: str, left: set[object]
+) -> None:
+    application = Application(database)
+    await application.run(PARTED)
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        resume = read.reached.resume
+        await application.run(change)
+        with pytest.raises(UnavailableError, match="has other partitions"):
+            await read.forever()
+    async with reading(source, resume) as read:
+        await read.until_ended()
+        assert anew(read) == left
+
+
+@pytest.mark.integration
+async def test_a_partition_made_in_advance_needs_no_snapshot(database: str) -> None:
+    application = Application(database)
+    await application.run(PARTED)
+    source = new_source(database)
+    make = "CREATE TABLE {} PARTITION OF items FOR VALUES FROM ({}) TO ({})"
+    async with reading(source) as read:
+        await read.until_ended()
+        await application.run(make.format("more", 30, 40))
+        await looked(read, 3)
+        await application.run("INSERT INTO items VALUES (31, 'n')")
+        await read.until(lambda: 31 in read.rows())
+        resume = read.reached.resume
+    await application.run(make.format("most", 40, 50))
+    async with reading(source, resume) as read:
+        await application.run("INSERT INTO items VALUES (41, 'n')")
+        await read.until(lambda: read.rows() == {41: item(41)})
+        assert Op.SNAPSHOT_BEGIN not in [run.op for run in read.runs]
+
+
+async def looked(read: Reading, partitions: int) -> None:
+    """Read on until the token knows so many partitions."""
+
+    def known() -> bool:
+        parts = json.loads(read.reached.resume)["snapshot"][str(TOPIC)]["identity"]["parts"]
+        return len(parts.split()) == partitions
+
+    await read.until(known)
+
+
+@pytest.mark.integration
+async def test_a_child_that_comes_to_inherit_from_the_table_ends_the_stream(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    async with reading(new_source(database)) as read:
+        await read.until_ended()
+        await application.run("CREATE TABLE kid () INHERITS (items)")
+        with pytest.raises(UnavailableError, match="table public.items"):
+            await read.forever()
 
 
 @pytest.mark.integration
