@@ -29,6 +29,11 @@ class Quota:
         self._turn = asyncio.Lock()
         self._free_at = 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lost when this identity is forgotten."""
+        return not self.connections and asyncio.get_running_loop().time() >= self._free_at
+
     async def turn(self, work: Callable[[], None]) -> None:
         """Do what takes the processor, when none of the identity's other connections does.
 
@@ -73,6 +78,8 @@ class Quotas:
 
     def enter(self, name: str) -> Quota:
         """One more connection; raises DeniedError OVERLOADED."""
+        for other in [known for known, quota in self._by_name.items() if quota.is_idle]:
+            del self._by_name[other]
         quota = self._by_name.setdefault(name, Quota())
         if quota.connections >= CONNECTIONS_PER_IDENTITY_MAX:
             raise DeniedError(Reason.OVERLOADED, "identity has too many connections")
@@ -80,8 +87,8 @@ class Quotas:
         return quota
 
     def leave(self, name: str) -> None:
-        """One connection less."""
+        """One connection less; a rest that is due is not shortened by leaving."""
         quota = self._by_name[name]
         quota.connections -= 1
-        if not quota.connections:
+        if quota.is_idle:
             del self._by_name[name]

@@ -18,7 +18,7 @@ from aiohttp import web
 from fabric.config import Address
 from fabric.gateway.identity import identify
 from fabric.model.errors import PeerError, Reason
-from fabric.model.limits import REFUSALS_REMEMBERED, REFUSED_REMEMBERED, SIDE_CONNECTIONS_MAX
+from fabric.model.limits import REFUSALS_REMEMBERED, REFUSED_IDENTITIES_MAX, SIDE_CONNECTIONS_MAX
 from fabric.web.listener import Listener
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -42,7 +42,7 @@ class RefusalLog:
     """
 
     def __init__(
-        self, size: int = REFUSALS_REMEMBERED, *, identities: int = REFUSED_REMEMBERED
+        self, size: int = REFUSALS_REMEMBERED, *, identities: int = REFUSED_IDENTITIES_MAX
     ) -> None:
         self._size = size
         self._identities = identities

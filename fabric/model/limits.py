@@ -160,7 +160,7 @@ REPLAYS_REMEMBERED = 100_000
 """Last envelopes, per sender, epoch and partition, that one gateway remembers."""
 REFUSALS_REMEMBERED = 100
 """Of one identity, by one gateway."""
-REFUSED_REMEMBERED = 1_000
+REFUSED_IDENTITIES_MAX = 1_000
 """Identities whose refusals a gateway remembers."""
 JUDGED_BYTES_MIN = 16 * 1024
 """Bytes of a request that a gateway judges before others have their turn, one batch at least."""

@@ -12,7 +12,7 @@ from fabric.model.limits import (
 )
 
 
-def test_connections_of_one_identity_are_bounded_and_nobody_elses() -> None:
+async def test_connections_of_one_identity_are_bounded_and_nobody_elses() -> None:
     quotas = Quotas()
     for _ in range(CONNECTIONS_PER_IDENTITY_MAX):
         quotas.enter("a")
@@ -24,7 +24,7 @@ def test_connections_of_one_identity_are_bounded_and_nobody_elses() -> None:
     assert quotas.enter("a").connections == CONNECTIONS_PER_IDENTITY_MAX
 
 
-def test_an_identity_without_connections_is_forgotten() -> None:
+async def test_an_identity_without_connections_is_forgotten() -> None:
     quotas = Quotas()
     quotas.enter("a")
     quotas.leave("a")
@@ -71,3 +71,15 @@ async def test_work_that_fails_gives_the_turn_away() -> None:
     with pytest.raises(ZeroDivisionError):
         await quota.turn(lambda: divmod(1, 0))
     await asyncio.wait_for(quota.turn(lambda: None), 1)
+
+
+async def test_to_leave_and_come_back_ends_no_rest() -> None:
+    quotas = Quotas()
+    quota = quotas.enter("a")
+    await quota.turn(lambda: time.sleep(0.1))
+    quotas.leave("a")
+    assert quotas.enter("a") is quota
+    quotas.leave("a")
+    await asyncio.sleep(0.15)
+    quotas.enter("b")
+    assert quotas.enter("a") is not quota

@@ -3,16 +3,21 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from fabric.config import Address
 from fabric.gateway import server
+from fabric.gateway.identity import Identity
+from fabric.gateway.judge import Verdict
+from fabric.gateway.requests import Part
 from fabric.gateway.server import Door
 from fabric.model.errors import ConfigInvalid, Reason
-from fabric.model.limits import CONNECTIONS_PER_IDENTITY_MAX, FRAME_BYTES_MAX
+from fabric.model.limits import CONNECTIONS_PER_IDENTITY_MAX, FRAME_BYTES_MAX, JUDGED_BYTES_MIN
 from tests.fakes import kafka_frames
 from tests.fakes.gateway import OPEN, SEALED, batch
 from tests.fakes.gateway_doors import House, open_house, read, until, write
@@ -194,6 +199,38 @@ async def test_all_connections_are_bounded(house: House, monkeypatch: pytest.Mon
     writer.close()
     await until(lambda: house.open_connections() == 0, "the connection to end")
     assert await is_well(house)
+
+
+async def test_a_request_that_is_long_to_judge_holds_up_nobody_else(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have their turn between its parts."""
+    assert await is_well(house)
+    judge = house.parts.judge.judge
+
+    def slowly(part: Part, identity: Identity, now: datetime) -> Verdict:
+        if len(part.records or b"") > JUDGED_BYTES_MIN:
+            time.sleep(0.1)
+        return judge(part, identity, now)
+
+    monkeypatch.setattr(house.parts.judge, "judge", slowly)
+    reader, writer = await house.connect()
+    write(writer, kafka_frames.produce(9, 1, [(OPEN, n, bytes(20_000)) for n in range(20)]))
+    other = house.pki.client(house.pki.host(house.world.b.host, house.domain, lifetime_s=600))
+    ended: list[str] = []
+
+    async def ask(name: str) -> None:
+        if name == "other":
+            await house.ask(kafka_frames.api_versions(0, 1), other)
+        else:
+            await read(reader)
+        ended.append(name)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for name in ("long", "other"):
+            group.create_task(ask(name))
+    assert ended == ["other", "long"]
+    writer.close()
 
 
 async def test_a_broker_that_went_away_means_come_again(house: House) -> None:
