@@ -10,7 +10,9 @@ from fabric.model.names import Topic
 from fabric.policy.compatible import why_not
 from fabric.policy.documents import invalid
 from fabric.policy.floors import check_kept, name_of
-from fabric.policy.types import Policy
+from fabric.policy.types import Dataset, Policy
+
+_ANOTHER = "publish a new dataset under another name, and withdraw this one when it is read"
 
 
 def review(before: Policy | None, after: Policy, now: datetime) -> None:
@@ -39,9 +41,8 @@ def review(before: Policy | None, after: Policy, now: datetime) -> None:
     known = {} if before is None else {_file(item.topic): item for item in before.datasets.values()}
     for dataset in after.datasets.values():
         file = _file(dataset.topic)
-        problem = why_not(known[file].schema, dataset.schema) if file in known else None
-        if problem is not None:
-            raise invalid(file, "schema", problem)
+        if file in known:
+            _check_step(file, known[file], dataset)
     if before is not None:
         check_kept(
             before.floors,
@@ -50,6 +51,18 @@ def review(before: Policy | None, after: Policy, now: datetime) -> None:
             releases=after.releases,
             datasets=frozenset(name_of(item.topic) for item in after.datasets.values()),
         )
+
+
+def _check_step(file: str, before: Dataset, after: Dataset) -> None:
+    problem = why_not(before.schema, after.schema)
+    if problem is not None:
+        raise invalid(file, "schema", problem)
+    # A key's changes have an order within one stream alone: readers apply what lies on the
+    # partition where the key was beside what comes on the one where it is now.
+    if after.partitions != before.partitions:
+        raise invalid(file, "partitions", f"must stay {before.partitions}; {_ANOTHER}")
+    if after.salt != before.salt:
+        raise invalid(file, "salt", f"must stay as published; {_ANOTHER}")
 
 
 def _file(topic: Topic) -> str:

@@ -138,6 +138,7 @@ class Dataset:
         history: `from_join` or `retained`.
         custodians: consumers that may grant kept epochs while the sender is away.
         on_unappliable: `quarantine` or `stop`.
+        partitions: how many share the rows; like `salt` the same as long as the dataset lives.
         salt: key of the partition function, 32 bytes.
         schema_id: id in the schema registry (open levels), unique in the policy.
         tags: field name to tag, for example `personal-data:basic`.

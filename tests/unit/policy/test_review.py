@@ -46,3 +46,27 @@ def test_dataset_that_moves_to_another_level_keeps_to_its_predecessor() -> None:
         "schemas/G01/residents.avsc": SCHEMA.replace(b'"string"}', b'"long"}'),
     }
     assert "cannot read" in refusal(load(files()), load(worse))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "cause"),
+    [("partitions", 2, "must stay 1"), ("salt", "5b" * 32, "must stay as published")],
+)
+def test_dataset_keeps_its_partitioning_whatever_its_level(
+    key: str, value: object, cause: str
+) -> None:
+    for move in ({}, {"level": "top-secret", "label": "top-secret+personal-data"}):
+        changed = documents()
+        changed["datasets/G01/residents.yaml"] |= {key: value, **move}
+        after = load(files(changed))
+        text = refusal(load(files()), after)
+        assert text.startswith(f"datasets/G01/residents.yaml: {key}: {cause}; publish a new")
+        review(None, after, NOW)
+
+
+def test_new_dataset_may_have_any_partitioning() -> None:
+    changed = documents()
+    more = {"partitions": 4, "salt": "5b" * 32, "schema_id": 3}
+    changed["datasets/G01/people.yaml"] = changed["datasets/G01/residents.yaml"] | more
+    changed["floors.yaml"]["floors"]["G01/people"] = "secret+personal-data"
+    review(load(files()), load(files(changed)), NOW)
