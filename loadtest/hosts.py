@@ -121,7 +121,7 @@ class BenchHost:
         dataset = decide.dataset_of(host.view.policy, topic)
         target = self._targets.setdefault(name, MemoryTarget(dataset.schema.fields))
         target.renew()
-        self._agent._core.follow_grants(name)
+        (await self._agent._core.readers()).follow_grants(name)
         run = read_partition(host, f"bench {topic}", dataset, 0, target)
         await _until(target.wait_offset(name, end), run)
         return target.meter.result()

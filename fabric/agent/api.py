@@ -16,9 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from fabric.agent.core import Core
-from fabric.agent.parts import subscribe_partition
 from fabric.agent.subscription import Position, Subscription
-from fabric.agent.supervisor import supervise
 from fabric.config import AgentConfig
 from fabric.model.change import Change, Op, Row
 from fabric.model.change import Sequence as ChangeSequence
@@ -115,21 +113,16 @@ class Agent:
         """
         name = Topic.parse(topic)
         host = await self._core.host()
-        dataset = decide.dataset_of(host.view.policy, topic)
+        decide.dataset_of(host.view.policy, topic)
         subscription = Subscription(host.identity, name)
-        self._core.follow_grants(name)
-        readers = []
-        for partition in range(dataset.partitions):
-            part = f"subscribe {name}:{partition}"
-            run = _reader(self._core, part, subscription, name, partition)
-            readers.append(self._spawn(run))
+        readers = await self._core.readers()
+        reading = self._spawn(readers.subscribe(name, subscription))
         try:
             while True:
                 for change, position in await subscription.next():
                     yield change, position
         finally:
-            for reader in readers:
-                reader.cancel()
+            reading.cancel()
 
     async def ack(self, position: Position) -> None:
         """Everything of the position's stream up to it is dealt with; durable."""
@@ -157,17 +150,3 @@ class Agent:
                 reason or Reason.NOT_READY, "the agent has not started yet"
             ) from exc
         return await outbox.put(Topic.parse(topic), op, row)
-
-
-async def _reader(
-    core: Core, part: str, subscription: Subscription, topic: Topic, partition: int
-) -> None:
-    host = await core.host()
-    try:
-        await supervise(
-            part,
-            lambda: subscribe_partition(host, part, subscription, topic, partition),
-            core.board,
-        )
-    finally:
-        core.board.forget(part)

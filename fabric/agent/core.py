@@ -16,31 +16,26 @@ from fabric import tls
 from fabric.agent.attesting import PART as ATTESTATION
 from fabric.agent.attesting import Attesting, Hooks
 from fabric.agent.auditing import open_audit, publish_host_heads
-from fabric.agent.custody import Custody
 from fabric.agent.heads import Told
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.own import device, key_stores, lock
-from fabric.agent.parts import apply_partition, publisher, run_publisher, source_tables
+from fabric.agent.parts import publisher, run_publisher, source_tables
 from fabric.agent.policing import PART as POLICY
 from fabric.agent.policing import Policing
-from fabric.agent.sinks import SinkHolder
+from fabric.agent.readers import Readers, Spawn
 from fabric.agent.supervisor import Board, supervise
 from fabric.agent.telemetry import Telemetry
 from fabric.agent.ticking import PART as TICKS
 from fabric.agent.ticking import Ticking
 from fabric.agent.view import WorldView
 from fabric.attest.result import Result
-from fabric.config import AgentConfig, Apply, Capture
-from fabric.database.registry import open_sink, open_source
+from fabric.config import AgentConfig, Capture
+from fabric.database.registry import open_source
 from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import KafkaLog, check_extension
 from fabric.metrics import AgentMetrics
-from fabric.model.errors import (
-    FabricError,
-    Reason,
-    UsageError,
-)
+from fabric.model.errors import Reason, UsageError
 from fabric.model.names import Topic
 from fabric.ports import ChangeSource, Tpm
 from fabric.repository.audited import PolicyAudit
@@ -52,10 +47,8 @@ from fabric.web.refusals import RefusalsClient
 from fabric.web.server import serving
 
 _log = logging.getLogger(__name__)
-Spawn = Callable[[Coroutine[object, object, None]], object]
 
 _OUTBOX_TABLE = "outbox"
-_COUNT_S = 10.0
 
 
 class Core:
@@ -73,9 +66,9 @@ class Core:
         self._tpm = tpm
         self._stop = asyncio.Event()
         self._captures: list[asyncio.Event] = []
-        self._grants: set[Topic] = set()
         self._told = Told()
         self._host: Host | None = None
+        self._readers: Readers | None = None
         self._log: KafkaLog | None = None
         self._outbox: SqliteOutbox | None = None
         self._outbox_open = asyncio.Event()
@@ -176,6 +169,8 @@ class Core:
             telemetry=self._telemetry,
             receipts=config.receipts,
         )
+        after_s = config.agent.custody_after_s
+        self._readers = Readers(host, self._spawn, custody_after_s=after_s)
         self._has_log.set()
         show = self.board.show
         self._supervise(
@@ -193,7 +188,7 @@ class Core:
         if config.outbox.topics:
             self._start_outbox(host)
         for number, apply in enumerate(config.apply):
-            self._start_apply(host, number, apply)
+            self._readers.apply(number, apply)
         self.started.set()
 
     def _ticking(self) -> Ticking:
@@ -255,54 +250,6 @@ class Core:
 
         self._spawn(whole())
 
-    def _start_apply(self, host: Host, number: int, apply: Apply) -> None:
-        holder = SinkHolder(apply.tables, lambda: open_sink(apply.kind, apply.url), self._view)
-        self._supervise(f"quarantine {number}", lambda: self._count_quarantine(holder, number))
-        for topic in apply.tables:
-            self.follow_grants(topic)
-            dataset = self._view.dataset(topic)
-            for partition in range(dataset.partitions if dataset else 1):
-                part = f"apply {topic}:{partition}"
-                if number:
-                    part += f" ({number})"
-                self._start_reader(host, part, holder, topic=topic, partition=partition)
-
-    async def _count_quarantine(self, holder: SinkHolder, number: int) -> None:
-        """Carry the quarantine's size into metrics, for ever."""
-        self.board.show(f"quarantine {number}", None)
-        while True:
-            with contextlib.suppress(FabricError):
-                for topic, records in (await holder.count_quarantine()).items():
-                    self._telemetry.quarantine(topic, records)
-            await asyncio.sleep(_COUNT_S)
-
-    def _start_reader(
-        self, host: Host, part: str, holder: SinkHolder, *, topic: Topic, partition: int
-    ) -> None:
-        self._supervise(part, lambda: apply_partition(host, part, holder, topic, partition))
-
-    def follow_grants(self, topic: Topic) -> None:
-        """Follow the grants of a topic, once; open levels have none."""
-        host = self._host
-        dataset = self._view.dataset(topic)
-        if host is None or topic in self._grants:
-            return
-        if dataset is None or not self._view.policy.rules[topic.level].sealed:
-            return
-        self._grants.add(topic)
-        part = f"grants {topic}"
-
-        async def run() -> None:
-            self.board.show(part, None)
-            await self._view.follow_grants(host.log, topic)
-
-        async def keep() -> None:
-            self.board.show(f"custody {topic}", None)
-            await Custody(host, topic, after_s=self._config.agent.custody_after_s).run()
-
-        self._supervise(part, run)
-        self._supervise(f"custody {topic}", keep)
-
     # Running
 
     async def host(self) -> Host:
@@ -310,6 +257,12 @@ class Core:
         await self._has_log.wait()
         assert self._host is not None
         return self._host
+
+    async def readers(self) -> Readers:
+        """What starts readers, once there is a log."""
+        await self._has_log.wait()
+        assert self._readers is not None
+        return self._readers
 
     async def outbox(self) -> SqliteOutbox:
         """The open outbox.
