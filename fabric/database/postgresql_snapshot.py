@@ -9,8 +9,8 @@ low mark of the paper is replaced by the chunk's own snapshot (see postgresql_wi
 import asyncio
 import json
 import secrets
-from collections import deque
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,8 @@ from fabric.database.postgresql_connect import class_of, translated
 from fabric.database.postgresql_preflight import FitTable
 from fabric.database.postgresql_token import BEGUN, DONE, Progress
 from fabric.database.postgresql_types import NATIVE, PASSED, fields_of
-from fabric.database.postgresql_window import Key, Visible, Window
+from fabric.database.postgresql_unseen import Span, Unseen
+from fabric.database.postgresql_window import XID_MASK, Key, Visible, Window
 from fabric.model.change import Op, Row, Run
 from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.limits import QUEUE_BYTES_MAX
@@ -34,6 +35,11 @@ _COUNT_ROWS_MAX = 1_000_000
 _FIRST_ROWS = 500
 _CONVERT_ROWS = 500
 """Rows converted between two turns of the event loop."""
+_CHUNK_HELD_S_MAX = 600.0
+"""How long a chunk waits for a transaction that is not visible, while the stream goes on."""
+_ROW_HELD_S_MAX = 30.0
+"""The same for a single row, while the stream stands; well below the stream's own deadline."""
+_POLL_S = 0.05
 
 
 class Snapshots:
@@ -59,6 +65,7 @@ class Snapshots:
         self._awaited = ""
         self._row_bytes = 1
         self._counted: set[str] = set()
+        self._held_since: float | None = None
         self.rows = 0
         self.total = 0
 
@@ -85,32 +92,51 @@ class Snapshots:
         await self._count(topic)
         self._awaited = await self.emit("begin")
 
-    async def chunk(self, topic: str, progress: Progress, recent: "deque[int]") -> Window | None:
+    async def visible(self) -> Visible:
+        """What a statement of now would see."""
+        async with self._lock:
+            with translated("ask what is visible"):
+                return await self._visible()
+
+    async def _visible(self) -> Visible:
+        text = await self._connection.fetchval("SELECT pg_catalog.pg_current_snapshot()::text")
+        return Visible.parse(text)
+
+    async def all_before(self) -> Span:
+        """A span that holds every transaction so far that may not be visible yet."""
+        async with self._lock:
+            with translated("ask what is visible"):
+                record = await self._connection.fetchrow(
+                    "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,"
+                    " pg_catalog.pg_current_xact_id()::text"
+                )
+        assert record is not None
+        low, high = (int(each) & XID_MASK for each in record)
+        return low, high
+
+    async def chunk(self, topic: str, progress: Progress, unseen: Unseen) -> Window | None:
         """Read the next chunk and write its high mark.
 
         Args:
-            recent: transactions that the stream has gone past lately.
+            unseen: transactions that went by and may not be visible yet.
 
         Returns:
-            The window to watch, or None when one of `recent` is in the log but not visible
+            The window to watch, or None when one of `unseen` is in the log but not visible
             yet (it waits for a standby): the caller tries again a little later.
 
         Raises:
             DeniedError: SCHEMA_MISMATCH, a value does not fit its field.
+            UnavailableError: DATABASE_UNAVAILABLE, also when it has been tried for too long.
         """
         await self._count(topic)
         fit = self._tables[topic]
         sql, arguments = chunk_query(fit, progress.last_key, self._limit)
-        async with self._lock:
-            with translated(f"read table {fit.table.table}"):
-                async with self._connection.transaction(isolation="repeatable_read", readonly=True):
-                    text = await self._connection.fetchval(
-                        "SELECT pg_catalog.pg_current_snapshot()::text"
-                    )
-                    visible = Visible.parse(text)
-                    if not visible.saw_all(recent):
-                        return None
-                    records = await self._connection.fetch(sql, *arguments)
+        found = await self._read(topic, sql, arguments, unseen.settle)
+        if found is None:
+            self._held(fit)
+            return None
+        self._held_since = None
+        records, visible = found
         rows = await self._convert(fit, records)
         window = Window(fit.table.topic, await self.emit("high"), visible)
         window.is_last = len(rows) < self._limit
@@ -119,6 +145,32 @@ class Snapshots:
         self._measure(rows)
         self._awaited = window.ident
         return window
+
+    def _held(self, fit: FitTable) -> None:
+        """A chunk cannot be read yet; say so once it lasts."""
+        now = time.monotonic()
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since > _CHUNK_HELD_S_MAX:
+            raise _invisible(fit)
+
+    async def _read(
+        self, topic: str, sql: str, arguments: list[Any], suffices: Callable[[Visible], bool]
+    ) -> tuple[list[Any], Visible] | None:
+        """Read in one snapshot, or nothing when it does not suffice.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE.
+        """
+        fit = self._tables[topic]
+        async with self._lock:
+            with translated(f"read table {fit.table.table}"):
+                async with self._connection.transaction(isolation="repeatable_read", readonly=True):
+                    visible = await self._visible()
+                    if not suffices(visible):
+                        return None
+                    records = await self._connection.fetch(sql, *arguments)
+        return records, visible
 
     async def _convert(self, fit: FitTable, records: list[Any]) -> list[Row]:
         rows: list[Row] = []
@@ -192,16 +244,30 @@ class Snapshots:
         if is_last:
             yield Op.SNAPSHOT_END, []
 
-    async def fetch(self, topic: str, row: Row) -> Row | None:
-        """The row with the key of `row` as it is now, or None when it is gone."""
+    async def fetch(self, topic: str, row: Row, xid: int) -> Row | None:
+        """The row with the key of `row` as it is now, or None when it is gone.
+
+        A later state at an earlier place does no harm: what leads there comes again.
+
+        Args:
+            xid: the transaction that changed it. Before it is visible, the table holds what
+                was before, or nothing, and what is given would never be put right.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE, also when that takes too long.
+        """
         fit = self._tables[topic]
         key = tuple(row[name] for name in fit.table.schema.key)
         sql, arguments = _select(fit, key, "=", 1)
-        async with self._lock:
-            with translated(f"read table {fit.table.table}"):
-                records = await self._connection.fetch(sql, *arguments)
-        rows = await self._convert(fit, records)
-        return rows[0] if rows else None
+        ends = time.monotonic() + _ROW_HELD_S_MAX
+        while True:
+            found = await self._read(topic, sql, arguments, lambda visible: visible.saw(xid))
+            if found is not None:
+                rows = await self._convert(fit, found[0])
+                return rows[0] if rows else None
+            if time.monotonic() > ends:
+                raise _invisible(fit)
+            await asyncio.sleep(_POLL_S)
 
     async def _count(self, topic: str) -> None:
         """Rows of the table, for the progress bar; never an error, never long."""
@@ -227,6 +293,14 @@ class Snapshots:
                     Reason.DATABASE_UNAVAILABLE, f"cannot count rows: {class_of(exc)}"
                 ) from None
         self.total += max(0, estimate)
+
+
+def _invisible(fit: FitTable) -> UnavailableError:
+    return UnavailableError(
+        Reason.DATABASE_UNAVAILABLE,
+        f"table {fit.table.table} cannot be read: a transaction that is in the log is not visible"
+        " yet; does its commit wait for a synchronous standby?",
+    )
 
 
 def chunk_query(fit: FitTable, last: Key | None, limit: int) -> tuple[str, list[Any]]:

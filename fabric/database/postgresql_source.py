@@ -7,7 +7,6 @@ slot lets go of its log only as far as `release` says.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,6 +25,7 @@ from fabric.database.postgresql_preflight import Fit, check
 from fabric.database.postgresql_snapshot import Snapshots
 from fabric.database.postgresql_stream import ReplicationStream
 from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Progress, Token
+from fabric.database.postgresql_unseen import Unseen
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
 from fabric.ports import Captured, Event, Opened, Reached, SourceTable
 
@@ -36,7 +36,6 @@ _REACHED_S = 0.02
 _REACHED_RUNS = 64
 _FRAMES_PER_TURN = 500
 """Frames decoded between two turns of the event loop."""
-_RECENT = 4096
 _RETRY_S = 0.05
 
 
@@ -75,7 +74,8 @@ class PostgresSource:
         self._parts: tuple[Changes, Snapshots] | None = None
         self._token: Token | None = None
         self._lag = Lag()
-        self._recent: deque[int] = deque(maxlen=_RECENT)
+        self._unseen = Unseen()
+        self._xid = 0
         self._said = 0.0
         self._beat = 0.0
         self._looked = 0.0
@@ -112,7 +112,8 @@ class PostgresSource:
             timeout_s=fit.sender_timeout_s,
         )
         self._lag = Lag()
-        self._recent.clear()
+        past = token.unseen
+        self._unseen = Unseen(await self._parts[1].all_before() if past is None else past)
         self._said = self._beat = self._looked = time.monotonic()
         self._unsaid = False
         return Opened(generation=token.generation, position=token.position)
@@ -183,7 +184,8 @@ class PostgresSource:
                 self._alive(stream, changes, message)
                 continue
             if isinstance(message, wire.Begin):
-                self._recent.append(message.xid)
+                self._xid = message.xid
+                self._unseen.passed(message.xid)
             changes.feed(message, len(frame))
             if not changes.out:
                 continue
@@ -230,7 +232,7 @@ class PostgresSource:
         if not idle and now - self._said < _REACHED_S and changes.runs < _REACHED_RUNS:
             return None
         self._said, self._unsaid, changes.runs = now, False, 0
-        token = self._at()
+        token = replace(self._at(), unseen=self._unseen.span or ())
         return Reached(position=token.position, resume=tokens.encode(token))
 
     def _alive(self, stream: ReplicationStream, changes: Changes, message: wire.Keepalive) -> None:
@@ -269,7 +271,10 @@ class PostgresSource:
         publication.
         """
         now = time.monotonic()
-        if now - self._looked < self._silence_s:
+        due = now - self._looked >= self._silence_s
+        if due or self._unseen.is_full:
+            self._unseen.settle(await self._opened()[2].visible())
+        if not due:
             return
         self._looked = now
         assert self._admin is not None
@@ -302,7 +307,7 @@ class PostgresSource:
         if progress.state == PENDING:
             await snapshots.begin(topic)
             return
-        changes.window = await snapshots.chunk(topic, progress, self._recent)
+        changes.window = await snapshots.chunk(topic, progress, self._unseen)
         if changes.window is None:
             self._retry = time.monotonic() + _RETRY_S
 
@@ -325,7 +330,7 @@ class PostgresSource:
     async def _moved(self, item: Moved) -> None:
         """The log lacks columns of a row with a new key: take the row as it is now."""
         _, changes, snapshots = self._opened()
-        row = await snapshots.fetch(str(item.table.topic), item.row)
+        row = await snapshots.fetch(str(item.table.topic), item.row, self._xid)
         if row is None:
             changes.skip(item.table)
         else:

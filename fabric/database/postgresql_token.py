@@ -45,6 +45,8 @@ class Token:
         system_id, timeline: the cluster and its history, which give log positions meaning.
         position: every change at or before it is out.
         snapshots: progress by topic.
+        unseen: the ids, lowest and highest, between which the transactions lie that are out
+            and may not be visible yet; empty when all are; None in tokens that do not say.
     """
 
     generation: int
@@ -53,6 +55,7 @@ class Token:
     slot: str
     position: int
     snapshots: dict[str, Progress]
+    unseen: tuple[int, ...] | None = ()
 
     def at(self, position: int) -> "Token":
         """The same at another position."""
@@ -74,6 +77,7 @@ def encode(token: Token) -> str:
             "timeline": token.timeline,
             "slot": token.slot,
             "lsn": token.position,
+            "unseen": token.unseen,
             "snapshot": {name: _progress_out(each) for name, each in token.snapshots.items()},
         },
         separators=(",", ":"),
@@ -93,6 +97,7 @@ def decode(text: str | None) -> Token | None:
             slot=str(data["slot"]),
             position=int(data["lsn"]),
             snapshots={name: _progress_in(each) for name, each in data["snapshot"].items()},
+            unseen=_unseen_in(data.get("unseen")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -130,6 +135,14 @@ def _progress_in(data: Any) -> Progress:
         rows=int(data["rows"]),
         identity=identities.from_json(data.get("identity")),
     )
+
+
+def _unseen_in(data: Any) -> tuple[int, ...] | None:
+    if data is None:
+        return None
+    if len(data) not in (0, 2):
+        raise ValueError
+    return tuple(int(each) for each in data)
 
 
 def _out(value: Any) -> Any:

@@ -6,7 +6,6 @@ dropped. Visibility is asked of the snapshot itself (its xmin, xmax and running
 transactions) and not of log positions: a commit is in the log before others see it.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,8 +14,13 @@ from fabric.model.errors import Malformed
 from fabric.model.names import Topic
 
 Key: TypeAlias = tuple[Value, ...]
-_XID_MASK = 0xFFFFFFFF
+XID_MASK = 0xFFFFFFFF
 _XID_HALF = 0x80000000
+
+
+def is_before(xid: int, other: int) -> bool:
+    """Whether a transaction id is the older one; they go round after 32 bits."""
+    return (xid - other) & XID_MASK >= _XID_HALF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,18 +35,14 @@ class Visible:
         """Read `xmin:xmax:xip,...`; raises Malformed."""
         try:
             _, end, running = text.split(":")
-            ids = frozenset(int(each) & _XID_MASK for each in running.split(",") if each)
-            return cls(end=int(end) & _XID_MASK, running=ids)
+            ids = frozenset(int(each) & XID_MASK for each in running.split(",") if each)
+            return cls(end=int(end) & XID_MASK, running=ids)
         except ValueError as exc:
             raise Malformed("snapshot does not parse") from exc
 
     def saw(self, xid: int) -> bool:
         """Whether a committed transaction is in the snapshot."""
-        return (xid - self.end) & _XID_MASK >= _XID_HALF and xid not in self.running
-
-    def saw_all(self, xids: Collection[int]) -> bool:
-        """Whether every one of them is."""
-        return all(self.saw(xid) for xid in xids)
+        return is_before(xid, self.end) and xid not in self.running
 
 
 class Window:

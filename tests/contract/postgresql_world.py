@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -75,6 +76,40 @@ class Application:
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(f"SELECT * FROM {table}")  # type: ignore[call-overload]  # tests' own text
             return [from_sql(row) for row in await cursor.fetchall()]
+
+
+@asynccontextmanager
+async def standby_away(url: str) -> AsyncIterator[None]:
+    """Commits wait for a standby that is not there: in the log, and not visible to others."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        await connection.execute("SELECT pg_reload_conf()")
+        try:
+            await _until(connection, "current_setting('synchronous_standby_names') = 'nobody'")
+            yield
+        finally:
+            await connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            await connection.execute("SELECT pg_reload_conf()")
+            await _until(connection, "current_setting('synchronous_standby_names') = ''")
+
+
+async def until_held(url: str) -> None:
+    """Wait until a commit waits for a standby."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await _until(
+            connection,
+            "EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            " AND datname = current_database())",
+        )
+
+
+async def _until(connection: "psycopg.AsyncConnection[Any]", condition: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            cursor = await connection.execute(f"SELECT {condition}")  # type: ignore[call-overload]  # tests' own text
+            if (await cursor.fetchone())[0]:
+                return
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

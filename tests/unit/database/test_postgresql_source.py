@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from fabric.database import postgresql_snapshot
 from fabric.demo.postgresql import Postgres
 from fabric.model.change import Op
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason, UnavailableError, UsageError
@@ -19,7 +20,7 @@ from tests.contract.postgresql_cases import (
     reading,
     schema,
 )
-from tests.contract.postgresql_world import Application
+from tests.contract.postgresql_world import Application, standby_away, until_held
 
 database = postgresql_world.database
 BIG = os.urandom(6000).hex()
@@ -82,6 +83,38 @@ async def test_a_row_with_a_new_key_brings_its_toast_value_along(database: str) 
             "UPDATE items SET id = 6 WHERE id = 5; DELETE FROM items WHERE id = 6"
         )
         await read.until(lambda: read.rows() == {2: item(2, "a", BIG)})
+
+
+@pytest.mark.integration
+async def test_a_moved_row_is_read_when_its_move_is_visible(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run(f"INSERT INTO items VALUES (1, 'a', '{BIG}')")
+    async with reading(new_source(database)) as read, asyncio.TaskGroup() as group:
+        await read.until_ended()
+        async with standby_away(database):
+            group.create_task(application.run("UPDATE items SET id = 2"))
+            await until_held(database)
+            given = group.create_task(read.until(lambda: read.rows() == {2: item(2, "a", BIG)}))
+            await asyncio.sleep(0.3)
+            assert not given.done()
+
+
+@pytest.mark.integration
+async def test_a_move_that_stays_invisible_is_named(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_snapshot, "_ROW_HELD_S_MAX", 0.2)
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run(f"INSERT INTO items VALUES (1, 'a', '{BIG}')")
+    async with reading(new_source(database)) as read, asyncio.TaskGroup() as group:
+        await read.until_ended()
+        async with standby_away(database):
+            group.create_task(application.run("UPDATE items SET id = 2"))
+            await until_held(database)
+            with pytest.raises(UnavailableError, match="items cannot be read: .* not visible"):
+                await read.forever()
 
 
 @pytest.mark.integration

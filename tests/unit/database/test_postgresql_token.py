@@ -22,6 +22,7 @@ TOKEN = Token(
             identity=Identity(table=5, publication=6, entries=frozenset({7})),
         )
     },
+    unseen=(8, 9),
 )
 
 
@@ -38,10 +39,19 @@ def test_a_token_that_does_not_say_which_table_it_is_of_is_read() -> None:
     assert (progress.identity, progress.state, progress.rows) == (None, BEGUN, 3)
 
 
+def test_a_token_that_does_not_say_what_may_be_unseen_is_read() -> None:
+    data = json.loads(tokens.encode(TOKEN))
+    del data["unseen"]
+    token = tokens.decode(json.dumps(data))
+    assert token is not None
+    assert token.unseen is None
+
+
 def test_garbage_is_no_token() -> None:
     text = tokens.encode(TOKEN)
     bad = [None, "", "null", "[]", "{}", '{"kind": "sqlite", "version": 1}', text[:-2]]
     bad.append(text.replace("begun", "halfway"))
+    bad += [text.replace("[8,9]", each) for each in ("[8]", '[8,"x"]', "8", "[8,9,9]")]
     assert [tokens.decode(each) for each in bad] == [None] * len(bad)
 
 

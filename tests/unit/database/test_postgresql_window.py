@@ -22,8 +22,6 @@ def test_a_snapshot_saw_what_had_ended_before_it() -> None:
     assert [xid for xid in range(8, 24) if visible.saw(xid)] == [
         8, 9, 10, 11, 13, 14, 16, 17, 18, 19,
     ]  # fmt: skip
-    assert visible.saw_all([9, 10])
-    assert not visible.saw_all([9, 12])
 
 
 def test_transaction_ids_wrap_around() -> None:
