@@ -19,6 +19,7 @@ import asyncpg
 from fabric.database.postgresql_changes import PREFIX, RUN_BYTES_MAX, RUN_ROWS_MAX, Mark
 from fabric.database.postgresql_columns import converter_of, quoted, rows_of, table_sql
 from fabric.database.postgresql_connect import class_of, translated
+from fabric.database.postgresql_identity import changed
 from fabric.database.postgresql_preflight import FitTable
 from fabric.database.postgresql_token import BEGUN, DONE, Progress
 from fabric.database.postgresql_types import NATIVE, PASSED, fields_of
@@ -47,6 +48,8 @@ class Snapshots:
 
     Args:
         connection: used by one caller at a time, under `lock`.
+        tables: by topic, how each is read, and its object id: only that one is read, whatever
+            its name has come to mean.
         chunk_rows: most rows of one chunk; wide rows make chunks shorter.
     """
 
@@ -54,7 +57,7 @@ class Snapshots:
         self,
         connection: "asyncpg.Connection[Any]",
         lock: asyncio.Lock,
-        tables: Mapping[str, FitTable],
+        tables: Mapping[str, tuple[FitTable, int]],
         chunk_rows: int,
     ) -> None:
         self._connection = connection
@@ -129,7 +132,7 @@ class Snapshots:
             UnavailableError: DATABASE_UNAVAILABLE, also when it has been tried for too long.
         """
         await self._count(topic)
-        fit = self._tables[topic]
+        fit, _ = self._tables[topic]
         sql, arguments = chunk_query(fit, progress.last_key, self._limit)
         found = await self._read(topic, sql, arguments, unseen.settle)
         if found is None:
@@ -160,9 +163,9 @@ class Snapshots:
         """Read in one snapshot, or nothing when it does not suffice.
 
         Raises:
-            UnavailableError: DATABASE_UNAVAILABLE.
+            UnavailableError: DATABASE_UNAVAILABLE, also when the name means another table.
         """
-        fit = self._tables[topic]
+        fit, oid = self._tables[topic]
         async with self._lock:
             with translated(f"read table {fit.table.table}"):
                 async with self._connection.transaction(isolation="repeatable_read", readonly=True):
@@ -170,6 +173,12 @@ class Snapshots:
                     if not suffices(visible):
                         return None
                     records = await self._connection.fetch(sql, *arguments)
+                    # What was read is locked until we commit, so it has its name still.
+                    read = await self._connection.fetchval(
+                        "SELECT pg_catalog.to_regclass($1)::oid", table_sql(fit.table.table)
+                    )
+        if read != oid:
+            raise changed(fit.table.table)
         return records, visible
 
     async def _convert(self, fit: FitTable, records: list[Any]) -> list[Row]:
@@ -205,7 +214,7 @@ class Snapshots:
             commit_us=mark.commit_us,
             rows=[],
         )
-        captured = Captured(topic=self._tables[topic].table.topic, run=run)
+        captured = Captured(topic=self._tables[topic][0].table.topic, run=run)
         return captured, replace(progress, state=BEGUN, last_key=None, rows=0)
 
     def ended(
@@ -256,7 +265,7 @@ class Snapshots:
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, also when that takes too long.
         """
-        fit = self._tables[topic]
+        fit, _ = self._tables[topic]
         key = tuple(row[name] for name in fit.table.schema.key)
         sql, arguments = _select(fit, key, "=", 1)
         ends = time.monotonic() + _ROW_HELD_S_MAX
@@ -274,7 +283,7 @@ class Snapshots:
         if topic in self._counted:
             return
         self._counted.add(topic)
-        name = table_sql(self._tables[topic].table.table)
+        name = table_sql(self._tables[topic][0].table.table)
         async with self._lock:
             try:
                 estimate = await self._connection.fetchval(

@@ -99,7 +99,8 @@ class PostgresSource:
             found = await identities(admin, self._tables.values(), publication)
         self._stream = stream = await ReplicationStream.connect(self._url)
         self._token = token = await self._place(fit, found, await stream.identify(), resume)
-        by_topic = {str(each.table.topic): each for each in fit.tables}
+        names = {str(each.table.topic): each for each in fit.tables}
+        by_topic = {name: (each, found[name].table) for name, each in names.items()}
         tables = {found[str(each.topic)].table: each for each in self._tables.values()}
         changes = Changes(tables, fit.types)
         self._parts = changes, Snapshots(admin, self._lock, by_topic, self._chunk_rows)

@@ -215,3 +215,18 @@ async def test_a_chunk_that_waits_too_long_is_named(
         await change_unseen(database, read, group)
         with pytest.raises(UnavailableError, match="items cannot be read: .* not visible"):
             await read.forever()
+
+
+@pytest.mark.integration
+async def test_no_chunk_is_of_another_table_that_took_the_name(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await insert(application, 1, 60)
+    async with reading(new_source(database, chunk_rows=10, silence_s=60)) as read:
+        await read.until(lambda: bool(read.rows()))
+        await application.run("CREATE TABLE other (LIKE items INCLUDING ALL)")
+        await application.run("INSERT INTO other VALUES (99, 'not ours')")
+        await application.run("ALTER TABLE items RENAME TO kept; ALTER TABLE other RENAME TO items")
+        with pytest.raises(UnavailableError, match="table public.items is another"):
+            await read.forever()
+        assert 99 not in read.rows()
