@@ -54,6 +54,7 @@ class Moved:
     table: SourceTable
     row: Row
     absent: tuple[str, ...]
+    position: int
 
     def __repr__(self) -> str:  # the row is secret
         return f"Moved({self.table.table})"
@@ -293,7 +294,10 @@ class Changes:
                 if absent and not self._is_foreign:
                     # A reader has no row under the new key to take the columns from.
                     self._flush(dataset)
-                    self.out.append(Moved(table=dataset.table, row=row, absent=absent))
+                    assert self._begin is not None
+                    at = self._begin.lsn
+                    moved = Moved(table=dataset.table, row=row, absent=absent, position=at)
+                    self.out.append(moved)
                     return
         self._add(dataset, Op.UPSERT, row, size=size, absent=absent)
 

@@ -21,10 +21,11 @@ from fabric.database.postgresql_columns import converter_of, quoted, rows_of, ta
 from fabric.database.postgresql_connect import class_of, translated
 from fabric.database.postgresql_identity import changed
 from fabric.database.postgresql_preflight import FitTable
-from fabric.database.postgresql_token import BEGUN, DONE, Progress
+from fabric.database.postgresql_token import BEGUN, DONE, Gone, Progress
 from fabric.database.postgresql_types import NATIVE, PASSED, fields_of
 from fabric.database.postgresql_unseen import Span, Unseen
 from fabric.database.postgresql_window import XID_MASK, Key, Visible, Window
+from fabric.database.postgresql_wire import parse_lsn
 from fabric.model.change import Op, Row, Run
 from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.limits import QUEUE_BYTES_MAX
@@ -116,6 +117,15 @@ class Snapshots:
         assert record is not None
         low, high = (int(each) & XID_MASK for each in record)
         return low, high
+
+    async def log_end(self) -> int:
+        """A position that no transaction which is visible by now lies behind."""
+        async with self._lock:
+            with translated("ask where the log ends"):
+                lsn: str = await self._connection.fetchval(
+                    "SELECT pg_catalog.pg_current_wal_insert_lsn()::text"
+                )
+        return parse_lsn(lsn)
 
     async def chunk(self, topic: str, progress: Progress, unseen: Unseen) -> Window | None:
         """Read the next chunk and write its high mark.
@@ -277,6 +287,25 @@ class Snapshots:
             if time.monotonic() > ends:
                 raise _invisible(fit)
             await asyncio.sleep(_POLL_S)
+
+    async def whole(self, captured: Captured, gone: Gone, xid: int) -> list[Captured]:
+        """A run of parts of rows, with those of `gone` rows as `fetch` gives them, or left out."""
+        run = captured.run
+        key = self._tables[str(captured.topic)][0].table.schema.key
+        runs: list[Run] = []
+        start = 0
+        for place, row in enumerate(run.rows):
+            if not gone.has(tuple(row[name] for name in key)):
+                continue
+            if start < place:
+                runs.append(replace(run, ordinal=run.ordinal + start, rows=run.rows[start:place]))
+            start = place + 1
+            found = await self.fetch(str(captured.topic), row, xid)
+            if found is not None:
+                runs.append(replace(run, ordinal=run.ordinal + place, rows=[found], absent=()))
+        if start < len(run.rows):
+            runs.append(replace(run, ordinal=run.ordinal + start, rows=run.rows[start:]))
+        return [replace(captured, run=each) for each in runs]
 
     async def _count(self, topic: str) -> None:
         """Rows of the table, for the progress bar; never an error, never long."""

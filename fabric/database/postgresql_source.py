@@ -199,7 +199,7 @@ class PostgresSource:
         """What an item is to the outside."""
         match item:
             case Captured():
-                return [] if self._is_early(item) else [item]
+                return await self._captured(item) if item.run.absent else [item]
             case Committed():
                 return self._committed(item)
             case Mark():
@@ -208,13 +208,18 @@ class PostgresSource:
                 await self._moved(item)
                 return []
 
-    def _is_early(self, item: Captured) -> bool:
-        """Whether it is a part of a row that readers may not have yet.
+    async def _captured(self, item: Captured) -> list[Event]:
+        """Parts of rows, of which readers may not have the rest.
 
         The snapshot that is to begin brings the row whole, as it is then. Whole rows go out
         all the same: a dataset that is read anew may wait long for those before it.
         """
-        return bool(item.run.absent) and self._at().snapshots[str(item.topic)].state == PENDING
+        progress = self._at().snapshots[str(item.topic)]
+        if progress.state == PENDING:
+            return []
+        if progress.gone is None or item.run.position > progress.gone.until:
+            return [item]
+        return [*await self._opened()[2].whole(item, progress.gone, self._xid)]
 
     def _committed(self, item: Committed) -> list[Event]:
         self._token = self._at().at(item.position)
@@ -329,13 +334,21 @@ class PostgresSource:
         return events
 
     async def _moved(self, item: Moved) -> None:
-        """The log lacks columns of a row with a new key: take the row as it is now."""
+        """The log lacks columns of a row with a new key: take the row as it is now.
+
+        When it is gone, readers never have it, and changes of it in part would find nothing.
+        """
         _, changes, snapshots = self._opened()
-        row = await snapshots.fetch(str(item.table.topic), item.row, self._xid)
-        if row is None:
-            changes.skip(item.table)
-        else:
+        topic = str(item.table.topic)
+        row = await snapshots.fetch(topic, item.row, self._xid)
+        if row is not None:
             changes.put(item.table, row)
+            return
+        changes.skip(item.table)
+        key = tuple(item.row[name] for name in item.table.schema.key)
+        progress = self._at().snapshots[topic]
+        progress = progress.without(key, at=item.position, until=await snapshots.log_end())
+        self._token = self._at().with_progress(topic, progress)
 
     def _opened(self) -> tuple[ReplicationStream, Changes, Snapshots]:
         if self._stream is None or self._parts is None:

@@ -1,6 +1,6 @@
 """The resume token of a PostgreSQL source: which cluster, which slot, how far, what is snapshot.
 
-`last_key` holds a row's key, so a token is as secret as the rows; it stays in the
+`last_key` and `gone` hold rows' keys, so a token is as secret as the rows; it stays in the
 agent's state file on the same host.
 """
 
@@ -15,6 +15,27 @@ from fabric.database.postgresql_window import Key
 PENDING, BEGUN, DONE = "pending", "begun", "done"
 
 
+_GONE_KEYS_MAX = 64
+"""Above it every key counts as gone: a token is written often and must stay small."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """Rows that were gone when they were to be read, so that readers never had them.
+
+    Attributes:
+        until: where the log ended then; what removed them lies before it.
+        keys: theirs; None for too many.
+    """
+
+    until: int
+    keys: frozenset[Key] | None = field(repr=False)
+
+    def has(self, key: Key) -> bool:
+        """Whether a row may be one of them."""
+        return self.keys is None or key in self.keys
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far the snapshot of one dataset came.
@@ -26,6 +47,7 @@ class Progress:
         last_key: physical values of the last key read; None before the first chunk.
         rows: rows emitted so far.
         identity: which table it is of; None in tokens that do not say.
+        gone: rows of which the log may still hold changes in part, that nobody can use.
     """
 
     table: str
@@ -34,6 +56,14 @@ class Progress:
     last_key: Key | None = field(default=None, repr=False)
     rows: int = 0
     identity: Identity | None = None
+    gone: Gone | None = None
+
+    def without(self, key: Key, *, at: int, until: int) -> "Progress":
+        """The same when the row of a change at position `at` is gone by `until`."""
+        old = self.gone if self.gone and self.gone.until >= at else Gone(until=0, keys=frozenset())
+        keys = None if old.keys is None else old.keys | {key}
+        keys = None if keys is None or len(keys) > _GONE_KEYS_MAX else keys
+        return replace(self, gone=Gone(until=until, keys=keys))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +148,9 @@ def _progress_out(progress: Progress) -> dict[str, Any]:
         "fingerprint": progress.fingerprint,
         "state": progress.state,
         "rows": progress.rows,
-        "last_key": None if last is None else [_out(value) for value in last],
+        "last_key": None if last is None else _key_out(last),
         "identity": identities.to_json(progress.identity),
+        "gone": _gone_out(progress.gone),
     }
 
 
@@ -131,9 +162,27 @@ def _progress_in(data: Any) -> Progress:
         table=str(data["table"]),
         fingerprint=str(data["fingerprint"]),
         state=data["state"],
-        last_key=None if last is None else tuple(_in(value) for value in last),
+        last_key=None if last is None else _key_in(last),
         rows=int(data["rows"]),
         identity=identities.from_json(data.get("identity")),
+        gone=_gone_in(data.get("gone")),
+    )
+
+
+def _gone_out(gone: Gone | None) -> Any:
+    if gone is None:
+        return None
+    keys = None if gone.keys is None else [_key_out(key) for key in gone.keys]
+    return {"until": gone.until, "keys": keys}
+
+
+def _gone_in(data: Any) -> Gone | None:
+    if data is None:
+        return None
+    keys = data["keys"]
+    return Gone(
+        until=int(data["until"]),
+        keys=None if keys is None else frozenset(_key_in(key) for key in keys),
     )
 
 
@@ -143,6 +192,14 @@ def _unseen_in(data: Any) -> tuple[int, ...] | None:
     if len(data) not in (0, 2):
         raise ValueError
     return tuple(int(each) for each in data)
+
+
+def _key_out(key: Key) -> list[Any]:
+    return [_out(value) for value in key]
+
+
+def _key_in(data: Any) -> Key:
+    return tuple(_in(value) for value in data)
 
 
 def _out(value: Any) -> Any:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from fabric.database import postgresql_snapshot
+from fabric.database import postgresql_snapshot, postgresql_source
 from fabric.demo.postgresql import Postgres
 from fabric.model.change import Op
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason, UnavailableError, UsageError
@@ -83,6 +83,46 @@ async def test_a_row_with_a_new_key_brings_its_toast_value_along(database: str) 
             "UPDATE items SET id = 6 WHERE id = 5; DELETE FROM items WHERE id = 6"
         )
         await read.until(lambda: read.rows() == {2: item(2, "a", BIG)})
+
+
+async def move_and_remove(application: Application) -> None:
+    """A row gets the key 2, changes in part, and is gone by the time the source looks."""
+    await application.run("UPDATE items SET id = 2 WHERE id = 1")
+    await application.run("UPDATE items SET name = 'c'")
+    await application.run("DELETE FROM items WHERE id = 2")
+
+
+@pytest.mark.integration
+async def test_readers_get_no_part_of_a_row_that_they_were_never_given(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run(f"INSERT INTO items VALUES (1, 'a', '{BIG}'), (5, 'b', '{BIG}')")
+    async with reading(new_source(database)) as read:
+        await read.until_ended()
+        before = len(read.runs)
+        await move_and_remove(application)
+        await read.until(lambda: read.runs[-1].rows == [{"id": 2}])
+        parts = [run for run in read.runs[before:] if run.absent]
+        assert [run.rows for run in parts] == [[item(5, "c")]]
+        assert read.rows() == {5: item(5, "c", BIG)}
+
+
+@pytest.mark.integration
+async def test_nor_after_a_restart(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql_source, "_REACHED_S", 0.0)
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run(f"INSERT INTO items VALUES (1, 'a', '{BIG}')")
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        await move_and_remove(application)
+        await read.until(lambda: not read.rows())
+        assert read.runs[-1].rows == [{"id": 1}]
+        resume = read.reached.resume
+    async with reading(source, resume) as read:
+        await read.until(lambda: bool(read.runs))
+        assert [(run.op, run.rows) for run in read.runs] == [(Op.DELETE, [{"id": 2}])]
 
 
 @pytest.mark.integration

@@ -4,7 +4,7 @@ import json
 
 from fabric.database import postgresql_token as tokens
 from fabric.database.postgresql_identity import Identity
-from fabric.database.postgresql_token import BEGUN, Progress, Token
+from fabric.database.postgresql_token import BEGUN, Gone, Progress, Token
 
 TOKEN = Token(
     generation=5,
@@ -20,6 +20,7 @@ TOKEN = Token(
             last_key=("secret key", 1, b"\x00", True),
             rows=3,
             identity=Identity(table=5, publication=6, entries=frozenset({7})),
+            gone=Gone(until=98, keys=frozenset({("gone key", 2, b"\x01", False)})),
         )
     },
     unseen=(8, 9),
@@ -41,10 +42,32 @@ def test_a_token_that_does_not_say_which_table_it_is_of_is_read() -> None:
 
 def test_a_token_that_does_not_say_what_may_be_unseen_is_read() -> None:
     data = json.loads(tokens.encode(TOKEN))
-    del data["unseen"]
+    del data["unseen"], data["snapshot"]["secret.G01.people"]["gone"]
     token = tokens.decode(json.dumps(data))
     assert token is not None
     assert token.unseen is None
+    assert token.snapshots["secret.G01.people"].gone is None
+
+
+def test_rows_that_are_gone_are_kept_until_the_log_is_past_them() -> None:
+    progress = Progress(table="t", fingerprint="f").without((1,), at=10, until=20)
+    progress = progress.without((2,), at=20, until=30)
+    assert progress.gone == Gone(until=30, keys=frozenset({(1,), (2,)}))
+    progress = progress.without((3,), at=31, until=40)
+    assert progress.gone == Gone(until=40, keys=frozenset({(3,)}))
+    assert [progress.gone.has((key,)) for key in (1, 3)] == [False, True]
+
+
+def test_of_too_many_gone_rows_no_keys_are_kept_and_any_may_be_one() -> None:
+    progress = Progress(table="t", fingerprint="f")
+    for key in range(65):
+        progress = progress.without((key,), at=10, until=20)
+    assert progress.gone == Gone(until=20, keys=None)
+    assert progress.gone.has((99,))
+    token = TOKEN.with_progress("t", progress.without((99,), at=20, until=30))
+    read = tokens.decode(tokens.encode(token))
+    assert read is not None
+    assert read.snapshots["t"].gone == Gone(until=30, keys=None)
 
 
 def test_garbage_is_no_token() -> None:
@@ -52,6 +75,7 @@ def test_garbage_is_no_token() -> None:
     bad = [None, "", "null", "[]", "{}", '{"kind": "sqlite", "version": 1}', text[:-2]]
     bad.append(text.replace("begun", "halfway"))
     bad += [text.replace("[8,9]", each) for each in ("[8]", '[8,"x"]', "8", "[8,9,9]")]
+    bad += [text.replace('"until":98', '"until":null'), text.replace('"gone key"', "null")]
     assert [tokens.decode(each) for each in bad] == [None] * len(bad)
 
 
@@ -61,8 +85,9 @@ def test_the_generation_of_any_token_is_found() -> None:
     assert tokens.generation_in("x") == tokens.generation_in(None) == 0
 
 
-def test_a_token_does_not_show_the_last_key() -> None:
+def test_a_token_shows_no_key() -> None:
     assert "secret key" not in repr(TOKEN)
+    assert "gone key" not in repr(TOKEN)
 
 
 def test_a_token_moves_without_changing_the_old_one() -> None:
