@@ -261,6 +261,17 @@ class SinkSuite:
         assert ids(await world.rows(target())) == [1, 2, 3, 11]
         await sink.close()
 
+    async def test_a_truncation_within_a_snapshot_does_not_end_it(self, world: SinkWorld) -> None:
+        sink = await self._open(world)
+        feed = Feed(sink, stream())
+        await feed.upsert(person(1))
+        await feed.apply((Op.SNAPSHOT_BEGIN, []), (Op.UPSERT, [person(2)]), (Op.TRUNCATE, []))
+        await world.insert(target(), [person(1), person(2), person(3)])
+        done = await feed.apply((Op.UPSERT, [person(3)]), (Op.SNAPSHOT_END, []))
+        assert not done.state.incomplete
+        assert ids(await world.rows(target())) == [3]
+        await sink.close()
+
     async def test_the_end_of_a_snapshot_that_began_before_us_completes_nothing(
         self, world: SinkWorld
     ) -> None:

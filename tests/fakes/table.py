@@ -160,7 +160,8 @@ class MemorySink:
                 owners.pop(key, None)
         elif change.op is Op.TRUNCATE:
             self._remove(target, stream, set())
-            held.seen.pop(stream, None)
+            if stream in held.seen:
+                held.seen[stream] = set()
             for ident in [i for i, (_, s) in held.parked.items() if s == stream]:
                 del held.parked[ident]
         elif change.op is Op.SNAPSHOT_BEGIN:
