@@ -1,19 +1,18 @@
 """From an agent's pages and its configuration to what a person wants to know of each dataset.
 
-Pure: bytes and texts of /metrics and /readyz come in, rows go out. The names of
-metrics are those of fabric.metrics; the names of parts are the agent's status board's.
+Pure: a page of fabric.cli.samples comes in, rows go out. The names of parts are the
+agent's status board's.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from fabric.cli.remedies import remedy_of
+from fabric.cli.samples import Page, Samples
 from fabric.config import AgentConfig
-from fabric.model.errors import Malformed, Reason, ReasonClass, class_of
+from fabric.model.errors import Reason, ReasonClass, class_of
 from fabric.model.names import HostId, Topic
 from fabric.policy.types import Dataset, Policy
 
@@ -53,57 +52,6 @@ _BY_CLASS = {
     ReasonClass.HOLD: State.HELD,
     ReasonClass.NEVER: State.STOPPED,
 }
-
-
-class Samples:
-    """Samples of one scrape, by name and labels."""
-
-    def __init__(self, found: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]) -> None:
-        self._found = found
-
-    @classmethod
-    def parse(cls, text: str) -> "Samples":
-        """Read the Prometheus text format; raises Malformed."""
-        found: dict[str, list[tuple[Mapping[str, str], float]]] = {}
-        try:
-            for family in text_string_to_metric_families(text):
-                for sample in family.samples:
-                    found.setdefault(sample.name, []).append((sample.labels, sample.value))
-        except (ValueError, KeyError, IndexError) as exc:
-            raise Malformed("the page is not Prometheus text") from exc
-        return cls(found)
-
-    def __contains__(self, name: str) -> bool:
-        return f"fabric_{name}" in self._found
-
-    def values(self, name: str, **labels: str) -> list[float]:
-        """Values of the samples of `fabric_<name>` that carry these labels."""
-        wanted = labels.items()
-        return [
-            value for has, value in self._found.get(f"fabric_{name}", ()) if wanted <= has.items()
-        ]
-
-    def value(self, name: str, **labels: str) -> float | None:
-        """The greatest of those values; None when there is none."""
-        return max(self.values(name, **labels), default=None)
-
-    def total(self, name: str, **labels: str) -> float | None:
-        """Their sum; None when there is none."""
-        values = self.values(name, **labels)
-        return sum(values) if values else None
-
-    def time(self, name: str, **labels: str) -> datetime | None:
-        """The latest of timestamps; None when there is none but zero, which means never."""
-        value = self.value(name, **labels)
-        return datetime.fromtimestamp(value, UTC) if value else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What an agent says at one moment: its samples, and each part with what is wrong."""
-
-    samples: Samples
-    parts: Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

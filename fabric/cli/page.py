@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fabric.cli.figures import Page, Samples
+from fabric.cli.samples import Page, Samples
 from fabric.config import Address, AgentConfig
 from fabric.model.errors import ConfigInvalid, Malformed, Reason, UnavailableError
 

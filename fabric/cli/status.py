@@ -21,10 +21,8 @@ from fabric.cli.access import Config, as_host, policy_of
 from fabric.cli.figures import (
     HEALTHY,
     Lag,
-    Page,
     Problem,
     Row,
-    Samples,
     State,
     Way,
     flows,
@@ -34,6 +32,7 @@ from fabric.cli.figures import (
     row_of,
 )
 from fabric.cli.page import read_page
+from fabric.cli.samples import Page, Samples
 from fabric.config import AgentConfig
 from fabric.model.errors import ConfigInvalid, FabricError, PeerError, UnavailableError
 from fabric.policy.types import Policy

@@ -11,8 +11,8 @@ from pathlib import Path
 from prometheus_client import generate_latest
 
 from fabric.agent.supervisor import Board
-from fabric.cli.figures import Page
 from fabric.cli.page import parse_page
+from fabric.cli.samples import Page
 from fabric.config import Address
 from fabric.metrics import AgentMetrics
 from fabric.model.names import Topic

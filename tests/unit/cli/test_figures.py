@@ -13,7 +13,6 @@ from fabric.cli.figures import (
     Flow,
     Problem,
     Row,
-    Samples,
     State,
     Way,
     flows,
@@ -22,10 +21,9 @@ from fabric.cli.figures import (
     problems,
     row_of,
 )
-from fabric.cli.page import parse_page
 from fabric.cli.remedies import remedy_of
 from fabric.config import AgentConfig
-from fabric.model.errors import Malformed, Reason
+from fabric.model.errors import Reason
 from fabric.model.names import Stream
 from tests.fakes.agent_page import APPLYING, OPEN, SECRET, SENDING, FakeAgent, write_config
 from tests.fakes.policy_files import documents, policy
@@ -294,26 +292,3 @@ def test_a_word_that_is_no_reason_is_a_bug_and_is_shown_whole() -> None:
 def _problems(agent: FakeAgent, found: Sequence[Flow]) -> list[Problem]:
     page = agent.page()
     return problems(page, [row_of(flow, page, FILE) for flow in found], NOW)
-
-
-# Pages
-
-
-def test_a_page_that_is_no_agents_is_refused() -> None:
-    for metrics, ready in (
-        (b"<html>", b"{}"),
-        (b"up 1\n", b'{"parts": {}}'),
-        (b"\xff", b'{"parts": {}}'),
-        (b"up 1\n", b'{"parts": []}'),
-        (b"up 1\n", b"not json"),
-    ):
-        with pytest.raises(Malformed):
-            parse_page(metrics, ready)
-
-
-def test_samples_are_found_by_the_labels_that_were_asked_for() -> None:
-    text = 'fabric_x{a="1",b="1"} 3\nfabric_x{a="1",b="2"} 4\nfabric_x{a="2",b="1"} 9\n'
-    samples = Samples.parse(text)
-    assert (samples.value("x", a="1"), samples.total("x", a="1")) == (4, 7)
-    assert (samples.value("x", a="3"), samples.total("x", a="3")) == (None, None)
-    assert samples.time("y") is None

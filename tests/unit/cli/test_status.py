@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fabric.cli import status as module
-from fabric.cli.figures import Page
+from fabric.cli.samples import Page
 from fabric.config import AgentConfig
 from fabric.demo.process import free_port
 from fabric.model.errors import Reason, UnavailableError
