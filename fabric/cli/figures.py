@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from fabric.cli.measuring import Measured, of_all, of_capture, of_partition
 from fabric.cli.remedies import remedy_of
 from fabric.cli.samples import Page, Samples
 from fabric.config import AgentConfig
@@ -37,6 +38,7 @@ class State(StrEnum):
     CATCHING_UP = "catching_up"
     STARTING = "starting"
     BEHIND = "behind"
+    UNMEASURED = "unmeasured"
     INCOMPLETE = "incomplete"
     QUARANTINE = "quarantine"
     SILENT = "silent"
@@ -95,17 +97,13 @@ class Row:
 
     Attributes:
         rows: acknowledged by the platform, or applied here, since the agent started.
-        lag_records: records of the log not applied yet; None for captures, which have no log.
-        lag_bytes: the source's change log kept for the capture; None for applies.
         last_change: when the last change that was moved was committed at its source.
     """
 
     flow: Flow
     state: State
     rows: int
-    lag_records: int | None
-    lag_seconds: float | None
-    lag_bytes: int | None
+    lag: Measured
     last_change: datetime | None
     problems: tuple[Problem, ...]
 
@@ -116,8 +114,7 @@ class Lag:
 
     row: Row
     partition: int | None
-    records: int | None
-    seconds: float | None
+    lag: Measured
 
 
 # What is configured
@@ -191,25 +188,24 @@ def row_of(flow: Flow, page: Page, config: str) -> Row:
         config: path of agent.toml, for the commands in remedies.
     """
     samples, topic = page.samples, str(flow.topic)
-    sends = flow.way is Way.SENDS
-    lag_bytes = samples.value("capture_lag_bytes", source=flow.source) if sends else None
-    lag_records = None if sends else samples.total("consumer_lag_records", topic=topic)
-    lag_seconds = (
-        samples.value("capture_lag_seconds", source=flow.source)
-        if sends
-        else samples.value("consumer_lag_seconds", topic=topic)
-    )
-    found = [*_of_parts(flow, page), *_of_samples(flow, samples, lag_seconds, config)]
+    lag = _lag(flow, page)
+    found = [*_of_parts(flow, page), *_of_samples(flow, samples, lag.seconds, config)]
+    if not lag.is_known and State.STARTING not in dict(found):
+        found.append(_unmeasured(flow, page, lag))
     return Row(
         flow=flow,
-        state=_state(found, lag_records if flow.way is Way.APPLIES else lag_seconds),
+        state=_state(found, lag.records if flow.way is Way.APPLIES else lag.seconds),
         rows=int(_moved(flow, samples)),
-        lag_records=None if lag_records is None else int(lag_records),
-        lag_seconds=lag_seconds,
-        lag_bytes=None if lag_bytes is None else int(lag_bytes),
+        lag=lag,
         last_change=samples.time("last_change_timestamp_seconds", topic=topic, way=flow.way.value),
         problems=tuple(problem for _, problem in found),
     )
+
+
+def _lag(flow: Flow, page: Page) -> Measured:
+    if flow.way is Way.SENDS:
+        return of_capture(page, flow.source)
+    return of_all(_by_partition(flow, page))
 
 
 def _moved(flow: Flow, samples: Samples) -> float:
@@ -219,18 +215,16 @@ def _moved(flow: Flow, samples: Samples) -> float:
     return samples.total("applied_records_total", topic=topic, outcome="applied") or 0
 
 
-def lags_of(row: Row, samples: Samples) -> list[Lag]:
+def lags_of(row: Row, page: Page) -> list[Lag]:
     """A dataset's lag by partition: one for a capture, whose source is one queue."""
     if row.flow.way is Way.SENDS:
-        return [Lag(row=row, partition=None, records=None, seconds=row.lag_seconds)]
-    found = []
-    for number in range(row.flow.partitions):
-        place = {"topic": str(row.flow.topic), "partition": str(number)}
-        records = samples.value("consumer_lag_records", **place)
-        seconds = samples.value("consumer_lag_seconds", **place)
-        whole = None if records is None else int(records)
-        found.append(Lag(row=row, partition=number, records=whole, seconds=seconds))
-    return found
+        return [Lag(row=row, partition=None, lag=row.lag)]
+    lags = enumerate(_by_partition(row.flow, page))
+    return [Lag(row=row, partition=number, lag=lag) for number, lag in lags]
+
+
+def _by_partition(flow: Flow, page: Page) -> list[Measured]:
+    return [of_partition(page, str(flow.topic), number) for number in range(flow.partitions)]
 
 
 def _state(found: Sequence[tuple[State, Problem]], lag: float | None) -> State:
@@ -306,6 +300,19 @@ def _of_samples(
         remedy = f"ask {who} whether its agent runs; nobody can tell what was changed since"
         add(State.SILENT, f"{who} has gone silent", remedy)
     return found
+
+
+def _unmeasured(flow: Flow, page: Page, lag: Measured) -> tuple[State, Problem]:
+    """Nobody knows how far behind a dataset is; that its gauges stand at zero says nothing."""
+    sends = flow.way is Way.SENDS
+    when = f"for {(page.at - lag.at).total_seconds():.0f} s" if lag.at else "yet"
+    who = "the source's database does not answer" if sends else "the broker does not answer"
+    return State.UNMEASURED, Problem(
+        part=f"{'capture' if sends else 'apply'} {flow.topic}",
+        reason=State.UNMEASURED.value,
+        wrong=f"its lag was not measured {when}",
+        remedy=f"see fabric doctor: it does not run, or {who}",
+    )
 
 
 # What is wrong with the whole

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,11 +49,11 @@ async def read_page(config: AgentConfig, path: Path) -> Page:
             f"no agent answers at {base} ({type(exc).__name__}); start it with: fabric agent run"
             f" {path}; if it runs, see its log and [web] listen",
         ) from exc
-    return parse_page(metrics, ready)
+    return parse_page(metrics, ready, datetime.now(UTC))
 
 
-def parse_page(metrics: bytes, ready: bytes) -> Page:
-    """The two pages as figures; raises Malformed when they are no agent's."""
+def parse_page(metrics: bytes, ready: bytes, at: datetime) -> Page:
+    """The two pages, read at `at`, as figures; raises Malformed when they are no agent's."""
     try:
         samples = Samples.parse(metrics.decode())
         parts = json.loads(ready)["parts"]
@@ -61,7 +62,7 @@ def parse_page(metrics: bytes, ready: bytes) -> Page:
         raise Malformed("what answers at [web] listen is no agent of this release") from exc
     if _MARK not in samples:
         raise Malformed("what answers at [web] listen is no agent; correct the address")
-    return Page(samples=samples, parts=told)
+    return Page(at=at, samples=samples, parts=told)
 
 
 async def _get(session: "aiohttp.ClientSession", url: str) -> bytes:

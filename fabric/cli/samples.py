@@ -59,5 +59,6 @@ class Samples:
 class Page:
     """What an agent says at one moment: its samples, and each part with what is wrong."""
 
+    at: datetime
     samples: Samples
     parts: Mapping[str, str | None]

@@ -31,6 +31,7 @@ from fabric.cli.figures import (
     problems,
     row_of,
 )
+from fabric.cli.measuring import Measured
 from fabric.cli.page import read_page
 from fabric.cli.samples import Page, Samples
 from fabric.config import AgentConfig
@@ -108,9 +109,15 @@ def lag(
         has = ", ".join(known) or "none"
         raise ConfigInvalid(f"{missing[0]} is no dataset of {path}; it has: {has}")
     chosen = [row for row in rows if not topics or str(row.flow.topic) in topics]
-    found = [item for row in chosen for item in lags_of(row, page.samples)]
+    found = [item for row in chosen for item in lags_of(row, page)]
     found.sort(key=lambda item: _worst(item, sort), reverse=True)
-    output.rows(form, [_lag_fields(item) for item in found], empty="agent.toml names no dataset")
+    said = [_lag_fields(item) for item in found]
+    if form is output.Form.TABLE:
+        said = [
+            {**fields, "measured": _ago(item.lag, page.at)}
+            for fields, item in zip(said, found, strict=True)
+        ]
+    output.rows(form, said, empty="agent.toml names no dataset")
     _say([problem for row in chosen for problem in row.problems])
     is_well = all(row.state in HEALTHY for row in chosen)
     raise typer.Exit(output.OK if is_well else output.UNHEALTHY)
@@ -210,9 +217,10 @@ def _fields(row: Row) -> dict[str, object]:
         "suite": flow.suite,
         "state": row.state.value,
         "rows": row.rows,
-        "lag_records": row.lag_records,
-        "lag_seconds": row.lag_seconds,
-        "lag_bytes": row.lag_bytes,
+        "lag_records": row.lag.records,
+        "lag_seconds": row.lag.seconds,
+        "lag_bytes": row.lag.log_bytes,
+        "measured": _time(row.lag.at),
         "last_change": _time(row.last_change),
         "wrong": [problem.wrong for problem in row.problems],
         "remedy": [problem.remedy for problem in row.problems],
@@ -225,17 +233,19 @@ def _lag_fields(item: Lag) -> dict[str, object]:
         "dataset": str(row.flow.topic),
         "way": row.flow.way.value,
         "partition": item.partition,
-        "records": item.records,
-        "seconds": None if item.seconds is None else round(item.seconds, 3),
-        "bytes": row.lag_bytes,
+        "records": item.lag.records,
+        "seconds": None if item.lag.seconds is None else round(item.lag.seconds, 3),
+        "bytes": item.lag.log_bytes,
+        "measured": _time(item.lag.at),
         "last_change": _time(row.last_change),
         "state": row.state.value,
     }
 
 
-def _worst(item: Lag, sort: Sort) -> float:
-    value = item.seconds if sort is Sort.SECONDS else item.records
-    return -1.0 if value is None else float(value)
+def _worst(item: Lag, sort: Sort) -> tuple[bool, float]:
+    """What nobody knows is worse than any figure: it may be anything."""
+    value = item.lag.seconds if sort is Sort.SECONDS else item.lag.records
+    return not item.lag.is_known, -1.0 if value is None else float(value)
 
 
 def _time(at: datetime | None) -> str | None:
@@ -292,8 +302,8 @@ def _cells(row: Row, now: datetime) -> list[Text]:
         ", ".join(flow.peers) or "-",
         form,
         f"{row.rows:,}",
-        "-" if row.lag_records is None else f"{row.lag_records:,}",
-        "-" if row.lag_seconds is None else f"{row.lag_seconds:.1f}",
+        "-" if row.lag.records is None else f"{row.lag.records:,}",
+        "-" if row.lag.seconds is None else f"{row.lag.seconds:.1f}",
         "-" if row.last_change is None else f"{_span(now - row.last_change)} ago",
     ]
     style = _STYLES.get(row.state, "red")
@@ -310,6 +320,13 @@ def _say(found: Sequence[Problem]) -> None:
     """Problems beside a listing: to standard error, so that a program reads the listing alone."""
     for problem in dict.fromkeys(found):
         typer.echo(f"{problem.part}: {problem.wrong}\n  do: {problem.remedy}", err=True)
+
+
+def _ago(lag: Measured, now: datetime) -> str:
+    if lag.at is None:
+        return "never"
+    span = _span(now - lag.at)
+    return f"{span} ago" if lag.is_known else f"not for {span}"
 
 
 def _colour(is_well: bool) -> str:

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prometheus_client import generate_latest
@@ -46,10 +47,11 @@ class FakeAgent:
         self.board = Board()
         self.metrics = AgentMetrics([*policy().rules.values()])
 
-    def page(self) -> Page:
-        """Its two pages, as a reader parses them."""
+    def page(self, at: datetime | None = None) -> Page:
+        """Its two pages, as a reader parses them at `at`, which is now unless told."""
         body = {"status": "any", "parts": dict(self.board.parts)}
-        return parse_page(generate_latest(self.metrics.registry), json.dumps(body).encode())
+        metrics = generate_latest(self.metrics.registry)
+        return parse_page(metrics, json.dumps(body).encode(), at or datetime.now(UTC))
 
     def attested(self, issued: datetime, expires: datetime) -> None:
         """It has a result."""
@@ -61,9 +63,17 @@ class FakeAgent:
             self.board.show(f"apply {topic}:0", None)
             self.lag(topic, 0, 0.0)
 
-    def lag(self, topic: Topic, records: int, seconds: float) -> None:
-        """How far the first partition is behind."""
-        self.metrics.lag(topic, 0, records=records, seconds=seconds, measured=1.0)
+    def lag(
+        self, topic: Topic, records: int, seconds: float, *, partition: int = 0, ago: float = 0.0
+    ) -> None:
+        """How far a partition is behind, as it was measured `ago` seconds before now."""
+        measured = time.time() - ago
+        self.metrics.lag(topic, partition, records=records, seconds=seconds, measured=measured)
+
+    def captures(self, source: str, seconds: float, log_bytes: int, *, ago: float = 0.0) -> None:
+        """How far a source is ahead, as it was measured `ago` seconds before now."""
+        self.metrics.capture_lag(source, seconds=seconds, log_bytes=log_bytes, rows_left=0)
+        self.metrics.capture_alive(source, datetime.now(UTC) - timedelta(seconds=ago))
 
     @contextmanager
     def serve(self) -> Iterator[int]:

@@ -50,7 +50,7 @@ def agent() -> FakeAgent:
     made = FakeAgent()
     made.applies(SECRET, OPEN)
     made.board.show("capture registry", None)
-    made.metrics.capture_lag("registry", seconds=0, log_bytes=0, rows_left=0)
+    made.captures("registry", 0, 0)
     return made
 
 
@@ -97,14 +97,14 @@ def test_a_dataset_that_lags_by_nothing_is_in_step(flow: Flow, agent: FakeAgent)
     agent.metrics.applied(SECRET, "applied", 7)
     agent.metrics.applied(SECRET, "quarantined", 2)
     seen = row(flow, agent)
-    assert (seen.state, seen.rows, seen.lag_records, seen.lag_seconds) == (State.IN_STEP, 7, 0, 0)
+    assert (seen.state, seen.rows, seen.lag.records, seen.lag.seconds) == (State.IN_STEP, 7, 0, 0)
     assert seen.problems == ()
 
 
 def test_a_small_lag_is_catching_up_and_still_healthy(flow: Flow, agent: FakeAgent) -> None:
     agent.lag(SECRET, 3, BEHIND_S - 1)
     seen = row(flow, agent)
-    assert (seen.state, seen.lag_records) == (State.CATCHING_UP, 3)
+    assert (seen.state, seen.lag.records) == (State.CATCHING_UP, 3)
     assert seen.state in HEALTHY
 
 
@@ -119,9 +119,9 @@ def test_a_capture_counts_what_was_acknowledged_and_the_log_it_keeps(
     tmp_path: Path, agent: FakeAgent
 ) -> None:
     agent.metrics.sealed(SECRET, "hybrid", changes=9, plaintext_bytes=1, sealed_bytes=1)
-    agent.metrics.capture_lag("registry", seconds=2, log_bytes=512, rows_left=0)
+    agent.captures("registry", 2, 512)
     seen = row(sending(tmp_path), agent)
-    assert (seen.rows, seen.lag_records, seen.lag_seconds, seen.lag_bytes) == (9, None, 2, 512)
+    assert (seen.rows, seen.lag.records, seen.lag.seconds, seen.lag.log_bytes) == (9, None, 2, 512)
     assert seen.state is State.CATCHING_UP
 
 
@@ -220,6 +220,43 @@ def test_a_part_that_only_starts_says_that_and_no_more(flow: Flow) -> None:
     assert row(flow, FakeAgent()).problems[0].reason == Reason.NOT_READY
 
 
+# Old figures
+
+
+def test_a_lag_that_nobody_measures_is_unhealthy_whatever_its_gauge_says(
+    flow: Flow, agent: FakeAgent
+) -> None:
+    agent.lag(SECRET, 0, 0.0, ago=240)
+    seen = row(flow, agent)
+    assert (seen.state, seen.lag.records, seen.lag.seconds) == (State.UNMEASURED, None, None)
+    assert seen.state not in HEALTHY
+    assert seen.problems[0].wrong == "its lag was not measured for 240 s"
+
+
+def test_a_lag_that_was_never_measured_says_so(flow: Flow) -> None:
+    agent = FakeAgent()
+    agent.board.show(f"apply {SECRET}:0", None)
+    seen = row(flow, agent)
+    assert seen.state is State.UNMEASURED
+    assert seen.problems[0].wrong == "its lag was not measured yet"
+
+
+def test_a_source_that_gives_no_sign_of_life_has_no_figures(
+    tmp_path: Path, agent: FakeAgent
+) -> None:
+    agent.captures("registry", 0, 512, ago=60)
+    seen = row(sending(tmp_path), agent)
+    assert (seen.state, seen.lag.seconds, seen.lag.log_bytes) == (State.UNMEASURED, None, None)
+
+
+def test_a_part_that_tells_what_it_waits_for_is_the_state_beside_an_old_lag(
+    flow: Flow, agent: FakeAgent
+) -> None:
+    agent.lag(SECRET, 0, 0.0, ago=60)
+    agent.board.show(f"apply {SECRET}:0", Reason.BROKER_UNAVAILABLE)
+    assert row(flow, agent).state is State.WAITING
+
+
 # Partitions
 
 
@@ -229,12 +266,12 @@ def test_lag_is_summed_over_partitions_and_the_longest_counts(
     flow = _two_partitions(tmp_path)
     agent.board.show(f"apply {SECRET}:1", None)
     agent.lag(SECRET, 3, 2.0)
-    agent.metrics.lag(SECRET, 1, records=4, seconds=9.0, measured=1.0)
+    agent.lag(SECRET, 4, 9.0, partition=1)
     page = agent.page()
     seen = row_of(flow, page, FILE)
-    assert (seen.lag_records, seen.lag_seconds) == (7, 9.0)
-    lags = lags_of(seen, page.samples)
-    assert [(x.partition, x.records, x.seconds) for x in lags] == [(0, 3, 2.0), (1, 4, 9.0)]
+    assert (seen.lag.records, seen.lag.seconds) == (7, 9.0)
+    lags = lags_of(seen, page)
+    assert [(x.partition, x.lag.records, x.lag.seconds) for x in lags] == [(0, 3, 2.0), (1, 4, 9.0)]
 
 
 def test_every_partition_must_have_begun(tmp_path: Path, agent: FakeAgent) -> None:

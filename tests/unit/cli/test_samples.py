@@ -1,10 +1,14 @@
 """Samples and pages: figures are found by their labels, and what is no agent's page is refused."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from fabric.cli.page import parse_page
 from fabric.cli.samples import Samples
 from fabric.model.errors import Malformed
+
+NOW = datetime(2026, 9, 1, tzinfo=UTC)
 
 
 def test_a_page_that_is_no_agents_is_refused() -> None:
@@ -16,7 +20,7 @@ def test_a_page_that_is_no_agents_is_refused() -> None:
         (b"up 1\n", b"not json"),
     ):
         with pytest.raises(Malformed):
-            parse_page(metrics, ready)
+            parse_page(metrics, ready, NOW)
 
 
 def test_samples_are_found_by_the_labels_that_were_asked_for() -> None:

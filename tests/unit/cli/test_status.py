@@ -49,6 +49,9 @@ def test_status_of_a_well_agent_is_one_document_and_exit_0(fabric, agent, config
     assert done.json["policy_version"] == 7
     assert done.json["problems"] == []
     secret, wards = done.json["datasets"]
+    measured = secret["measured"]
+    assert measured.endswith("+00:00")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(measured)) < timedelta(seconds=30)
     assert secret == {
         "dataset": str(SECRET),
         "way": "applies",
@@ -62,6 +65,7 @@ def test_status_of_a_well_agent_is_one_document_and_exit_0(fabric, agent, config
         "lag_records": 0,
         "lag_seconds": 0.0,
         "lag_bytes": None,
+        "measured": measured,
         "last_change": "2026-09-21T14:13:20.000+00:00",
         "wrong": [],
         "remedy": [],
@@ -209,6 +213,30 @@ def test_lag_shows_the_worst_first(fabric, agent, config) -> None:
     records = fabric("lag", "-c", config, "--sort", "records", "-o", "json").json
     assert [item["records"] for item in records] == [40, 4]
     assert {*records[0]} >= {"way", "partition", "seconds", "bytes", "last_change", "state"}
+
+
+@pytest.mark.parametrize("sort", ["seconds", "records"])
+def test_a_lag_that_nobody_measures_is_told_before_any_other_and_without_figures(
+    fabric, agent, config, sort
+) -> None:
+    agent.lag(OPEN, 4, 9.0)
+    agent.lag(SECRET, 0, 0.0, ago=240)
+    done = fabric("lag", "-c", config, "--sort", sort, "-o", "json")
+    old, fresh = done.json
+    assert (done.code, old["dataset"], old["state"]) == (10, str(SECRET), "unmeasured")
+    assert (old["records"], old["seconds"]) == (None, None)
+    age = datetime.fromisoformat(fresh["measured"]) - datetime.fromisoformat(old["measured"])
+    assert timedelta(seconds=239) < age < timedelta(seconds=245)
+
+
+def test_a_table_says_in_words_that_nobody_measured(fabric, agent, config) -> None:
+    agent.lag(SECRET, 0, 0.0, ago=240)
+    first = fabric("lag", "-c", config).out.splitlines()[1]
+    assert first.split()[2:] == ["0", "-", "-", "-", "not", "for", "4", "min", "-", "unmeasured"]
+    shown = fabric("status", "-c", config)
+    assert "not measured for 240 s" in " ".join(shown.out.split())
+    line = next(line for line in shown.out.splitlines() if line.startswith(str(SECRET)))
+    assert line.split()[-4:] == ["-", "-", "-", "unmeasured"]
 
 
 def test_lag_of_one_dataset_looks_at_that_one_alone(fabric, agent, config) -> None:
