@@ -14,7 +14,7 @@ from fabric.cli import output
 from fabric.model.errors import ConfigInvalid
 
 if TYPE_CHECKING:
-    from fabric.repository.staging import Standing
+    from fabric.repository.staging import Standing, Workspace
 
 app = typer.Typer(help="Write, check, sign and publish the policy.", no_args_is_help=True)
 
@@ -81,9 +81,8 @@ def init(
 def check(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
     """Check the source as publication will; exit 2 with file, key and remedy when it is wrong."""
     from fabric.repository.publishing import check_source
-    from fabric.repository.staging import Workspace
 
-    policy = check_source(Workspace(workspace), datetime.now(UTC))
+    policy = check_source(_begun(workspace), datetime.now(UTC))
     found = {"right": True, "datasets": sorted(policy.datasets)}
     output.record(form, {**found, "approvals": sorted(map(str, policy.approvals))})
 
@@ -99,7 +98,7 @@ def sign(
     from fabric.repository import publishing, staging
     from fabric.repository.keys import open_signer
 
-    space, now = staging.Workspace(workspace), datetime.now(UTC)
+    space, now = _begun(workspace), datetime.now(UTC)
     publishing.check_source(space, now)
     found = staging.sign(space, open_signer(key), now, renew=renew)
     output.rows(form, [_standing(item) for item in found], empty="nothing of yours to sign")
@@ -116,11 +115,11 @@ def publish(
     """Publish what is signed; refused below a threshold, with the names that are missing."""
     from fabric.repository import publishing
     from fabric.repository.keys import open_signer
-    from fabric.repository.staging import Workspace
 
+    space = _begun(workspace)
     keys = publishing.OnlineKeys(snapshot=open_signer(snapshot), timestamp=open_signer(timestamp))
     done = publishing.publish(
-        Workspace(workspace), keys, datetime.now(UTC), only=frozenset(only) if only else None
+        space, keys, datetime.now(UTC), only=frozenset(only) if only else None
     )
     output.record(
         form,
@@ -136,18 +135,17 @@ def publish(
 def show(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
     """Show each role: published version and end, and what waits for whose signature."""
     from fabric.repository.changes import show_roles
-    from fabric.repository.staging import Workspace
 
-    output.rows(form, show_roles(Workspace(workspace), datetime.now(UTC)), empty="nothing yet")
+    found = show_roles(_begun(workspace), datetime.now(UTC))
+    output.rows(form, found, empty="nothing is signed yet; see fabric policy check, then sign")
 
 
 @app.command()
 def diff(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
     """Show what the source changes against what is published, file by file."""
     from fabric.repository.changes import changes
-    from fabric.repository.staging import Workspace
 
-    found = changes(Workspace(workspace))
+    found = changes(_begun(workspace))
     if form is not output.Form.TABLE:
         output.rows(form, [item.fields() for item in found])
         return
@@ -157,6 +155,23 @@ def diff(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
             typer.echo(f"  {line}")
     if not found:
         typer.echo("the source is what is published", err=True)
+
+
+def _begun(folder: Path) -> "Workspace":
+    """The workspace in a folder; raises ConfigInvalid where there is none.
+
+    To a folder that is not there, a workspace without a change looks alike.
+    """
+    from fabric.repository import roster
+    from fabric.repository.staging import Workspace
+
+    path = folder / roster.FILE
+    if not path.is_file():
+        raise ConfigInvalid(
+            f"{folder}: is no workspace, {roster.FILE} is missing; correct the path, or begin one"
+            " with: fabric policy init"
+        )
+    return Workspace(folder)
 
 
 def _named(text: str) -> tuple[str, str]:

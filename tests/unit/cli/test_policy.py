@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from tests.fakes.policy_workspace import live_files, make_workspace, publish_all
 
 
@@ -102,3 +104,28 @@ def test_workspace_is_not_begun_twice(fabric, tmp_path: Path) -> None:
 def test_key_of_an_unknown_kind_is_refused(fabric, tmp_path: Path) -> None:
     done = fabric("policy", "key", tmp_path / "x.pem", "--kind", "rot13")
     assert (done.code, "ed25519, ml-dsa-65" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show",),
+        ("diff",),
+        ("check",),
+        ("sign", "--key", "an.pem"),
+        ("publish", "--snapshot-key", "s.pem", "--timestamp-key", "t.pem"),
+    ],
+)
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_folder_that_is_no_workspace_is_refused(fabric, tmp_path: Path, command, form) -> None:
+    word, *options = command
+    done = fabric("policy", word, tmp_path / "none", *options, "-o", form)
+    assert (done.code, done.out) == (2, "")
+    assert f"{tmp_path / 'none'}: is no workspace" in done.err
+    assert "fabric policy init" in done.err
+
+
+def test_a_workspace_without_signatures_is_shown_empty(fabric, tmp_path: Path) -> None:
+    done = fabric("policy", "show", make_workspace(tmp_path).folder)
+    assert (done.code, done.out) == (0, "")
+    assert "nothing is signed yet" in done.err
