@@ -26,8 +26,10 @@ def demo(
 
     teller = Teller(is_json=form is not output.Form.TABLE)
     if down:
-        count = run.down(folder, teller)
-        raise typer.Exit(output.OK if count else output.ERROR)
+        if not run.down(folder, teller):
+            typer.echo(f"fabric: no demo runs in {folder}; another one needs --folder", err=True)
+            raise typer.Exit(output.ERROR)
+        return
     for name, kind in (("--source", source), ("--target", target)):
         if kind and kind not in _KINDS:
             raise ConfigInvalid(f"{name} must be one of {', '.join(_KINDS)}")

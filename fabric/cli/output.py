@@ -53,8 +53,8 @@ def exit_code(error: FabricError) -> int:
         return USAGE
     if error.reason in _NOT_ATTESTED:
         return NOT_ATTESTED
-    if isinstance(error, DeniedError):
-        return DENIED
+    if isinstance(error, DeniedError) and error.reason is not Reason.APPLY_FAILED:
+        return DENIED  # what a target's own table refuses, no policy denies
     if isinstance(error, PeerError | UnavailableError):
         return ERROR
     return ERROR

@@ -33,6 +33,7 @@ def fabric(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         (Malformed("x"), 1),
         (UnavailableError(Reason.BROKER_UNAVAILABLE, "x"), 1),
         (DeniedError(Reason.NOT_A_CONSUMER, "x"), 11),
+        (DeniedError(Reason.APPLY_FAILED, "x"), 1),
         (DeniedError(Reason.HOST_SUSPENDED, "x"), 12),
         (DeniedError(Reason.STATE_REFUSED, "x"), 12),
     ],
@@ -110,3 +111,9 @@ def test_a_wait_that_nobody_named_is_a_line_and_exit_1(monkeypatch, capsys) -> N
         app.main()
     assert caught.value.code == 1
     assert capsys.readouterr().err.startswith("fabric: not_ready: no answer in time")
+
+
+def test_ending_a_demo_that_does_not_run_says_so(tmp_path: Path) -> None:
+    done = fabric("demo", "--down", "--folder", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"no demo runs in {tmp_path}" in done.stderr

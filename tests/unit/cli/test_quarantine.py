@@ -77,6 +77,50 @@ def test_retry_applies_a_key_in_order_once_its_cause_is_gone(fabric, config) -> 
     assert fabric("quarantine", "list", "-c", config).err == "quarantine is empty\n"
 
 
+def test_a_retry_that_cannot_apply_its_change_exits_1_and_says_why(fabric, config) -> None:
+    done = fabric("quarantine", "retry", "1", "-c", config)
+    assert (done.code, done.out) == (1, "")
+    applied, why = done.err.splitlines()
+    assert applied == "0 changes applied"
+    assert why.startswith(f"fabric: apply_failed: change 1 of {SECRET} still cannot be applied: ")
+    assert "drop the change" in why
+
+
+def test_a_retry_that_a_later_change_ends_exits_1_and_names_that_one(fabric, config) -> None:
+    _execute(config, "DROP TRIGGER no")
+    _execute(
+        config,
+        "CREATE TRIGGER never BEFORE INSERT ON residents WHEN NEW.name = 'later'"
+        " BEGIN SELECT RAISE(ABORT, 'no'); END",
+    )
+    _execute(
+        config,
+        "CREATE TRIGGER neither BEFORE UPDATE ON residents WHEN NEW.name = 'later'"
+        " BEGIN SELECT RAISE(ABORT, 'no'); END",
+    )
+    done = fabric("quarantine", "retry", "1", "-c", config)
+    assert done.code == 1
+    assert "1 changes applied" in done.err
+    assert "change 2 of" in done.err
+
+
+@pytest.mark.parametrize("topic", ["secret.G09.nothing", "nothing"])
+@pytest.mark.parametrize("command", [("list",), ("show", "1"), ("retry", "1")])
+def test_a_topic_that_is_not_applied_here_is_refused_with_those_that_are(
+    fabric, config, command, topic
+) -> None:
+    done = fabric("quarantine", *command, "-c", config, "--topic", topic)
+    assert (done.code, done.out) == (2, "")
+    assert f"--topic: {topic} is not applied here" in done.err
+    assert str(SECRET) in done.err
+
+
+def test_a_host_that_applies_nothing_has_no_quarantine(fabric, tmp_path) -> None:
+    done = fabric("quarantine", "list", "-c", write_config(tmp_path, ""))
+    assert done.code == 2
+    assert "applies nothing" in done.err
+
+
 def test_drop_asks_first(fabric, config, monkeypatch) -> None:
     monkeypatch.setattr("typer.confirm", _refuse)
     assert fabric("quarantine", "drop", "1", "-c", config).code == 1
