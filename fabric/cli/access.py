@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from fabric.config import AgentConfig, AuthorityConfig, GatewayConfig
-from fabric.model.errors import ConfigInvalid, DeniedError, Reason, UnavailableError
+from fabric.model.errors import ConfigInvalid, DeniedError, PeerError, Reason, UnavailableError
 from fabric.model.names import Topic
 from fabric.policy.types import Policy
 from fabric.ports import ChangeSink, Log, Target
 
+T = TypeVar("T")
 Config = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="agent.toml of this host", exists=True, dir_okay=False),
@@ -25,6 +26,14 @@ def as_host(config: Path | None) -> AgentConfig:
     if config is None:
         raise ConfigInvalid("this needs an agent; name its file with --config agent.toml")
     return AgentConfig.load(config)
+
+
+def named(option: str, parse: Callable[[str], T], text: str) -> T:
+    """A name of the command line; raises ConfigInvalid with the option or argument it is from."""
+    try:
+        return parse(text)
+    except PeerError as exc:
+        raise ConfigInvalid(f"{option}: {exc.args[0]}") from exc
 
 
 def svid(config: AgentConfig) -> tuple[Path, Path]:

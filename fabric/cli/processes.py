@@ -101,8 +101,9 @@ def _ask(config: Path, verb: str, *arguments: object) -> Any:
 
 def _scope(text: str) -> Any:
     from fabric.authority.admin_messages import Scope
+    from fabric.cli.access import named
 
-    return Scope.parse(text)
+    return named("WHO", Scope.parse, text)
 
 
 @authority.command("enrolments")
@@ -136,7 +137,9 @@ def authority_revoke(
 @authority.command("forget")
 def authority_forget(config: Config, host: HostName, why: Why) -> None:
     """Delete a host's enrolment, so that another TPM may enrol under its name."""
-    output.record(output.Form.TABLE, _ask(config, "forget", HostId.parse(host), why))
+    from fabric.cli.access import named
+
+    output.record(output.Form.TABLE, _ask(config, "forget", named("HOST", HostId.parse, host), why))
 
 
 @authority.command("key")

@@ -20,7 +20,7 @@ from fabric.admit.proof import (
 )
 from fabric.admit.view import Place, View
 from fabric.cli import output
-from fabric.cli.access import Config, as_host, log_of, policy_of
+from fabric.cli.access import Config, as_host, log_of, named, policy_of
 from fabric.cli.anchored import anchored
 from fabric.cli.attest import read_members
 from fabric.cli.finding import find
@@ -109,7 +109,7 @@ async def _prove(host: AgentConfig, where: str, key: str, within: timedelta) -> 
 
 async def _locate(host: AgentConfig, log: Log, view: View, where: str, key: str) -> _Found:
     if key:
-        record, change = await find(host, log, view, Topic.parse(where), key)
+        record, change = await find(host, log, view, named("WHERE", Topic.parse, where), key)
         return _Found(record=record, change=change)
     parts = where.rsplit(":", 2)
     if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):

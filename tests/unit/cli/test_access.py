@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from fabric.cli.access import named
 from fabric.demo.process import free_port
+from fabric.model.errors import ConfigInvalid
+from fabric.model.names import Topic
 from tests.fakes.agent_page import FakeAgent, write_config
 
 
@@ -41,3 +44,24 @@ def test_doctor_names_the_policy_and_no_bug(fabric, config) -> None:
     done = fabric("doctor", "-c", config, "-o", "json")
     assert done.code == 10
     assert [item for item in done.json if item["seen"].startswith("internal")] == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "command"),
+    [
+        ("WHO", ("suspend", "g01/x", "--why", "x")),
+        ("HOST", ("forget", "G01", "--why", "x")),
+    ],
+)
+def test_a_name_that_is_none_is_a_matter_of_usage_and_told_with_its_argument(
+    fabric, config, argument, command
+) -> None:
+    word, *rest = command
+    done = fabric("authority", word, config, *rest)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"fabric: config_invalid: {argument}: ")
+
+
+def test_a_topic_that_is_none_is_told_before_anything_is_asked() -> None:
+    with pytest.raises(ConfigInvalid, match="WHERE: "):
+        named("WHERE", Topic.parse, "residents")
