@@ -1,23 +1,35 @@
 """The settings of the three processes: TOML files, checked when they load.
 
-Sections that stand alone are in config_audit.py and config_keys.py. A value in the environment
+What a single setting may be is in config_fields.py; sections that stand alone are in
+config_audit.py and config_keys.py. A value in the environment
 (`FABRIC_<SECTION>__<KEY>`) stands above the file. Relative paths are relative to
 the file's folder. No value ever shows in an error, because URLs hold passwords.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from fabric.config_audit import AuditConfig, ReceiptsConfig
+from fabric.config_fields import (
+    LIST_MAX,
+    Address,
+    AddressField,
+    BootstrapsField,
+    HostField,
+    HttpsField,
+    IdentifierField,
+    PartField,
+    RepositoryField,
+    TextField,
+    TopicField,
+)
 from fabric.config_file import explain, read
 from fabric.config_keys import KeysConfig
-from fabric.model.errors import ConfigInvalid, FabricError
+from fabric.model.errors import ConfigInvalid
 from fabric.model.limits import (
     BLOCK_BYTES_MAX,
     BLOCK_CHANGES_MAX,
@@ -26,81 +38,9 @@ from fabric.model.limits import (
     POLICY_REFRESH_S,
     SILENCE_INTERVAL_S,
 )
-from fabric.model.names import HostId, Topic, part
 
-_T = TypeVar("_T")
 _M = TypeVar("_M", bound=BaseModel)
-_LIST_MAX = 1_000
 _RESULT_LIFETIME_S_MAX = 24 * 3600
-
-
-class Address(NamedTuple):
-    """Where to listen or connect; written `host:port`, `[v6]:port` for IPv6."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `host:port`, port 0 to 65535; raises ConfigInvalid."""
-        host, _, port = text.rpartition(":")
-        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not bare or (":" in bare) is (bare is host) or not (port.isascii() and port.isdigit()):
-            raise ConfigInvalid("is not of the form host:port; for example 127.0.0.1:9392")
-        if len(port) > 5 or int(port) > 65535:
-            raise ConfigInvalid("has a port above 65535")
-        return cls(bare, int(port))
-
-
-def _parsed(parse: Callable[[str], _T]) -> Callable[[object], _T]:
-    """Let pydantic report what a parser of ours refuses."""
-
-    def read(value: object) -> _T:
-        if not isinstance(value, str):
-            raise ValueError("must be text")
-        try:
-            return parse(value)
-        except FabricError as exc:
-            raise ValueError(str(exc.args[0])) from exc
-
-    return read
-
-
-def _bootstrap(text: str) -> str:
-    return str(Address.parse(text))
-
-
-def _https(text: str) -> str:
-    try:
-        url = urlsplit(text)
-        is_plain = url.scheme == "https" and bool(url.hostname) and url.username is None
-        is_plain = is_plain and not url.query and not url.fragment and url.port != 0
-    except ValueError as exc:
-        raise ConfigInvalid("is not a URL") from exc
-    if not is_plain:
-        raise ConfigInvalid("must be a URL of the form https://host:port")
-    return text.rstrip("/")
-
-
-def _repository(text: str) -> str | Path:
-    """An HTTPS URL, or the path of a folder."""
-    return _https(text) if "://" in text else Path(text)
-
-
-_Repository = Annotated[str | Path, PlainValidator(_parsed(_repository))]
-_Address = Annotated[Address, PlainValidator(_parsed(Address.parse))]
-_Bootstrap = Annotated[str, PlainValidator(_parsed(_bootstrap))]
-_Bootstraps = Annotated[tuple[_Bootstrap, ...], Field(min_length=1, max_length=_LIST_MAX)]
-_Https = Annotated[str, PlainValidator(_parsed(_https))]
-_Host = Annotated[HostId, PlainValidator(_parsed(HostId.parse))]
-_Topic = Annotated[Topic, PlainValidator(_parsed(Topic.parse))]
-_Part = Annotated[str, PlainValidator(_parsed(part))]
-_Text = Annotated[str, Field(min_length=1, max_length=4096)]
-_Identifier = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,63}$")]
 
 
 class Section(BaseModel):
@@ -119,7 +59,7 @@ class PolicyConfig(Section):
     """
 
     root: Path
-    repository: _Repository
+    repository: RepositoryField
     state: Path
     refresh_s: float = Field(default=POLICY_REFRESH_S, ge=0.1, le=3600)
 
@@ -147,20 +87,20 @@ class Credential(Section):
 class Bootstrap(Section):
     """Addresses to begin with."""
 
-    bootstrap: _Bootstraps
+    bootstrap: BootstrapsField
 
 
 class WebConfig(Section):
     """Where /metrics, /livez and /readyz are served, in plain HTTP: keep it on loopback."""
 
-    listen: _Address = Address("127.0.0.1", 0)
+    listen: AddressField = Address("127.0.0.1", 0)
 
 
 class AgentPart(Section):
     """Which host this is, the folder of its state file, SVID and audit log, and how many seconds
     a sender is not attested before this host, where it is a custodian, acts for it."""
 
-    host: _Host
+    host: HostField
     folder: Path
     custody_after_s: float = Field(default=CUSTODY_AFTER_S, ge=1, le=7 * 24 * 3600)
 
@@ -168,13 +108,13 @@ class AgentPart(Section):
 class AuthorityUrl(Section):
     """Base URL of the authority."""
 
-    url: _Https
+    url: HttpsField
 
 
 class GatewayAddresses(Bootstrap):
     """Gateways to produce through, and the URLs of their refusal logs."""
 
-    refusals: tuple[_Https, ...] = Field(default=(), max_length=_LIST_MAX)
+    refusals: tuple[HttpsField, ...] = Field(default=(), max_length=LIST_MAX)
 
 
 class TpmConfig(Section):
@@ -185,7 +125,7 @@ class TpmConfig(Section):
             Linux has it in /sys/kernel/security/tpm0/binary_bios_measurements.
     """
 
-    tcti: _Text = "device:/dev/tpmrm0"
+    tcti: TextField = "device:/dev/tpmrm0"
     event_log: Path | None = None
 
 
@@ -211,12 +151,12 @@ class Capture(Section):
         slot, publication: PostgreSQL only; default `fabric_<source>`.
     """
 
-    source: _Part
+    source: PartField
     kind: Literal["postgresql", "sqlite"]
-    url: _Text = Field(repr=False)
-    slot: _Identifier | None = None
-    publication: _Identifier | None = None
-    tables: dict[_Text, _Topic] = Field(min_length=1, max_length=_LIST_MAX)
+    url: TextField = Field(repr=False)
+    slot: IdentifierField | None = None
+    publication: IdentifierField | None = None
+    tables: dict[TextField, TopicField] = Field(min_length=1, max_length=LIST_MAX)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -231,8 +171,8 @@ class Apply(Section):
     """One database to write: topics, each with the table its rows go to."""
 
     kind: Literal["postgresql", "sqlite"]
-    url: _Text = Field(repr=False)
-    tables: dict[_Topic, _Text] = Field(min_length=1, max_length=_LIST_MAX)
+    url: TextField = Field(repr=False)
+    tables: dict[TopicField, TextField] = Field(min_length=1, max_length=LIST_MAX)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -244,8 +184,8 @@ class Apply(Section):
 class Outbox(Section):
     """What `publish` may send: the last part of its origin, and the topics."""
 
-    source: _Part = "outbox"
-    topics: tuple[_Topic, ...] = Field(default=(), max_length=_LIST_MAX)
+    source: PartField = "outbox"
+    topics: tuple[TopicField, ...] = Field(default=(), max_length=LIST_MAX)
 
 
 class GatewayPart(Section):
@@ -259,9 +199,9 @@ class GatewayPart(Section):
         heartbeat_interval_s: how often the authority's heartbeat is due, seconds.
     """
 
-    listen: _Address
-    advertised: tuple[_Address, ...] = Field(min_length=1, max_length=_LIST_MAX)
-    side_listen: _Address
+    listen: AddressField
+    advertised: tuple[AddressField, ...] = Field(min_length=1, max_length=LIST_MAX)
+    side_listen: AddressField
     folder: Path = Path("state")
     heartbeat_interval_s: float = Field(default=HEARTBEAT_INTERVAL_S, ge=0.1, le=60)
 
@@ -281,7 +221,7 @@ class AuthorityPart(Section):
             somebody who withholds the repository hide a newer policy.
     """
 
-    listen: _Address
+    listen: AddressField
     folder: Path
     verifier_key: Path
     issuing_certificate: Path
@@ -344,8 +284,8 @@ class AgentConfig(_File):
     outbox: Outbox = Outbox()
     audit: AuditConfig = AuditConfig()
     receipts: ReceiptsConfig = ReceiptsConfig()
-    capture: tuple[Capture, ...] = Field(default=(), max_length=_LIST_MAX)
-    apply: tuple[Apply, ...] = Field(default=(), max_length=_LIST_MAX)
+    capture: tuple[Capture, ...] = Field(default=(), max_length=LIST_MAX)
+    apply: tuple[Apply, ...] = Field(default=(), max_length=LIST_MAX)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

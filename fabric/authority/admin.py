@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from fabric.attest.messages import CONTENT_TYPE, Refusal
 from fabric.authority.admin_messages import Decision, Scope
-from fabric.config import Address, AuthorityConfig
+from fabric.config import AuthorityConfig
+from fabric.config_fields import Address
 from fabric.model.errors import (
     DeniedError,
     Malformed,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fabric.cli.samples import Page, Samples
-from fabric.config import Address, AgentConfig
+from fabric.config import AgentConfig
+from fabric.config_fields import Address
 from fabric.model.errors import ConfigInvalid, Malformed, Reason, UnavailableError
 
 if TYPE_CHECKING:

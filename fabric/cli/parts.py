@@ -14,7 +14,8 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from fabric.attest.members import Members
-from fabric.config import Address, PolicyConfig
+from fabric.config import PolicyConfig
+from fabric.config_fields import Address
 from fabric.database.finding import Finding, ill, well
 from fabric.kafka.metadata import TopicRights, rights
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError

@@ -15,7 +15,7 @@ from typing import TypeAlias, TypeVar
 
 from aiohttp import web
 
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.gateway.identity import identify
 from fabric.model.errors import PeerError, Reason
 from fabric.model.limits import REFUSALS_REMEMBERED, REFUSED_IDENTITIES_MAX, SIDE_CONNECTIONS_MAX

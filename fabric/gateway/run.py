@@ -5,7 +5,8 @@ import logging
 import ssl
 from collections.abc import Mapping
 
-from fabric.config import Address, GatewayConfig
+from fabric.config import GatewayConfig
+from fabric.config_fields import Address
 from fabric.gateway import refusals, requests
 from fabric.gateway.auditing import Auditing
 from fabric.gateway.cluster import Directory

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.gateway.audit import RefusalAudit
 from fabric.gateway.cluster import Address as Pair
 from fabric.gateway.cluster import Directory

@@ -15,7 +15,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.model.errors import ConfigInvalid
 from fabric.model.limits import (
     CONNECTION_S_MAX,

@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.metrics import watching
 from fabric.model.errors import ConfigInvalid, Reason
 

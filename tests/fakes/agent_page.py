@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from fabric.agent.supervisor import Board
 from fabric.cli.page import parse_page
 from fabric.cli.samples import Page
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.metrics import AgentMetrics
 from fabric.model.names import Topic
 from fabric.web.server import serving

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fabric.attest.keys import Alg, SigningKey, Use
 from fabric.authority.pki import issue_platform, issue_svid, make_ca
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.gateway.audit import RefusalAudit
 from fabric.gateway.cluster import Directory
 from fabric.gateway.refusals import RefusalLog

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fabric.config import Address, AgentConfig, AuthorityConfig, GatewayConfig
+from fabric.config import AgentConfig, AuthorityConfig, GatewayConfig
+from fabric.config_fields import Address
 from fabric.model.errors import ConfigInvalid, Reason
 from fabric.model.names import HostId, Topic
 
@@ -230,11 +231,6 @@ def test_file_that_is_no_toml_is_refused(tmp_path: Path, data: bytes) -> None:
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="cannot be read"):
         GatewayConfig.load(tmp_path / "none.toml")
-
-
-@pytest.mark.parametrize("text", ["127.0.0.1:0", "localhost:65535", "[::1]:9392"])
-def test_address_is_written_as_it_is_read(text: str) -> None:
-    assert str(Address.parse(text)) == text
 
 
 def test_configs_of_the_demo_load(tmp_path: Path) -> None:

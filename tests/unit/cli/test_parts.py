@@ -11,7 +11,8 @@ import pytest
 from fabric.attest.members import heartbeat_record
 from fabric.authority.pki import issue_platform, make_ca
 from fabric.cli import parts
-from fabric.config import Address, PolicyConfig
+from fabric.config import PolicyConfig
+from fabric.config_fields import Address
 from fabric.demo.process import free_port
 from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.names import MEMBERS

@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.gateway.refusals import RefusalLog, serving
 from fabric.model.errors import ConfigInvalid, Reason
 from fabric.model.names import HostId

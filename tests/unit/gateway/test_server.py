@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.gateway import server
 from fabric.gateway.identity import Identity
 from fabric.gateway.judge import Verdict

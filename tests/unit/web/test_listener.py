@@ -11,7 +11,7 @@ import pytest
 
 from fabric import tls
 from fabric.authority.pki import issue_platform, make_ca
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.model.errors import ConfigInvalid
 from fabric.web import listener as module
 from fabric.web.listener import Listener

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from fabric.config import Address
+from fabric.config_fields import Address
 from fabric.model.errors import ConfigInvalid
 from fabric.web.server import serving
 
