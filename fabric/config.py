@@ -2,7 +2,7 @@
 
 What a single setting may be is in config_fields.py; sections that stand alone are in
 config_audit.py and config_keys.py. A value in the environment
-(`FABRIC_<SECTION>__<KEY>`) stands above the file. Relative paths are relative to
+(`FABRIC_<SECTION>__<KEY>`, config_env.py) stands above the file. Relative paths are relative to
 the file's folder. No value ever shows in an error, because URLs hold passwords.
 """
 
@@ -11,9 +11,9 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
 
 from fabric.config_audit import AuditConfig, ReceiptsConfig
+from fabric.config_env import NESTED, PREFIX, Environment, told_of
 from fabric.config_fields import (
     LIST_MAX,
     Address,
@@ -240,8 +240,8 @@ class _File(BaseSettings):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        env_prefix="FABRIC_",
-        env_nested_delimiter="__",
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
     )
 
     @classmethod
@@ -249,22 +249,21 @@ class _File(BaseSettings):
         cls, settings_cls: type[BaseSettings], *args: Any, **sources: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment stands above the file, and nothing else is read."""
-        del settings_cls, args
-        return sources["env_settings"], sources["init_settings"]
+        del args
+        return Environment(settings_cls), sources["init_settings"]
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read and check one TOML file.
 
         Raises:
-            ConfigInvalid: the message names the file, the key and the remedy.
+            ConfigInvalid: the message names the file, the key or variable, and the remedy.
         """
         try:
             config = cls(**read(path))
         except ValidationError as exc:
-            raise ConfigInvalid(f"{path}: {explain(exc)}") from None
-        except SettingsError as exc:
-            raise ConfigInvalid(f"{path}: a FABRIC_ variable of the environment {exc}") from None
+            why = explain(exc, lambda place: told_of(cls, place))
+            raise ConfigInvalid(f"{path}: {why}") from None
         return _absolute(config, path.absolute().parent)
 
 

@@ -1,7 +1,7 @@
 """Read a TOML file of settings, and say what is wrong with it without showing a value."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,14 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigInvalid(f"{path}: is not UTF-8; save it as UTF-8") from exc
 
 
-def explain(error: ValidationError) -> str:
-    """Every wrong key with cause and remedy, without any value."""
+def explain(
+    error: ValidationError, told: Callable[[tuple[int | str, ...]], str | None] = lambda _: None
+) -> str:
+    """Every wrong key with cause and remedy, without any value.
+
+    Args:
+        told: says of a place in the file that its value is not the file's, and whose it is.
+    """
     remedies: Mapping[str, str] = {
         "missing": "is missing; add it",
         "extra_forbidden": "is not a known key; correct its spelling or remove it",
@@ -42,5 +48,7 @@ def explain(error: ValidationError) -> str:
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         key = ".".join(str(place) for place in item["loc"] if place != "[key]") or "file"
         message = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{key}: {remedies.get(item['type'], message)}")
+        whose = told(item["loc"])
+        where = f"{key} ({whose})" if whose else key
+        lines.append(f"{where}: {remedies.get(item['type'], message)}")
     return "; ".join(lines)

@@ -1,0 +1,107 @@
+"""Settings from the environment: `FABRIC_<SECTION>__<KEY>` stands above the file.
+
+A single value is plain text, as its own parser takes it; a list is items joined by
+commas, or JSON; a table is JSON. No value ever shows in an error.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_settings import EnvSettingsSource
+
+PREFIX = "FABRIC_"
+NESTED = "__"
+_JSON_BEGINS = ("[", "{")
+
+
+class Environment(EnvSettingsSource):
+    """The library's source, but for text that it would take for broken JSON.
+
+    It asks for JSON wherever a type is not a plain one, an address or a host among them.
+    What cannot be read here comes out as text, and the check of the whole file refuses it
+    under the name of its variable.
+    """
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
+        """A list or table from JSON, a list of texts also from text with commas."""
+        del field_name
+        if value.lstrip().startswith(_JSON_BEGINS):
+            try:
+                return json.loads(value)
+            except ValueError:
+                pass  # an IPv6 address begins so, too
+        if field is not None and _is_list(field.annotation) and not _is_of_tables(field.annotation):
+            return [item.strip() for item in value.split(",") if item.strip()]
+        return value
+
+
+def told_of(model: type[BaseModel], place: Sequence[int | str]) -> str | None:
+    """The variable from which the setting at a place of a file comes, and the form it wants.
+
+    None when it comes from the file.
+    """
+    name, depth = _variable(place)
+    if name is None:
+        return None
+    annotation: Any = model
+    for key in place[:depth]:
+        field = _model_of(annotation).model_fields.get(str(key))
+        if field is None:
+            return f"{name} of the environment"
+        annotation = field.annotation
+    return f"{name} of the environment, {_form(annotation)}"
+
+
+def _variable(place: Sequence[int | str]) -> tuple[str | None, int]:
+    """The variable, and how many steps of the place it is of."""
+    names = {name.upper(): name for name in os.environ}
+    for depth in range(min(2, len(place)), 0, -1):
+        name = PREFIX + NESTED.join(str(key) for key in place[:depth]).upper()
+        if name in names:
+            is_at_fault = depth == 2 or _holds(os.environ[names[name]], place)
+            return (name if is_at_fault else None), depth
+        # One that goes on below a value which has no parts.
+        deeper = [known for known in names if known.startswith(name + NESTED)]
+        if deeper and depth == len(place):
+            return min(deeper), depth
+    return None, 0
+
+
+def _holds(text: str, place: Sequence[int | str]) -> bool:
+    """Whether a section's JSON has the key at fault; its other keys are the file's."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return True
+    return len(place) < 2 or not isinstance(found, dict) or place[1] in found
+
+
+def _form(annotation: Any) -> str:
+    if _is_list(annotation):
+        if _is_of_tables(annotation):
+            return "a JSON list of tables"
+        return "items joined by commas or a JSON list"
+    if _is_model(annotation):
+        return "a table as JSON"
+    return "plain text without quotes"
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple
+
+
+def _is_of_tables(annotation: Any) -> bool:
+    return any(_is_model(item) for item in get_args(annotation))
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _model_of(annotation: Any) -> type[BaseModel]:
+    """A section's type; one without keys for whatever is no section."""
+    return annotation if _is_model(annotation) else BaseModel
