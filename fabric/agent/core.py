@@ -42,6 +42,7 @@ from fabric.repository.audited import PolicyAudit
 from fabric.repository.client import open_repository
 from fabric.repository.waiting import first_policy
 from fabric.store.clock import SystemClock
+from fabric.store.files import own_folder
 from fabric.web.authority import AuthorityClient
 from fabric.web.refusals import RefusalsClient
 from fabric.web.server import serving
@@ -81,7 +82,7 @@ class Core:
     async def open(self, stack: contextlib.AsyncExitStack) -> None:
         """Open files and clients; raises UsageError when one is unfit."""
         config = self._config
-        self._folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self._folder, "agent.folder")
         stack.callback(os.close, lock(self._folder / "agent.lock"))
         self._policies = open_repository(config.policy, config.tls.ca)
         policy = await first_policy(self._policies)

@@ -36,6 +36,7 @@ from fabric.repository.keys import decode_signer
 from fabric.repository.timestamp import Renewal
 from fabric.store.audit import Bounds, FileAudit
 from fabric.store.clock import SystemClock
+from fabric.store.files import own_folder
 from fabric.tls import certificate_end, client_context, server_context
 from fabric.web.listener import Listener
 from fabric.web.server import serving
@@ -174,7 +175,7 @@ class _Process:
 async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
     """Everything that must be right before the first byte is served."""
     part = config.authority
-    part.folder.mkdir(parents=True, exist_ok=True)
+    own_folder(part.folder, "authority.folder")
     signers = verifier_keys(config)
     policies, renewal = _opened_policy(config, signers)
     async with contextlib.AsyncExitStack() as stack:

@@ -69,7 +69,7 @@ def _root() -> None:
 def main() -> None:
     """Run the command line; errors of the fabric become one line and an exit code."""
     try:
-        tree(sys.argv[1:2])()
+        tree(sys.argv[1:2])(prog_name="fabric")
     except FabricError as error:
         typer.echo(f"fabric: {error}", err=True)
         sys.exit(output.exit_code(error))
@@ -78,5 +78,11 @@ def main() -> None:
         late = UnavailableError(Reason.NOT_READY, "no answer in time; see fabric doctor")
         typer.echo(f"fabric: {late}", err=True)
         sys.exit(output.exit_code(late))
+    except OSError as error:
+        # A file that somebody forgot to speak of; any other is a bug, and is told in full.
+        if error.filename is None:
+            raise
+        typer.echo(f"fabric: {error.filename}: {error.strerror}; check path and mode", err=True)
+        sys.exit(output.ERROR)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -25,11 +25,20 @@ def inspect(source: Source, config: Config = None, form: output.Output = output.
     if path.is_file():
         if path.stat().st_size > ENVELOPE_BYTES_MAX:
             raise Malformed("file is larger than any envelope")
-        output.record(form, described(path.read_bytes()))
+        output.record(form, described(_content(path)))
         return
     topic, partition, offset = _place(source)
     value = asyncio.run(_fetch(as_host(config), topic, partition, offset))
     output.record(form, described(value))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigInvalid(
+            f"{path}: cannot be read ({exc.strerror}); check path and mode"
+        ) from exc
 
 
 def described(value: bytes) -> Mapping[str, object]:

@@ -10,10 +10,10 @@ from fabric.gateway.server import Parts
 from fabric.kafka.heads import publish_heads
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import GatewayMetrics
-from fabric.model.errors import ConfigInvalid
 from fabric.ports import Clock
 from fabric.repository.audited import PolicyAudit
 from fabric.store.audit import Bounds, FileAudit
+from fabric.store.files import own_folder
 
 FILE = "audit.jsonl"
 
@@ -34,12 +34,7 @@ class Auditing:
         self._metrics = metrics
         self._sign = head_signer(config.tls.certificate, config.tls.key, clock.now)
         folder = config.gateway.folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise ConfigInvalid(
-                f"gateway.folder: {folder} cannot be made ({exc.strerror})"
-            ) from exc
+        own_folder(folder, "gateway.folder")
         bounds = Bounds(
             file_bytes_max=config.audit.file_bytes_max, files_max=config.audit.files_max
         )

@@ -1,7 +1,30 @@
-"""Replace a small file at once: whoever reads sees the old bytes or the new ones, whole."""
+"""A process's own folder, and small files in it that are replaced at once.
+
+Whoever reads a file sees the old bytes or the new ones, whole.
+"""
 
 import os
 from pathlib import Path
+
+from fabric.model.errors import ConfigInvalid
+
+
+def own_folder(folder: Path, key: str) -> None:
+    """Make a process's folder where it is missing.
+
+    Args:
+        key: the setting that names it.
+
+    Raises:
+        ConfigInvalid: it cannot be made, or this process's user may not write there.
+    """
+    remedy = "make the folder, and let this process's user write there"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigInvalid(f"{key}: {folder} cannot be made ({exc.strerror}); {remedy}") from exc
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigInvalid(f"{key}: {folder} cannot be written; {remedy}")
 
 
 def replace(path: Path, data: bytes, *, mode: int) -> None:

@@ -17,6 +17,7 @@ from fabric.model.errors import (
     Reason,
     UnavailableError,
 )
+from tests.fakes.agent_page import write_config
 
 VECTOR = Path(__file__).parents[2] / "vectors" / "envelope-good.json"
 
@@ -117,3 +118,44 @@ def test_ending_a_demo_that_does_not_run_says_so(tmp_path: Path) -> None:
     done = fabric("demo", "--down", "--folder", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"no demo runs in {tmp_path}" in done.stderr
+
+
+def test_a_file_that_nobody_spoke_of_is_a_line_and_exit_1(monkeypatch, capsys) -> None:
+    def denied(first: object) -> None:
+        raise PermissionError(13, "Permission denied", "work/roles.yaml")
+
+    monkeypatch.setattr(app, "tree", denied)
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert caught.value.code == 1
+    told = "fabric: work/roles.yaml: Permission denied; check path and mode\n"
+    assert capsys.readouterr().err == told
+
+
+def test_an_error_of_the_system_without_a_file_is_a_bug_and_told_in_full(monkeypatch) -> None:
+    def broken(first: object) -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(app, "tree", broken)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        app.main()
+
+
+@pytest.mark.parametrize(
+    "command", [("frobnicate",), ("agent", "frobnicate"), ("agent", "run", "none.toml")]
+)
+def test_what_is_no_command_or_no_file_names_the_help(command) -> None:
+    done = fabric(*command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Try 'fabric" in done.stderr
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_ends_an_agent_with_a_line_and_exit_2(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace('folder = "state"', 'folder = "ca.pem"'))
+    done = fabric("agent", "run", config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "agent.folder: " in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -95,3 +95,18 @@ def test_inspect_of_a_record_that_does_not_come_names_the_broker(
     done = fabric("inspect", f"{TOPIC}:0:4", "-c", config)
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("fabric: broker_unavailable: ")
+
+
+def test_a_file_that_may_not_be_read_is_a_line_and_exit_2(
+    fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "envelope"
+    path.write_bytes(b"x")
+
+    def denied(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    done = fabric("inspect", path, "-o", "json")
+    assert (done.code, done.out) == (2, "")
+    assert f"{path}: cannot be read (Permission denied)" in done.err

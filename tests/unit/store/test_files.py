@@ -3,7 +3,10 @@
 import stat
 from pathlib import Path
 
-from fabric.store.files import replace
+import pytest
+
+from fabric.model.errors import ConfigInvalid
+from fabric.store.files import own_folder, replace
 
 
 def test_file_is_replaced_with_its_mode_and_nothing_is_left_beside(tmp_path: Path) -> None:
@@ -14,3 +17,22 @@ def test_file_is_replaced_with_its_mode_and_nothing_is_left_beside(tmp_path: Pat
     assert path.read_bytes() == b"second"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [item.name for item in path.parent.iterdir()] == ["file"]
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
+    own_folder(tmp_path / "a" / "b", "agent.folder")
+    own_folder(tmp_path / "a" / "b", "agent.folder")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_named_with_its_setting(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigInvalid, match=r"agent\.folder: .*cannot be made .*; make the folder"):
+        own_folder(tmp_path / name, "agent.folder")
+
+
+def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConfigInvalid, match="cannot be written"):
+        own_folder(tmp_path, "agent.folder")
