@@ -41,6 +41,8 @@ from fabric.model.limits import (
 
 _M = TypeVar("_M", bound=BaseModel)
 _RESULT_LIFETIME_S_MAX = 24 * 3600
+_OWNERS = (("agent", "an agent's file"), ("admin", "an authority's file"))
+"""Tables that one process alone has: its file, given to another, is wrong in every line."""
 
 
 class Section(BaseModel):
@@ -78,7 +80,7 @@ class ServerTls(ClientTls):
 
 
 class Credential(Section):
-    """Another certificate chain and private key, PEM."""
+    """Another certificate chain and private key, PEM: `admin` makes topics and ACLs."""
 
     certificate: Path
     key: Path
@@ -259,8 +261,15 @@ class _File(BaseSettings):
         Raises:
             ConfigInvalid: the message names the file, the key or variable, and the remedy.
         """
+        content = read(path)
+        for table, whose in _OWNERS:
+            if table in content and table not in cls.model_fields:
+                raise ConfigInvalid(
+                    f"{path}: has a table [{table}], so it is {whose}; name {cls.__doc__}"
+                    " instead, or remove the table"
+                )
         try:
-            config = cls(**read(path))
+            config = cls(**content)
         except ValidationError as exc:
             why = explain(exc, lambda place: told_of(cls, place))
             raise ConfigInvalid(f"{path}: {why}") from None
@@ -309,7 +318,7 @@ class GatewayConfig(_File):
 
 
 class AuthorityConfig(_File):
-    """authority.toml; `admin` is the credential that makes topics and ACLs."""
+    """authority.toml"""
 
     authority: AuthorityPart
     tls: ServerTls

@@ -203,6 +203,22 @@ def test_wrong_key_is_named_with_a_remedy(tmp_path: Path, old: str, new: str, na
     assert named in text
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "whose"),
+    [
+        (GatewayConfig, AGENT, "it is an agent's file; name gateway.toml instead"),
+        (AuthorityConfig, AGENT, "it is an agent's file; name authority.toml instead"),
+        (AgentConfig, AUTHORITY, "it is an authority's file; name agent.toml instead"),
+        (GatewayConfig, AUTHORITY, "it is an authority's file; name gateway.toml instead"),
+    ],
+)
+def test_another_processs_file_is_told_as_such(
+    tmp_path: Path, kind: type[AgentConfig], text: str, whose: str
+) -> None:
+    with pytest.raises(ConfigInvalid, match=whose):
+        kind.load(written(tmp_path, text))
+
+
 def test_slot_of_a_database_without_slots_is_refused(tmp_path: Path) -> None:
     text = AGENT.replace('kind = "postgresql"', 'kind = "sqlite"')
     assert "slot and publication belong to kind postgresql" in refusal(tmp_path, text)
