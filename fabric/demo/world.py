@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -129,7 +130,8 @@ def prepare_folder(folder: Path) -> None:
         ConfigInvalid: the folder holds something else, or its demo still runs.
     """
     if running(folder):
-        raise ConfigInvalid(f"a demo runs in {folder}; end it with: fabric demo --down")
+        end = f"fabric demo --down --folder {shlex.quote(str(folder))}"
+        raise ConfigInvalid(f"a demo runs in {folder}; end it with: {end}")
     if folder.exists() and any(folder.iterdir()) and not (folder / "pki").is_dir():
         raise ConfigInvalid(f"{folder} is not empty and no demo's; choose another --folder")
     shutil.rmtree(folder, ignore_errors=True)

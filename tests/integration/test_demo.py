@@ -1,6 +1,7 @@
 """`fabric demo`, as a user runs it: every proof holds, and what it leaves is reachable."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from fabric.demo.world import started
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -61,3 +64,12 @@ def test_demo_holds_every_proof_with_sqlite(folder: Path) -> None:
     done = fabric("demo", "--rows", "2000", "--folder", folder, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["held"]
+
+
+def test_a_demo_that_runs_already_is_named_with_the_command_that_ends_it(folder: Path) -> None:
+    folder.mkdir()
+    running = {"broker": [os.getpid(), started(os.getpid())]}
+    (folder / "demo.json").write_text(json.dumps(running))
+    done = fabric("demo", "--folder", folder)
+    assert done.returncode == 2
+    assert f"end it with: fabric demo --down --folder {folder.resolve()}" in done.stderr
