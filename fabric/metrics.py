@@ -27,7 +27,7 @@ OPERATIONS = ("enrol", "activate", "challenge", "attest", "notices")
 RESULTS = ("ok", "refused", "unavailable")
 ATTESTATIONS = ("attested", "refused", "unavailable")
 NOTICES = ("suspension", "revocation", "reinstatement")
-AGENT_STATES = ("attested", "suspended", "revoked", "expired")
+AGENT_STATES = ("attested", "unpublished", "suspended", "revoked", "expired")
 GATEWAY_APIS = ("api_versions", "metadata", "produce", "init_producer_id", "other")
 _DENIALS = "schema_unknown suite_refused level_too_low clearance_too_low not_a_producer"
 RECORD_REASONS = tuple(
@@ -357,7 +357,9 @@ class AuthorityMetrics(_Role):
         self._failures = self._counter(
             "authority_attestation_failures_total", "Attestations refused.", ("reason",)
         )
-        self._agents = self._gauge("authority_agents", "Hosts by their state.", ("state",))
+        self._agents = self._gauge(
+            "authority_agents", "Hosts by their state, as others see it.", ("state",)
+        )
         self.signatures = self._gauge(
             "policy_signatures_expiry_timestamp_seconds", "End of the first signature by a person."
         )

@@ -40,10 +40,11 @@ _STATE = (
         width=3,
     ),
     number(
-        "Suspended, expired",
-        'sum(fabric_authority_agents{state=~"suspended|expired"})',
+        "Not trusted",
+        'sum(fabric_authority_agents{state=~"unpublished|suspended|expired"})',
         steps=ANY_IS_BAD,
         width=3,
+        text="Suspended, expired, or attested with a result that no gateway took.",
     ),
     number(
         "Revoked",

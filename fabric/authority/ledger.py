@@ -183,6 +183,21 @@ class Ledger:
             rows.drop_tally(db, state.host)
             return True
 
+    def in_log(self, state: HostState) -> None:
+        """This state of a host, and the result that it names, are in the log."""
+        with self._transaction() as db:
+            rows.put_published(db, state.host, state.result_id)
+
+    def all_in_log(self, states: Sequence[HostState]) -> None:
+        """These are the host states of the log; what else is marked as published is lost."""
+        there = {(state.host, state.result_id) for state in states}
+        with self._transaction() as db:
+            for entry in rows.find_published(db):
+                if (entry.state.host, entry.state.result_id) not in there:
+                    rows.drop_published(db, entry.state.host)
+            for state in states:
+                rows.put_published(db, state.host, state.result_id)
+
     def unpublish(self, but: Sequence[int]) -> None:
         """Mark every notice that is not among these numbers for publication again."""
         with self._transaction() as db:
@@ -231,6 +246,15 @@ class Ledger:
         with self._transaction() as db:
             found = db.execute("SELECT * FROM hosts ORDER BY host").fetchall()
         return [rows.read_host(row) for row in found]
+
+    def shown(self, now: datetime) -> Sequence[tuple[str, rows.HostEntry]]:
+        """Of every host, by name, the state in a word as others see it, and its entry."""
+        with self._transaction() as db:
+            newest = [
+                rows.read_host(row) for row in db.execute("SELECT * FROM hosts ORDER BY host")
+            ]
+            published = {entry.state.host: entry for entry in rows.find_published(db)}
+        return [entry.shown(now, published.get(entry.state.host)) for entry in newest]
 
     def host(self, host: HostId) -> rows.HostEntry | None:
         """One host's entry."""
@@ -317,6 +341,7 @@ def _against(db: sqlite3.Connection, notice: Notice) -> None:
     entry = rows.find_host(db, notice.host)
     if entry is None or entry.state.approval <= notice.approval:
         rows.put_host(db, noticed_state(notice), entry.standing if entry else None)
+        rows.drop_published(db, notice.host)
 
 
 @contextlib.contextmanager

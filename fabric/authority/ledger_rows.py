@@ -29,6 +29,10 @@ CREATE TABLE IF NOT EXISTS hosts (host TEXT PRIMARY KEY, state TEXT NOT NULL,
 CREATE TABLE IF NOT EXISTS notices (number INTEGER PRIMARY KEY, host TEXT NOT NULL,
   kind TEXT NOT NULL, approval INTEGER NOT NULL, why TEXT NOT NULL, at INTEGER NOT NULL,
   is_published INTEGER NOT NULL, heads BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS published (host TEXT PRIMARY KEY, state TEXT NOT NULL,
+  result_id BLOB NOT NULL, approval INTEGER NOT NULL, number INTEGER NOT NULL,
+  since INTEGER NOT NULL, expires INTEGER NOT NULL, level INTEGER NOT NULL,
+  clearance TEXT NOT NULL, evidence TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS heads (host TEXT PRIMARY KEY, heads BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS notices_host ON notices (host);
 """
@@ -41,10 +45,20 @@ class HostEntry:
     state: HostState
     standing: Standing | None
 
-    def shown(self, now: datetime) -> str:
-        """The state in a word: attested, suspended, revoked, or expired."""
-        is_over = self.state.state is MemberState.ATTESTED and self.state.expires <= now
-        return "expired" if is_over else self.state.state.value
+    def shown(self, now: datetime, published: "HostEntry | None") -> "tuple[str, HostEntry]":
+        """The state in a word and the entry that it is of.
+
+        Nobody trusts a host for a result that is not in the log: until it is, gateways and
+        readers go by the one before it, and the word is `unpublished` once that has ended.
+
+        Args:
+            published: the newest attested entry of this host that is in the log.
+        """
+        if self.state.state is not MemberState.ATTESTED:
+            return self.state.state.value, self
+        if published is not None and published.state.expires > now:
+            return "attested", published
+        return ("expired" if self.state.expires <= now else "unpublished"), self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +128,25 @@ def put_host(db: sqlite3.Connection, state: HostState, standing: Standing | None
             standing.evidence if standing else "",
         ),
     )
+
+
+def put_published(db: sqlite3.Connection, host: HostId, result_id: bytes) -> None:
+    """A host's newest entry is in the log, if it is still the one of this result."""
+    db.execute(
+        "INSERT OR REPLACE INTO published SELECT * FROM hosts"
+        " WHERE host = ? AND result_id = ? AND state = ?",
+        (str(host), result_id, MemberState.ATTESTED.value),
+    )
+
+
+def find_published(db: sqlite3.Connection) -> Sequence[HostEntry]:
+    """Of each host the newest entry that is in the log."""
+    return [read_host(row) for row in db.execute("SELECT * FROM published")]
+
+
+def drop_published(db: sqlite3.Connection, host: HostId) -> None:
+    """Nothing that was published of a host counts any more."""
+    db.execute("DELETE FROM published WHERE host = ?", (str(host),))
 
 
 def put_notice(db: sqlite3.Connection, notice: Notice, *, is_published: bool) -> None:

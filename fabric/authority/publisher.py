@@ -29,7 +29,7 @@ from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.ticks import Ticks
 from fabric.model.errors import FabricError, PeerError, Reason, UnavailableError, UsageError
 from fabric.model.limits import PUBLISH_S_MAX, REQUEST_S_MAX, RETRY_S_MIN
-from fabric.model.names import MEMBERS, RESULTS
+from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.policy.types import Trust
 from fabric.ports import Log, Record
 
@@ -114,6 +114,7 @@ class Publisher:
             raise UnavailableError(
                 Reason.GATEWAY_UNAVAILABLE, "no gateway takes the result now; attest again"
             ) from exc
+        await self._ledger.do(partial(Ledger.in_log, state=state))
         return value
 
     async def _append(self, topic: str, records: Sequence[tuple[bytes, bytes]]) -> None:
@@ -148,6 +149,7 @@ class Publisher:
     async def _reconcile(self, trust: Trust) -> None:
         """Take in notices that only the log has; mark those it lacks for publication."""
         found: list[int] = []
+        states: dict[HostId, HostState] = {}
         heartbeat = 0
         async for statement in self._statements(trust):
             if isinstance(statement, Notice):
@@ -155,12 +157,11 @@ class Publisher:
                 found.append(statement.number)
             elif isinstance(statement, Heartbeat):
                 heartbeat = max(heartbeat, statement.number)
-            elif await self._ledger.do(partial(Ledger.is_behind, state=statement)):
-                _log.warning(
-                    "%s attested after this ledger was copied: its tally begins anew",
-                    statement.host,
-                )
+            else:
+                states[statement.host] = statement
+                await self._check_tally(statement)
         await self._ledger.do(partial(Ledger.unpublish, but=found))
+        await self._ledger.do(partial(Ledger.all_in_log, states=[*states.values()]))
         if heartbeat > await self._ledger.do(Ledger.last_number):
             raise UsageError(
                 Reason.FORK,
@@ -168,6 +169,12 @@ class Publisher:
                 " restore the newest copy of the authority's folder",
             )
         self._ticks.open()
+
+    async def _check_tally(self, state: HostState) -> None:
+        if await self._ledger.do(partial(Ledger.is_behind, state=state)):
+            _log.warning(
+                "%s attested after this ledger was copied: its tally begins anew", state.host
+            )
 
     async def _statements(self, trust: Trust) -> AsyncIterator[HostState | Notice | Heartbeat]:
         """What is in the members log now and signed by us; other records are passed over."""

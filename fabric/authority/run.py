@@ -7,6 +7,7 @@ import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -154,8 +155,8 @@ class _Process:
         while True:
             with contextlib.suppress(FabricError):
                 now = self.clock.now()
-                entries = await self.ledger.do(Ledger.hosts)
-                shown = [entry.shown(now) for entry in entries]
+                found = await self.ledger.do(partial(Ledger.shown, now=now))
+                shown = [word for word, _ in found]
                 for state in AGENT_STATES:
                     self.metrics.hosts(state, shown.count(state))
                 number = await self.ledger.do(Ledger.last_number)

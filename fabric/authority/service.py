@@ -323,12 +323,12 @@ class Authority:
         ]
 
     async def hosts(self) -> list[dict[str, str | int]]:
-        """Every host with its state now, for people; `expired` when its result has ended."""
+        """Every host as others see it now, for people: what is not in the log yet counts not."""
         now = self._parts.clock.now()
         return [
             {
                 "host": str(entry.state.host),
-                "state": entry.shown(now),
+                "state": word,
                 "level": entry.standing.level if entry.standing else 0,
                 "clearance": str(entry.standing.clearance) if entry.standing else "",
                 "approval": entry.state.approval,
@@ -337,7 +337,7 @@ class Authority:
                 "since": entry.state.since.isoformat(timespec="seconds"),
                 "expires": entry.state.expires.isoformat(timespec="seconds"),
             }
-            for entry in await self._parts.ledger.do(lambda ledger: ledger.hosts())
+            for word, entry in await self._parts.ledger.do(lambda ledger: ledger.shown(now))
         ]
 
     async def _give_notice(

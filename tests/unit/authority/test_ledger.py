@@ -265,3 +265,34 @@ def test_a_closed_ledger_is_looked_at_and_stays_as_it_was(path: Path) -> None:
     with pytest.raises(UnavailableError):
         look(path.with_name("none.db"))
     assert not path.with_name("none.db").exists()
+
+
+def words(ledger: Ledger) -> list[str]:
+    return [word for word, _ in ledger.shown(NOW)]
+
+
+def test_a_host_is_attested_to_others_once_its_state_is_in_the_log(path: Path) -> None:
+    first = Ledger(path)
+    state = attest(first)
+    assert words(first) == ["unpublished"]
+    first.in_log(state)
+    first.close()
+    again = Ledger(path)
+    assert words(again) == ["attested"]
+    again.close()
+
+
+def test_a_notice_ends_what_was_published_before_it(ledger: Ledger) -> None:
+    ledger.in_log(attest(ledger))
+    suspend(ledger)
+    assert words(ledger) == ["suspended"]
+    attest(ledger, approval=2)
+    assert words(ledger) == ["unpublished"]
+
+
+def test_what_the_log_has_lost_counts_as_published_no_more(ledger: Ledger) -> None:
+    state = attest(ledger)
+    ledger.all_in_log([state])
+    assert words(ledger) == ["attested"]
+    ledger.all_in_log([])
+    assert words(ledger) == ["unpublished"]

@@ -74,7 +74,29 @@ def test_times_are_whole_milliseconds() -> None:
 def test_a_state_is_shown_in_a_word() -> None:
     state = a_state(a_result())
     entry = rows.HostEntry(state=state, standing=STANDING)
-    assert entry.shown(NOW) == "attested"
-    assert entry.shown(state.expires) == "expired"
+    assert entry.shown(NOW, entry) == ("attested", entry)
+    assert entry.shown(state.expires, entry) == ("expired", entry)
     revoked = rows.HostEntry(state=replace(state, state=MemberState.REVOKED), standing=None)
-    assert revoked.shown(state.expires) == "revoked"
+    assert revoked.shown(state.expires, None) == ("revoked", revoked)
+
+
+def test_a_result_that_is_not_in_the_log_is_not_shown_as_attested() -> None:
+    state = a_state(a_result())
+    newest = rows.HostEntry(state=state, standing=STANDING)
+    assert newest.shown(NOW, None) == ("unpublished", newest)
+    assert newest.shown(state.expires, None) == ("expired", newest)
+    older_state = replace(state, result_id=b"o" * 16, expires=NOW + timedelta(seconds=1))
+    older = rows.HostEntry(state=older_state, standing=STANDING)
+    assert newest.shown(NOW, older) == ("attested", older)
+    assert newest.shown(older_state.expires, older) == ("unpublished", newest)
+
+
+def test_only_the_newest_entry_is_marked_as_published(db: sqlite3.Connection) -> None:
+    state = a_state(a_result())
+    rows.put_host(db, state, STANDING)
+    rows.put_published(db, HOST, b"another result")
+    assert rows.find_published(db) == []
+    rows.put_published(db, HOST, state.result_id)
+    assert rows.find_published(db) == [rows.HostEntry(state=state, standing=STANDING)]
+    rows.drop_published(db, HOST)
+    assert rows.find_published(db) == []

@@ -7,9 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from fabric.attest.members import Heartbeat, Notice, NoticeKind, heartbeat_record, notice_record
+from fabric.attest.appraise import Counters
+from fabric.attest.members import (
+    Heartbeat,
+    HostState,
+    Notice,
+    NoticeKind,
+    heartbeat_record,
+    host_record,
+    notice_record,
+)
 from fabric.attest.notices import read_member
-from fabric.authority.attest_machine import attested_state
+from fabric.authority.attest_machine import Verdict, attested_state
 from fabric.authority.ledger import Ledger
 from fabric.model.errors import PeerError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, RESULTS
@@ -177,3 +186,24 @@ async def test_a_refusal_of_our_own_record_is_retried_until_the_deadline(
         result, attested_state(result, site.clock.now()), "fabric.example"
     )
     assert len(site.log.values(RESULTS)) == 1
+
+
+async def attested_here(site: AuthoritySite) -> HostState:
+    """A host attested in the ledger, and nothing of it published."""
+    machine, result = site.machines[SENDER], a_result(host=SENDER)
+    await site.enrol(machine)
+    known = await site.ledger.do(lambda ledger: ledger.known(SENDER))
+    counters = Counters(clock=7, resets=2, restarts=1, safe=True)
+    verdict = Verdict(enrolment=known.enrolment, result=result, counters=counters, tally=bytes(32))
+    return await site.ledger.do(lambda ledger: ledger.attest(verdict, result.issued))
+
+
+async def test_a_state_that_the_log_has_already_is_marked_at_the_start(
+    site: AuthoritySite,
+) -> None:
+    state = await attested_here(site)
+    site.log.put(MEMBERS, 0, *host_record(state, site.verifier.signers))
+    async with publishing(site):
+        await until(lambda: site.publisher.why_not_ready is None)
+    [(word, _)] = await site.ledger.do(lambda ledger: ledger.shown(state.since))
+    assert word == "attested"

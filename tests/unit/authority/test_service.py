@@ -335,6 +335,26 @@ async def test_while_the_gateway_is_away_the_answer_is_unavailable_and_a_retry_w
     assert site.members().current(SENDER, site.clock.now())
 
 
+async def test_a_host_whose_result_no_gateway_took_is_not_shown_as_attested(
+    site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric.authority.publisher.PUBLISH_S_MAX", 0.1)
+
+    async def shown() -> tuple[object, object]:
+        (host,) = await site.service.hosts()
+        return host["state"], host["result"]
+
+    first = decode((await site.attest(enrolled)).result, site.policy.trust)
+    assert await shown() == ("attested", first.id.hex())
+    site.log.fail(UnavailableError(Reason.GATEWAY_UNAVAILABLE, "away"))
+    site.clock.advance((first.expires - first.issued).total_seconds() / 2)
+    with pytest.raises(UnavailableError):
+        await site.attest(enrolled)
+    assert await shown() == ("attested", first.id.hex()), "everybody goes by the first result"
+    site.clock.advance((first.expires - site.clock.now()).total_seconds())
+    assert (await shown())[0] == "unpublished"
+
+
 async def test_a_suspension_is_told_and_kept_even_while_the_gateway_is_away(
     site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,8 +368,7 @@ async def test_a_suspension_is_told_and_kept_even_while_the_gateway_is_away(
     assert SENDER.principal not in site.admin.rights
     assert site.members().revocation_number == 0
     site.log.fail(None)
-    await site.publisher.published(1)
-    assert site.members().revocation_number == 1
+    await until(lambda: site.members().revocation_number == 1)
 
 
 async def test_revocation_wins_over_a_renewal_in_every_interleaving(
