@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -13,6 +15,7 @@ from fabric.model.errors import ConfigInvalid, DeniedError, PeerError, Reason, U
 from fabric.model.names import Topic
 from fabric.policy.types import Policy
 from fabric.ports import ChangeSink, Log, Target
+from fabric.tls import certificate_end
 
 T = TypeVar("T")
 Config = Annotated[
@@ -40,13 +43,21 @@ def svid(config: AgentConfig) -> tuple[Path, Path]:
     """The host's certificate and key, which its agent keeps.
 
     Raises:
-        DeniedError: NOT_ATTESTED, the agent has not attested yet.
+        DeniedError: NOT_ATTESTED, the agent has not attested yet, or not again in time.
+        ConfigInvalid: the file is no certificate.
     """
     certificate = config.agent.folder / "svid.pem"
     if not certificate.exists():
         raise DeniedError(
             Reason.NOT_ATTESTED,
-            f"{certificate} is missing; start the agent and see fabric doctor",
+            f"{certificate} is missing; start the agent, its log says why it is refused",
+        )
+    end = certificate_end(certificate)
+    if end <= datetime.now(UTC):  # peers would refuse it, and seem to be at fault
+        raise DeniedError(
+            Reason.NOT_ATTESTED,
+            f"the certificate ended at {end:%Y-%m-%d %H:%M:%S} UTC and this host has no newer one;"
+            " start the agent, its log says why it is refused",
         )
     return certificate, config.agent.folder / "svid.key"
 
@@ -57,6 +68,8 @@ async def log_of(config: AgentConfig) -> AsyncIterator[Log]:
     from fabric.kafka.log import KafkaLog
     from fabric.tls import client_context
 
+    # The library tells its log what the error says better.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     context = client_context(*svid(config), config.tls.ca)
     log = KafkaLog(config.broker.bootstrap, (), lambda: context, client_id="fabric-cli")
     try:

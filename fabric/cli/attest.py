@@ -19,8 +19,9 @@ from fabric.attest.notices import HEARTBEAT_KEY, result_key
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of
 from fabric.cli.topics import offset_at, records
+from fabric.cli.unattested import closed, explain
 from fabric.config import AgentConfig
-from fabric.model.errors import ConfigInvalid, PeerError
+from fabric.model.errors import ConfigInvalid, DeniedError, PeerError
 from fabric.model.names import MEMBERS, RESULTS
 from fabric.policy.event_types import EVENT_TYPES
 from fabric.ports import Record
@@ -34,7 +35,9 @@ _STAMPED_EARLIER = timedelta(hours=1)
 @app.command()
 def show(config: Config = None, form: output.Output = output.Form.TABLE) -> None:
     """Show the host's result: level, clearance, keys, until when; exit 12 when it has none."""
-    output.record(form, asyncio.run(standing(as_host(config))))
+    loaded = as_host(config)
+    assert config is not None
+    output.record(form, asyncio.run(standing(loaded, config)))
 
 
 @app.command()
@@ -85,11 +88,19 @@ def _numbers(text: str) -> list[int]:
     return sorted({int(number) for number in numbers})
 
 
-async def standing(config: AgentConfig) -> dict[str, object]:
-    """The host's current result in words; raises DeniedError with why there is none."""
-    members = await _read_host(config)
+async def standing(config: AgentConfig, path: Path) -> dict[str, object]:
+    """The host's current result in words; raises DeniedError with why there is none.
+
+    Args:
+        path: the agent.toml, for the agent's pages: it knows best why it has none.
+    """
     now = datetime.now(UTC)
-    result = members.current(config.agent.host, now)
+    try:
+        members = await _read_host(config)
+        result = members.current(config.agent.host, now)
+    except DeniedError as exc:
+        await explain(config, path, exc)
+        raise
     return {
         "host": str(result.host),
         "state": "attested",
@@ -137,10 +148,13 @@ async def _read_host(config: AgentConfig) -> Members:
     """
     members = await _nothing_yet(config)
     async with log_of(config) as log:
-        async with aclosing(records(log, MEMBERS)) as items:
-            async for record in items:
-                if record.key != HEARTBEAT_KEY:
-                    _feed(members, record)
+        try:
+            async with aclosing(records(log, MEMBERS)) as items:
+                async for record in items:
+                    if record.key != HEARTBEAT_KEY:
+                        _feed(members, record)
+        except DeniedError as exc:
+            raise closed(exc) from exc
         state = members.hosts.get(config.agent.host)
         if state is None or state.state is not MemberState.ATTESTED:
             return members

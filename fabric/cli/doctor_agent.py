@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -14,20 +14,22 @@ from fabric.cli.access import log_of, policy_of, svid
 from fabric.cli.attest import standing
 from fabric.cli.checks import Check, Once, run_doctor
 from fabric.cli.databases import source, target
+from fabric.cli.unattested import check_open, explain, papers
 from fabric.config import AgentConfig
 from fabric.locks import holder
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason
 from fabric.model.limits import HEARTBEAT_INTERVAL_S
 from fabric.policy.types import Policy
+from fabric.ports import Log
 from fabric.tls import client_context
 
 
 def examine(config: Path, form: output.Form) -> None:
     """Check an agent's file and everything that it names; see run_doctor."""
-    run_doctor(form, config, AgentConfig.load, _checks)
+    run_doctor(form, config, AgentConfig.load, lambda loaded: _checks(loaded, config))
 
 
-def _checks(config: AgentConfig) -> Sequence[Check]:
+def _checks(config: AgentConfig, path: Path) -> Sequence[Check]:
     policy = Once(lambda: policy_of(config))
     agent = holder(config.agent.folder / "agent.lock")
     return [
@@ -36,20 +38,20 @@ def _checks(config: AgentConfig) -> Sequence[Check]:
         ("policy", lambda: _policy(config)),
         ("tpm", lambda: _tpm(config, policy)),
         ("keys", lambda: _keys(config)),
-        ("certificate", lambda: _certificate(config)),
+        ("certificate", lambda: _certificate(config, path)),
         ("authority", lambda: _authority(config)),
         *(
-            (f"gateway {address}", lambda address=address: _gateway(config, address))
+            (f"gateway {address}", lambda address=address: _gateway(config, path, address))
             for address in config.gateway.bootstrap
         ),
         *(
-            (f"broker {address}", lambda address=address: _broker(config, address))
+            (f"broker {address}", lambda address=address: _broker(config, path, address))
             for address in config.broker.bootstrap
         ),
-        ("attestation", lambda: _attestation(config)),
-        ("ticks", lambda: _ticks(config, policy)),
+        ("attestation", lambda: _attestation(config, path)),
+        ("ticks", lambda: _ticks(config, path, policy)),
         *(
-            (f"topic {topic}", lambda topic=str(topic): _topic(config, topic))
+            (f"topic {topic}", lambda topic=str(topic): _topic(config, path, topic))
             for part in config.apply
             for topic in part.tables
         ),
@@ -121,42 +123,62 @@ async def _keys(config: AgentConfig) -> str:
     return f"on token {keys.token}, which makes {names}"
 
 
-async def _certificate(config: AgentConfig) -> str:
-    certificate, _ = svid(config)
+async def _certificate(config: AgentConfig, path: Path) -> str:
+    certificate, _ = await papers(config, path)
     parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
     left = parsed.not_valid_after_utc - datetime.now(UTC)
-    if left.total_seconds() <= 0:
-        raise DeniedError(Reason.NOT_ATTESTED, "the certificate has expired")
     return f"{parsed.subject.rfc4514_string()}, {int(left.total_seconds())} s left"
 
 
 async def _authority(config: AgentConfig) -> str:
-    context = client_context(*svid(config), config.tls.ca)
+    """As the agent asks it: with the certificate while it holds, to have one without."""
+    try:
+        certificate, key = svid(config)
+        context = client_context(certificate, key, config.tls.ca)
+    except DeniedError:
+        context = client_context(None, None, config.tls.ca)
     address = parts.address_of(config.authority.url)
     return await parts.reach(address, context, Reason.AUTHORITY_UNAVAILABLE)
 
 
-async def _gateway(config: AgentConfig, address: str) -> str:
-    context = client_context(*svid(config), config.tls.ca)
+async def _gateway(config: AgentConfig, path: Path, address: str) -> str:
+    context = client_context(*await papers(config, path), config.tls.ca)
     return await parts.reach(address, context, Reason.GATEWAY_UNAVAILABLE)
 
 
-async def _broker(config: AgentConfig, address: str) -> str:
-    return await parts.broker(address, client_context(*svid(config), config.tls.ca))
+async def _broker(config: AgentConfig, path: Path, address: str) -> str:
+    context = client_context(*await papers(config, path), config.tls.ca)
+    return await parts.broker(address, context)
 
 
-async def _attestation(config: AgentConfig) -> str:
-    fields = await standing(config)
+async def _attestation(config: AgentConfig, path: Path) -> str:
+    fields = await standing(config, path)
     return f"level {fields['level']}, {fields['seconds_left']} s left"
 
 
-async def _ticks(config: AgentConfig, policy: Once[Policy]) -> str:
+async def _ticks(config: AgentConfig, path: Path, policy: Once[Policy]) -> str:
     trust = (await policy.get()).trust
-    async with log_of(config) as log:
+    async with _log_of(config, path) as log:
+        await check_open(log)
         return await parts.ticks(log, trust, HEARTBEAT_INTERVAL_S)
 
 
-async def _topic(config: AgentConfig, topic: str) -> str:
-    async with log_of(config) as log:
-        first, end = await log.bounds(topic, 0)
+async def _topic(config: AgentConfig, path: Path, topic: str) -> str:
+    async with _log_of(config, path) as log:
+        try:
+            first, end = await log.bounds(topic, 0)
+        except DeniedError:
+            await check_open(log)
+            raise
     return f"offsets {first} to {end}"
+
+
+@contextlib.asynccontextmanager
+async def _log_of(config: AgentConfig, path: Path) -> AsyncIterator[Log]:
+    """The platform's log; what is denied because this host is not attested says why it is not."""
+    try:
+        async with log_of(config) as log:
+            yield log
+    except DeniedError as exc:
+        await explain(config, path, exc)
+        raise

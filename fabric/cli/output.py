@@ -47,11 +47,20 @@ _NOT_ATTESTED = frozenset(
 )
 
 
+class Unattested(DeniedError):
+    """This host has no result that holds; the reason is why, be it a TPM or an authority away."""
+
+
+def is_of_attestation(reason: Reason) -> bool:
+    """Whether a reason says that a host is not attested."""
+    return reason in _NOT_ATTESTED
+
+
 def exit_code(error: FabricError) -> int:
     """The documented exit code of an error."""
     if isinstance(error, UsageError):
         return USAGE
-    if error.reason in _NOT_ATTESTED:
+    if isinstance(error, Unattested) or is_of_attestation(error.reason):
         return NOT_ATTESTED
     if isinstance(error, DeniedError) and error.reason is not Reason.APPLY_FAILED:
         return DENIED  # what a target's own table refuses, no policy denies

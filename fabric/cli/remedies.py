@@ -61,9 +61,15 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.APPROVAL_EXPIRED: "have the authority renew this host's approval",
     Reason.EVIDENCE_REFUSED: "have the level allow this host's kind of evidence, or use a TPM 2.0",
     Reason.STATE_REFUSED: "boot the approved state, or have the authority approve this one",
-    Reason.HOST_SUSPENDED: "put the host right, then have it approved again",
+    Reason.HOST_SUSPENDED: (
+        "ask the authority why and put the host right; only an approval with a greater number,"
+        " which the authority's two persons sign, lifts it"
+    ),
     Reason.HOST_REVOKED: "this approval is over; the authority must give a new one",
-    Reason.NOT_ATTESTED: "start the agent; its log says why it is refused",
+    Reason.NOT_ATTESTED: (
+        "start the agent if it is down; its log, and part attestation of its /readyz, say why it is"
+        " refused; so does the authority's audit log"
+    ),
     Reason.SEALED_STATE_LOST: (
         "boot the approved state; if the TPM was replaced or cleared, move the state file away"
     ),
@@ -71,7 +77,10 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.TARGET_UNFIT: "change the table as the message says, or let the agent make it",
     Reason.TOPIC_DRIFT: "have the platform team set the topic's settings back",
     Reason.CLOCK_WENT_BACK: "set this machine's clock right, then start the process again",
-    Reason.RESULT_EXPIRED: "see why this host could not renew: fabric doctor",
+    Reason.RESULT_EXPIRED: (
+        "start the agent if it is down; its log, and part attestation of its /readyz, say why it"
+        " cannot renew"
+    ),
     Reason.TOO_OLD: _RENEWS,
     Reason.FROM_THE_FUTURE: _RENEWS,
     Reason.LABEL_MISMATCH: "nothing, the agent seals anew under the policy's label",

@@ -29,7 +29,7 @@ SCHEMA = b"""{"type": "record", "name": "Resident", "fields": [
 
 
 @cache
-def certificate() -> bytes:
+def certificate(begin: datetime = START) -> bytes:
     """Any certificate, PEM: the loader looks at its shape alone."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "any")])
@@ -39,8 +39,8 @@ def certificate() -> bytes:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(START)
-        .not_valid_after(START + timedelta(days=1))
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=1))
         .sign(key, hashes.SHA256())
     )
     return built.public_bytes(Encoding.PEM)

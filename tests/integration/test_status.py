@@ -14,7 +14,7 @@ import pytest
 from fabric.demo.layout import PUBLIC, SECRET
 from fabric.demo.proofs import counts
 from fabric.demo.world import World
-from tests.support.world import await_value, fabric, running_world
+from tests.support.world import await_reason, await_value, fabric, running_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -148,7 +148,7 @@ def test_a_gateways_wrong_certificate_or_broker_is_told(world: World) -> None:
 
 
 def test_an_agent_that_ended_exits_1_and_says_how_to_start_it(world: World) -> None:
-    """The last test: it ends B."""
+    """Nothing after it may need B: it ends it."""
     world.parts["B"].stop()
     done = fabric("status", "-c", config(world, "B"))
     assert (done.returncode, done.stdout) == (1, "")
@@ -157,6 +157,24 @@ def test_an_agent_that_ended_exits_1_and_says_how_to_start_it(world: World) -> N
     found = look(["doctor", "-c", config(world, "B")])
     assert not ills(found)
     assert "fabric agent run" in found["process"]["seen"]
+
+
+def test_a_suspended_host_is_told_what_it_is_and_no_broker_is_blamed(world: World) -> None:
+    """The last test: it suspends A."""
+    file = world.layout.folder / "authority" / "authority.toml"
+    done = fabric("authority", "suspend", file, str(world.host("A").id), "--why", "a test")
+    assert done.returncode == 0, done.stderr
+    wrong = ills(look(["doctor", "-c", config(world, "A")]))
+    assert wrong.keys() == {"attestation", "ticks"}, "its certificate is still good"
+    assert all(seen.startswith(("not_attested", "host_suspended")) for seen in wrong.values())
+    await_reason(world.parts["A"], "attestation", "host_suspended", wait_s=60)
+    wrong = ills(look(["doctor", "-c", config(world, "A")]))
+    assert {"attestation", "ticks"} <= wrong.keys()
+    assert all(seen.startswith("host_suspended: ") for seen in wrong.values())
+    shown = fabric("attest", "show", "-c", config(world, "A"))
+    assert (shown.returncode, shown.stdout) == (12, "")
+    assert shown.stderr.startswith("fabric: host_suspended: ")
+    assert shown.stderr.count("\n") == 1
 
 
 def _secret(path: Path) -> dict[str, Any]:

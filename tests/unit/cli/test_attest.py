@@ -15,13 +15,14 @@ from fabric.attest.event_log import check_rules, parse
 from fabric.attest.members import Members, MemberState, heartbeat_record, host_record, result_record
 from fabric.cli import attest
 from fabric.config import AgentConfig
+from fabric.model.errors import DeniedError, Reason
 from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.policy.load import load
 from fabric.store.sealed import SealedKey, create_state
-from tests.fakes.agent_page import write_config
+from tests.fakes.agent_page import FakeAgent, write_config
 from tests.fakes.boot import PCRS, Boot, Entry
 from tests.fakes.log import MemoryLog
-from tests.fakes.policy_files import EXPIRES, SENDER, VERSION, documents, files, policy
+from tests.fakes.policy_files import EXPIRES, SENDER, VERSION, certificate, documents, files, policy
 from tests.fakes.verifier import HOST, TRUST_DOMAIN, Verifier, a_beat, a_result, a_state
 
 VERIFIER = Verifier()
@@ -91,6 +92,36 @@ def test_a_host_without_a_good_result_exits_12_and_says_why(
     assert done.code == 12
     assert done.err.startswith(f"fabric: {reason}")
     assert done.out == ""
+
+
+def test_a_certificate_that_ended_exits_12_and_says_so(fabric, config) -> None:
+    folder = AgentConfig.load(config).agent.folder
+    folder.mkdir(exist_ok=True)
+    (folder / "svid.pem").write_bytes(certificate(datetime(2020, 1, 1, tzinfo=UTC)))
+    done = fabric("attest", "show", "-c", config)
+    assert (done.code, done.out) == (12, "")
+    assert done.err.startswith("fabric: not_attested: the certificate ended at ")
+
+
+def test_a_host_to_which_the_members_topic_is_closed_is_not_attested(
+    fabric, config, monkeypatch
+) -> None:
+    _use(monkeypatch).fail(DeniedError(Reason.NOT_A_CONSUMER, "reading is not allowed"))
+    done = fabric("attest", "show", "-c", config)
+    assert done.code == 12
+    assert "suspended, revoked or not approved" in done.err
+
+
+def test_whatever_keeps_the_agent_from_a_result_the_host_is_not_attested(
+    fabric, tmp_path, monkeypatch
+) -> None:
+    agent = FakeAgent()
+    agent.board.show("attestation", Reason.TPM_UNAVAILABLE, "it does not answer")
+    _attest(_use(monkeypatch), minutes=-1)
+    with agent.serve() as port:
+        done = fabric("attest", "show", "-c", write_config(tmp_path, host=str(HOST), port=port))
+    assert done.code == 12
+    assert done.err.startswith("fabric: tpm_unavailable: ")
 
 
 def test_results_of_others_and_old_ones_are_not_verified(fabric, config, monkeypatch) -> None:

@@ -1,18 +1,23 @@
 """`fabric doctor` where nothing runs: each failed check has its cause and its remedy."""
 
+import contextlib
 import sqlite3
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from fabric.cli.remedies import remedy_of
+from fabric.cli.remedies import REMEDIES, remedy_of
 from fabric.demo.process import free_port
-from fabric.model.errors import Reason
+from fabric.model.errors import DeniedError, Reason
+from fabric.model.names import MEMBERS
 from tests.contract.softhsm import tokens
-from tests.fakes.agent_page import APPLYING, SENDING, write_config
+from tests.fakes.agent_page import APPLYING, SENDING, FakeAgent, write_config
 from tests.fakes.boot import PCRS, Boot
-from tests.fakes.policy_files import VERSION, documents, files
+from tests.fakes.log import MemoryLog
+from tests.fakes.policy_files import VERSION, certificate, documents, files
 from tests.fakes.policy_repository import Repository
 from tests.fakes.tpm import FakeTpm
 
@@ -35,6 +40,73 @@ def test_every_failed_check_has_cause_and_remedy_and_the_exit_is_10(fabric, tmp_
     }.items():
         assert found[check]["seen"].startswith(reason.value), found[check]
         assert found[check]["remedy"] == remedy_of(reason)
+
+
+BEHIND_TLS = (
+    "certificate",
+    "gateway 127.0.0.1:9",
+    "broker 127.0.0.1:9",
+    "attestation",
+    "ticks",
+    "topic secret.G01.residents",
+)
+"""Checks that nobody answers without a certificate."""
+
+
+def outdated(folder: Path) -> None:
+    """A certificate that ended yesterday, where the agent keeps its own."""
+    (folder / "state").mkdir()
+    (folder / "state" / "svid.pem").write_bytes(certificate(datetime(2020, 1, 1, tzinfo=UTC)))
+
+
+def test_a_certificate_that_ended_is_the_hosts_own_and_no_brokers_fault(fabric, tmp_path) -> None:
+    config = write_config(tmp_path, APPLYING)
+    outdated(tmp_path)
+    done = fabric("doctor", "-c", config, "-o", "json")
+    found = {item["check"]: item for item in done.json}
+    for check in BEHIND_TLS:
+        assert found[check]["seen"].startswith("not_attested: the certificate ended"), found[check]
+        assert "start the agent" in found[check]["remedy"]
+    assert found["authority"]["seen"].startswith("authority_unavailable: 127.0.0.1:9: nobody")
+
+
+def test_a_suspended_host_is_told_so_by_every_check_and_who_lifts_it(fabric, tmp_path) -> None:
+    agent = FakeAgent()
+    agent.board.show("attestation", Reason.HOST_SUSPENDED, "needs another approval")
+    with agent.serve() as port:
+        config = write_config(tmp_path, APPLYING, port=port)
+        outdated(tmp_path)
+        found = {item["check"]: item for item in fabric("doctor", "-c", config, "-o", "json").json}
+    for check in BEHIND_TLS:
+        assert found[check]["seen"].startswith("host_suspended: "), found[check]
+        assert "needs another approval" in found[check]["seen"]
+        assert "approval with a greater number" in found[check]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("closed", "reason"), [(True, "not_attested"), (False, "not_a_consumer")], ids=["all", "one"]
+)
+def test_a_topic_is_a_matter_of_rights_for_attested_hosts_only(
+    fabric, tmp_path, monkeypatch, closed, reason
+) -> None:
+    class Closing(MemoryLog):
+        async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+            if closed or topic != MEMBERS:
+                raise DeniedError(Reason.NOT_A_CONSUMER, "reading is not allowed")
+            return 0, 0
+
+    @contextlib.asynccontextmanager
+    async def opened(config: object) -> AsyncIterator[MemoryLog]:
+        yield Closing()
+
+    monkeypatch.setattr("fabric.cli.doctor_agent.log_of", opened)
+    done = fabric("doctor", "-c", write_config(tmp_path, APPLYING), "-o", "json")
+    found = {item["check"]: item for item in done.json}
+    assert found["topic secret.G01.residents"]["seen"].startswith(reason)
+
+
+def test_no_remedy_of_doctor_is_to_run_doctor() -> None:
+    assert not [reason for reason, text in REMEDIES.items() if "fabric doctor" in text]
 
 
 def test_databases_that_are_fit_are_well_and_stay_as_they_were(fabric, tmp_path: Path) -> None:
