@@ -26,6 +26,7 @@ from fabric.attest.messages import (
     EnrolRequest,
 )
 from fabric.attest.tally import VALUE_BYTES
+from fabric.authority import listing
 from fabric.authority.admin_messages import Scope
 from fabric.authority.attest_machine import (
     SUSPENDING,
@@ -312,33 +313,13 @@ class Authority:
     async def enrolments(self) -> list[dict[str, str | int]]:
         """Every enrolment, for people."""
         entries = await self._parts.ledger.do(lambda ledger: ledger.enrolments())
-        return [
-            {
-                "host": str(entry.enrolment.host),
-                "ek_sha256": entry.enrolment.ek_sha256.hex(),
-                "ak_name": entry.enrolment.ak_name.hex(),
-                "enrolled": entry.at.isoformat(timespec="seconds"),
-            }
-            for entry in entries
-        ]
+        return [listing.enrolment(entry) for entry in entries]
 
     async def hosts(self) -> list[dict[str, str | int]]:
         """Every host as others see it now, for people: what is not in the log yet counts not."""
         now = self._parts.clock.now()
-        return [
-            {
-                "host": str(entry.state.host),
-                "state": word,
-                "level": entry.standing.level if entry.standing else 0,
-                "clearance": str(entry.standing.clearance) if entry.standing else "",
-                "approval": entry.state.approval,
-                "number": entry.state.number,
-                "result": entry.state.result_id.hex(),
-                "since": entry.state.since.isoformat(timespec="seconds"),
-                "expires": entry.state.expires.isoformat(timespec="seconds"),
-            }
-            for word, entry in await self._parts.ledger.do(lambda ledger: ledger.shown(now))
-        ]
+        found = await self._parts.ledger.do(lambda ledger: ledger.shown(now))
+        return [listing.host(word, entry) for word, entry in found]
 
     async def _give_notice(
         self,
