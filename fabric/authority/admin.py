@@ -27,6 +27,8 @@ from fabric.web.request import request
 Entry = Mapping[str, str | int]
 _ANSWER_BYTES_MAX = 16 * 1024 * 1024
 _OK = 200
+_UNHEARD = frozenset({Reason.AUTHORITY_UNAVAILABLE, Reason.OVERLOADED})
+"""With these an answer says nothing of what was done before it."""
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared, not bound
 
 
@@ -42,12 +44,12 @@ async def list_hosts(config: AuthorityConfig) -> Sequence[Entry]:
 
 async def suspend(config: AuthorityConfig, who: Scope, why: str) -> Sequence[Entry]:
     """Suspend hosts until approvals with greater numbers; an entry for each of them."""
-    return _entries(await _decide(config, "suspend", who, why))
+    return _entries(await _against(config, "suspend", who, why))
 
 
 async def revoke(config: AuthorityConfig, who: Scope, why: str) -> Sequence[Entry]:
     """Revoke hosts' approvals for good; new ones need greater numbers. An entry for each host."""
-    return _entries(await _decide(config, "revoke", who, why))
+    return _entries(await _against(config, "revoke", who, why))
 
 
 async def forget(config: AuthorityConfig, host: HostId, why: str) -> Entry:
@@ -56,6 +58,19 @@ async def forget(config: AuthorityConfig, host: HostId, why: str) -> Entry:
     if not isinstance(answer, dict):
         raise Malformed("authority's answer has a wrong shape")
     return answer
+
+
+async def _against(config: AuthorityConfig, verb: str, who: Scope, why: str) -> object:
+    try:
+        return await _decide(config, verb, who, why)
+    except UnavailableError as exc:
+        if exc.reason not in _UNHEARD:
+            raise  # the authority's own word on what it has kept
+        raise UnavailableError(
+            exc.reason,
+            f"{exc.args[0]}; what it has kept nobody knows: give it again when it answers, nothing"
+            " is given twice",
+        ) from exc
 
 
 async def _decide(config: AuthorityConfig, verb: str, who: Scope, why: str) -> object:

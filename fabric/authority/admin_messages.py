@@ -1,10 +1,12 @@
 """Bodies of the administrator's requests: canonical CBOR, exact fields, bounded sizes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from fabric.attest.members import NoticeKind
 from fabric.model import canonical
-from fabric.model.errors import Malformed
+from fabric.model.errors import Malformed, Reason, UnavailableError
 from fabric.model.names import HostId, agency_code, part
 
 _WHY_CHARS_MAX = 500
@@ -43,6 +45,31 @@ class Scope:
     def host(self) -> HostId:
         """The one host it names; raises Malformed when it names more."""
         return HostId.parse(str(self))
+
+
+def not_done(
+    failures: Sequence[UnavailableError], kind: NoticeKind, hosts: int
+) -> UnavailableError:
+    """What to tell of a decision that is not in force everywhere: is it kept, and who must act.
+
+    Args:
+        failures: why a host's notice is not kept, or not published; one at least.
+        hosts: how many the decision is about.
+    """
+    for failure in failures:
+        if failure.reason is not Reason.GATEWAY_UNAVAILABLE:
+            return UnavailableError(
+                failure.reason,
+                f"{failure.args[0]}; not every {kind.value} is kept: give it again when that is"
+                " mended, nothing is given twice",
+            )
+    what = f"the {kind.value} is" if hosts == 1 else f"all {hosts} {kind.value}s are"
+    return UnavailableError(
+        Reason.GATEWAY_UNAVAILABLE,
+        f"{what} kept, and published by itself as soon as a gateway answers: bring a gateway back;"
+        f" nothing is to be given again. Until then {len(failures)} of {hosts} hosts are trusted by"
+        " whoever has not asked the authority itself",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from fabric.attest.messages import (
 )
 from fabric.attest.tally import VALUE_BYTES
 from fabric.authority import listing
-from fabric.authority.admin_messages import Scope
+from fabric.authority.admin_messages import Scope, not_done
 from fabric.authority.attest_machine import (
     SUSPENDING,
     Case,
@@ -50,15 +50,15 @@ from fabric.model.errors import (
     Reason,
     UnavailableError,
 )
-from fabric.model.limits import ATTEST_INTERVAL_S_MIN
+from fabric.model.limits import ATTEST_INTERVAL_S_MIN, PUBLISH_S_MAX
 from fabric.model.names import HostId
 from fabric.policy.decide import approval_of
 from fabric.policy.types import Policy
 from fabric.ports import AuditLog, Clock
 
 _log = logging.getLogger(__name__)
-_DECISIONS_MAX = 64
-"""Hosts of one decision that are dealt with at the same time."""
+_FOLLOWED_MAX = 64
+"""Hosts whose rights are taken at the same time; that their notices are kept waits for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +109,7 @@ class Authority:
         self._challenges = Challenges()
         self._enrolments = Enrolments()
         self._locks: dict[HostId, asyncio.Lock] = {}  # of enrolled hosts only
+        self._following = asyncio.Semaphore(_FOLLOWED_MAX)
         self._issued: dict[HostId, float] = {}  # monotonic, of each host's last result
 
     async def enrol(self, body: bytes, caller: Caller) -> bytes:
@@ -255,21 +256,21 @@ class Authority:
 
         Raises:
             DeniedError: NOT_ENROLLED, nobody knows such a host.
-            UnavailableError: GATEWAY_UNAVAILABLE; kept, and goes out when a gateway answers.
+            UnavailableError: GATEWAY_UNAVAILABLE; all of it is kept, and goes out when a gateway
+                answers. DATABASE_UNAVAILABLE; not all of it is kept.
         """
         hosts = await self._known_hosts(who)
         if not hosts:
             raise DeniedError(Reason.NOT_ENROLLED, f"no host of {who} is enrolled or approved")
-        room = asyncio.Semaphore(_DECISIONS_MAX)
         async with asyncio.TaskGroup() as group:
             deciding = [
-                group.create_task(self._decide(room, host, kind, why=why, caller=caller))
+                group.create_task(self._decide(host, kind, why=why, caller=caller))
                 for host in hosts
             ]
         found = [task.result() for task in deciding]
         failures = [failure for _, failure in found if failure is not None]
         if failures:
-            raise failures[0]
+            raise not_done(failures, kind, len(hosts))
         return [entry for entry, _ in found]
 
     async def _known_hosts(self, who: Scope) -> list[HostId]:
@@ -281,21 +282,23 @@ class Authority:
         return sorted(host for host in known if who.covers(host))
 
     async def _decide(
-        self, room: asyncio.Semaphore, host: HostId, kind: NoticeKind, *, why: str, caller: Caller
-    ) -> tuple[dict[str, str | int], FabricError | None]:
-        """One host's part of a decision; a notice that is kept but not published is returned."""
-        async with room:
+        self, host: HostId, kind: NoticeKind, *, why: str, caller: Caller
+    ) -> tuple[dict[str, str | int], UnavailableError | None]:
+        """One host's part of a decision; why it is not kept, or not published, is returned."""
+        entry: dict[str, str | int] = {"host": str(host), "kind": kind.value}
+        self._audit("decided", caller, host=str(host), kind=kind.value, why=why)
+        is_final = kind is NoticeKind.REVOCATION
+        reason = Reason.HOST_REVOKED if is_final else Reason.HOST_SUSPENDED
+        try:
             known = await self._parts.ledger.do(lambda ledger: ledger.known(host))
             approval = self._parts.policy().approvals.get(host)
             number = max([known.approval_seen] + ([approval.number] if approval else []))
-            is_final = kind is NoticeKind.REVOCATION
-            reason = Reason.HOST_REVOKED if is_final else Reason.HOST_SUSPENDED
-            self._audit("decided", caller, host=str(host), kind=kind.value, why=why)
-            entry: dict[str, str | int] = {"host": str(host), "kind": kind.value}
-            try:
-                given = await self._give_notice(host, kind, approval=number, why=reason)
-            except UnavailableError as exc:
-                return entry, exc
+            given = await self._give_notice(host, kind, approval=number, why=reason)
+            if not given:  # it stood already, perhaps unheard of: that is not done either
+                last = max((notice.number for notice in known.notices), default=0)
+                await self._parts.publisher.published(last)
+        except UnavailableError as exc:
+            return entry, exc
         return {**entry, "number": given, "approval": number}, None
 
     async def forget(self, host: HostId, *, why: str, caller: Caller) -> Mapping[str, str | int]:
@@ -342,7 +345,7 @@ class Authority:
         began = time.monotonic()
         self._parts.noticed(kind.value)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._parts.keeper.follow(host))
+            group.create_task(self._follow(host))
             published = group.create_task(self._published(notice))
         failure = published.result()
         self._parts.audit.write(
@@ -360,6 +363,14 @@ class Authority:
         if failure is not None:
             raise failure
         return notice.number
+
+    async def _follow(self, host: HostId) -> None:
+        """Take a host's rights; no longer than its notice waits, then the keeper's check does."""
+        try:
+            async with asyncio.timeout(PUBLISH_S_MAX), self._following:
+                await self._parts.keeper.follow(host)
+        except TimeoutError:
+            self._parts.keeper.check_soon()
 
     async def _published(self, notice: Notice) -> FabricError | None:
         """Wait for publication; a failure is returned, so that it cancels nothing else."""

@@ -99,6 +99,20 @@ async def test_a_refusal_keeps_its_reason(config: AuthorityConfig, answering: An
         assert error.value.reason is reason
 
 
+@pytest.mark.parametrize("verb", ["suspend", "revoke"])
+async def test_a_decision_that_got_no_word_of_the_authority_is_to_be_given_again(
+    config: AuthorityConfig, answering: Answering, verb: str
+) -> None:
+    decide, scope = getattr(admin, verb), Scope.parse(str(HOST))
+    answering(502, "text/html", b"<html>")
+    with pytest.raises(UnavailableError, match="give it again"):
+        await decide(config, scope, "stolen")
+    told = Refusal(reason=Reason.GATEWAY_UNAVAILABLE, message="it is kept")
+    answering(503, CBOR, told.encode())
+    with pytest.raises(UnavailableError, match="it is kept$"):
+        await decide(config, scope, "stolen")
+
+
 async def test_a_proxys_page_is_unavailable(config: AuthorityConfig, answering: Answering) -> None:
     answering(502, "text/html", b"<html>")
     with pytest.raises(UnavailableError):

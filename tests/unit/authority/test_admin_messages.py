@@ -2,9 +2,10 @@
 
 import pytest
 
-from fabric.authority.admin_messages import Decision, Scope
+from fabric.attest.members import NoticeKind
+from fabric.authority.admin_messages import Decision, Scope, not_done
 from fabric.model import canonical
-from fabric.model.errors import Malformed
+from fabric.model.errors import Malformed, Reason, UnavailableError
 from fabric.model.names import HostId
 from tests.fakes.verifier import HOST
 
@@ -60,3 +61,24 @@ def test_only_a_whole_name_is_one_host() -> None:
     for who in ("G01", "G01/registry"):
         with pytest.raises(Malformed):
             _ = Scope.parse(who).host
+
+
+def test_what_is_kept_is_not_to_be_given_again_and_the_gateway_is_whose_turn_it_is() -> None:
+    away = UnavailableError(Reason.GATEWAY_UNAVAILABLE, "notice 7 is not published yet, but kept")
+    one = not_done([away], NoticeKind.SUSPENSION, 1)
+    assert one.reason is Reason.GATEWAY_UNAVAILABLE
+    said = str(one.args[0])
+    assert said.startswith("the suspension is kept, and published by itself")
+    assert "bring a gateway back; nothing is to be given again" in said
+    many = str(not_done([away, away], NoticeKind.REVOCATION, 3).args[0])
+    assert many.startswith("all 3 revocations are kept")
+    assert "2 of 3 hosts" in many
+    assert len(many) < 500, "a refusal's message is cut there"
+
+
+def test_one_notice_that_is_not_kept_makes_the_decision_one_to_give_again() -> None:
+    away = UnavailableError(Reason.GATEWAY_UNAVAILABLE, "kept")
+    full = UnavailableError(Reason.DATABASE_UNAVAILABLE, "the disk is full")
+    told = not_done([away, full], NoticeKind.SUSPENSION, 2)
+    assert told.reason is Reason.DATABASE_UNAVAILABLE
+    assert "not every suspension is kept: give it again" in str(told.args[0])

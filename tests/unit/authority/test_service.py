@@ -467,14 +467,52 @@ async def test_an_agency_whose_gateway_is_away_is_revoked_all_the_same(
     monkeypatch.setattr("fabric.authority.publisher.PUBLISH_S_MAX", 0.1)
     await site.attest(enrolled)
     site.log.fail(UnavailableError(Reason.GATEWAY_UNAVAILABLE, "away"))
-    with pytest.raises(UnavailableError):
-        await site.service.decide(
-            Scope.parse("G01"), NoticeKind.REVOCATION, why="raid", caller=ADMIN
-        )
+    for _ in range(2):  # given again it is no more published than before
+        with pytest.raises(UnavailableError, match="the revocation is kept") as error:
+            await site.service.decide(
+                Scope.parse("G01"), NoticeKind.REVOCATION, why="raid", caller=ADMIN
+            )
+        refused(error, Reason.GATEWAY_UNAVAILABLE)
     (host,) = await site.service.hosts()
     assert host["state"] == "revoked"
     site.log.fail(None)
     await until(lambda: site.members().revocation_number == 1)
+
+
+async def test_every_notice_of_a_decision_is_kept_before_any_is_waited_for(
+    site: AuthoritySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site.service, "_following", asyncio.Semaphore(1))
+    for number in range(3):
+        tpm = FakeTpm(site.maker, elliptic=True)
+        site.approve(Machine(HostId.parse(f"G01/registry/h{number}"), tpm))
+    site.publish()
+    site.log.fail(UnavailableError(Reason.GATEWAY_UNAVAILABLE, "away"))
+    async with asyncio.TaskGroup() as group:
+        raid = site.service.decide(
+            Scope.parse("G01"), NoticeKind.SUSPENSION, why="raid", caller=ADMIN
+        )
+        deciding = group.create_task(raid)
+        async with asyncio.timeout(5):  # half of what a publication is waited for
+            while await site.ledger.do(Ledger.last_number) < 4:
+                await asyncio.sleep(0.01)
+        assert not deciding.done()
+        site.log.fail(None)
+    assert len(deciding.result()) == 4
+
+
+async def test_a_decision_that_the_ledger_does_not_take_is_to_be_given_again(
+    site: AuthoritySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "the disk is full")
+
+    monkeypatch.setattr(Ledger, "notice", full)
+    with pytest.raises(UnavailableError, match="give it again") as error:
+        await site.service.decide(
+            Scope.parse(str(SENDER)), NoticeKind.SUSPENSION, why="raid", caller=ADMIN
+        )
+    refused(error, Reason.DATABASE_UNAVAILABLE)
 
 
 async def test_a_certificate_speaks_for_its_own_host_alone(
