@@ -96,18 +96,24 @@ async def read_all(
 
 
 async def record_at(log: Log, topic: str, partition: int, offset: int) -> Record:
-    """One record; raises UnavailableError BROKER_UNAVAILABLE when it is not there."""
+    """One record; raises UnavailableError BROKER_UNAVAILABLE when it is not there, or not given."""
     try:
-        async with asyncio.timeout(REQUEST_S_MAX):
-            async for batch in log.read(topic, partition, offset):
+        async with (
+            asyncio.timeout(REQUEST_S_MAX),
+            aclosing(_batches(log, topic, partition, offset)) as batches,
+        ):
+            async for batch in batches:
                 for record in batch:
                     if record.offset == offset:
                         return record
                     if record.offset > offset:
-                        break
-    except TimeoutError:
-        pass
-    raise UnavailableError(Reason.BROKER_UNAVAILABLE, "the record was not read in time")
+                        raise UnavailableError(
+                            Reason.BROKER_UNAVAILABLE,
+                            f"the log does not hold {topic}:{partition}:{offset}",
+                        )
+    except TimeoutError as exc:
+        raise _silent(topic) from exc
+    raise _silent(topic)
 
 
 async def offset_at(log: Log, topic: str, when: datetime) -> int:

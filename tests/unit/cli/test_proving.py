@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,11 +14,12 @@ from fabric.admit.proof import Unproved, prove_block
 from fabric.admit.view import Place, View
 from fabric.agent.identity import Identity
 from fabric.attest.members import Members, result_record
-from fabric.cli import finding, proving
+from fabric.cli import attest, finding, proving
 from fabric.cli.anchored import anchored
 from fabric.config import AgentConfig
 from fabric.model.errors import Reason
 from fabric.model.names import MEMBERS, RECEIPTS, RESULTS, grants_topic
+from fabric.ports import Record
 from fabric.seal import envelope as form
 from tests.fakes.agent_page import write_config
 from tests.fakes.log import MemoryLog
@@ -26,6 +27,7 @@ from tests.fakes.platform import SECRET, A, B, Platform, TestHost
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
 from tests.fakes.table import MemoryStore
+from tests.fakes.verifier import OTHER, a_result
 from tests.unit.agent.test_reading import notes, publish
 from tests.unit.agent.test_receipting import acknowledged, hashes, issuing
 
@@ -158,6 +160,56 @@ def test_a_row_that_is_not_there_and_a_key_that_is_none_say_so(fabric, site: Sit
     assert site.prove(fabric, TOPIC, "--key", '{"other": 1}').code == 2
     assert site.prove(fabric, TOPIC, "--key", '"text"').code == 1
     assert site.prove(fabric, TOPIC).code == 2
+
+
+@pytest.fixture
+def reading(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Members and results are read from the log, as on a host."""
+
+    @contextlib.asynccontextmanager
+    async def opened(config: AgentConfig) -> AsyncIterator[MemoryLog]:
+        yield site.platform.log
+
+    monkeypatch.setattr(proving, "read_members", attest.read_members)
+    monkeypatch.setattr(attest, "log_of", opened)
+    monkeypatch.setattr(attest, "policy_of", lambda _: site.platform.policy)
+    return site
+
+
+def test_a_result_is_found_among_many_and_forged_ones(fabric, reading: Site) -> None:
+    platform = reading.platform
+    domain, signers = platform.policy.trust.trust_domain, platform.verifier.signers
+    own = platform.log.records.pop((RESULTS, 0))
+    for number in range(100):
+        other = a_result(id=number.to_bytes(16), host=OTHER)
+        platform.log.put(RESULTS, 0, *result_record(other, domain, signers))
+        platform.log.put(RESULTS, 0, b"verifier/result/forged", b"forged")
+    for record in own:
+        platform.log.put(RESULTS, 0, record.key, record.value)
+    done = reading.prove(fabric, f"{TOPIC}:0:0", "-o", "json")
+    assert (done.code, done.json["holds"]) == (0, True)
+
+
+@pytest.mark.parametrize("silent", [RESULTS, MEMBERS, grants_topic(SECRET), RECEIPTS])
+def test_a_control_topic_that_does_not_come_is_named_and_the_proof_ends(
+    fabric, reading: Site, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    read = reading.platform.log.read
+
+    async def stands_still(
+        topic: str, partition: int, offset: int
+    ) -> AsyncIterator[Sequence[Record]]:
+        async for batch in read(topic, partition, offset):
+            while topic == silent:
+                await asyncio.sleep(0.01)
+                yield ()
+            yield batch
+
+    monkeypatch.setattr(reading.platform.log, "read", stands_still)
+    monkeypatch.setattr("fabric.cli.topics.REQUEST_S_MAX", 0.2)
+    done = reading.prove(fabric, f"{TOPIC}:0:0")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"fabric: broker_unavailable: {silent} was not read in time\n"
 
 
 def spoil(site: Site, topic: str) -> None:
