@@ -18,6 +18,7 @@ from fabric.database.postgresql_types import (
     ServerColumn,
     Unfit,
     decimal_of,
+    demand_text,
     reader_of,
 )
 from fabric.model.change import Row, Value
@@ -46,7 +47,7 @@ _TARGETS: dict[str, str] = {
     "enum": "enum text varchar",
     "nested": "json jsonb",
 }
-"""Column types by kind that hold every value of it; a string is cast to any type."""
+"""Column types by kind that hold every value of it; a string is cast, see `demand_text`."""
 _WIRE: dict[str, str] = {
     "boolean": "bool",
     "int": "int4",
@@ -175,6 +176,7 @@ def written(field: Field, column: ServerColumn) -> Written:
     if column.element and field.kind == "nested":
         return _written_array(field, column)
     if field.kind == "string":
+        demand_text(column)
         cast = "{}" if column.base in _CASTLESS else f"{{}}::{column.sql_type}"
         return Written(field=field, wire="text", sql=cast, convert=None)
     if column.base not in _TARGETS.get(field.kind, "").split():

@@ -22,6 +22,7 @@ from fabric.database.postgresql_types import (
     ServerColumn,
     TypeInfo,
     Unfit,
+    demand_text,
     fields_of,
     reader_of,
 )
@@ -151,6 +152,8 @@ async def check_table(
         column = _column(name, field, columns)
         try:
             reader = reader_of(field, column)
+            if field.kind == "string":
+                demand_text(column)
         except Unfit as exc:
             _unfit(f"{name} column {field.name}", str(exc))
         chosen.append(selected(field, column, reader))

@@ -114,7 +114,17 @@ _SOURCES: dict[str, str] = {
     "enum": "enum text varchar",
     "nested": "json jsonb",
 }
-"""Column types by kind; a string reads any type, through its text."""
+"""Column types by kind; a string reads any type that has no kind of its own, through its text."""
+_OWN = {
+    "bool": "boolean",
+    "int2": "int",
+    "int4": "int",
+    "int8": "long",
+    "float4": "float",
+    "float8": "double",
+    "bytea": "bytes",
+}
+"""Types that are no string: they cross as what they are, and one value has many spellings."""
 _MADE: dict[str, str] = {
     "boolean": "boolean",
     "int": "integer",
@@ -226,6 +236,14 @@ def reader_of(field: Field, column: ServerColumn) -> Reader:
     if field.kind == "uuid":
         return _string(column)
     return _checked_kind(field, column)
+
+
+def demand_text(column: ServerColumn) -> None:
+    """Refuse a string over a number, a boolean or bytes; raises Unfit."""
+    own = _OWN.get(column.base)
+    if own is not None:
+        seen = f"type {column.sql_type} is not string"
+        raise Unfit(f"{seen}; declare the field {own}, or make the column text")
 
 
 def _checked_kind(field: Field, column: ServerColumn) -> Reader:

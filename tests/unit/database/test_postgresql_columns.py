@@ -79,6 +79,8 @@ def test_what_is_not_text_is_cast_by_the_server() -> None:
         (STAMP, column("timestamptz", typmod=3)),
         (STAMP, column("timestamp")),
         ("boolean", column("int4")),
+        ("string", column("int8")),
+        ("string", column("bytea")),
         ({"type": "map", "values": "int"}, column("_int4", element="int4")),
         ({"type": "array", "items": "bytes"}, column("_bytea", element="bytea")),
         ({"type": "array", "items": ["null", "int", "string"]}, column("jsonb")),

@@ -32,6 +32,7 @@ async def refused(source: PostgresSource) -> str:
         (ITEMS_DDL.replace(", note text", ""), "no column note"),
         (ITEMS_DDL.replace("name text NOT NULL", "name text"), "NOT NULL"),
         (ITEMS_DDL.replace("id bigint", "id numeric"), "type numeric is not long"),
+        (ITEMS_DDL.replace("note text", "note integer"), "note: type integer is not string"),
         (
             ITEMS_DDL.replace("note text", "note text GENERATED ALWAYS AS ('x') STORED"),
             "generated",

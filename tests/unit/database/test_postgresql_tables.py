@@ -29,6 +29,7 @@ pytestmark = pytest.mark.integration
         (ITEMS_DDL.replace(", note text", ""), "no column note"),
         (ITEMS_DDL.replace("note text", "note text NOT NULL"), "DROP NOT NULL"),
         (ITEMS_DDL.replace("id bigint", "id integer"), "does not hold every long"),
+        (ITEMS_DDL.replace("note text", "note integer"), "note: type integer is not string"),
         (ITEMS_DDL.replace("PRIMARY KEY", "NOT NULL"), "no primary key"),
         (ITEMS_DDL.replace("note text", "note text, more int NOT NULL"), "give it a default"),
         (

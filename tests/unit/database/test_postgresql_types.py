@@ -10,6 +10,7 @@ from fabric.database.postgresql_types import (
     ServerColumn,
     TypeInfo,
     Unfit,
+    demand_text,
     fields_of,
     made_type,
     reader_of,
@@ -102,6 +103,24 @@ def test_a_string_reads_any_type_through_its_text() -> None:
     reader = reader_of(fields_of(schema("string"))[1], column("inet"))
     assert reader.binary is None
     assert reader.text("10.0.0.1") == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("base", "own"),
+    [
+        ("bool", "boolean"),
+        ("int2", "int"),
+        ("int4", "int"),
+        ("int8", "long"),
+        ("float4", "float"),
+        ("float8", "double"),
+        ("bytea", "bytes"),
+    ],
+)
+def test_a_string_over_a_column_of_another_kind_is_unfit(base: str, own: str) -> None:
+    with pytest.raises(Unfit, match=f"declare the field {own}"):
+        demand_text(column(base))
+    demand_text(column(f"_{base}", element=base))  # an array crosses as text, whatever is in it
 
 
 def test_an_array_column_is_read_by_its_elements() -> None:
