@@ -4,7 +4,7 @@ Numbers, text and bytes cross as Python values; dates, times and decimals as the
 form that we make; everything else as text that the server casts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,10 @@ _WIRE: dict[str, str] = {
     "local-timestamp-micros": "timestamp",
 }
 """Type in which values of a kind are sent; everything else is text."""
+SPELLED = frozenset(PASSED)
+"""Types whose values have several texts, so a text in them is no key to ask for rows after."""
+ROUNDING = SPELLED | {"timetz", "interval", "money", "name", "char", "citext"}
+"""Types that take two strings for one value: they round, cut, or do not tell case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +190,13 @@ def written(field: Field, column: ServerColumn) -> Written:
     plain = wire != "text" or column.base in _CASTLESS
     sql = "{}" if plain else f"{{}}::{column.sql_type}"
     return Written(field=field, wire=wire, sql=sql, convert=converter_of(field))
+
+
+def demand_exact_key(field: Field, column: ServerColumn, inexact: Collection[str]) -> None:
+    """Refuse a string key over a type of `inexact`; raises Unfit."""
+    if field.kind == "string" and (column.element or column.base) in inexact:
+        seen = f"type {column.sql_type} may take two strings for one key"
+        raise Unfit(f"{seen}; make the column text, or the field of the column's own type")
 
 
 def _check_length(field: Field, column: ServerColumn) -> None:

@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 import asyncpg
 
 from fabric.database.postgresql_columns import (
+    SPELLED,
     Selected,
+    demand_exact_key,
     quoted,
     selected,
     split_table,
@@ -154,6 +156,8 @@ async def check_table(
             reader = reader_of(field, column)
             if field.kind == "string":
                 demand_text(column)
+            if field.name in table.schema.key:
+                demand_exact_key(field, column, SPELLED)
         except Unfit as exc:
             _unfit(f"{name} column {field.name}", str(exc))
         chosen.append(selected(field, column, reader))

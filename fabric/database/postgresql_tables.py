@@ -12,8 +12,10 @@ import asyncpg
 
 from fabric.database import postgresql_state as states
 from fabric.database.postgresql_columns import (
+    ROUNDING,
     Selected,
     Written,
+    demand_exact_key,
     key_selected,
     quoted,
     rows_of,
@@ -234,6 +236,8 @@ async def check_table(
             _unfit(target, f"it has no column {field.name}; add it or let us make the table")
         try:
             writing.append(written(field, column))
+            if field.name in target.schema.key:
+                demand_exact_key(field, column, ROUNDING)
         except Unfit as exc:
             _unfit(target, f"column {field.name}: {exc}")
         if field.nullable and not column.nullable:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from fabric.database.postgresql_columns import (
+    ROUNDING,
+    demand_exact_key,
     quoted,
     rows_of,
     selected,
@@ -89,6 +91,14 @@ def test_what_is_not_text_is_cast_by_the_server() -> None:
 def test_a_column_that_would_round_or_overflow_is_unfit(avro: Any, target: ServerColumn) -> None:
     with pytest.raises(Unfit):
         written(field(avro), target)
+
+
+def test_a_string_key_needs_a_type_that_keeps_every_text_apart() -> None:
+    for base in ROUNDING:
+        with pytest.raises(Unfit, match="make the column text"):
+            demand_exact_key(field("string"), column(base), ROUNDING)
+    for avro, base in ((DECIMAL, "numeric"), (STAMP, "timestamptz"), ("string", "inet")):
+        demand_exact_key(field(avro), column(base), ROUNDING)
 
 
 def test_a_wider_decimal_column_fits() -> None:

@@ -111,6 +111,15 @@ async def test_a_partitioned_table_is_read_as_one(database: str) -> None:
         await read.until(lambda: set(read.rows()) == {11, 12})
 
 
+@pytest.mark.parametrize("sql_type", ["numeric", "date", "time", "timestamp", "timestamptz"])
+async def test_a_string_key_whose_value_has_several_texts_is_refused(
+    database: str, sql_type: str
+) -> None:
+    await Application(database).run(f"CREATE TABLE items (id {sql_type} PRIMARY KEY)")
+    by_text = schema({"name": "id", "type": "string"})
+    assert "column id: type" in await refused(new_source(database, of=by_text))
+
+
 def other() -> RowSchema:
     return schema({"name": "id", "type": "int"}, {"name": "name", "type": "string"})
 

@@ -125,6 +125,15 @@ async def test_a_second_snapshot_keeps_rows_whose_key_has_a_length(database: str
     assert len(await Application(database).rows("items")) == 3
 
 
+@pytest.mark.parametrize("sql_type", ["numeric(5, 2)", "timestamp(0)", "time(0)", "name"])
+async def test_a_key_that_rounds_strings_is_refused_and_named(database: str, sql_type: str) -> None:
+    await Application(database).run(f"CREATE TABLE items (id {sql_type} PRIMARY KEY, v text)")
+    with pytest.raises(UsageError, match="column id: .*make the column text") as caught:
+        async with applying(database, target(BY_CODE)):
+            pass
+    assert caught.value.reason is Reason.TARGET_UNFIT
+
+
 async def test_two_origins_fill_a_table_whose_key_has_a_length(database: str) -> None:
     await Application(database).run("CREATE TABLE items (id char(5) PRIMARY KEY, v text)")
     async with applying(database, target(BY_CODE)) as sink:
