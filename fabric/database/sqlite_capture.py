@@ -33,6 +33,7 @@ _META = (
 )
 APPLYING = "CREATE TABLE IF NOT EXISTS fabric_applying (marker INTEGER)"
 """The flag that switches capture off; sources and sinks both make it."""
+COLLATION_REMEDY = "make its columns and their unique indexes COLLATE BINARY"
 
 
 _Unique: TypeAlias = "tuple[tuple[str, str], ...]"
@@ -145,6 +146,8 @@ def check(connection: sqlite3.Connection, table: SourceTable) -> TableShape:
     if frozenset(table.schema.key) not in shape.keys:
         names = ", ".join(table.schema.key)
         raise _unfit(table, f"nothing makes the key unique; add a unique index on ({names})")
+    if is_collated(connection, table.table, shape, table.schema.key):
+        raise _unfit(table, f"its key compares with a collation; {COLLATION_REMEDY}")
     if shape.opaque:
         raise _unfit(
             table, f"the unique index {shape.opaque[0]} is on an expression; put it on columns"
@@ -152,6 +155,33 @@ def check(connection: sqlite3.Connection, table: SourceTable) -> TableShape:
     if len(table.schema.key) > KEY_FIELDS_MAX:
         raise _unfit(table, f"the key has more than {KEY_FIELDS_MAX} columns; choose a shorter one")
     return shape
+
+
+def is_collated(
+    connection: sqlite3.Connection, table: str, shape: TableShape, key: Sequence[str]
+) -> bool:
+    """Whether two keys may be one to the table: 'ann' and 'ANN' under NOCASE.
+
+    An index on the key tells its collations. Those of the columns themselves are in no
+    pragma; a comparison with a column that holds no row of the table shows them.
+    """
+    for unique in shape.uniques:
+        if {name for name, _ in unique} == set(key) and any(c != "BINARY" for _, c in unique):
+            return True
+    places = range(len(key))
+    columns = ", ".join(f"{quote(name)} AS c{place}" for place, name in enumerate(key))
+    loose = " OR ".join(f"c{place} IN ('A', 'a ')" for place in places)
+    probe = ", ".join("'a'" for _ in places)
+    try:
+        (found,) = connection.execute(
+            f"SELECT {loose} FROM"  # noqa: S608  # quoted
+            f" (SELECT {columns} FROM {quote(table)} WHERE 0 UNION ALL SELECT {probe})"
+        ).fetchone()
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR_MISSING_COLLSEQ:
+            raise
+        return True  # a collation that only the application knows
+    return bool(found)
 
 
 def _unfit(table: SourceTable, message: str) -> UsageError:

@@ -56,11 +56,7 @@ class TableReader:
         self._key_count = len(table.schema.key)
         names = [quote(name) for name in table.schema.fields]
         key = [quote(name) for name in table.schema.key]
-        # The first comparison uses the index, the second tells 'a' from 'A' under NOCASE.
-        joins = " AND ".join(
-            f"t.{n} = c.{k} AND t.{n} = c.{k} COLLATE BINARY"
-            for n, k in zip(key, KEYS, strict=False)
-        )
+        joins = " AND ".join(f"t.{n} = c.{k}" for n, k in zip(key, KEYS, strict=False))
         fields = [f"c.{k}" for k in KEYS[: len(key)]] + [f"t.{n}" for n in names]
         self._page = (
             f"SELECT c.id, c.commit_us, t.{key[0]} IS NOT NULL, {', '.join(fields)}"  # noqa: S608  # quoted

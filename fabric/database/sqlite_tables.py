@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from fabric.database import sqlite_state as states
-from fabric.database.sqlite_capture import TableShape, shape_of
+from fabric.database.sqlite_capture import COLLATION_REMEDY, TableShape, is_collated, shape_of
 from fabric.database.sqlite_thread import quote
 from fabric.database.sqlite_values import (
     Column,
@@ -200,6 +200,8 @@ def check_table(
     table = TargetTable(target, shape)
     if shape is not None:
         _check(table, shape)
+        if is_collated(connection, target.table, shape, target.schema.key):
+            raise _unfit(target, f"its key compares with a collation; {COLLATION_REMEDY}")
     return shape, table
 
 
@@ -216,9 +218,6 @@ def _check(table: TargetTable, shape: TableShape) -> None:
     if key not in shape.keys:
         names = ", ".join(target.schema.key)
         raise _unfit(target, f"nothing makes the key unique; add a unique index on ({names})")
-    for unique in shape.uniques:
-        if {n for n, _ in unique} == key and any(coll != "BINARY" for _, coll in unique):
-            raise _unfit(target, "its key compares with a collation; make it COLLATE BINARY")
     left_out = shape.required - shape.defaulted - shape.generated - set(target.schema.fields)
     if left_out:
         raise _unfit(

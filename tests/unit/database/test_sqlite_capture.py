@@ -84,12 +84,44 @@ def test_a_row_that_replace_deletes_by_another_unique_set_is_noted(
     assert touched(database) == ["z"]
 
 
-def test_a_key_whose_case_changes_is_two_keys(database: sqlite3.Connection) -> None:
-    database.execute("CREATE TABLE n (a TEXT COLLATE NOCASE PRIMARY KEY, b TEXT)")
-    install(database, [table_of(name="n")], frozenset())
-    database.execute("INSERT INTO n VALUES ('x', 1)")
-    database.execute("UPDATE n SET a = 'X'")
-    assert touched(database) == ["x", "x", "X"]
+COLLATED = [
+    "CREATE TABLE n (a TEXT COLLATE NOCASE PRIMARY KEY, b TEXT)",
+    "CREATE TABLE n (a TEXT COLLATE RTRIM, b TEXT, PRIMARY KEY (a)) WITHOUT ROWID",
+    "CREATE TABLE n (a TEXT, b TEXT, PRIMARY KEY (a COLLATE NOCASE))",
+    "CREATE TABLE n (a TEXT PRIMARY KEY, b TEXT); CREATE UNIQUE INDEX u ON n (a COLLATE NOCASE)",
+    "CREATE TABLE n (a TEXT COLLATE NOCASE, b TEXT); CREATE UNIQUE INDEX u ON n (a COLLATE BINARY)",
+    "CREATE TABLE n (a TEXT COLLATE RTRIM, b TEXT); CREATE UNIQUE INDEX u ON n (a COLLATE BINARY)",
+]
+
+
+@pytest.mark.parametrize("ddl", COLLATED)
+def test_a_key_that_takes_two_texts_for_one_is_refused(
+    database: sqlite3.Connection, ddl: str
+) -> None:
+    database.executescript(ddl)
+    with pytest.raises(UsageError, match="table n: .* COLLATE BINARY") as caught:
+        check(database, table_of(name="n"))
+    assert caught.value.reason is Reason.SOURCE_UNFIT
+
+
+def test_a_key_of_a_collation_that_only_the_application_has_is_refused(
+    database: sqlite3.Connection,
+) -> None:
+    database.create_collation("vietnamese", lambda a, b: (a > b) - (a < b))
+    database.executescript(
+        "CREATE TABLE n (a TEXT COLLATE vietnamese, b TEXT);"
+        "CREATE UNIQUE INDEX u ON n (a COLLATE BINARY)"
+    )
+    database.create_collation("vietnamese", None)
+    with pytest.raises(UsageError, match="collation"):
+        check(database, table_of(name="n"))
+
+
+def test_other_columns_may_compare_as_they_like(database: sqlite3.Connection) -> None:
+    database.executescript(
+        "CREATE TABLE n (a INTEGER, b TEXT COLLATE NOCASE UNIQUE, c TEXT, PRIMARY KEY (c, a))"
+    )
+    check(database, table_of("a", "c", name="n", fields=("a", "b", "c")))
 
 
 def test_installing_again_changes_nothing(database: sqlite3.Connection) -> None:

@@ -70,18 +70,3 @@ def test_a_value_of_another_type_names_its_column_only(database: sqlite3.Connect
     assert "secret" not in str(caught.value)
     with pytest.raises(DeniedError, match="column body"):
         TableReader(TABLE, 1).page(database, after=0, position=9, ordinal=1, limit=9)
-
-
-def test_keys_that_differ_in_case_are_different_rows() -> None:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute(
-        "CREATE TABLE notes (region TEXT COLLATE NOCASE, number INTEGER, body TEXT,"
-        " PRIMARY KEY (region, number))"
-    )
-    install(connection, [TABLE], frozenset())
-    connection.execute("INSERT INTO notes VALUES ('a', 1, 'x')")
-    connection.execute("UPDATE notes SET region = 'A'")
-    page = TableReader(TABLE, 1).page(connection, after=0, position=9, ordinal=1, limit=9)
-    connection.close()
-    ops = [(run.op, row["region"]) for run in page.runs for row in run.rows]
-    assert ops == [(Op.DELETE, "a"), (Op.DELETE, "a"), (Op.UPSERT, "A")]

@@ -70,6 +70,11 @@ def test_a_table_that_keeps_every_value_is_taken(
         (f"{_GOOD}, more TEXT NOT NULL, {_KEY}", "column more"),
         (f"region TEXT COLLATE NOCASE, number INTEGER, body TEXT, {_KEY}", "COLLATE BINARY"),
         (
+            "region TEXT COLLATE NOCASE, number INTEGER, body TEXT,"
+            " PRIMARY KEY (region COLLATE BINARY, number)",
+            "COLLATE BINARY",
+        ),
+        (
             f"region TEXT, number INTEGER, body TEXT GENERATED ALWAYS AS (region), {_KEY}",
             "generated",
         ),
