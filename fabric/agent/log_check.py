@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TypeAlias
 
 from fabric.agent.host import LogWithIdentity
-from fabric.agent.read_machine import ReadMachine
+from fabric.agent.read_machine import BEGINNING, ReadMachine
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
 from fabric.model.names import Stream
@@ -93,11 +93,23 @@ async def starts_at(
     for stream, state in states.items():
         if not machine.is_hint(state, first, end):
             return first, False
-        if state.offset > first:
-            record = await _record(log, *place, state.offset - 1)
+        behind = _behind(state, first, end)
+        if behind is not None:
+            record = await _record(log, *place, behind)
             if record is not None and not is_known(stream, state, record):
                 return first, False
     return machine.start_offset(first, end), True
+
+
+def _behind(state: StreamState, first: int, end: int) -> int | None:
+    """The record that tells whether a hint holds good: the one before it.
+
+    For the beginning of a log that has lost its own, the first that is left: what stood
+    before it is not missing if it is known.
+    """
+    if state.offset == BEGINNING:
+        return first if 0 < first < end else None
+    return state.offset - 1 if state.offset > first else None
 
 
 def is_accepted(stream: Stream, state: StreamState, record: Record) -> bool:

@@ -35,6 +35,8 @@ from fabric.seal.chain import ChainState, Verdict, is_join, is_reset, judge
 from fabric.seal.envelope import Header
 from fabric.seal.epoch import VerifiedStart
 
+BEGINNING = 0
+"""A hint of nothing but the log: its beginning, wherever that is by now."""
 _DUPLICATE = "duplicate"
 _SUPERSEDED = "superseded"
 _NOT_FOR_US = "before_join"
@@ -229,16 +231,14 @@ class ReadMachine:
 
     def start_offset(self, first: int, end: int) -> int:
         """Where to read on: the smallest hint of this very log, else its beginning."""
-        hints = [
-            state.offset if self.is_hint(state, first, end) else first
-            for state in self._states.values()
-        ]
-        return min(hints, default=first)
+        states = self._states.values()
+        hints = [s.offset if self.is_hint(s, first, end) else first for s in states]
+        return max(first, min(hints, default=first))
 
     def is_hint(self, state: StreamState, first: int, end: int) -> bool:
         """Whether a state's offset belongs to this very log, and lies in it."""
         is_ours = (state.cluster, state.topic_id) == (self._log.cluster, self._log.topic_id)
-        return is_ours and first <= state.offset <= end
+        return is_ours and (state.offset == BEGINNING or first <= state.offset <= end)
 
     def step(self, event: Event) -> Command:
         """Take one event; the one thing to do next."""

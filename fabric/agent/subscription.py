@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from fabric.agent.identity import Identity
+from fabric.agent.read_machine import BEGINNING
 from fabric.model.block import Block
 from fabric.model.change import Change, Sequence, changes_of
 from fabric.model.names import Stream, Topic
@@ -24,17 +25,26 @@ class Position(NamedTuple):
     stream: Stream
     after: StreamState
     """What stands when the whole block is dealt with."""
-    inside: tuple[Sequence, bytes] | None = None
-    """High-water and chain of a change that is not its block's last."""
+    inside: tuple[Sequence, StreamState | None] | None = None
+    """High-water of a change that is not its block's last, and what stood before the block."""
 
     @property
     def state(self) -> StreamState:
         """What `ack` remembers; made when asked for, because most positions never are."""
         if self.inside is None:
             return self.after
-        high, chain = self.inside
-        # The chain has not moved: a restart reads the same record again, and drops up to here.
-        return replace(self.after, high=high, chain=chain, offset=self.after.offset - 1)
+        high, before = self.inside
+        # The chain has not moved, nor has the hint: a block of an open dataset may be many
+        # records, so a restart reads on from before it, and drops up to here.
+        chain = b"" if before is None else before.chain
+        return replace(self.after, high=high, chain=chain, offset=self._offset(before))
+
+    def _offset(self, before: StreamState | None) -> int:
+        """The hint from before the block; the log's beginning where it is none of this log."""
+        if before is None or before.offset >= self.after.offset:
+            return BEGINNING
+        is_same = (before.cluster, before.topic_id) == (self.after.cluster, self.after.topic_id)
+        return before.offset if is_same else BEGINNING
 
     def __repr__(self) -> str:
         return f"Position({self.stream}, {tuple(self.state.high)})"
@@ -80,9 +90,8 @@ def deliver(item: _Delivery) -> Iterator[tuple[Change, Position]]:
     """Changes with positions; only the last one's moves the chain."""
     left = item.block.count
     stream = item.block.stream
-    chain = b"" if item.before is None else item.before.chain
     for run in item.block.runs:
         for change in changes_of(run, item.block.generation, stream.topic, stream.origin):
             left -= 1
-            inside = (change.sequence, chain) if left else None
+            inside = (change.sequence, item.before) if left else None
             yield change, Position(stream, item.after, inside)

@@ -239,6 +239,7 @@ def test_a_change_that_cannot_be_applied_stops_the_stream() -> None:
         ({"cluster": "another"}, 10),
         ({"topic_id": "made anew"}, 10),
         ({"offset": 5}, 10),
+        ({"offset": m.BEGINNING}, 10),
         ({"offset": 99}, 10),
     ],
 )

@@ -1,17 +1,27 @@
 """The Python API as a target: delivery, positions, and coming back."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fabric.agent.identity import Identity
+from fabric.agent.parts import subscribe_partition
+from fabric.agent.read_machine import BEGINNING
 from fabric.agent.subscription import Position, Subscription
+from fabric.agent.supervisor import supervise
 from fabric.model.block import trim
 from fabric.model.change import Change
+from fabric.model.names import Topic
 from fabric.ports import StreamState
 from fabric.store.file_keys import FileKeys
-from tests.fakes.platform import DrawerTpm
+from tests.fakes.platform import OPEN, SECRET, DrawerTpm, Platform, TestHost
+from tests.fakes.running import Running, running, table, until
 from tests.fakes.sealing import STREAM, TOPIC, block
+from tests.fakes.source import MemoryDatabase
+
+Deliveries = list[tuple[Change, Position]]
 
 
 def state(high: tuple[int, int, int], *, offset: int, chain: bytes = b"new") -> StreamState:
@@ -34,7 +44,7 @@ def identity(tmp_path: Path) -> Identity:
     return made
 
 
-async def delivered(it: Subscription) -> list[tuple[Change, Position]]:
+async def delivered(it: Subscription) -> Deliveries:
     return list(await it.next())
 
 
@@ -59,6 +69,98 @@ async def test_a_position_inside_a_block_reads_the_record_again_and_drops_what_w
     middle = (await delivered(it))[1][1].state
     assert (middle.chain, middle.offset) == (b"old", 7)
     assert trim(content, middle.high).count == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "offset"),
+    [
+        (state((1, 50, 9), offset=7), 7),  # of many records between 7 and 20
+        (None, BEGINNING),
+        (replace(state((1, 50, 9), offset=7), topic_id="another"), BEGINNING),
+        (state((1, 50, 9), offset=90), BEGINNING),
+    ],
+)
+async def test_a_position_inside_a_block_reads_on_from_before_it(
+    identity: Identity, before: StreamState | None, offset: int
+) -> None:
+    it = Subscription(identity, TOPIC)
+    await it.apply(block(3), before, state((1, 100, 3), offset=20))
+    assert (await delivered(it))[1][1].state.offset == offset
+
+
+@pytest.mark.parametrize("topic", [OPEN, SECRET])
+async def test_a_restart_inside_a_block_goes_on_there_and_calls_nothing_lost(
+    platform: Platform, a: TestHost, b: TestHost, topic: Topic
+) -> None:
+    async with running() as parts:
+        await _publish(parts, a, b, topic)
+        given = await _life(parts, b, topic, 45)
+        for done in (2, 13, 33):
+            _ack(b, given[done - 1])
+            again = await _life(parts, b, topic, 45 - done)
+            assert _changes(again[: 45 - done]) == _changes(given[done:45])
+            given = given[:done] + again
+    assert _anew(b) == 0
+
+
+@pytest.mark.parametrize(("first", "now", "anew"), [(5, 5, 0), (0, 40, 1)])
+async def test_a_restart_inside_the_first_block_tells_what_retention_took_from_what_was_done(
+    platform: Platform,
+    a: TestHost,
+    b: TestHost,
+    monkeypatch: pytest.MonkeyPatch,
+    first: int,
+    now: int,
+    anew: int,
+) -> None:
+    async def bounds(topic: str, partition: int) -> tuple[int, int]:
+        return first, len(platform.log.records.get((topic, partition), []))
+
+    async with running() as parts:
+        await _publish(parts, a, b, OPEN)
+        monkeypatch.setattr(platform.log, "bounds", bounds)
+        given = await _life(parts, b, OPEN, 20)
+        _ack(b, given[9])
+        first = now
+        await _life(parts, b, OPEN, 10)
+    assert _anew(b) == anew
+
+
+async def _publish(parts: Running, a: TestHost, b: TestHost, topic: Topic) -> None:
+    database = MemoryDatabase([table(topic)])
+    database.upsert(table(topic), [{"id": n, "text": "x"} for n in range(60)])
+    for host in (a, b):
+        host.attest()
+        await parts.view(host, topic)
+    parts.capture(a, database, topic)
+    await until(lambda: database.released == database.position)
+
+
+async def _life(parts: Running, b: TestHost, topic: Topic, count: int) -> Deliveries:
+    """What a subscriber is given in one life, until it has `count`."""
+    it, given = Subscription(b.host.identity, topic), []
+    task = parts.spawn(
+        supervise("s", lambda: subscribe_partition(b.host, "s", it, topic, 0), b.board)
+    )
+    async with asyncio.timeout(20):
+        while len(given) < count:
+            given += await delivered(it)
+    task.cancel()
+    await asyncio.wait([task])
+    return given
+
+
+def _ack(b: TestHost, delivery: tuple[Change, Position]) -> None:
+    position = delivery[1]
+    b.host.identity.state.save_position(position.stream, position.state)
+
+
+def _changes(given: Deliveries) -> list[Change]:
+    return [change for change, _ in given]
+
+
+def _anew(b: TestHost) -> int:
+    return [event for event, _ in b.audit.events].count("read_anew")
 
 
 async def test_a_later_life_goes_on_from_what_was_acknowledged(identity: Identity) -> None:
