@@ -20,7 +20,7 @@ from fabric.agent.heads import Told
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.own import device, key_stores, lock
-from fabric.agent.parts import publisher, run_publisher, source_tables
+from fabric.agent.parts import datasets_of, publisher, run_publisher, source_tables
 from fabric.agent.policing import PART as POLICY
 from fabric.agent.policing import Policing
 from fabric.agent.readers import Readers, Spawn
@@ -236,12 +236,13 @@ class Core:
         self._captures.append(ended)
 
         async def run() -> None:
+            datasets = datasets_of(host, topics)
             made = await publisher(
                 host, part, source, reads=make(), topics=topics, block=self._config.block,
                 stop=self._stop,
             )  # fmt: skip
             made.on_open(opened)
-            await run_publisher(host, made, topics)
+            await run_publisher(host, made, datasets)
 
         async def whole() -> None:
             try:

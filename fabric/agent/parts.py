@@ -146,10 +146,21 @@ def _feed(host: Host, topic: Topic) -> Feed:
     )
 
 
-async def run_publisher(host: Host, made: Publisher, topics: Sequence[Topic]) -> None:
-    """Run a capture until it is stopped, or the policy of a dataset changes."""
+def datasets_of(host: Host, topics: Sequence[Topic]) -> list[Dataset]:
+    """What the policy says of topics now; raises DeniedError TOPIC_UNKNOWN."""
+    policy = host.view.policy
+    return [decide.dataset_of(policy, str(topic)) for topic in topics]
+
+
+async def run_publisher(host: Host, made: Publisher, datasets: Sequence[Dataset]) -> None:
+    """Run a capture until it is stopped, or the policy of a dataset changes.
+
+    Args:
+        datasets: as they were before its source and its publisher were made, which may
+            take a while: what they were made for must still hold.
+    """
     async with asyncio.TaskGroup() as tasks:
-        watch = tasks.create_task(host.view.until_changed(*topics))
+        watch = tasks.create_task(host.view.until_changed(*datasets))
         await made.run()
         watch.cancel()
 
@@ -171,7 +182,7 @@ async def read_partition(
     else:
         reader = OpenReader(host, dataset, partition, sink=target, part=part)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(host.view.until_changed(dataset.topic))
+        tasks.create_task(host.view.until_changed(dataset))
         tasks.create_task(reader.run())
 
 

@@ -142,10 +142,13 @@ class WorldView:
             )
         return found
 
-    async def until_changed(self, *topics: Topic) -> None:
-        """Raise UnavailableError NOT_READY when the policy says something else of a topic."""
-        before = [self.dataset(topic) for topic in topics]
-        while before == [self.dataset(topic) for topic in topics]:
+    async def until_changed(self, *datasets: Dataset) -> None:
+        """Raise UnavailableError NOT_READY when the policy says something else of a dataset.
+
+        Args:
+            datasets: as whoever runs on them took them: what came since counts, too.
+        """
+        while all(self.dataset(dataset.topic) == dataset for dataset in datasets):
             await self.changed_policy.wait(_POLICY_S)
         raise UnavailableError(Reason.NOT_READY, "the dataset's policy changed; starting over")
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
-from fabric.agent.parts import apply_partition, publisher, run_publisher
+from fabric.agent.parts import apply_partition, datasets_of, publisher, run_publisher
 from fabric.agent.sinks import SinkHolder
 from fabric.agent.supervisor import supervise
 from fabric.config import BlockConfig
@@ -70,6 +70,7 @@ class Running:
         ending = stop or asyncio.Event()
 
         async def run() -> None:
+            datasets = datasets_of(host.host, sent)
             made = await publisher(
                 host.host,
                 "capture main",
@@ -79,7 +80,7 @@ class Running:
                 block=BLOCK,
                 stop=ending,
             )
-            await run_publisher(host.host, made, sent)
+            await run_publisher(host.host, made, datasets)
 
         return self.spawn(supervise("capture main", run, host.board, stop=ending))
 

@@ -1,18 +1,23 @@
 """Parts built from policy and state file."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from fabric.agent import parts as parts_of_agent
+from fabric.agent.host import Host
 from fabric.agent.lane import SealedLane
 from fabric.agent.open_lane import OpenLane
-from fabric.agent.parts import is_sealed, origin_of, publisher, source_tables
+from fabric.agent.parts import is_sealed, origin_of, publisher, run_publisher, source_tables
+from fabric.agent.publishing import Publisher
 from fabric.model.change import Sequence
 from fabric.model.errors import DeniedError, Reason
 from fabric.model.names import Stream, Topic
+from fabric.policy.types import Dataset
 from fabric.store.state import SourceState, StreamHead
-from tests.fakes.platform import NOTES, OPEN, ORIGIN, SECRET, A, TestHost, dataset
-from tests.fakes.running import BLOCK, table
+from tests.fakes.platform import NOTES, OPEN, ORIGIN, SECRET, A, Platform, TestHost, dataset
+from tests.fakes.running import BLOCK, running, table, until
 from tests.fakes.source import MemoryDatabase, MemorySource
 
 
@@ -38,6 +43,39 @@ async def test_a_capture_is_built_from_what_is_remembered(a: TestHost) -> None:
     assert [feed.sealed for feed in plan.feeds] == [True, False]
     assert isinstance(made._lanes[SECRET], SealedLane)
     assert isinstance(made._lanes[OPEN], OpenLane)
+
+
+async def test_a_policy_that_changes_while_a_capture_is_built_ends_it(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = MemoryDatabase([table()])
+    for host in (a, b):
+        host.attest()
+    view = a.host.view
+
+    async def attest_anew(host: Host) -> None:
+        sets = {**view.policy.datasets, str(SECRET): dataset(SECRET, retention_s=1)}
+        view.take_policy(replace(view.policy, version=view.policy.version + 1, datasets=sets))
+
+    monkeypatch.setattr(parts_of_agent, "_attest_anew", attest_anew)
+    database.upsert(table(), [{"id": 1, "text": "x"}])
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await until(lambda: database.released == database.position)
+    platform.log.records[str(SECRET), 0].clear()
+    lives: list[list[Dataset]] = []
+
+    async def run(host: Host, made: Publisher, datasets: list[Dataset]) -> None:
+        lives.append(datasets)
+        await run_publisher(host, made, datasets)
+
+    monkeypatch.setattr("tests.fakes.running.run_publisher", run)
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await until(lambda: len(lives) == 2)
+    assert [each.retention_s for (each,) in lives] == [dataset(SECRET).retention_s, 1]
 
 
 def test_a_source_reads_only_what_policy_knows(a: TestHost) -> None:

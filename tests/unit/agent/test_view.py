@@ -1,6 +1,7 @@
 """What a host knows: policy, members, grants, and a bell for changes."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fabric.agent.view import Bell, WorldView
 from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, grants_topic
+from fabric.policy.types import Dataset
 from tests.fakes.platform import OPEN, SECRET, A, Platform, TestHost, dataset
 from tests.fakes.running import running, until
 
@@ -82,7 +84,7 @@ def test_trust_does_not_change_under_a_running_agent(platform: Platform) -> None
 async def test_a_dataset_whose_policy_changes_ends_what_runs_on_it(platform: Platform) -> None:
     view = view_of(platform)
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(_ends(view))
+        task = tasks.create_task(_ends(view, [*view.policy.datasets.values()]))
         await asyncio.sleep(0)
         view.take_policy(replace(platform.policy, version=8))
         await asyncio.sleep(0.01)
@@ -93,6 +95,15 @@ async def test_a_dataset_whose_policy_changes_ends_what_runs_on_it(platform: Pla
             await task
 
 
-async def _ends(view: WorldView) -> None:
-    with pytest.raises(UnavailableError):
-        await view.until_changed(SECRET, OPEN)
+async def test_a_change_from_before_the_watch_began_counts(platform: Platform) -> None:
+    view = view_of(platform)
+    before = [*view.policy.datasets.values()]
+    view.take_policy(replace(platform.policy, version=8, datasets={str(OPEN): dataset(OPEN)}))
+    async with asyncio.timeout(2):
+        await _ends(view, before)
+
+
+async def _ends(view: WorldView, datasets: Sequence[Dataset]) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        await view.until_changed(*datasets)
+    assert caught.value.reason is Reason.NOT_READY
