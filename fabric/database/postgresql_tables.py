@@ -199,6 +199,7 @@ async def prepare(
         staging=f"fabric_in_{number}",
     )
     await _make_ours(connection, made, fit.columns)
+    await _forget_if_unfilled(connection, made)
     if await _retype(connection, made, made.seen, (fit.columns, types)):
         await give_up_snapshots(connection, target.topic)
     await _retype(connection, made, made.owned, (fit.columns, types))
@@ -299,6 +300,19 @@ async def _make_ours(
         f"CREATE TABLE IF NOT EXISTS {table.owned} (fabric_origin text NOT NULL, {parts},"
         f" PRIMARY KEY ({names}))"
     )
+
+
+async def _forget_if_unfilled(connection: "asyncpg.Connection[Any]", table: TargetTable) -> None:
+    """Keep nothing of an earlier filling: whose rows those were says nothing of the next ones.
+
+    One statement each, so that what another sink commits meanwhile is seen whole or not.
+    """
+    for name in (table.seen, table.owned):
+        await connection.execute(
+            f"DELETE FROM {name} WHERE NOT EXISTS"  # noqa: S608  # ours
+            " (SELECT FROM fabric.streams AS s WHERE s.topic = $1)",
+            str(table.target.topic),
+        )
 
 
 async def _retype(

@@ -142,6 +142,25 @@ async def test_two_origins_fill_a_table_whose_key_has_a_length(database: str) ->
         assert (await other.upsert(CODES[1])).quarantined == 0
 
 
+@pytest.mark.parametrize("is_dropped", [True, False])
+async def test_whose_rows_they_were_is_forgotten_when_a_table_is_filled_anew(
+    database: str, is_dropped: bool
+) -> None:
+    application = Application(database)
+    two = replace(STREAM, origin=replace(STREAM.origin, source="two"))
+    async with applying(database) as sink:
+        await sink.upsert(item(1))
+        await Applying(sink.sink, two).upsert(item(2))
+    await application.run("DROP TABLE items" if is_dropped else "DELETE FROM items")
+    await application.run("DELETE FROM fabric.streams")
+    async with applying(database) as sink:
+        await sink.upsert(item(2))
+        await Applying(sink.sink, two).apply((Op.TRUNCATE, []))
+        assert await application.rows("items") == [item(2)]
+        await sink.apply((Op.SNAPSHOT_BEGIN, []), (Op.SNAPSHOT_END, []))
+    assert await application.rows("items") == []
+
+
 async def test_values_of_a_length_are_written_whole(database: str) -> None:
     await Application(database).run(
         "CREATE TABLE items (id bigint PRIMARY KEY, cs char(3)[], b bit(4))"
@@ -180,6 +199,7 @@ async def test_tables_of_ours_with_other_key_types_get_the_targets(database: str
 
 async def test_keys_of_ours_that_the_target_cannot_hold_are_named(database: str) -> None:
     async with applying(database) as sink:
+        await sink.upsert(item(1))
         await Application(database).run(
             "ALTER TABLE fabric.owned_1 ALTER id TYPE text;"
             " INSERT INTO fabric.owned_1 VALUES ('G01/registry/two', 'secret')"
