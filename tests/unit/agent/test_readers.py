@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fabric.agent import readers
+from fabric.agent.parts import datasets_of
 from fabric.agent.readers import Readers, Reading
 from fabric.agent.subscription import Subscription
 from fabric.config import Apply
@@ -44,7 +45,7 @@ def kept(host: TestHost, topic: Topic) -> tuple[Reading, list[int]]:
     async def read(part: str, partition: int) -> None:
         begun.append(partition)
         host.board.show(part, None)
-        await host.host.view.until_changed(topic)
+        await host.host.view.until_changed(*datasets_of(host.host, [topic]))
 
     return Reading(topic=topic, name=(f"apply {topic}", ""), read=read), begun
 
