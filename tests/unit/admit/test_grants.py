@@ -221,4 +221,4 @@ def test_every_record_of_a_start_is_admitted_alone(world: World) -> None:
     assert len(made.values) == 2
     for value in made.values:
         admit_grant(key_of(value), value, TOPIC, world.view, host=world.a.host, now=world.now)
-    assert why(world, made.values[0][:-1] + b"\0") is Reason.BAD_SIGNATURE
+    assert why(world, made.values[0][:-1] + bytes([made.values[0][-1] ^ 1])) is Reason.BAD_SIGNATURE
