@@ -3,7 +3,9 @@
 Spec: docs/format.md sections 12 and 13.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from fabric.admit.view import View
 from fabric.attest.audit_head import parse_head, verify_head
@@ -12,7 +14,10 @@ from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.limits import CLOCK_SKEW_S_MAX, DELIVERY_S_DEFAULT
 from fabric.model.names import HostId
 from fabric.policy import decide
+from fabric.policy.types import Dataset, Policy
 from fabric.seal.receipt import Receipt, parse_receipt, receipt_key, verify_receipt
+
+Ask: TypeAlias = Callable[[Policy, Dataset, decide.Standing, datetime], Reason | None]
 
 _SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
 _HEAD_AGE = timedelta(seconds=DELIVERY_S_DEFAULT)
@@ -54,12 +59,16 @@ def admit_receipt(key: bytes, value: bytes, view: View, *, host: HostId, now: da
         raise PeerError(Reason.IDENTITY_MISMATCH, "receipt does not stand under its own key")
     current = _check_current(view, host, receipt.result_id, now)
     verify_receipt(opened, view.members.result(receipt.result_id), view.policy.trust.trust_domain)
-    check_reader(receipt, current, view, at=now)
+    check_reader(receipt, current, view, ask=decide.read, at=now)
     _check_not_later(receipt.applied, now)
 
 
-def check_reader(receipt: Receipt, result: Result, view: View, *, at: datetime) -> None:
+def check_reader(receipt: Receipt, result: Result, view: View, *, ask: Ask, at: datetime) -> None:
     """Hold a receipt against the policy: its reader may have the stream, which exists.
+
+    Args:
+        ask: `decide.read` of a receipt that comes now, `decide.accept_receipt` of a stored one.
+        at: the time that counts.
 
     Raises:
         PeerError: PARTITION_MISMATCH.
@@ -73,7 +82,7 @@ def check_reader(receipt: Receipt, result: Result, view: View, *, at: datetime) 
         raise PeerError(Reason.PARTITION_MISMATCH, "dataset has fewer partitions")
     if stream.origin not in dataset.producers:
         raise DeniedError(Reason.NOT_A_PRODUCER, "receipt names an origin that does not produce")
-    why = decide.read(policy, dataset, standing(result), at)
+    why = ask(policy, dataset, standing(result), at)
     if why is not None:
         raise DeniedError(why, f"policy does not let the reader have this: {why}")
 

@@ -161,7 +161,7 @@ def _granted(opened: OpenedGrant, start: VerifiedStart, view: View) -> Sequence[
     if why is None and not is_senders:
         dataset = decide.dataset_of(view.policy, str(start.start.topic))
         suite, at = start.start.suite, grant.granted
-        why = decide.custody(view.policy, dataset, standing(result), suite=suite, now=at)
+        why = decide.accept_grant(view.policy, dataset, standing(result), suite=suite, now=at)
     if why is not None:
         raise DeniedError(why, "grant is not by a host that might give it")
     return verify_grant(opened, result, start, custodian=not is_senders).grant.recipients
@@ -216,7 +216,7 @@ def _check_receipt(key: bytes, value: bytes, view: View, stored: datetime) -> Ho
     why = view.members.was_trusted(result, stored - _SKEW)
     if why is not None:
         raise DeniedError(why, "reader was not trusted when its receipt was stored")
-    check_reader(receipt, result, view, at=receipt.applied)
+    check_reader(receipt, result, view, ask=decide.accept_receipt, at=receipt.applied)
     return result.host
 
 

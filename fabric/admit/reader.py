@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from fabric.admit.door import check_place, check_rules, parse_sealed
 from fabric.admit.view import Place, View
+from fabric.attest.result import standing
 from fabric.model.errors import DeniedError, Reason
 from fabric.model.limits import CLOCK_SKEW_S_MAX
 from fabric.policy import decide
@@ -47,3 +48,14 @@ def admit_read(value: bytes, place: Place, view: View, *, appended: datetime) ->
     if header.sealed_at - appended > _SKEW:
         raise DeniedError(Reason.FROM_THE_FUTURE, "envelope was sealed after it was stored")
     return verified
+
+
+def is_trusted_still(verified: VerifiedEnvelope, view: View, now: datetime) -> bool:
+    """Whether the sender of an admitted envelope could seal it now as well as then.
+
+    What comes from another, whose result has ended, against whom a notice stands, or whom
+    the policy does not approve for the dataset any more, may have been made up since.
+    """
+    dataset = decide.dataset_of(view.policy, str(verified.envelope.header.topic))
+    why = view.members.was_trusted(verified.result, now)
+    return (why or decide.approved(view.policy, dataset, standing(verified.result), now)) is None

@@ -1,9 +1,9 @@
 """When a topic needs a new epoch, and who needs a grant of a running one. Pure.
 
 A new epoch: at the start, by age and block count, after a `reseal` refusal, when a
-recipient is lost (revoked, suspended or un-named at once; lapsed ones in one batch
-per result lifetime), and under `from_join` when someone is newly named (in batches
-of 5 s). A grant: for whoever should read and has no wrap for the key it has now.
+recipient is lost (revoked, suspended, un-named or approved no more at once; lapsed ones
+in one batch per result lifetime), and under `from_join` when someone is newly named (in
+batches of 5 s). A grant: for whoever should read and has no wrap for the key it has now.
 
 Named is not attested now. A host is named from the moment at which the policy made
 it a consumer; whatever began since then it may have, also when it was away.
@@ -24,7 +24,9 @@ _LAPSED = frozenset({Reason.RESULT_EXPIRED, Reason.NOT_ATTESTED})
 WAIT_S_MAX = 30.0
 """How long blocks go on under the old epoch while the new one is drawn up, seconds."""
 _CAN_WAIT = frozenset({"age", "blocks", "lapsed", "joined"})
-_LAGGING = frozenset({Reason.RESULT_UNKNOWN, Reason.MEMBERS_STALE, Reason.NOT_READY})
+_LAGGING = frozenset(
+    {Reason.RESULT_UNKNOWN, Reason.MEMBERS_STALE, Reason.NOT_READY, Reason.POLICY_NEWER}
+)
 
 
 @unique

@@ -326,7 +326,7 @@ class GrantBook:
             raise PeerError(why, "grant was not made by a trusted host")
         if policy is not None and not is_senders:
             dataset = decide.dataset_of(policy, str(self._topic))
-            why = decide.custody(
+            why = decide.accept_grant(
                 policy, dataset, standing(result), suite=start.suite, now=found.granted
             )
             if why is not None:

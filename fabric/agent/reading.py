@@ -14,7 +14,7 @@ from functools import partial
 from typing import TypeAlias
 
 from fabric.admit.door import parse_sealed
-from fabric.admit.reader import admit_read
+from fabric.admit.reader import admit_read, is_trusted_still
 from fabric.admit.view import Place
 from fabric.agent import read_machine as m
 from fabric.agent.anchoring import AnchorSearch
@@ -195,6 +195,7 @@ class SealedReader:
                 is_short=len(record.value or b"") <= _SHORT_BYTES_MAX,
             )
             start = self._book.start(verified.envelope.header.start_hash, view.members)
+            is_live = is_trusted_still(verified, view.door, self._host.clock.now())
         except FabricError as exc:
             reason = self._reason(record, exc.reason)
             return _Looked(first=m.Refused(offset=record.offset, reason=reason), second=None)
@@ -205,7 +206,7 @@ class SealedReader:
             digest=envelope.hash,
             start=start,
             before_join=start is not None and self._book.is_before_join(start, view.members),
-            is_live=view.members.was_trusted(verified.result, self._host.clock.now()) is None,
+            is_live=is_live,
         )
         second = second or await self._open(verified, start)
         if isinstance(second, m.Opened):

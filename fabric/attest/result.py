@@ -135,6 +135,7 @@ def standing(result: Result) -> Standing:
         level=result.level,
         clearance=result.clearance,
         evidence=result.evidence,
+        policy_version=result.policy_version,
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from datetime import datetime
 
 from fabric.admit.proof import Unproved
+from fabric.admit.reader import is_trusted_still
 from fabric.admit.view import View
 from fabric.agent.anchor_machine import AnchorWindow, Cover, turn_of
 from fabric.cli.topics import records
@@ -46,7 +47,7 @@ async def anchored(
                 break
     if cover is Cover.COVERED:
         return f"a head that the authority carried leads back to it over {seen} envelopes"
-    if view.members.was_trusted(result, now) is None:
+    if is_trusted_still(verified, view, now):
         return "its sender is trusted still, under the result that the block names"
     if cover is Cover.ABANDONED:
         raise Unproved("anchor", Reason.SUPERSEDED, "its sender went on without this block")

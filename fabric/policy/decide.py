@@ -2,10 +2,16 @@
 
 A verdict is None (allowed) or the Reason of the refusal. Whatever a policy does
 not allow is refused; a contradiction between facts and policy is refused too.
+
+What a host may do now (`publish`, `grant`, `custody`, `read`) is asked twice: of its
+attestation result, and of what the policy approves it for now. The lower one counts, so
+an approval that is withdrawn or lowered counts with the policy that says so, and one that
+is raised with the next result. What a host once did (`accept`, `accept_grant`,
+`accept_receipt`) is judged by the result of then: history outlives an approval.
 """
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
@@ -25,12 +31,14 @@ class Standing:
         level: effective host level, 1..5.
         clearance: the highest label it may hold.
         evidence: evidence kind, for example `tpm2`.
+        policy_version: of the policy that the result was given under; 0 when not known.
     """
 
     host: HostId
     level: int
     clearance: Label
     evidence: str
+    policy_version: int = 0
 
 
 def dataset_of(policy: Policy, topic: str) -> Dataset:
@@ -84,7 +92,7 @@ def publish(
     """
     if suite != dataset.suite or not _may_seal(policy, dataset, suite, now):
         return _expired(policy, now) or Reason.SUITE_REFUSED
-    return _send(policy, dataset, standing, now)
+    return _send(policy, dataset, standing, now) or approved(policy, dataset, standing, now)
 
 
 def accept(
@@ -113,7 +121,7 @@ def grant(
     """
     if _suite(policy, dataset, suite) is None:
         return _expired(policy, now) or Reason.SUITE_REFUSED
-    return _send(policy, dataset, standing, now)
+    return _send(policy, dataset, standing, now) or approved(policy, dataset, standing, now)
 
 
 def custody(
@@ -124,18 +132,56 @@ def custody(
     Args:
         suite: of the epoch; judged as in `grant`.
     """
+    why = accept_grant(policy, dataset, standing, suite=suite, now=now)
+    return why or approved(policy, dataset, standing, now)
+
+
+def accept_grant(
+    policy: Policy, dataset: Dataset, standing: Standing, *, suite: str, now: datetime
+) -> Reason | None:
+    """Whether what a custodian once granted counts: for readers.
+
+    Args:
+        suite: of the epoch; judged as in `grant`.
+        now: when it was granted.
+    """
     if not is_custodian(dataset, standing.host):
         return _expired(policy, now) or Reason.NOT_A_CUSTODIAN
     if _suite(policy, dataset, suite) is None:
         return _expired(policy, now) or Reason.SUITE_REFUSED
-    return read(policy, dataset, standing, now)
+    return accept_receipt(policy, dataset, standing, now)
 
 
 def read(policy: Policy, dataset: Dataset, standing: Standing, now: datetime) -> Reason | None:
     """Whether a host may have what is in a dataset now."""
+    why = accept_receipt(policy, dataset, standing, now)
+    return why or approved(policy, dataset, standing, now)
+
+
+def accept_receipt(
+    policy: Policy, dataset: Dataset, standing: Standing, now: datetime
+) -> Reason | None:
+    """Whether a host might have what it once said that it has; `now`: when it had it."""
     if not is_named(dataset, standing.host):
         return _expired(policy, now) or Reason.NOT_A_CONSUMER
     return _expired(policy, now) or _stands(policy, dataset, standing)
+
+
+def approved(policy: Policy, dataset: Dataset, standing: Standing, now: datetime) -> Reason | None:
+    """Whether the policy approves a host for a dataset now, whatever its result says.
+
+    Where the result was given under a newer policy than ours, so may its approval be:
+    that is POLICY_NEWER, and to be waited for.
+    """
+    try:
+        approval = _approval(policy, standing.host, now)
+    except DeniedError as exc:
+        why: Reason | None = exc.reason
+    else:
+        level, clearance = approval.security_level, approval.clearance
+        why = _stands(policy, dataset, replace(standing, level=level, clearance=clearance))
+    is_newer = standing.policy_version > policy.version
+    return Reason.POLICY_NEWER if why is not None and is_newer else why
 
 
 def check_current(policy: Policy, now: datetime) -> None:
@@ -152,6 +198,10 @@ def approval_of(policy: Policy, host: HostId, now: datetime) -> Approval:
             POLICY_EXPIRED.
     """
     check_current(policy, now)
+    return _approval(policy, host, now)
+
+
+def _approval(policy: Policy, host: HostId, now: datetime) -> Approval:
     approval = policy.approvals.get(host)
     if approval is None:
         raise DeniedError(Reason.NOT_APPROVED, "host has no approval in the policy")

@@ -21,12 +21,14 @@ from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
 from fabric.seal import envelope as form
 from fabric.seal.epoch import Started
 from fabric.seal.sealing import Link, Sealed
+from tests.fakes.approvals import an_approval, approved
 from tests.fakes.sealing import NOTES, NOW, TOPIC, Party, block
 from tests.fakes.verifier import Verifier, a_beat, a_state
 
 SEALED = str(TOPIC)
 OPEN = "public.G01.wards"
 GRANTS = f"fabric.grants.{TOPIC}"
+PRODUCER, CONSUMER = "G01/registry/a1", "G02/health/b1"
 SCHEMA_ID = 7
 INTERVAL_S = 1.0
 GATEWAYS = (("gw1", 9392), ("gw2", 9392))
@@ -71,7 +73,7 @@ def a_dataset(topic: str, **changes: object) -> Dataset:
 
 
 def a_policy(verifier: Verifier, now: datetime, **changes: object) -> Policy:
-    """Levels public and secret, one dataset each."""
+    """Levels public and secret, one dataset each; both hosts approved."""
     policy = Policy(
         version=7,
         expires=now + timedelta(days=1),
@@ -82,7 +84,7 @@ def a_policy(verifier: Verifier, now: datetime, **changes: object) -> Policy:
         },
         suites={name: SuiteRule(id=name, status="approved") for name in ("classic", "hybrid")},
         agencies={"G01": "Registry", "G02": "Health"},
-        approvals={},
+        approvals=approved(*map(HostId.parse, (PRODUCER, CONSUMER))),
         datasets={
             SEALED: a_dataset(SEALED),
             OPEN: a_dataset(OPEN, label=Label("public"), suite=""),
@@ -112,8 +114,8 @@ class World:
     def __init__(self, now: datetime = NOW, *, suite: str = "classic") -> None:
         self.now = now
         self.verifier = Verifier()
-        self.a = a_party("G01/registry/a1", now, suite=suite)
-        self.b = a_party("G02/health/b1", now, suite=suite)
+        self.a = a_party(PRODUCER, now, suite=suite)
+        self.b = a_party(CONSUMER, now, suite=suite)
         self.policy = a_policy(self.verifier, now)
         if suite != "classic":
             changed = {**self.policy.datasets, SEALED: a_dataset(SEALED, suite=suite)}
@@ -128,6 +130,11 @@ class World:
     def view(self) -> View:
         """Policy and members as they are now."""
         return View(self.policy, self.members)
+
+    def approving(self, *hosts: HostId, **changes: object) -> View:
+        """The view once a policy has come that approves these hosts and nobody else."""
+        approvals = {host: an_approval(host, **changes) for host in hosts}
+        return View(replace(self.policy, approvals=approvals), self.members)
 
     def records(self) -> list[tuple[str, bytes, bytes]]:
         """What the authority has written of both hosts: topic, key, value."""

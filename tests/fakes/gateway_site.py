@@ -31,6 +31,7 @@ from fabric.kafka.log import KafkaLog
 from fabric.model.errors import UnavailableError
 from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.tls import client_context
+from tests.fakes.approvals import document
 from tests.fakes.gateway import GRANTS, OPEN, SCHEMA_ID, SEALED, World
 from tests.fakes.policy_repository import Repository
 from tests.fakes.sealing import NOTES
@@ -195,6 +196,8 @@ class Site:
                 "salt": "22" * 32,
             },
         }
+        for host, approval in self.world.policy.approvals.items():
+            documents[f"approvals/{host}.yaml"] = document(approval)
         texts = {name: json.dumps(content).encode() for name, content in documents.items()}
         texts["schemas/G01/notes.avsc"] = (_SCHEMAS / "notes.avsc").read_bytes()
         texts["trust/ca.pem"] = texts["trust/ek-ca.pem"] = ca

@@ -35,11 +35,12 @@ from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.label import Label, Levels
 from fabric.model.names import AUTHORITY, MEMBERS, RESULTS, HostId, Origin, Topic
 from fabric.model.schema import RowSchema
-from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
+from fabric.policy.types import Approval, Dataset, LevelRule, Policy, SuiteRule
 from fabric.ports import KeyStore, Quote, ResidentKey
 from fabric.repository.audited import PolicyAudit
 from fabric.seal import envelope
 from fabric.store.file_keys import FileKeys
+from tests.fakes.approvals import an_approval
 from tests.fakes.log import MemoryLog
 from tests.fakes.tpm import FakeTpm, FakeTpmCa
 from tests.fakes.verifier import Verifier, a_beat
@@ -197,6 +198,7 @@ class Platform:
         self.notices = 0
         self.given: list[Notice] = []
         self.is_ticking = True
+        self._approvals: dict[HostId, Approval] = {}
         self.policy = Policy(
             version=7,
             expires=datetime.now(UTC) + timedelta(days=30),
@@ -204,7 +206,7 @@ class Platform:
             rules={"public": _rule("public", sealed=False), "secret": _rule("secret", sealed=True)},
             suites={name: SuiteRule(id=name, status="approved") for name in ("classic", "hybrid")},
             agencies={"G01": "Registry", "G02": "Health", "G03": "Statistics"},
-            approvals={},
+            approvals=self._approvals,
             datasets={str(d.topic): d for d in (datasets or (dataset(SECRET), dataset(OPEN)))},
             trust=self.verifier.trust,
         )
@@ -250,6 +252,10 @@ class Platform:
         self.members.feed(topic, *record)
         self.log.put(topic, 0, *record)
 
+    def approve(self, host: HostId) -> None:
+        """Approve a host in every policy that keeps this platform's own approvals."""
+        self._approvals.setdefault(host, an_approval(host))
+
     def attest(
         self,
         host: HostId,
@@ -261,7 +267,11 @@ class Platform:
         heads: Sequence[bytes] = (),
         bound: Sequence[PublicKey] = (),
     ) -> Result:
-        """Publish a new result of a host; `bound` replaces the keys that it names."""
+        """Publish a new result of a host; `bound` replaces the keys that it names.
+
+        The policy approves whoever is attested, unless a test has given it other approvals.
+        """
+        self.approve(host)
         issued = self.clock.now().replace(microsecond=0)
         result = Result(
             id=secrets.token_bytes(16),

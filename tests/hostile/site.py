@@ -38,6 +38,7 @@ from fabric.repository.client import PolicyRepository
 from fabric.repository.fetch import FolderFetcher
 from fabric.store.audit import FileAudit
 from tests.fakes import policy_files
+from tests.fakes.approvals import approved, document
 from tests.fakes.gateway import batch
 from tests.fakes.platform import LABEL, SECRET, A, B, C, DrawerTpm, Platform, TestHost, dataset
 from tests.fakes.policy_repository import Repository
@@ -64,6 +65,8 @@ def content(platform: Platform) -> dict[str, bytes]:
     for level in documents[LEVELS]:
         if level["name"] == "secret":
             level.update(suites=["classic", "hybrid"], delivery_s=300)
+    for host, approval in approved(A, B, C).items():
+        documents[f"approvals/{host}.yaml"] = document(approval)
     documents["floors.yaml"] = {"floors": {"G01/notes": str(LABEL)}}
     residents = documents.pop("datasets/G01/residents.yaml")
     documents.pop("datasets/G01/wards.yaml")

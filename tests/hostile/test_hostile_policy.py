@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from fabric.agent import reading, telemetry
-from fabric.model.names import grants_topic
+from fabric.model.errors import Reason
+from fabric.model.names import HostId, grants_topic
 from fabric.seal import envelope as form
-from tests.fakes.platform import LABEL, SECRET
+from fabric.seal.epoch import KIND as START
+from fabric.seal.epoch import parse_start
+from fabric.seal.record import kind_of
+from tests.fakes.platform import LABEL, SECRET, A, B
 from tests.fakes.running import table, until
 from tests.hostile.policies import EDITS
 from tests.hostile.site import MACHINES, Site, notes
@@ -75,6 +79,35 @@ async def test_an_honest_policy_is_taken_by_everybody_and_written_down(site: Sit
     for machine in MACHINES:
         assert ("policy_taken", "8") in site.said(machine)
         assert "policy_refused" not in [event for event, _ in site.said(machine)]
+
+
+def recipients(site: Site) -> list[frozenset[HostId]]:
+    """Whom every epoch was opened for, in order."""
+    values = [v for v in site.log.values(grants_topic(SECRET)) if kind_of(v) == START]
+    return [frozenset(r.host for r in parse_start(v).start.recipients) for v in values]
+
+
+async def test_a_policy_that_withdraws_an_approval_ends_it_at_every_machine(site: Site) -> None:
+    """The reader's and then the sender's, while the results of both still run."""
+    async with site.running():
+        topic = grants_topic(SECRET)
+        site.written.content.pop(f"approvals/{B}.yaml")
+        site.written.publish()
+        site.serve()
+        await site.until_taken(8)
+        site.database.upsert(table(), notes(100, 5))
+        await until(lambda: bool(recipients(site)) and B not in recipients(site)[-1])
+        await until(lambda: site.database.released == site.database.position)
+        assert [B in hosts for hosts in recipients(site)] == [True, False]
+        site.written.content.pop(f"approvals/{A}.yaml")
+        site.written.publish()
+        site.serve()
+        await site.until_taken(9)
+        before = len(site.log.values(topic)), len(site.log.values(str(SECRET)))
+        site.database.upsert(table(), notes(200, 5))
+        part = f"publish {SECRET}"
+        await until(lambda: Reason.NOT_APPROVED.value in site.a.board.problems.get(part, ""))
+        assert (len(site.log.values(topic)), len(site.log.values(str(SECRET)))) == before
 
 
 async def test_a_policy_that_is_withheld_holds_until_it_ends_and_then_nothing_moves(

@@ -87,6 +87,8 @@ def test_a_receipt_is_judged_by_the_readers_standing_now(world: World) -> None:
     datasets = {**world.policy.datasets, SEALED: unnamed}
     view = View(replace(world.policy, datasets=datasets), world.members)
     assert refused(world, RECEIPTS, record, who, view=view) is Reason.NOT_A_CONSUMER
+    view = world.approving(world.a.host)
+    assert refused(world, RECEIPTS, record, who, view=view) is Reason.NOT_APPROVED
     notice = a_notice(1, NoticeKind.REVOCATION, host=world.b.host, at=world.now)
     world.members.feed(MEMBERS, *notice_record(notice, world.verifier.signers))
     assert refused(world, RECEIPTS, record, who) is Reason.HOST_REVOKED

@@ -109,6 +109,22 @@ def test_a_notice_takes_effect_at_once(world: World, kind: NoticeKind, reason: R
     assert sealed(world, value) is reason
 
 
+def test_an_approval_that_a_policy_withdraws_or_lowers_admits_nothing_more(world: World) -> None:
+    value, record, host = world.seal(), world.open_record(), world.a.host
+    withdrawn = world.approving(world.b.host)
+    assert sealed(world, value, view=withdrawn) is Reason.NOT_APPROVED
+    assert open_(world, record, view=withdrawn) is Reason.NOT_APPROVED
+    lowered = world.approving(host, security_level=3)
+    assert sealed(world, value, view=lowered) is Reason.LEVEL_TOO_LOW
+    door.admit_open(record, THERE, lowered, identity=host, now=world.now)
+
+
+def test_a_host_that_a_newer_policy_approves_is_waited_for(world: World) -> None:
+    renew(world, policy_version=8)
+    view = world.approving(world.b.host)
+    assert open_(world, world.open_record(), view=view) is Reason.POLICY_NEWER
+
+
 def test_an_ended_result_means_sealing_again(world: World) -> None:
     value = world.seal()
     later = world.a.result.expires

@@ -199,6 +199,15 @@ def test_a_suspended_custodian_grants_nothing(world: World) -> None:
     assert why(world, value, host=world.b, view=view) is Reason.HOST_SUSPENDED
 
 
+def test_who_is_not_approved_any_more_starts_and_grants_nothing(world: World) -> None:
+    view = world.approving(world.b.host)
+    assert why(world, world.started.value, view=view) is Reason.NOT_APPROVED
+    assert why(world, a_grant(world, world.a), view=view) is Reason.NOT_APPROVED
+    world.policy = world.approving(world.a.host).policy
+    view, value = with_custodians(world, "G02/health"), a_grant(world, world.b)
+    assert why(world, value, host=world.b, view=view) is Reason.NOT_APPROVED
+
+
 def test_epochs_of_a_deprecated_suite_can_be_granted_but_not_started(world: World) -> None:
     suites = {
         "classic": SuiteRule(id="classic", status="deprecated"),

@@ -185,5 +185,18 @@ def test_a_receipt_of_who_may_not_have_it_is_named(
     assert caught.value.reason is Reason.NOT_A_CONSUMER
 
 
+def test_what_was_done_under_an_approval_is_proved_when_it_is_withdrawn(
+    world: World, verified: VerifiedEnvelope
+) -> None:
+    record = says(world, verified)
+    by_custodian = [(b"k", a_grant(world, world.b))]
+    world.policy = world.approving().policy
+    found = prove_receipt(*record, verified, world.view, offset=0, stored=world.now)
+    assert found is not None
+    start = prove_start(verified, starts(world), world.view)
+    granted = prove_grants(start, by_custodian, with_custodians(world, "G02/health"))
+    assert granted == (world.a.host, world.b.host)
+
+
 def test_the_block_is_the_one_that_was_sealed(verified: VerifiedEnvelope, world: World) -> None:
     assert verified.envelope.hash == form.parse(world.sealed[0].data).hash

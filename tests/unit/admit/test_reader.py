@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from fabric.admit.reader import admit_read
+from fabric.admit.reader import admit_read, is_trusted_still
 from fabric.admit.view import Place, View
 from fabric.attest.members import notice_record
 from fabric.model.errors import FabricError, Reason
@@ -64,6 +64,30 @@ def test_what_was_sealed_before_a_suspension_stays_and_what_came_after_does_not(
     admit_read(before, HERE, world.view, appended=world.now)
     after = world.seal(now=world.now + timedelta(seconds=2))
     assert why(world, after, late_s=2) is Reason.HOST_SUSPENDED
+
+
+def test_what_was_sealed_under_an_approval_stays_but_its_sender_is_not_trusted_still(
+    world: World,
+) -> None:
+    value = world.seal()
+    for view, trusted in (
+        (world.view, True),
+        (world.approving(), False),
+        (world.approving(world.a.host, security_level=3), False),
+        (world.approving(world.a.host, not_after=world.now), False),
+    ):
+        verified = admit_read(value, HERE, view, appended=world.now)
+        assert is_trusted_still(verified, view, world.now) is trusted
+
+
+def test_a_sender_is_not_trusted_still_once_its_result_has_ended_or_a_notice_stands(
+    world: World,
+) -> None:
+    verified = admit_read(world.seal(), HERE, world.view, appended=world.now)
+    assert not is_trusted_still(verified, world.view, world.a.result.expires)
+    notice = a_notice(1, host=world.a.host, at=world.now)
+    world.members.feed(MEMBERS, *notice_record(notice, world.verifier.signers))
+    assert not is_trusted_still(verified, world.view, world.now)
 
 
 def test_append_time_and_time_of_sealing_lie_together(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,8 @@ from fabric.agent.anchor_machine import Cover
 from fabric.agent.anchoring import AnchorSearch
 from fabric.model.errors import Reason, UnavailableError
 from fabric.seal import envelope as form
-from tests.fakes.platform import SECRET, A, Platform, TestHost
+from tests.fakes.approvals import approved
+from tests.fakes.platform import SECRET, A, B, Platform, TestHost
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
 from tests.fakes.table import MemoryStore
@@ -102,6 +104,25 @@ async def test_a_suspension_vouches_for_what_was_sent_before_it(
     async with running() as parts:
         await parts.view(b, SECRET)
         parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+
+
+async def test_blocks_of_a_sender_that_is_not_approved_any_more_are_taken_as_far_as_carried(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 60))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    a.attest(heads=[hashes(platform)[0]])
+    b.host.view.take_policy(replace(platform.policy, version=8, approvals=approved(B)))
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: Reason.UNANCHORED.value in b.board.problems.get(STREAM, ""))
+        assert len(store.rows(SECRET)) == 19  # and a mark: the first block of twenty changes
+        a.attest(heads=[hashes(platform)[-1]])
         await until(lambda: store.rows(SECRET) == database.held(table()))
 
 

@@ -17,6 +17,7 @@ from fabric.model.names import MEMBERS, HostId, grants_topic
 from fabric.seal.grant import KIND as GRANT
 from fabric.seal.grant import Grant, parse_grant
 from fabric.seal.record import kind_of
+from tests.fakes.approvals import approved
 from tests.fakes.platform import SECRET, A, B, C, Platform, TestHost, dataset
 from tests.fakes.running import Running, running, table, until
 from tests.fakes.source import MemoryDatabase
@@ -208,6 +209,31 @@ async def test_a_custodian_that_is_not_attested_grants_nothing(
         await custody.look()
         await pass_by(platform, b, CUSTODY_AFTER_S)
         assert await custody.look() == 0
+
+
+async def test_a_custodian_that_the_policy_approves_no_more_grants_nothing(
+    platform: Platform, a: TestHost, b: TestHost, c: TestHost
+) -> None:
+    declare(platform, "G02/health")
+    database = MemoryDatabase([table()])
+    database.upsert(table(), notes(0, 5))
+    for host in (a, b):
+        host.open()
+    b.attest(life_s=7200)
+    await publish(platform, a, database)
+    platform.clock.ahead += timedelta(hours=1)
+    c.open().attest()
+    async with custodian(b) as (_, custody):
+        platform.log.judge = None  # it asks itself, not only the gateway
+        await custody.look()
+        await pass_by(platform, b, CUSTODY_AFTER_S)
+        newer = replace(platform.policy, version=8, approvals=approved(A, C))
+        b.host.view.take_policy(newer)
+        assert await custody.look() == 0
+        b.host.view.take_policy(replace(newer, approvals=approved(A, B)))
+        assert await custody.look() == 0
+        b.host.view.take_policy(replace(newer, approvals=approved(A, B, C)))
+        assert await custody.look() == 1
 
 
 @pytest.mark.parametrize("history", ["retained", "from_join"])

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
 from fabric.model.errors import Reason
 from fabric.model.limits import EPOCH_AGE_S_MAX, EPOCH_BLOCKS_MAX
@@ -88,8 +90,9 @@ def test_a_recipient_that_came_back_in_time_costs_nothing() -> None:
     assert it.due(served(ME, B), 0, again, at(601)) is None
 
 
-def test_a_result_that_has_not_reached_us_is_no_loss() -> None:
-    lagging = wanted(ME, refused={B: Reason.RESULT_UNKNOWN})
+@pytest.mark.parametrize("reason", [Reason.RESULT_UNKNOWN, Reason.POLICY_NEWER])
+def test_what_has_not_reached_us_is_no_loss(reason: Reason) -> None:
+    lagging = wanted(ME, refused={B: reason})
     it = EpochMachine()
     assert it.due(served(ME, B), 0, lagging, NOW) is None
     assert it.due(served(ME, B), 0, lagging, at(10_000)) is None

@@ -26,6 +26,7 @@ from fabric.seal.grant import KIND as GRANT
 from fabric.seal.grant import parse_grant
 from fabric.seal.hpke import HpkeKey
 from fabric.seal.record import kind_of
+from tests.fakes.approvals import approved
 from tests.fakes.platform import NOTES, SECRET, A, B, C, Platform, TestHost, dataset
 from tests.fakes.running import running
 from tests.fakes.verifier import a_state, unfit
@@ -190,6 +191,23 @@ async def test_a_host_that_was_granted_late_can_be_lost_too(
     platform.suspend(B)
     a.attest()
     assert await ready(a, it) == first + 1
+
+
+async def test_an_approval_that_is_withdrawn_ends_the_epoch_and_every_grant(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    it = epochs(a)
+    first = await ready(a, it)
+    b.attest()
+    await grant_late(a, it)
+    a.host.view.take_policy(replace(platform.policy, version=8, approvals=approved(A)))
+    platform.policy = a.host.view.policy
+    assert await ready(a, it) == first + 1
+    assert starts(platform)[-1] == frozenset({A})
+    assert await grant_late(a, it) == 0
+    assert a.audit.events[-1][0] == "epoch_opened"
+    assert a.audit.events[-1][1]["why"] == "lost"
 
 
 async def test_from_join_grants_nothing_of_the_past(
@@ -495,6 +513,7 @@ def crowd(a: TestHost, count: int) -> None:
         host, ident = HostId("G02", "health", f"many-{number}"), number.to_bytes(16)
         key = HpkeKey.generate(Kem.MLKEM768_X25519).public
         result = replace(template, id=ident, host=host, keys=(*template.keys[:3], key))
+        a.platform.approve(host)
         found._results[ident] = result
         found._hosts[host] = a_state(result)
 

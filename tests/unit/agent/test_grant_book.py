@@ -191,6 +191,18 @@ def test_a_custodian_that_policy_names_may_grant_and_nobody_else() -> None:
     assert (LATE.host, LATE.key.public.thumbprint) in it.served(verified, view)
 
 
+def test_what_a_custodian_granted_outlives_its_approval() -> None:
+    it, start = book(LATE), started()
+    members = KnownResults(SENDER.result, READER.result)
+    it.feed(start_key(start.start), start.value)
+    verified = it.start(start.hash, members)
+    assert verified is not None
+    it.feed(*grant_to(LATE, start, by=READER))
+    view = view_of(members, "G02/health")
+    assert READER.host not in view.policy.approvals
+    assert it.secret(verified, [LATE.key], view) == SENDER.secret()
+
+
 def test_a_custodian_that_was_not_trusted_then_grants_nothing() -> None:
     it, start = book(LATE), started()
     members = KnownResults(SENDER.result, READER.result)

@@ -29,6 +29,7 @@ from fabric.seal.chain import Verdict, judge
 from fabric.seal.epoch import parse_start, verify_start
 from fabric.seal.sealing import Packed, seal_packed
 from fabric.store.state import StreamHead
+from tests.fakes.approvals import approved
 from tests.fakes.platform import NOTES, ORIGIN, SECRET, A, B, Platform, TestHost, dataset
 from tests.fakes.running import running, until
 from tests.unit.agent.test_epochs import learn_of_a_suspension
@@ -317,6 +318,8 @@ async def test_the_sender_asks_itself_what_the_gateway_will_ask(
         return caught.value.reason
 
     assert why(b.host.view) is Reason.NOT_A_PRODUCER
+    a.host.view.take_policy(replace(platform.policy, version=8, approvals=approved(B)))
+    assert why(a.host.view) is Reason.NOT_APPROVED
     platform.suspend(A)
     async with running() as parts:
         await parts.view(a)

@@ -10,6 +10,7 @@ from fabric.attest.keys import Kem
 from fabric.model.errors import Reason
 from fabric.model.label import Label
 from fabric.model.names import HostId
+from tests.fakes.approvals import an_approval, approved
 from tests.fakes.platform import SECRET, A, B, C, Platform, TestHost, dataset
 from tests.fakes.verifier import unfit
 
@@ -38,6 +39,18 @@ def test_a_suspended_host_is_refused_as_suspended(
     b.attest()
     platform.suspend(B)
     assert chosen(platform)[1] == {B: Reason.HOST_SUSPENDED}
+
+
+def test_a_host_that_the_policy_approves_no_more_gets_nothing(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    platform.policy = replace(platform.policy, approvals=approved(A))
+    assert chosen(platform) == ({A}, {B: Reason.NOT_APPROVED})
+    lower = an_approval(B, clearance=Label.parse("internal"))
+    platform.policy = replace(platform.policy, approvals={**approved(A), B: lower})
+    assert chosen(platform) == ({A}, {B: Reason.CLEARANCE_TOO_LOW})
 
 
 def test_a_lapsed_host_is_refused_as_lapsed(platform: Platform, a: TestHost, b: TestHost) -> None:

@@ -19,6 +19,7 @@ from fabric.cli.anchored import anchored
 from fabric.config import AgentConfig
 from fabric.model.errors import Reason
 from fabric.model.names import MEMBERS, RECEIPTS, RESULTS, grants_topic
+from fabric.policy.types import Policy
 from fabric.ports import Record
 from fabric.seal import envelope as form
 from tests.fakes.agent_page import write_config
@@ -241,10 +242,10 @@ def test_a_block_nobody_acknowledged_is_still_proved(fabric, site: Site) -> None
     assert (done.code, done.json["acknowledged_by"]) == (0, [])
 
 
-def existed(site: Site, *, members: Members, later: timedelta) -> str:
+def existed(site: Site, *, members: Members, later: timedelta, policy: Policy | None = None) -> str:
     platform = site.platform
     record = platform.log.records[TOPIC, 0][0]
-    view = View(platform.policy, members)
+    view = View(policy or platform.policy, members)
     place = Place(TOPIC, 0)
     verified = prove_block(record.value or b"", place, view, appended=record.timestamp)
     now = datetime.now(UTC) + later
@@ -272,6 +273,18 @@ def test_a_block_of_a_lapsed_sender_is_proved_by_a_carried_head_alone(site: Site
     with pytest.raises(Unproved, match="anchor does not hold") as caught:
         existed(site, members=retold(platform, bytes(32)), later=day)
     assert caught.value.reason is Reason.UNANCHORED
+
+
+def test_a_block_of_a_sender_that_is_not_approved_any_more_is_proved_by_a_carried_head_alone(
+    site: Site,
+) -> None:
+    platform, now = site.platform, timedelta(0)
+    last = form.parse(platform.log.values(TOPIC)[-1]).hash
+    withdrawn = replace(platform.policy, approvals={})
+    members = retold(platform, last)
+    assert "leads back to it" in existed(site, members=members, later=now, policy=withdrawn)
+    with pytest.raises(Unproved, match="anchor does not hold"):
+        existed(site, members=retold(platform), later=now, policy=withdrawn)
 
 
 def test_a_block_that_its_sender_went_on_without_is_not_proved(site: Site) -> None:

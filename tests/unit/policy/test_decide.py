@@ -12,6 +12,7 @@ from fabric.model.names import HostId, Origin
 from fabric.policy import decide
 from fabric.policy.decide import Standing
 from fabric.policy.types import Dataset, Policy
+from tests.fakes.approvals import an_approval, approved
 from tests.fakes.clock import START
 from tests.fakes.policy_files import OPEN_TOPIC, READER, SENDER, TOPIC, documents, policy
 
@@ -172,6 +173,7 @@ def test_a_host_needs_keys_of_deprecated_suites_and_none_of_refused_ones() -> No
 
 def test_expired_policy_allows_nothing(good: Policy) -> None:
     late = good.expires
+    good = replace(good, approvals=approved(HostId.parse(SENDER), HostId.parse(READER)))
     who, reader = standing(), standing(READER)
     dataset = residents(good)
     expired = Reason.POLICY_EXPIRED
@@ -188,6 +190,7 @@ def test_expired_policy_allows_nothing(good: Policy) -> None:
 @pytest.mark.parametrize("host", [READER, "G02/health/any", "G03/statistics/host-c"])
 def test_named_host_or_host_of_a_named_system_may_read(good: Policy, host: str) -> None:
     assert decide.is_named(residents(good), HostId.parse(host))
+    good = replace(good, approvals=approved(HostId.parse(host)))
     assert decide.read(good, residents(good), standing(host), NOW) is None
 
 
@@ -213,6 +216,65 @@ def test_named_reader_in_low_standing_may_not_read(
     good: Policy, wrong: dict[str, Any], reason: Reason
 ) -> None:
     assert decide.read(good, residents(good), standing(READER, **wrong), NOW) is reason
+
+
+def held(given: Policy, who: Standing, now: datetime = NOW) -> set[Reason | None]:
+    """What every question about now says of a host that sends, reads and keeps residents."""
+    mine = residents(given)
+    mine = replace(mine, consumers=(str(who.host),), custodians=(str(who.host),))
+    return {
+        decide.publish(given, mine, who, suite="hybrid", now=now),
+        decide.grant(given, mine, who, suite="hybrid", now=now),
+        decide.custody(given, mine, who, suite="hybrid", now=now),
+        decide.read(given, mine, who, now),
+    }
+
+
+def of_then(given: Policy, who: Standing) -> set[Reason | None]:
+    """The same of the past."""
+    mine = residents(given)
+    mine = replace(mine, consumers=(str(who.host),), custodians=(str(who.host),))
+    return {
+        decide.accept(given, mine, who, suite="hybrid", now=NOW),
+        decide.accept_grant(given, mine, who, suite="hybrid", now=NOW),
+        decide.accept_receipt(given, mine, who, NOW),
+    }
+
+
+@pytest.mark.parametrize(
+    ("approval", "reason"),
+    [
+        (None, Reason.NOT_APPROVED),
+        ({"not_before": NOW + timedelta(seconds=1)}, Reason.NOT_APPROVED),
+        ({"not_after": NOW}, Reason.APPROVAL_EXPIRED),
+        ({"security_level": 3}, Reason.LEVEL_TOO_LOW),
+        ({"clearance": Label("secret")}, Reason.CLEARANCE_TOO_LOW),
+        ({"clearance": Label("cosmic")}, Reason.CLEARANCE_TOO_LOW),
+    ],
+    ids=str,
+)
+def test_an_approval_that_is_withdrawn_or_lowered_ends_every_right_but_no_history(
+    good: Policy, approval: dict[str, Any] | None, reason: Reason
+) -> None:
+    host = HostId.parse(SENDER)
+    given = replace(good, approvals=approved(host))
+    assert held(given, standing()) | of_then(given, standing()) == {None}
+    now = {} if approval is None else {host: an_approval(host, **approval)}
+    given = replace(good, approvals=now)
+    assert held(given, standing()) == {reason}
+    assert of_then(given, standing()) == {None}
+
+
+def test_an_approval_that_is_raised_counts_with_the_next_result_alone(good: Policy) -> None:
+    given = replace(good, approvals=approved(HostId.parse(SENDER)))
+    assert held(given, standing(level=3)) == {Reason.LEVEL_TOO_LOW}
+    assert held(given, standing(clearance=Label("secret"))) == {Reason.CLEARANCE_TOO_LOW}
+
+
+def test_an_approval_that_a_newer_policy_may_hold_is_waited_for(good: Policy) -> None:
+    given = replace(good, approvals={})
+    assert held(given, standing(policy_version=good.version + 1)) == {Reason.POLICY_NEWER}
+    assert held(given, standing(policy_version=good.version)) == {Reason.NOT_APPROVED}
 
 
 def test_dataset_of_another_policy_is_refused_and_never_an_exception(good: Policy) -> None:
