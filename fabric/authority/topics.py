@@ -87,15 +87,10 @@ def _standing(policy: Policy, entry: HostEntry | None, now: datetime) -> decide.
     if entry is None or entry.standing is None or not is_attested(entry):
         return None
     try:
-        approval = decide.approval_of(policy, entry.state.host, now)
+        decide.approval_of(policy, entry.state.host, now)
     except DeniedError:
         return None
-    return decide.Standing(
-        host=entry.state.host,
-        level=min(entry.standing.level, approval.security_level),
-        clearance=approval.clearance,
-        evidence=entry.standing.evidence,
-    )
+    return entry.standing
 
 
 def _may_read_or_produce(

@@ -82,6 +82,13 @@ def test_an_approval_that_sinks_takes_rights_before_the_next_result(policy: Poli
     assert TOPIC not in topics.rights(policy, entry_of(READER), START)
 
 
+def test_an_approval_that_rises_gives_rights_with_the_next_result_alone(policy: Policy) -> None:
+    entry = entry_of(READER)
+    assert entry.standing is not None
+    low = replace(entry.standing, clearance=Label.parse("internal"))
+    assert TOPIC not in topics.rights(policy, replace(entry, standing=low), START)
+
+
 def test_a_host_that_nobody_names_gets_control_topics_alone(policy: Policy) -> None:
     host = HostId.parse("G03/statistics/host-z")
     approval = replace(policy.approvals[HostId.parse(READER)], host=host)
