@@ -60,7 +60,7 @@ class SqliteThread:
                 Reason.CONFIG_INVALID,
                 f"{self._path}: no such database file; create it or correct the url",
             )
-        connection = sqlite3.connect(self._path, timeout=_BUSY_S_MAX, isolation_level=None)
+        connection = self._opened()
         try:
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
@@ -72,6 +72,16 @@ class SqliteThread:
                 Reason.CONFIG_INVALID, f"{self._path}: not a SQLite database; correct the url"
             ) from exc
         self._connection = connection
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(self._path, timeout=_BUSY_S_MAX, isolation_level=None)
+        except sqlite3.OperationalError as exc:
+            raise UnavailableError(
+                Reason.DATABASE_UNAVAILABLE,
+                f"{self._path} cannot be opened: is its folder there, and may this process's user"
+                " write in it?",
+            ) from exc
 
     async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on the thread; errors of the database become UnavailableError."""

@@ -51,6 +51,14 @@ async def test_a_missing_file_is_not_made_unless_asked(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
+async def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "such.db"
+    with pytest.raises(UnavailableError, match="folder") as caught:
+        await opened(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
+
+
 async def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.db").write_bytes(b"not a database, but long enough to be looked at" * 50)
     with pytest.raises(UsageError, match="not a SQLite database"):
