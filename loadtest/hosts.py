@@ -14,7 +14,7 @@ from typing import Any
 
 import fabric
 from fabric.agent.host import Host
-from fabric.agent.parts import publisher, read_partition, run_publisher
+from fabric.agent.parts import datasets_of, publisher, read_partition, run_publisher
 from fabric.config import BlockConfig
 from fabric.kafka.log import KafkaLog
 from fabric.model.names import Topic
@@ -97,12 +97,13 @@ class BenchHost:
         )
         log.on_append(topics, lambda: source.meter.mark(0))
         stop = asyncio.Event()
+        datasets = datasets_of(host, names)
         made = await publisher(
             replace(host, log=log), f"capture {_SOURCE}", _SOURCE,
             reads=source, topics=names, block=block, stop=stop,
         )  # fmt: skip
         try:
-            await _until(source.released.wait(), run_publisher(host, made, names), stop)
+            await _until(source.released.wait(), run_publisher(host, made, datasets), stop)
         finally:
             await log.close()
         source.meter.records = source.given

@@ -20,7 +20,7 @@ from fabric.admit.reader import admit_read
 from fabric.admit.view import Place as AdmitPlace
 from fabric.admit.view import View
 from fabric.agent.grant_book import GrantBook
-from fabric.agent.parts import apply_partition, publisher, run_publisher
+from fabric.agent.parts import apply_partition, datasets_of, publisher, run_publisher
 from fabric.agent.sinks import SinkHolder
 from fabric.agent.supervisor import supervise
 from fabric.attest.keys import Signer
@@ -117,6 +117,7 @@ class Story:
         topics = (SECRET, OTHER, OPEN)
 
         async def run() -> None:
+            datasets = datasets_of(self.a.host, topics)
             made = await publisher(
                 self.a.host,
                 "capture main",
@@ -126,7 +127,7 @@ class Story:
                 block=BLOCKS,
                 stop=asyncio.Event(),
             )
-            await run_publisher(self.a.host, made, topics)
+            await run_publisher(self.a.host, made, datasets)
 
         async with running() as parts:
             await parts.view(self.a)
