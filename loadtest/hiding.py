@@ -43,8 +43,9 @@ def hide_behind(switch: Path) -> None:
                     await asyncio.sleep(_LOOK_S)
                 yield batch
 
-    fabric.agent.core.KafkaLog = HidingLog  # type: ignore[misc]
-    fabric.gateway.run.KafkaLog = HidingLog  # type: ignore[misc]
+    for module in (fabric.agent.core, fabric.gateway.run):
+        assert "KafkaLog" in vars(module)
+        vars(module)["KafkaLog"] = HidingLog
 
 
 async def speak(config: str, topic: str, stop: asyncio.Event) -> None:

@@ -146,7 +146,7 @@ async def aiokafka_consume(route: Route, topic: str, span: tuple[int, int], code
                 found = await consumer.getmany(place, timeout_ms=500, max_records=1_000)
                 records = found.get(place, ())
                 for record in records:
-                    fastavro.schemaless_reader(BytesIO(record.value), codec, None)
+                    fastavro.schemaless_reader(BytesIO(record.value or b""), codec, None)
                 if records:
                     position = records[-1].offset + 1
                     meter.first_then_mark(len(records))
@@ -262,7 +262,9 @@ def confluent_consume(route: Route, topic: str, span: tuple[int, int], peer: Con
                     raise RuntimeError(str(message.error()))
                 peer.decode(message.value())
             if messages:
-                position = messages[-1].offset() + 1
+                last = messages[-1].offset()
+                assert last is not None
+                position = last + 1
                 meter.first_then_mark(len(messages))
     finally:
         consumer.close()

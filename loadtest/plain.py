@@ -137,7 +137,7 @@ async def run_sink(settings: Mapping[str, Any]) -> None:
             found = await consumer.getmany(place, timeout_ms=500, max_records=1_000)
             records = found.get(place, ())
             if records:
-                block = block_of([record.value for record in records], name, state)
+                block = block_of([record.value or b"" for record in records], name, state)
                 state = await _apply(sink, block, state, records[-1].offset + 1)
     finally:
         await consumer.stop()

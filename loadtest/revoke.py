@@ -154,8 +154,8 @@ class Trials:
         layout, parts = self.world.layout, self.world.parts
         old = parts["gateway"]
         switch = str(self._switches["gateway"])
-        arguments = ("gateway", str(old.config), switch)
-        parts["gateway"] = _Hiding(old.name, old.kind, old.config, old.web, arguments=arguments)
+        hiding = ("gateway", str(old.config), switch)
+        parts["gateway"] = _Hiding(old.name, old.kind, old.config, old.web, arguments=hiding)
         for letter, topic in (("A", OTHER), ("B", _VICTIMS)):
             host = layout.hosts[letter]
             outbox = f'[outbox]\nsource = "outbox"\ntopics = ["{topic}"]\n'

@@ -8,6 +8,7 @@ the parts of `seal` and `open_` one by one, so that their sum can be held agains
 
 import json
 import sys
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fabric.attest import cose
-from fabric.attest.keys import Use, of_use
+from fabric.attest.keys import Alg, Use, of_use
 from fabric.model.block import pack, unpack
 from fabric.model.change import Row
 from fabric.model.columns import join, split
@@ -39,7 +40,7 @@ def stages(suite: str, rows: list[Row]) -> dict[str, float]:
     plain = pack(block, _SCHEMA)
     padded, coding = plaintext.encode(plain, "zstd", True)
     datum: Any = fastavro.schemaless_reader(BytesIO(plain), _SCHEMA.block_codec, None)
-    place = {"stream": block.stream, "after": block.after, "upto": block.upto}
+    opened = partial(unpack, stream=block.stream, after=block.after, upto=block.upto)
     keys = of_use(party.result.keys, Use.SIGN, party.suite.signatures)
     signed = cose.parse(sealed.data)
     works: dict[str, Any] = {
@@ -51,13 +52,13 @@ def stages(suite: str, rows: list[Row]) -> dict[str, float]:
         "open": lambda: party.open(sealed.data),
         "  parse": lambda: form.parse(sealed.data),
         "  unpad, unzstd": lambda: plaintext.decode(padded, coding),
-        "  Avro to rows": lambda: unpack(plain, _SCHEMA, **place),
+        "  Avro to rows": lambda: opened(plain, _SCHEMA),
         "  columns to rows": lambda: join(
             datum["rows"], datum["nulls"], _SCHEMA.columns, len(rows)
         ),
     }
     for number, signer in enumerate(party.signers):
-        name = signer.public.alg.name
+        name = Alg(signer.public.alg).name
         works[f"  sign {name}"] = lambda s=signer: s.sign(sealed.data)
         one = (keys[number],)
         alone = cose.Signed(

@@ -74,9 +74,10 @@ async def _requests(route: Route, topic: str, seconds: float) -> None:
         AIOKafkaProducer(**route.aiokafka(), acks="all", linger_ms=0) for _ in range(_WRITERS)
     ]
     consumer = AIOKafkaConsumer(**route.aiokafka(), group_id=None, auto_offset_reset="latest")
+    clients: list[Any] = [*producers, consumer]
     started: list[Any] = []
     try:
-        for client in (*producers, consumer):
+        for client in clients:
             await client.start()
             started.append(client)
         consumer.assign([place])

@@ -21,7 +21,8 @@ from fabric.authority.admin import list_enrolments
 from fabric.config import AuthorityConfig
 from fabric.demo import configs
 from fabric.demo.fleet import await_that
-from fabric.demo.policy import LEVELS, SOURCE_NAME
+from fabric.demo.layout import SOURCE_NAME
+from fabric.demo.policy import LEVELS
 from fabric.demo.process import spawn
 from fabric.demo.say import Teller
 from fabric.demo.world import Wish, World, build, start_platform
@@ -78,7 +79,7 @@ class Client:
             line = self._child.stdout.readline()
         finally:
             watch.cancel()
-        told = json.loads(line) if line else {"error": "it ended"}
+        told: dict[str, Any] = json.loads(line) if line else {"error": "it ended"}
         if "error" in told:
             raise UnavailableError(Reason.INTERNAL, f"client: {told['error']}; see {self._log}")
         result: dict[str, float] = told["ok"]

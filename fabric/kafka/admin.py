@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without __all__
+from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
     AclOperation,
