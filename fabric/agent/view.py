@@ -7,7 +7,6 @@ what is missing shows elsewhere.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 
 from fabric.admit.view import View
@@ -20,7 +19,7 @@ from fabric.kafka.follow import follow
 from fabric.model.errors import FabricError, PeerError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, RESULTS, HostId, Topic, grants_topic
 from fabric.policy import decide
-from fabric.policy.types import Dataset, Policy, Trust
+from fabric.policy.types import Dataset, Policy
 from fabric.ports import Log, Record
 
 _WATCH_S = 0.5
@@ -102,7 +101,7 @@ class WorldView:
         """
         if policy.version < self._policy.version:
             raise UsageError(Reason.POLICY_INVALID, "policy: version: must not go back")
-        if _of_agents(policy.trust) != _of_agents(self._policy.trust):
+        if not policy.trust.is_same_to_peers(self._policy.trust):
             raise UsageError(
                 Reason.POLICY_INVALID,
                 "policy: trust: has changed; restart the agent to take it over",
@@ -216,11 +215,6 @@ class WorldView:
     def _ring(self) -> None:
         self.version += 1
         self.changed.ring()
-
-
-def _of_agents(trust: Trust) -> Trust:
-    """The anchors that an agent goes by: makers of TPMs are for the authority to know."""
-    return replace(trust, ek_ca_pem=b"")
 
 
 __all__ = ["Bell", "WorldView"]

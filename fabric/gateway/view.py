@@ -140,7 +140,7 @@ class Keeper:
             self._audit.looked(self._policies.policy)
             if policy is None:
                 continue
-            if policy.trust != trust:
+            if not policy.trust.is_same_to_peers(trust):
                 return
             self._use(View(policy, members))
 

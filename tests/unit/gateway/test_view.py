@@ -193,6 +193,17 @@ async def test_an_expired_policy_is_not_ready(desk: Desk) -> None:
     await until(lambda: ("policy_ended", ended) in desk.audit.events, "the end to be written")
 
 
+async def test_another_maker_of_tpms_does_not_make_the_gateway_begin_anew(desk: Desk) -> None:
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    members = desk.judge.view.members if desk.judge.view else None
+    trust = replace(desk.world.policy.trust, ek_ca_pem=b"another maker")
+    desk.policies.next = replace(desk.world.policy, version=8, trust=trust)
+    await until(lambda: desk.sample("policy_version") == 8, "the new policy")
+    assert desk.judge.view is not None
+    assert desk.judge.view.members is members
+    assert desk.keeper.is_caught_up()
+
+
 async def test_new_anchors_begin_anew(desk: Desk) -> None:
     await until(desk.keeper.is_caught_up, "the topics to be read")
     first = desk.judge.view
