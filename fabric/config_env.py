@@ -44,19 +44,15 @@ def told_of(model: type[BaseModel], place: Sequence[int | str]) -> str | None:
 
     None when it comes from the file.
     """
-    name, depth = _variable(place)
+    name, depth = _variable(model, place)
     if name is None:
         return None
-    annotation: Any = model
-    for key in place[:depth]:
-        field = _model_of(annotation).model_fields.get(str(key))
-        if field is None:
-            return f"{name} of the environment"
-        annotation = field.annotation
-    return f"{name} of the environment, {_form(annotation)}"
+    annotation = _annotation(model, place[:depth])
+    form = f", {_form(annotation)}" if annotation is not None else ""
+    return f"{name} of the environment{form}"
 
 
-def _variable(place: Sequence[int | str]) -> tuple[str | None, int]:
+def _variable(model: type[BaseModel], place: Sequence[int | str]) -> tuple[str | None, int]:
     """The variable, and how many steps of the place it is of."""
     names = {name.upper(): name for name in os.environ}
     for depth in range(min(2, len(place)), 0, -1):
@@ -64,11 +60,23 @@ def _variable(place: Sequence[int | str]) -> tuple[str | None, int]:
         if name in names:
             is_at_fault = depth == 2 or _holds(os.environ[names[name]], place)
             return (name if is_at_fault else None), depth
-        # One that goes on below a value which has no parts.
+        # One that goes on below a value which has no parts. A section has some: what is wrong
+        # with it as a whole may as well be a key that nobody gave.
         deeper = [known for known in names if known.startswith(name + NESTED)]
-        if deeper and depth == len(place):
+        if deeper and depth == len(place) and not _is_model(_annotation(model, place)):
             return min(deeper), depth
     return None, 0
+
+
+def _annotation(model: type[BaseModel], place: Sequence[int | str]) -> Any:
+    """The type of the setting at a place; None where no setting has its key."""
+    annotation: Any = model
+    for key in place:
+        field = _model_of(annotation).model_fields.get(str(key))
+        if field is None:
+            return None
+        annotation = field.annotation
+    return annotation
 
 
 def _holds(text: str, place: Sequence[int | str]) -> bool:

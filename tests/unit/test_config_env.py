@@ -119,6 +119,15 @@ def test_a_fault_of_the_file_is_not_laid_upon_a_variable(load, tmp_path: Path, m
     assert "FABRIC_" not in str(caught.value)
 
 
+def test_a_variable_is_not_blamed_for_another_key_that_its_section_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FABRIC_KEYS__TOKEN", "right")
+    keys = '[keys]\nprovider = "pkcs11"\nmodule = "module.so"\n'
+    with pytest.raises(ConfigInvalid, match="keys: pin_file: is missing"):
+        AgentConfig.load(written(tmp_path, AGENT + keys))
+
+
 def test_no_value_of_the_environment_shows(load) -> None:
     assert "pa55word" not in refusal(load, FABRIC_AUTHORITY__URL="https://me:pa55word@localhost")
     assert "pa55word" not in refusal(load, FABRIC_CAPTURE='[{"url": "pa55word"')
