@@ -1,7 +1,8 @@
 """Settings from the environment: `FABRIC_<SECTION>__<KEY>` stands above the file.
 
-A single value is plain text, as its own parser takes it; a list is items joined by
-commas, or JSON; a table is JSON. No value ever shows in an error.
+A single value is plain text, as its own parser takes it, or a JSON string where that is
+no plain type; a list is items joined by commas, or JSON; a table is JSON. No value ever
+shows in an error.
 """
 
 import json
@@ -15,7 +16,7 @@ from pydantic_settings import EnvSettingsSource
 
 PREFIX = "FABRIC_"
 NESTED = "__"
-_JSON_BEGINS = ("[", "{")
+_JSON_BEGINS = ("[", "{", '"')
 
 
 class Environment(EnvSettingsSource):
@@ -27,12 +28,12 @@ class Environment(EnvSettingsSource):
     """
 
     def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
-        """A list or table from JSON, a list of texts also from text with commas."""
+        """A list, table or string from JSON, a list of texts also from text with commas."""
         del field_name
         if value.lstrip().startswith(_JSON_BEGINS):
             try:
                 return json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 pass  # an IPv6 address begins so, too
         if field is not None and _is_list(field.annotation) and not _is_of_tables(field.annotation):
             return [item.strip() for item in value.split(",") if item.strip()]
@@ -83,7 +84,7 @@ def _holds(text: str, place: Sequence[int | str]) -> bool:
     """Whether a section's JSON has the key at fault; its other keys are the file's."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return len(place) < 2 or not isinstance(found, dict) or place[1] in found
 

@@ -28,6 +28,8 @@ def read(path: Path) -> dict[str, Any]:
         ) from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigInvalid(f"{path}: is not TOML: {exc}") from exc
+    except RecursionError as exc:
+        raise ConfigInvalid(f"{path}: is nested too deeply; remove what is no setting") from exc
     except UnicodeDecodeError as exc:
         raise ConfigInvalid(f"{path}: is not UTF-8; save it as UTF-8") from exc
 

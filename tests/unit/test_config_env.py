@@ -48,6 +48,12 @@ def test_a_single_value_is_plain_text_as_in_the_file(load) -> None:
     assert (config.block.linger_s, config.receipts.enabled) == (0.5, False)
 
 
+def test_a_single_value_may_be_a_json_string(load) -> None:
+    config = load(FABRIC_WEB__LISTEN='"127.0.0.1:1"', FABRIC_AGENT__HOST='"G02/health/host-b"')
+    assert config.web.listen == Address("127.0.0.1", 1)
+    assert config.agent.host == HostId.parse("G02/health/host-b")
+
+
 @pytest.mark.parametrize("text", ["a:1,b:2", " a:1 , b:2,", '["a:1", "b:2"]'])
 def test_a_list_is_items_with_commas_or_json(load, text: str) -> None:
     assert load(FABRIC_BROKER__BOOTSTRAP=text).broker.bootstrap == ("a:1", "b:2")
@@ -117,6 +123,12 @@ def test_a_fault_of_the_file_is_not_laid_upon_a_variable(load, tmp_path: Path, m
         AgentConfig.load(written(tmp_path, text))
     assert "block.changes_max: " in str(caught.value)
     assert "FABRIC_" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["CAPTURE", "WEB", "WEB__LISTEN", "BROKER__BOOTSTRAP"])
+@pytest.mark.parametrize("text", ["[" * 50_000, '{"a":' * 20_000])
+def test_what_is_nested_without_end_is_refused_as_any_other(load, name: str, text: str) -> None:
+    assert f"(FABRIC_{name} of the environment" in refusal(load, **{f"FABRIC_{name}": text})
 
 
 def test_a_variable_is_not_blamed_for_another_key_that_its_section_lacks(

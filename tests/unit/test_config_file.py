@@ -16,7 +16,12 @@ def test_a_file_comes_back_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"[", "is not TOML"), (b"\xff", "save it as UTF-8"), (b"#" * 1_100_000, "is larger than")],
+    [
+        (b"[", "is not TOML"),
+        (b"\xff", "save it as UTF-8"),
+        (b"#" * 1_100_000, "is larger than"),
+        (b"a = " + b"[" * 5_000, "is nested too deeply"),
+    ],
 )
 def test_what_is_no_settings_file_is_named(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "agent.toml"
