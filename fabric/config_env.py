@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
+from fabric.config_file import Told
+
 PREFIX = "FABRIC_"
 NESTED = "__"
 _JSON_BEGINS = ("[", "{", '"')
@@ -40,7 +42,7 @@ class Environment(EnvSettingsSource):
         return value
 
 
-def told_of(model: type[BaseModel], place: Sequence[int | str]) -> str | None:
+def told_of(model: type[BaseModel], place: Sequence[int | str]) -> Told | None:
     """The variable from which the setting at a place of a file comes, and the form it wants.
 
     None when it comes from the file.
@@ -50,7 +52,7 @@ def told_of(model: type[BaseModel], place: Sequence[int | str]) -> str | None:
         return None
     annotation = _annotation(model, place[:depth])
     form = f", {_form(annotation)}" if annotation is not None else ""
-    return f"{name} of the environment{form}"
+    return Told(f"{name} of the environment{form}", depth)
 
 
 def _variable(model: type[BaseModel], place: Sequence[int | str]) -> tuple[str | None, int]:

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -34,13 +34,22 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigInvalid(f"{path}: is not UTF-8; save it as UTF-8") from exc
 
 
+class Told(NamedTuple):
+    """Whose a value is that is not the file's, and of how many steps of its place it is."""
+
+    words: str
+    depth: int
+
+
 def explain(
-    error: ValidationError, told: Callable[[tuple[int | str, ...]], str | None] = lambda _: None
+    error: ValidationError, told: Callable[[tuple[int | str, ...]], Told | None] = lambda _: None
 ) -> str:
     """Every wrong key with cause and remedy, without any value.
 
+    An unknown key inside another's value is not shown either: it may be a secret that slipped.
+
     Args:
-        told: says of a place in the file that its value is not the file's, and whose it is.
+        told: says of a place in the file that its value is not the file's.
     """
     remedies: Mapping[str, str] = {
         "missing": "is missing; add it",
@@ -48,9 +57,14 @@ def explain(
     }
     lines = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
-        key = ".".join(str(place) for place in item["loc"] if place != "[key]") or "file"
-        message = item["msg"].removeprefix("Value error, ")
-        whose = told(item["loc"])
-        where = f"{key} ({whose})" if whose else key
-        lines.append(f"{where}: {remedies.get(item['type'], message)}")
+        loc, whose = item["loc"], told(item["loc"])
+        message = remedies.get(item["type"], item["msg"].removeprefix("Value error, "))
+        if whose and item["type"] == "extra_forbidden" and len(loc) > whose.depth:
+            loc, message = (
+                loc[:-1],
+                "has a key that is not known; correct its spelling or remove it",
+            )
+        key = ".".join(str(place) for place in loc if place != "[key]") or "file"
+        where = f"{key} ({whose.words})" if whose else key
+        lines.append(f"{where}: {message}")
     return "; ".join(lines)

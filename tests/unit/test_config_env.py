@@ -143,3 +143,14 @@ def test_a_variable_is_not_blamed_for_another_key_that_its_section_lacks(
 def test_no_value_of_the_environment_shows(load) -> None:
     assert "pa55word" not in refusal(load, FABRIC_AUTHORITY__URL="https://me:pa55word@localhost")
     assert "pa55word" not in refusal(load, FABRIC_CAPTURE='[{"url": "pa55word"')
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "key"),
+    [("WEB", '{"pa55word": 1}', "web"), ("CAPTURE", '[{"pa55word": 1}]', "capture.0")],
+)
+def test_an_unknown_key_inside_a_value_does_not_show(load, variable, text, key) -> None:
+    said = refusal(load, **{f"FABRIC_{variable}": text})
+    assert "pa55word" not in said
+    assert f"{key} (FABRIC_{variable} of the environment" in said
+    assert "has a key that is not known" in said
