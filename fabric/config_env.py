@@ -55,6 +55,19 @@ def told_of(model: type[BaseModel], place: Sequence[int | str]) -> Told | None:
     return Told(f"{name} of the environment{form}", depth)
 
 
+def passed_over(model: type[BaseModel]) -> str | None:
+    """A variable that would count for nothing: another gives a value where it wants parts."""
+    names = {name.upper(): name for name in os.environ if name.upper().startswith(PREFIX)}
+    for name in sorted(names):
+        parts = name.removeprefix(PREFIX).lower().split(NESTED)
+        for depth in range(1, min(3, len(parts))):
+            above = PREFIX + NESTED.join(parts[:depth]).upper()
+            annotation = _annotation(model, parts[:depth])
+            if above in names and annotation is not None and not _is_model(annotation):
+                return names[name]
+    return None
+
+
 def _variable(model: type[BaseModel], place: Sequence[int | str]) -> tuple[str | None, int]:
     """The variable, and how many steps of the place it is of."""
     names = {name.upper(): name for name in os.environ}

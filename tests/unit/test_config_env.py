@@ -131,6 +131,25 @@ def test_what_is_nested_without_end_is_refused_as_any_other(load, name: str, tex
     assert f"(FABRIC_{name} of the environment" in refusal(load, **{f"FABRIC_{name}": text})
 
 
+@pytest.mark.parametrize(
+    ("above", "text", "below"),
+    [
+        ("WEB__LISTEN", "127.0.0.1:1", "WEB__LISTEN__PORT"),
+        ("BLOCK__LINGER_S", "1", "BLOCK__LINGER_S__MAX"),
+        ("CAPTURE", "[]", "CAPTURE__0__URL"),
+        ("OUTBOX__TOPICS", "public.G01.a", "OUTBOX__TOPICS__0"),
+    ],
+)
+def test_a_variable_that_would_count_for_nothing_is_refused(load, above, text, below) -> None:
+    said = refusal(load, **{f"FABRIC_{above}": text, f"FABRIC_{below}": "2"})
+    assert said == f"FABRIC_{below} goes on below another variable; remove one"
+
+
+def test_a_key_stands_above_its_section(load) -> None:
+    config = load(FABRIC_WEB='{"listen": "127.0.0.1:1"}', FABRIC_WEB__LISTEN="127.0.0.1:2")
+    assert config.web.listen == Address("127.0.0.1", 2)
+
+
 def test_a_variable_is_not_blamed_for_another_key_that_its_section_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
