@@ -101,7 +101,9 @@ def _holds(text: str, place: Sequence[int | str]) -> bool:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return True
-    return len(place) < 2 or not isinstance(found, dict) or place[1] in found
+    if len(place) < 2 or not isinstance(found, dict):
+        return True
+    return str(place[1]).lower() in {key.lower() for key in found}  # as the library takes keys
 
 
 def _form(annotation: Any) -> str:

@@ -103,6 +103,7 @@ def test_addresses_of_platform_parts_are_plain_text(
         ("WEB__LISTEN__PORT", "1", "web.listen", "plain text without quotes", "must be text"),
         ("WEB", "127.0.0.1:1", "web", "a table as JSON", "valid dictionary"),
         ("WEB", '{"listen": "x"}', "web.listen", "a table as JSON", "host:port"),
+        ("WEB", '{"LISTEN": "x"}', "web.listen", "a table as JSON", "host:port"),
         ("WEB__LISTNE", "127.0.0.1:1", "web.listne", "", "is not a known key"),
     ],
 )
