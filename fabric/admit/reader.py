@@ -58,4 +58,5 @@ def is_trusted_still(verified: VerifiedEnvelope, view: View, now: datetime) -> b
     """
     dataset = decide.dataset_of(view.policy, str(verified.envelope.header.topic))
     why = view.members.was_trusted(verified.result, now)
-    return (why or decide.approved(view.policy, dataset, standing(verified.result), now)) is None
+    sender = standing(verified.result)
+    return (why or decide.why_not_approved(view.policy, dataset, sender, now)) is None

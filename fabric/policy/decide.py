@@ -92,7 +92,7 @@ def publish(
     """
     if suite != dataset.suite or not _may_seal(policy, dataset, suite, now):
         return _expired(policy, now) or Reason.SUITE_REFUSED
-    return _send(policy, dataset, standing, now) or approved(policy, dataset, standing, now)
+    return _send(policy, dataset, standing, now) or why_not_approved(policy, dataset, standing, now)
 
 
 def accept(
@@ -121,7 +121,7 @@ def grant(
     """
     if _suite(policy, dataset, suite) is None:
         return _expired(policy, now) or Reason.SUITE_REFUSED
-    return _send(policy, dataset, standing, now) or approved(policy, dataset, standing, now)
+    return _send(policy, dataset, standing, now) or why_not_approved(policy, dataset, standing, now)
 
 
 def custody(
@@ -133,7 +133,7 @@ def custody(
         suite: of the epoch; judged as in `grant`.
     """
     why = accept_grant(policy, dataset, standing, suite=suite, now=now)
-    return why or approved(policy, dataset, standing, now)
+    return why or why_not_approved(policy, dataset, standing, now)
 
 
 def accept_grant(
@@ -155,7 +155,7 @@ def accept_grant(
 def read(policy: Policy, dataset: Dataset, standing: Standing, now: datetime) -> Reason | None:
     """Whether a host may have what is in a dataset now."""
     why = accept_receipt(policy, dataset, standing, now)
-    return why or approved(policy, dataset, standing, now)
+    return why or why_not_approved(policy, dataset, standing, now)
 
 
 def accept_receipt(
@@ -167,8 +167,10 @@ def accept_receipt(
     return _expired(policy, now) or _stands(policy, dataset, standing)
 
 
-def approved(policy: Policy, dataset: Dataset, standing: Standing, now: datetime) -> Reason | None:
-    """Whether the policy approves a host for a dataset now, whatever its result says.
+def why_not_approved(
+    policy: Policy, dataset: Dataset, standing: Standing, now: datetime
+) -> Reason | None:
+    """What keeps the policy from approving a host for a dataset now, whatever its result says.
 
     Where the result was given under a newer policy than ours, so may its approval be:
     that is POLICY_NEWER, and to be waited for.
