@@ -67,7 +67,7 @@ def check_reader(receipt: Receipt, result: Result, view: View, *, ask: Ask, at: 
     """Hold a receipt against the policy: its reader may have the stream, which exists.
 
     Args:
-        ask: `decide.read` of a receipt that comes now, `decide.accept_receipt` of a stored one.
+        ask: `decide.read` of a receipt that comes now, `decide.might_read` of a stored one.
         at: the time that counts.
 
     Raises:

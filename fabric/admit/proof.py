@@ -216,7 +216,7 @@ def _check_receipt(key: bytes, value: bytes, view: View, stored: datetime) -> Ho
     why = view.members.was_trusted(result, stored - _SKEW)
     if why is not None:
         raise DeniedError(why, "reader was not trusted when its receipt was stored")
-    check_reader(receipt, result, view, ask=decide.accept_receipt, at=receipt.applied)
+    check_reader(receipt, result, view, ask=decide.might_read, at=receipt.applied)
     return result.host
 
 

@@ -7,7 +7,7 @@ What a host may do now (`publish`, `grant`, `custody`, `read`) is asked twice: o
 attestation result, and of what the policy approves it for now. The lower one counts, so
 an approval that is withdrawn or lowered counts with the policy that says so, and one that
 is raised with the next result. What a host once did (`accept`, `accept_grant`,
-`accept_receipt`) is judged by the result of then: history outlives an approval.
+`might_read`) is judged by the result of then: history outlives an approval.
 """
 
 import hmac
@@ -149,19 +149,23 @@ def accept_grant(
         return _expired(policy, now) or Reason.NOT_A_CUSTODIAN
     if _suite(policy, dataset, suite) is None:
         return _expired(policy, now) or Reason.SUITE_REFUSED
-    return accept_receipt(policy, dataset, standing, now)
+    return might_read(policy, dataset, standing, now)
 
 
 def read(policy: Policy, dataset: Dataset, standing: Standing, now: datetime) -> Reason | None:
     """Whether a host may have what is in a dataset now."""
-    why = accept_receipt(policy, dataset, standing, now)
+    why = might_read(policy, dataset, standing, now)
     return why or why_not_approved(policy, dataset, standing, now)
 
 
-def accept_receipt(
+def might_read(
     policy: Policy, dataset: Dataset, standing: Standing, now: datetime
 ) -> Reason | None:
-    """Whether a host might have what it once said that it has; `now`: when it had it."""
+    """Whether a host might have what was in a dataset, by its result of then alone.
+
+    Args:
+        now: the time that counts.
+    """
     if not is_named(dataset, standing.host):
         return _expired(policy, now) or Reason.NOT_A_CONSUMER
     return _expired(policy, now) or _stands(policy, dataset, standing)

@@ -237,7 +237,7 @@ def of_then(given: Policy, who: Standing) -> set[Reason | None]:
     return {
         decide.accept(given, mine, who, suite="hybrid", now=NOW),
         decide.accept_grant(given, mine, who, suite="hybrid", now=NOW),
-        decide.accept_receipt(given, mine, who, NOW),
+        decide.might_read(given, mine, who, NOW),
     }
 
 
