@@ -17,7 +17,8 @@ from fabric.policy import decide
 from fabric.policy.types import Dataset, Policy
 from fabric.seal.receipt import Receipt, parse_receipt, receipt_key, verify_receipt
 
-Ask: TypeAlias = Callable[[Policy, Dataset, decide.Standing, datetime], Reason | None]
+AskOfReader: TypeAlias = Callable[[Policy, Dataset, decide.Standing, datetime], Reason | None]
+"""`decide.read` or `decide.might_read`."""
 
 _SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
 _HEAD_AGE = timedelta(seconds=DELIVERY_S_DEFAULT)
@@ -63,7 +64,9 @@ def admit_receipt(key: bytes, value: bytes, view: View, *, host: HostId, now: da
     _check_not_later(receipt.applied, now)
 
 
-def check_reader(receipt: Receipt, result: Result, view: View, *, ask: Ask, at: datetime) -> None:
+def check_reader(
+    receipt: Receipt, result: Result, view: View, *, ask: AskOfReader, at: datetime
+) -> None:
     """Hold a receipt against the policy: its reader may have the stream, which exists.
 
     Args:
