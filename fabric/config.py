@@ -7,7 +7,7 @@ the file's folder. No value ever shows in an error, because URLs hold passwords.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -236,8 +236,13 @@ class AuthorityPart(Section):
 
 
 class _File(BaseSettings):
-    """A whole file. `load` is the way in."""
+    """A whole file. `load` is the way in.
 
+    Attributes:
+        file_name: what an operator calls such a file.
+    """
+
+    file_name: ClassVar[str]
     model_config = SettingsConfigDict(
         extra="forbid",
         frozen=True,
@@ -265,7 +270,7 @@ class _File(BaseSettings):
         for table, whose in _OWNERS:
             if table in content and table not in cls.model_fields:
                 raise ConfigInvalid(
-                    f"{path}: has a table [{table}], so it is {whose}; name {cls.__doc__}"
+                    f"{path}: has a table [{table}], so it is {whose}; name {cls.file_name}"
                     " instead, or remove the table"
                 )
         name = passed_over(cls)
@@ -280,8 +285,9 @@ class _File(BaseSettings):
 
 
 class AgentConfig(_File):
-    """agent.toml"""
+    """Settings of an agent."""
 
+    file_name = "agent.toml"
     agent: AgentPart
     policy: PolicyConfig
     authority: AuthorityUrl
@@ -310,8 +316,9 @@ class AgentConfig(_File):
 
 
 class GatewayConfig(_File):
-    """gateway.toml"""
+    """Settings of a gateway."""
 
+    file_name = "gateway.toml"
     gateway: GatewayPart
     tls: ServerTls
     broker: Bootstrap
@@ -321,8 +328,9 @@ class GatewayConfig(_File):
 
 
 class AuthorityConfig(_File):
-    """authority.toml"""
+    """Settings of the authority."""
 
+    file_name = "authority.toml"
     authority: AuthorityPart
     tls: ServerTls
     admin: Credential

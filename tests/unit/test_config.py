@@ -219,6 +219,14 @@ def test_another_processs_file_is_told_as_such(
         kind.load(written(tmp_path, text))
 
 
+def test_the_name_of_a_file_is_no_comment_that_python_may_strip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GatewayConfig, "__doc__", None)
+    with pytest.raises(ConfigInvalid, match=r"name gateway\.toml instead"):
+        GatewayConfig.load(written(tmp_path, AGENT))
+
+
 def test_slot_of_a_database_without_slots_is_refused(tmp_path: Path) -> None:
     text = AGENT.replace('kind = "postgresql"', 'kind = "sqlite"')
     assert "slot and publication belong to kind postgresql" in refusal(tmp_path, text)
