@@ -19,7 +19,7 @@ from fabric.attest.notices import HEARTBEAT_KEY, result_key
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of
 from fabric.cli.topics import offset_at, records
-from fabric.cli.unattested import closed, explain
+from fabric.cli.unattested import closed, explained
 from fabric.config import AgentConfig
 from fabric.model.errors import ConfigInvalid, DeniedError, PeerError
 from fabric.model.names import MEMBERS, RESULTS
@@ -95,12 +95,9 @@ async def standing(config: AgentConfig, path: Path) -> dict[str, object]:
         path: the agent.toml, for the agent's pages: it knows best why it has none.
     """
     now = datetime.now(UTC)
-    try:
+    async with explained(config, path):
         members = await _read_host(config)
         result = members.current(config.agent.host, now)
-    except DeniedError as exc:
-        await explain(config, path, exc)
-        raise
     return {
         "host": str(result.host),
         "state": "attested",

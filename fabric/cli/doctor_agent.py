@@ -14,7 +14,7 @@ from fabric.cli.access import log_of, policy_of, svid
 from fabric.cli.attest import standing
 from fabric.cli.checks import Check, Once, run_doctor
 from fabric.cli.databases import source, target
-from fabric.cli.unattested import check_open, explain, papers
+from fabric.cli.unattested import check_open, explained, papers
 from fabric.config import AgentConfig
 from fabric.locks import holder
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason
@@ -176,9 +176,5 @@ async def _topic(config: AgentConfig, path: Path, topic: str) -> str:
 @contextlib.asynccontextmanager
 async def _log_of(config: AgentConfig, path: Path) -> AsyncIterator[Log]:
     """The platform's log; what is denied because this host is not attested says why it is not."""
-    try:
-        async with log_of(config) as log:
-            yield log
-    except DeniedError as exc:
-        await explain(config, path, exc)
-        raise
+    async with explained(config, path), log_of(config) as log:
+        yield log

@@ -4,6 +4,8 @@ Without one the broker closes every topic and no peer takes the certificate. To 
 broker's fault, or a lack of rights, would send the operator to the wrong place.
 """
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from fabric.cli.access import svid
@@ -45,13 +47,20 @@ async def explain(config: AgentConfig, path: Path, error: DeniedError) -> None:
     raise Unattested(reason, f"this host is not attested; its agent says: {words}") from error
 
 
-async def papers(config: AgentConfig, path: Path) -> tuple[Path, Path]:
-    """The host's certificate and key; raises DeniedError with why there are none."""
+@contextlib.asynccontextmanager
+async def explained(config: AgentConfig, path: Path) -> AsyncIterator[None]:
+    """Let what is denied inside say why this host is not attested, when that is the cause."""
     try:
-        return svid(config)
+        yield
     except DeniedError as exc:
         await explain(config, path, exc)
         raise
+
+
+async def papers(config: AgentConfig, path: Path) -> tuple[Path, Path]:
+    """The host's certificate and key; raises DeniedError with why there are none."""
+    async with explained(config, path):
+        return svid(config)
 
 
 async def check_open(log: Log) -> None:

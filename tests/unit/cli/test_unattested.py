@@ -7,7 +7,7 @@ import pytest
 from fabric.agent.attesting import PART as AGENTS_PART
 from fabric.cli import unattested
 from fabric.cli.output import Unattested
-from fabric.cli.unattested import check_open, explain, papers
+from fabric.cli.unattested import check_open, explain, explained, papers
 from fabric.config import AgentConfig
 from fabric.model.errors import DeniedError, Reason, UnavailableError
 from tests.fakes.agent_page import FakeAgent, write_config
@@ -39,6 +39,21 @@ async def test_what_keeps_the_agent_from_a_result_is_the_cause(tmp_path, reason)
         assert await reason_of(path) is reason
         with pytest.raises(Unattested, match="so it is"):
             await papers(AgentConfig.load(path), path)
+
+
+async def test_what_is_denied_inside_is_explained_or_stays_as_it_is(tmp_path) -> None:
+    agent = FakeAgent()
+    agent.board.show("attestation", Reason.HOST_SUSPENDED, "so it is")
+    with agent.serve() as port:
+        path = write_config(tmp_path, port=port)
+        with pytest.raises(Unattested, match="so it is"):
+            async with explained(AgentConfig.load(path), path):
+                raise EXPIRED
+        other = DeniedError(Reason.MEMBERS_STALE, "no tick")
+        with pytest.raises(DeniedError) as caught:
+            async with explained(AgentConfig.load(path), path):
+                raise other
+        assert caught.value is other
 
 
 async def test_an_agent_that_knows_nothing_explains_nothing(tmp_path) -> None:
