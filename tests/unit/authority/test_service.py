@@ -711,6 +711,7 @@ async def test_a_ledger_restored_from_a_backup_suspends_nobody_once_it_has_read_
 async def test_nobody_is_judged_before_the_ledger_agrees_with_the_log(
     site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await site.ticks.opened()  # else the publisher opens them after they are closed here
     monkeypatch.setattr("fabric.authority.ticks.PUBLISH_S_MAX", 0.05)
     site.ticks._open.clear()
     with pytest.raises(UnavailableError) as error:
