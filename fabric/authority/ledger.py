@@ -186,7 +186,7 @@ class Ledger:
     def in_log(self, state: HostState) -> None:
         """This state of a host, and the result that it names, are in the log."""
         with self._transaction() as db:
-            rows.put_published(db, state.host, state.result_id)
+            self._put_published(db, state)
 
     def all_in_log(self, states: Sequence[HostState]) -> None:
         """These are the host states of the log; what else is marked as published is lost."""
@@ -194,9 +194,9 @@ class Ledger:
         with self._transaction() as db:
             for entry in rows.find_published(db):
                 if (entry.state.host, entry.state.result_id) not in there:
-                    rows.drop_published(db, entry.state.host)
+                    rows.drop_published(db, entry.state.host, entry.state.approval)
             for state in states:
-                rows.put_published(db, state.host, state.result_id)
+                self._put_published(db, state)
 
     def unpublish(self, but: Sequence[int]) -> None:
         """Mark every notice that is not among these numbers for publication again."""
@@ -254,7 +254,8 @@ class Ledger:
                 rows.read_host(row) for row in db.execute("SELECT * FROM hosts ORDER BY host")
             ]
             published = {entry.state.host: entry for entry in rows.find_published(db)}
-        return [entry.shown(now, published.get(entry.state.host)) for entry in newest]
+        known = published | {entry.state.host: entry for entry in newest}
+        return [known[host].shown(now, published.get(host)) for host in sorted(known)]
 
     def host(self, host: HostId) -> rows.HostEntry | None:
         """One host's entry."""
@@ -285,6 +286,13 @@ class Ledger:
             notices=notices,
             last_number=rows.last_number(db),
         )
+
+    def _put_published(self, db: sqlite3.Connection, state: HostState) -> None:
+        """Mark a state of the log, unless it is no good quote or a notice stands against it."""
+        if state.state is not MemberState.ATTESTED:
+            return
+        if stands(self._known(db, state.host).notices, state.approval) is None:
+            rows.put_published(db, state)
 
     def _mark(self, db: sqlite3.Connection, numbers: Sequence[int]) -> None:
         db.executemany(
@@ -341,7 +349,7 @@ def _against(db: sqlite3.Connection, notice: Notice) -> None:
     entry = rows.find_host(db, notice.host)
     if entry is None or entry.state.approval <= notice.approval:
         rows.put_host(db, noticed_state(notice), entry.standing if entry else None)
-        rows.drop_published(db, notice.host)
+    rows.drop_published(db, notice.host, notice.approval)
 
 
 @contextlib.contextmanager

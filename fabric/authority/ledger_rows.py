@@ -52,9 +52,10 @@ class HostEntry:
         readers go by the one before it, and the word is `unpublished` once that has ended.
 
         Args:
-            published: the newest attested entry of this host that is in the log.
+            published: the newest attested entry of this host that is in the log, and that
+                no notice stands against; later than this one where this file was restored.
         """
-        if self.state.state is not MemberState.ATTESTED:
+        if published is None and self.state.state is not MemberState.ATTESTED:
             return self.state.state.value, self
         if published is not None and published.state.expires > now:
             return "attested", published
@@ -115,38 +116,49 @@ def put_host(db: sqlite3.Connection, state: HostState, standing: Standing | None
     """Insert or replace a host's newest state."""
     db.execute(
         "INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            str(state.host),
-            state.state.value,
-            state.result_id,
-            state.approval,
-            state.number,
-            milliseconds(state.since),
-            milliseconds(state.expires),
-            standing.level if standing else 0,
-            str(standing.clearance) if standing else "",
-            standing.evidence if standing else "",
-        ),
+        _host_row(state, standing),
     )
 
 
-def put_published(db: sqlite3.Connection, host: HostId, result_id: bytes) -> None:
-    """A host's newest entry is in the log, if it is still the one of this result."""
+def _host_row(state: HostState, standing: Standing | None) -> tuple[str | int | bytes, ...]:
+    return (
+        str(state.host),
+        state.state.value,
+        state.result_id,
+        state.approval,
+        state.number,
+        milliseconds(state.since),
+        milliseconds(state.expires),
+        standing.level if standing else 0,
+        str(standing.clearance) if standing else "",
+        standing.evidence if standing else "",
+    )
+
+
+def put_published(db: sqlite3.Connection, state: HostState) -> None:
+    """This attested state of a host is in the log, whether it is the newest here or not.
+
+    The log of states does not say what a result gives: where this file, restored perhaps,
+    lacks that result, its standing is the newest one kept.
+    """
+    marked = "SELECT 1 FROM published WHERE host = ? AND result_id = ?"
+    if db.execute(marked, (str(state.host), state.result_id)).fetchone() is not None:
+        return
+    entry = find_host(db, state.host)
     db.execute(
-        "INSERT OR REPLACE INTO published SELECT * FROM hosts"
-        " WHERE host = ? AND result_id = ? AND state = ?",
-        (str(host), result_id, MemberState.ATTESTED.value),
+        "INSERT OR REPLACE INTO published VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        _host_row(state, entry.standing if entry else None),
     )
 
 
 def find_published(db: sqlite3.Connection) -> Sequence[HostEntry]:
-    """Of each host the newest entry that is in the log."""
+    """Of each host the newest attested entry that is in the log, and no notice stands against."""
     return [read_host(row) for row in db.execute("SELECT * FROM published")]
 
 
-def drop_published(db: sqlite3.Connection, host: HostId) -> None:
-    """Nothing that was published of a host counts any more."""
-    db.execute("DELETE FROM published WHERE host = ?", (str(host),))
+def drop_published(db: sqlite3.Connection, host: HostId, approval: int) -> None:
+    """Nothing that was published of a host counts any more, up to this approval."""
+    db.execute("DELETE FROM published WHERE host = ? AND approval <= ?", (str(host), approval))
 
 
 def put_notice(db: sqlite3.Connection, notice: Notice, *, is_published: bool) -> None:

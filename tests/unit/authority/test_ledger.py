@@ -12,10 +12,11 @@ import pytest
 
 from fabric.attest.appraise import Counters, Enrolment
 from fabric.attest.members import MemberState, NoticeKind
-from fabric.authority.attest_machine import Verdict
+from fabric.authority.attest_machine import Verdict, noticed_state
 from fabric.authority.ledger import Ledger, LedgerThread, look
+from fabric.authority.ledger_rows import HostEntry
 from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
-from tests.fakes.verifier import HOST, NOW, OTHER, a_notice, a_result
+from tests.fakes.verifier import HOST, NOW, OTHER, a_notice, a_result, a_state
 
 ENROLMENT = Enrolment(host=HOST, ek_sha256=b"e", ek_name=b"n", ak_public=b"p", ak_name=b"a")
 COUNTERS = Counters(clock=7, resets=2, restarts=1, safe=True)
@@ -296,3 +297,60 @@ def test_what_the_log_has_lost_counts_as_published_no_more(ledger: Ledger) -> No
     assert words(ledger) == ["attested"]
     ledger.all_in_log([])
     assert words(ledger) == ["unpublished"]
+
+
+def test_a_result_that_a_restored_ledger_lacks_is_shown_when_the_log_has_it(ledger: Ledger) -> None:
+    """Everybody goes by the log: a ledger behind it is no reason for an alarm."""
+    old = attest(ledger)
+    ledger.in_log(old)
+    new = replace(old, result_id=b"n" * 16, since=NOW + timedelta(seconds=1))
+    ledger.all_in_log([new])
+    [(word, entry)] = ledger.shown(NOW)
+    assert (word, entry.state) == ("attested", new)
+    assert entry.standing.level == 4
+
+
+def test_a_late_state_of_the_log_is_shown_before_a_newer_that_it_lacks(ledger: Ledger) -> None:
+    late, lost = attest(ledger), attest(ledger)
+    ledger.all_in_log([late])
+    [(word, entry)] = ledger.shown(NOW)
+    assert (word, entry.state) == ("attested", late)
+    assert late.result_id != lost.result_id
+
+
+def test_a_host_that_only_the_log_knows_is_shown_without_a_level(ledger: Ledger) -> None:
+    state = a_state(a_result())
+    ledger.all_in_log([state])
+    assert ledger.shown(NOW) == [("attested", HostEntry(state=state, standing=None))]
+
+
+def test_a_later_approval_in_the_log_ends_a_suspension_of_a_restored_ledger(
+    ledger: Ledger,
+) -> None:
+    suspend(ledger)
+    state = a_state(a_result(approval=2))
+    ledger.all_in_log([state])
+    assert words(ledger) == ["attested"]
+    assert [word for word, _ in ledger.shown(state.expires)] == ["expired"]
+
+
+def test_what_the_log_says_counts_nothing_against_a_notice_that_is_kept(ledger: Ledger) -> None:
+    old = attest(ledger)
+    suspend(ledger)
+    ledger.all_in_log([old])
+    assert words(ledger) == ["suspended"]
+    attest(ledger, approval=2)
+    ledger.in_log(old)
+    assert words(ledger) == ["unpublished"]
+
+
+def test_an_adopted_notice_ends_an_older_result_beneath_a_later_approval(ledger: Ledger) -> None:
+    ledger.in_log(attest(ledger))
+    attest(ledger, approval=2)
+    ledger.adopt(a_notice(1))
+    assert words(ledger) == ["unpublished"]
+
+
+def test_a_suspended_state_of_the_log_is_no_result(ledger: Ledger) -> None:
+    ledger.all_in_log([noticed_state(a_notice(1, approval=0))])
+    assert ledger.shown(NOW) == []

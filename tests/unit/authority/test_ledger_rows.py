@@ -91,12 +91,29 @@ def test_a_result_that_is_not_in_the_log_is_not_shown_as_attested() -> None:
     assert newest.shown(older_state.expires, older) == ("unpublished", newest)
 
 
-def test_only_the_newest_entry_is_marked_as_published(db: sqlite3.Connection) -> None:
+def test_a_state_of_the_log_is_marked_with_the_standing_of_the_newest(
+    db: sqlite3.Connection,
+) -> None:
     state = a_state(a_result())
     rows.put_host(db, state, STANDING)
-    rows.put_published(db, HOST, b"another result")
-    assert rows.find_published(db) == []
-    rows.put_published(db, HOST, state.result_id)
+    logged = replace(state, result_id=b"l" * 16)
+    rows.put_published(db, logged)
+    assert rows.find_published(db) == [rows.HostEntry(state=logged, standing=STANDING)]
+
+
+def test_a_mark_keeps_its_own_standing(db: sqlite3.Connection) -> None:
+    state = a_state(a_result())
+    rows.put_host(db, state, STANDING)
+    rows.put_published(db, state)
+    rows.put_host(db, replace(state, result_id=b"n" * 16), replace(STANDING, level=1))
+    rows.put_published(db, state)
     assert rows.find_published(db) == [rows.HostEntry(state=state, standing=STANDING)]
-    rows.drop_published(db, HOST)
+
+
+def test_a_mark_is_dropped_up_to_an_approval(db: sqlite3.Connection) -> None:
+    state = a_state(a_result(approval=2))
+    rows.put_published(db, state)
+    rows.drop_published(db, HOST, approval=1)
+    assert [entry.state for entry in rows.find_published(db)] == [state]
+    rows.drop_published(db, HOST, approval=2)
     assert rows.find_published(db) == []
