@@ -41,10 +41,10 @@ _STATE = (
     ),
     number(
         "Not trusted",
-        'sum(fabric_authority_agents{state=~"unpublished|suspended|expired"})',
+        'sum(fabric_authority_agents{state=~"unpublished|not_approved|suspended|expired"})',
         steps=ANY_IS_BAD,
         width=3,
-        text="Suspended, expired, or attested with a result that no gateway took.",
+        text="Suspended, expired, approved no more, or with a result that no gateway took.",
     ),
     number(
         "Revoked",

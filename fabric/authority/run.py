@@ -17,6 +17,7 @@ from fabric.attest.audit_head import Head, head_record
 from fabric.attest.keys import SigningKey
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
+from fabric.authority.listing import judged
 from fabric.authority.pki import Ca, decode_verifier_keys, load_ca
 from fabric.authority.publisher import Publisher
 from fabric.authority.routes import Routes
@@ -156,7 +157,7 @@ class _Process:
             with contextlib.suppress(FabricError):
                 now = self.clock.now()
                 found = await self.ledger.do(partial(Ledger.shown, now=now))
-                shown = [word for word, _ in found]
+                shown = [word for word, _ in judged(found, self.policies.policy, now)]
                 for state in AGENT_STATES:
                     self.metrics.hosts(state, shown.count(state))
                 number = await self.ledger.do(Ledger.last_number)

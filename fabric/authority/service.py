@@ -319,10 +319,10 @@ class Authority:
         return [listing.enrolment(entry) for entry in entries]
 
     async def hosts(self) -> list[dict[str, str | int]]:
-        """Every host as others see it now, for people: what is not in the log yet counts not."""
+        """Every host as others see it now, for people: no result counts before it is in the log."""
         now = self._parts.clock.now()
         found = await self._parts.ledger.do(lambda ledger: ledger.shown(now))
-        return [listing.host(word, entry) for word, entry in found]
+        return [listing.host(*shown) for shown in listing.judged(found, self._parts.policy(), now)]
 
     async def _give_notice(
         self,

@@ -54,3 +54,9 @@ def join(levels: Levels, left: Label, right: Label) -> Label:
     """The lowest label that dominates both."""
     level = max(left.level, right.level, key=levels.rank)
     return Label(level, left.compartments | right.compartments)
+
+
+def meet(levels: Levels, left: Label, right: Label) -> Label:
+    """The highest label that both dominate."""
+    level = min(left.level, right.level, key=levels.rank)
+    return Label(level, left.compartments & right.compartments)

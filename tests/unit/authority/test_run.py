@@ -2,27 +2,37 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fabric.attest.appraise import Counters, Enrolment
+from fabric.attest.members import NoticeKind
 from fabric.authority import run
+from fabric.authority.attest_machine import Verdict
+from fabric.authority.ledger import Ledger
 from fabric.config import AuthorityConfig
-from fabric.metrics import AuthorityMetrics
+from fabric.metrics import AGENT_STATES, AuthorityMetrics
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError
+from fabric.model.names import HostId
 from fabric.repository.audited import PolicyAudit
 from fabric.repository.client import PolicyRepository
 from fabric.repository.fetch import FolderFetcher
 from fabric.repository.keys import make_key
 from fabric.repository.timestamp import Renewal
 from tests.fakes.audit import MemoryAudit
-from tests.fakes.authority_site import AuthoritySite
+from tests.fakes.authority_site import READER, SENDER, AuthoritySite, until
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy_repository import Repository, key
 from tests.fakes.policy_workspace import make_workspace, publish_all
-from tests.fakes.verifier import Verifier
+from tests.fakes.verifier import Verifier, a_result, a_state
+
+ENROLMENT = Enrolment(
+    host=HostId.parse("G09/none/new"), ek_sha256=b"e", ek_name=b"n", ak_public=b"p", ak_name=b"a"
+)
 
 
 def test_keys_must_be_the_ones_the_policy_names(tmp_path: Path) -> None:
@@ -157,3 +167,45 @@ async def test_a_policy_that_is_not_taken_is_in_the_authoritys_audit_log(tmp_pat
         looking.cancel()
     assert audit.events == [("policy_refused", {"reason": "bad_signature", "version": 7})]
     assert policies.policy.version == 7
+
+
+async def a_host_in_every_state(site: AuthoritySite) -> None:
+    """One each, by ledger and policy; the log has the first three."""
+    now = site.clock.now()
+    later, past = now + timedelta(minutes=5), now - timedelta(minutes=5)
+    times = {SENDER: later, HostId.parse("G09/none/host"): later, READER: past}
+    logged = [a_state(a_result(host=host, expires=end)) for host, end in times.items()]
+    await site.ledger.do(lambda ledger: ledger.all_in_log(logged))
+    await site.ledger.do(lambda ledger: ledger.enrol(ENROLMENT, now))
+    result = a_result(host=ENROLMENT.host, expires=later)
+    counters = Counters(clock=7, resets=2, restarts=1, safe=True)
+    verdict = Verdict(enrolment=ENROLMENT, result=result, counters=counters, tally=bytes(32))
+    await site.ledger.do(lambda ledger: ledger.attest(verdict, now))
+    for name, kind in (("s", NoticeKind.SUSPENSION), ("r", NoticeKind.REVOCATION)):
+        host, why = HostId.parse(f"G09/none/{name}"), Reason.HOST_SUSPENDED
+        give = partial(Ledger.notice, host=host, kind=kind, approval=1, why=why, now=now)
+        await site.ledger.do(give)
+
+
+async def test_hosts_are_counted_by_the_state_that_others_see(tmp_path: Path) -> None:
+    site = AuthoritySite(tmp_path)
+    await a_host_in_every_state(site)
+    metrics = AuthorityMetrics()
+    process: Any = SimpleNamespace(
+        ledger=site.ledger,
+        clock=site.clock,
+        policies=site,
+        metrics=metrics,
+        publisher=SimpleNamespace(last_beat=None),
+    )
+
+    def counted() -> dict[str, float | None]:
+        name = "fabric_authority_agents"
+        return {s: metrics.registry.get_sample_value(name, {"state": s}) for s in AGENT_STATES}
+
+    async with asyncio.TaskGroup() as tasks:
+        counting = tasks.create_task(run._Process._count(process))
+        await until(lambda: any(counted().values()))
+        counting.cancel()
+    assert counted() == dict.fromkeys(AGENT_STATES, 1)
+    site.close()

@@ -355,6 +355,20 @@ async def test_a_host_whose_result_no_gateway_took_is_not_shown_as_attested(
     assert (await shown())[0] == "unpublished"
 
 
+async def test_a_host_without_an_approval_of_now_is_not_shown_as_attested(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    site.approve(enrolled, security_level=3, clearance="secret")
+    site.publish()
+    (host,) = await site.service.hosts()
+    assert (host["state"], host["level"], host["clearance"]) == ("attested", 3, "secret")
+    del site.documents[f"approvals/{SENDER}.yaml"]
+    site.publish()
+    (host,) = await site.service.hosts()
+    assert host["state"] == "not_approved"
+
+
 async def test_a_suspension_is_told_and_kept_even_while_the_gateway_is_away(
     site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric.model.errors import Malformed
-from fabric.model.label import Label, Levels, dominates, join
+from fabric.model.label import Label, Levels, dominates, join, meet
 
 LEVELS = Levels(("public", "internal", "confidential", "secret", "top-secret"))
 LABELS = st.builds(
@@ -52,6 +52,8 @@ def test_level_that_is_unknown_is_never_compared() -> None:
             dominates(LEVELS, left, right)
         with pytest.raises(Malformed):
             join(LEVELS, left, right)
+        with pytest.raises(Malformed):
+            meet(LEVELS, left, right)
 
 
 @given(LABELS, LABELS, LABELS)
@@ -68,6 +70,16 @@ def test_labels_are_a_lattice(a: Label, b: Label, c: Label) -> None:
         assert a == b
     if dominates(LEVELS, a, b) and dominates(LEVELS, b, c):
         assert dominates(LEVELS, a, c)
+
+
+@given(LABELS, LABELS, LABELS)
+def test_the_lower_of_two_labels_is_the_highest_beneath_both(a: Label, b: Label, c: Label) -> None:
+    both = meet(LEVELS, a, b)
+    assert both == meet(LEVELS, b, a)
+    assert dominates(LEVELS, a, both)
+    assert dominates(LEVELS, b, both)
+    if dominates(LEVELS, a, c) and dominates(LEVELS, b, c):
+        assert dominates(LEVELS, both, c)
 
 
 def test_levels_rank_in_the_policys_order() -> None:
