@@ -515,6 +515,20 @@ async def test_every_notice_of_a_decision_is_kept_before_any_is_waited_for(
     assert len(deciding.result()) == 4
 
 
+async def test_a_notice_is_done_while_the_rights_of_others_take_long_and_they_follow_later(
+    site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.attest(enrolled)
+    monkeypatch.setattr("fabric.authority.service.PUBLISH_S_MAX", 0.1)
+    monkeypatch.setattr(site.service, "_following", asyncio.Semaphore(0))
+    async with asyncio.timeout(30):
+        [entry] = await site.service.decide(
+            Scope.parse(str(SENDER)), NoticeKind.SUSPENSION, why="raid", caller=ADMIN
+        )
+    assert entry["number"] == 1
+    await until(lambda: SENDER.principal not in site.admin.rights)
+
+
 async def test_a_decision_that_the_ledger_does_not_take_is_to_be_given_again(
     site: AuthoritySite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
