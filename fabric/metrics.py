@@ -357,9 +357,7 @@ class AuthorityMetrics(_Role):
         self._failures = self._counter(
             "authority_attestation_failures_total", "Attestations refused.", ("reason",)
         )
-        self._agents = self._gauge(
-            "authority_agents", "Hosts by their state, as others see it.", ("state",)
-        )
+        self._agents = self._gauge("authority_agents", "Hosts by their state now.", ("state",))
         self.signatures = self._gauge(
             "policy_signatures_expiry_timestamp_seconds", "End of the first signature by a person."
         )
@@ -383,7 +381,7 @@ class AuthorityMetrics(_Role):
         self._failures.labels(reason.value).inc()
 
     def hosts(self, state: str, number: int) -> None:
-        """Hosts in a state, one of AGENT_STATES."""
+        """Hosts in a state, one of AGENT_STATES; a notice counts as soon as it is kept."""
         self._agents.labels(one_of(state, AGENT_STATES)).set(number)
 
     def notice(self, kind: str) -> None:

@@ -248,7 +248,7 @@ class Ledger:
         return [rows.read_host(row) for row in found]
 
     def shown(self, now: datetime) -> Sequence[tuple[str, rows.HostEntry]]:
-        """Of every host, by name, the state in a word as others see it, and its entry."""
+        """Of every host, by name, the state in a word and its entry, as HostEntry.shown says."""
         with self._transaction() as db:
             newest = [
                 rows.read_host(row) for row in db.execute("SELECT * FROM hosts ORDER BY host")

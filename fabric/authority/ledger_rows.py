@@ -50,6 +50,7 @@ class HostEntry:
 
         Nobody trusts a host for a result that is not in the log: until it is, gateways and
         readers go by the one before it, and the word is `unpublished` once that has ended.
+        A suspension or revocation is shown as soon as it is kept, whoever has heard of it.
 
         Args:
             published: the newest attested entry of this host that is in the log, and that

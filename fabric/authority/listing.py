@@ -57,7 +57,7 @@ def _lowered(entry: HostEntry, policy: Policy, now: datetime) -> HostEntry:
 
 
 def host(word: str, entry: HostEntry) -> Row:
-    """A host; `word` is its state as others see it."""
+    """A host; `word` is its state, as `judged` gives it."""
     return {
         "host": str(entry.state.host),
         "state": word,

@@ -319,7 +319,7 @@ class Authority:
         return [listing.enrolment(entry) for entry in entries]
 
     async def hosts(self) -> list[dict[str, str | int]]:
-        """Every host as others see it now, for people: no result counts before it is in the log."""
+        """Every host, for people: a result counts once it is in the log, a notice once kept."""
         now = self._parts.clock.now()
         found = await self._parts.ledger.do(lambda ledger: ledger.shown(now))
         return [listing.host(*shown) for shown in listing.judged(found, self._parts.policy(), now)]
