@@ -132,7 +132,7 @@ class PostgresSource:
             was = [each.identity for each in old.snapshots.values()] if old else []
             is_new = fit.is_new or is_remade(was, found)
             if old is not None and why is None and not is_new:
-                return replace(old, snapshots=await self._snapshots(old, fit.added, found))
+                return old.with_snapshots(await self._snapshots(old, fit.added, found))
             lsn = await slots.renew(self._admin, name, slot)
         return Token(
             generation=max(int(time.time()), tokens.generation_in(resume) + 1),

@@ -95,6 +95,15 @@ class Token:
         """The same with one dataset's progress."""
         return replace(self, snapshots={**self.snapshots, topic: progress})
 
+    def with_snapshots(self, snapshots: dict[str, Progress]) -> "Token":
+        """The same with the progress of all datasets.
+
+        What is written into a table before it is published goes by in no stream. So unless
+        all datasets go on as they were, every transaction of now may be unseen.
+        """
+        is_same = all(self.snapshots.get(name) == each for name, each in snapshots.items())
+        return replace(self, snapshots=snapshots, unseen=self.unseen if is_same else None)
+
 
 def encode(token: Token) -> str:
     """As JSON text."""

@@ -2,13 +2,17 @@
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 
+import psycopg
 import pytest
 
 from fabric.database import postgresql_snapshot, postgresql_source
+from fabric.database.postgresql import PostgresSource
 from fabric.demo.postgresql import Postgres
 from fabric.model.change import Op
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason, UnavailableError, UsageError
+from fabric.model.names import Topic
 from fabric.ports import Reached, SourceTable
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import (
@@ -209,6 +213,42 @@ async def test_a_table_that_left_the_publication_is_read_anew(database: str) -> 
         await read.until_ended()
         assert [run.op for run in read.runs][0] is Op.SNAPSHOT_BEGIN
         assert read.rows() == {1: item(1)}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("standby", [True, False])
+async def test_what_is_under_way_when_a_table_is_added_is_not_lost(
+    database: str, standby: bool
+) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run("CREATE TABLE more (LIKE items INCLUDING ALL)")
+    one = SourceTable(table="public.items", topic=TOPIC, schema=ITEMS)
+    two = SourceTable(table="public.more", topic=Topic("secret", "G01", "more"), schema=ITEMS)
+    slot = f"fabric_added_{next(postgresql_world.NUMBERS)}"
+    first, second = (
+        PostgresSource(database, tables, slot=slot, publication="fabric", silence_s=0.3)
+        for tables in ([one], [one, two])
+    )
+    async with reading(first) as read:
+        await read.until_ended()
+        resume = read.reached.resume
+    async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
+        if standby:
+            await stack.enter_async_context(standby_away(database))
+            group.create_task(application.run("INSERT INTO more VALUES (2, 'n')"))
+            await until_held(database)
+        else:
+            connection = await psycopg.AsyncConnection.connect(database)
+            await stack.enter_async_context(connection)
+            await connection.execute("INSERT INTO more VALUES (2, 'n')")
+        async with reading(second, resume) as read:
+            for count in range(4):
+                await read.until(lambda had=count: len(read.events) > had)  # type: ignore[misc]  # a default
+            assert Op.SNAPSHOT_END not in [run.op for run in read.runs]
+            await stack.aclose()
+            await read.until_ended()
+            assert read.rows() == {2: item(2)}
 
 
 @pytest.mark.integration

@@ -1,6 +1,7 @@
 """fabric.database.postgresql_token"""
 
 import json
+from dataclasses import replace
 
 from fabric.database import postgresql_token as tokens
 from fabric.database.postgresql_identity import Identity
@@ -94,3 +95,13 @@ def test_a_token_moves_without_changing_the_old_one() -> None:
     assert (TOKEN.at(100).position, TOKEN.position) == (100, 99)
     moved = TOKEN.with_progress("t", Progress(table="a", fingerprint="b"))
     assert set(moved.snapshots) == {"t", "secret.G01.people"}
+
+
+def test_a_token_knows_what_is_unseen_only_while_all_datasets_go_on() -> None:
+    (topic,) = TOKEN.snapshots
+    progress = TOKEN.snapshots[topic]
+    assert TOKEN.with_snapshots({topic: progress}) == TOKEN
+    moved = replace(progress, identity=Identity(table=5, publication=6, entries=frozenset({8})))
+    for other in ({topic: moved}, {**TOKEN.snapshots, "secret.G01.more": progress}):
+        token = TOKEN.with_snapshots(other)
+        assert (token.snapshots, token.unseen) == (other, None)
