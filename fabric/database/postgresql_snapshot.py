@@ -179,6 +179,11 @@ class Snapshots:
         async with self._lock:
             with translated(f"read table {fit.table.table}"):
                 async with self._connection.transaction(isolation="repeatable_read", readonly=True):
+                    # First the lock, then the snapshot: to one from before a rewrite of the
+                    # table that was waited for, the table is empty.
+                    await self._connection.execute(
+                        f"LOCK TABLE {table_sql(fit.table.table)} IN ACCESS SHARE MODE"
+                    )
                     visible = await self._visible()
                     if not suffices(visible):
                         return None

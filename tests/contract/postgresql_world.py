@@ -103,6 +103,16 @@ async def until_held(url: str) -> None:
         )
 
 
+async def until_blocked(url: str, query: str) -> None:
+    """Wait until a statement like `query` waits for a lock."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await _until(
+            connection,
+            "EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            f" AND datname = current_database() AND query ~ '{query}')",
+        )
+
+
 async def _until(connection: "psycopg.AsyncConnection[Any]", condition: str) -> None:
     async with asyncio.timeout(10):
         while True:

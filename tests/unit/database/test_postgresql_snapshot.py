@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import psycopg
 import pytest
 
 from fabric.database import postgresql_snapshot
@@ -24,7 +25,7 @@ from tests.contract.postgresql_cases import (
     reading,
     schema,
 )
-from tests.contract.postgresql_world import Application, standby_away, until_held
+from tests.contract.postgresql_world import Application, standby_away, until_blocked, until_held
 
 database = postgresql_world.database
 
@@ -215,6 +216,27 @@ async def test_a_chunk_that_waits_too_long_is_named(
         await change_unseen(database, read, group)
         with pytest.raises(UnavailableError, match="items cannot be read: .* not visible"):
             await read.forever()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("partitioned", [False, True])
+async def test_a_table_that_is_rewritten_is_not_taken_for_empty(
+    database: str, partitioned: bool
+) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL + (" PARTITION BY RANGE (id)" if partitioned else ""))
+    if partitioned:
+        await application.run("CREATE TABLE items_1 PARTITION OF items DEFAULT")
+    await insert(application, 1, 60)
+    async with reading(new_source(database, chunk_rows=10)) as read, asyncio.TaskGroup() as group:
+        await read.until(lambda: bool(read.rows()))
+        async with await psycopg.AsyncConnection.connect(database) as connection:
+            await connection.execute("ALTER TABLE items ADD extra uuid DEFAULT gen_random_uuid()")
+            ended = group.create_task(read.until_ended())
+            await until_blocked(database, "TABLE|SELECT")
+            await connection.commit()
+            await ended
+        assert len(read.rows()) == 60
 
 
 @pytest.mark.integration
