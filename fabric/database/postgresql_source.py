@@ -141,6 +141,7 @@ class PostgresSource:
             slot=name,
             position=lsn - 1,
             snapshots=await self._snapshots(None, frozenset(), found),
+            unseen=None,  # what commits while the slot is made may wait for a standby still
         )
 
     async def _snapshots(

@@ -113,6 +113,15 @@ async def until_blocked(url: str, query: str) -> None:
         )
 
 
+async def until_awaited(connection: "psycopg.AsyncConnection[Any]") -> None:
+    """Wait until another session waits for the end of the transaction of `connection`."""
+    await _until(
+        connection,
+        "EXISTS (SELECT FROM pg_locks WHERE NOT granted"
+        " AND transactionid = pg_current_xact_id()::xid)",
+    )
+
+
 async def _until(connection: "psycopg.AsyncConnection[Any]", condition: str) -> None:
     async with asyncio.timeout(10):
         while True:
