@@ -8,6 +8,7 @@ low mark of the paper is replaced by the chunk's own snapshot (see postgresql_wi
 
 import asyncio
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,24 +24,26 @@ from fabric.database.postgresql_identity import changed
 from fabric.database.postgresql_preflight import FitTable
 from fabric.database.postgresql_token import BEGUN, DONE, Gone, Progress
 from fabric.database.postgresql_types import NATIVE, PASSED, fields_of
-from fabric.database.postgresql_unseen import Span, Unseen
-from fabric.database.postgresql_window import XID_MASK, Key, Visible, Window
+from fabric.database.postgresql_unseen import Unseen
+from fabric.database.postgresql_window import XID_MASK, Key, Visible, Window, is_before
 from fabric.database.postgresql_wire import parse_lsn
 from fabric.model.change import Op, Row, Run
 from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.limits import QUEUE_BYTES_MAX
 from fabric.ports import Captured
 
+_LOG = logging.getLogger(__name__)
 _COUNT_S_MAX = 5.0
 _COUNT_ROWS_MAX = 1_000_000
 """Above it the planner's estimate is good enough to show progress."""
 _FIRST_ROWS = 500
 _CONVERT_ROWS = 500
 """Rows converted between two turns of the event loop."""
-_CHUNK_HELD_S_MAX = 600.0
-"""How long a chunk waits for a transaction that is not visible, while the stream goes on."""
+_HELD_SAID_S = 60.0
+"""A chunk that waits so long for a transaction that is not visible is worth a word."""
+_HELD_NAMED_MAX = 8
 _ROW_HELD_S_MAX = 30.0
-"""The same for a single row, while the stream stands; well below the stream's own deadline."""
+"""How long a single row waits for one, while the stream stands; well below its deadline."""
 _POLL_S = 0.05
 
 
@@ -70,6 +73,7 @@ class Snapshots:
         self._row_bytes = 1
         self._counted: set[str] = set()
         self._held_since: float | None = None
+        self._is_held_said = False
         self.rows = 0
         self.total = 0
 
@@ -106,17 +110,16 @@ class Snapshots:
         text = await self._connection.fetchval("SELECT pg_catalog.pg_current_snapshot()::text")
         return Visible.parse(text)
 
-    async def all_before(self) -> Span:
-        """A span that holds every transaction so far that may not be visible yet."""
+    async def under_way(self) -> frozenset[int]:
+        """Every transaction so far that may not be visible yet."""
         async with self._lock:
             with translated("ask what is visible"):
-                record = await self._connection.fetchrow(
-                    "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text,"
-                    " pg_catalog.pg_current_xact_id()::text"
+                # A snapshot names what runs below the newest that has ended: that is ours.
+                ours = await self._connection.fetchval(
+                    "SELECT pg_catalog.pg_current_xact_id()::text"
                 )
-        assert record is not None
-        low, high = (int(each) & XID_MASK for each in record)
-        return low, high
+                visible = await self._visible()
+        return frozenset(xid for xid in visible.running if is_before(xid, int(ours) & XID_MASK))
 
     async def log_end(self) -> int:
         """A position that no transaction which is visible by now lies behind."""
@@ -134,21 +137,21 @@ class Snapshots:
             unseen: transactions that went by and may not be visible yet.
 
         Returns:
-            The window to watch, or None when one of `unseen` is in the log but not visible
-            yet (it waits for a standby): the caller tries again a little later.
+            The window to watch, or None when one of `unseen` is not visible yet: the caller
+            tries again a little later. That may last, and the log says so once.
 
         Raises:
             DeniedError: SCHEMA_MISMATCH, a value does not fit its field.
-            UnavailableError: DATABASE_UNAVAILABLE, also when it has been tried for too long.
+            UnavailableError: DATABASE_UNAVAILABLE.
         """
         await self._count(topic)
         fit, _ = self._tables[topic]
         sql, arguments = chunk_query(fit, progress.last_key, self._limit)
         found = await self._read(topic, sql, arguments, unseen.settle)
         if found is None:
-            self._held(fit)
+            self._held(fit, unseen.kept)
             return None
-        self._held_since = None
+        self._held_since, self._is_held_said = None, False
         records, visible = found
         rows = await self._convert(fit, records)
         window = Window(fit.table.topic, await self.emit("high"), visible)
@@ -159,13 +162,24 @@ class Snapshots:
         self._awaited = window.ident
         return window
 
-    def _held(self, fit: FitTable) -> None:
-        """A chunk cannot be read yet; say so once it lasts."""
+    def _held(self, fit: FitTable, xids: frozenset[int]) -> None:
+        """A chunk cannot be read yet; say so once it lasts.
+
+        The stream goes on, for all datasets: to open again would make nothing visible.
+        """
         now = time.monotonic()
         if self._held_since is None:
             self._held_since = now
-        if now - self._held_since > _CHUNK_HELD_S_MAX:
-            raise _invisible(fit)
+        if self._is_held_said or now - self._held_since < _HELD_SAID_S:
+            return
+        self._is_held_said = True
+        _LOG.warning(
+            "the snapshot of table %s waits for transactions that are not visible yet: %s; does a"
+            " commit wait for a synchronous standby (pg_stat_activity), or is a transaction long"
+            " or prepared (pg_prepared_xacts)?",
+            fit.table.table,
+            ", ".join(map(str, sorted(xids)[:_HELD_NAMED_MAX])),
+        )
 
     async def _read(
         self, topic: str, sql: str, arguments: list[Any], suffices: Callable[[Visible], bool]

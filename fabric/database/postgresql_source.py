@@ -113,8 +113,8 @@ class PostgresSource:
             timeout_s=fit.sender_timeout_s,
         )
         self._lag = Lag()
-        past = token.unseen
-        self._unseen = Unseen(await self._parts[1].all_before() if past is None else past)
+        past, under_way = token.unseen, await self._parts[1].under_way()
+        self._unseen = Unseen(under_way if past is None else past.among(under_way))
         self._said = self._beat = self._looked = time.monotonic()
         self._unsaid = False
         return Opened(generation=token.generation, position=token.position)
@@ -239,7 +239,7 @@ class PostgresSource:
         if not idle and now - self._said < _REACHED_S and changes.runs < _REACHED_RUNS:
             return None
         self._said, self._unsaid, changes.runs = now, False, 0
-        token = replace(self._at(), unseen=self._unseen.span or ())
+        token = replace(self._at(), unseen=self._unseen.past)
         return Reached(position=token.position, resume=tokens.encode(token))
 
     def _alive(self, stream: ReplicationStream, changes: Changes, message: wire.Keepalive) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fabric.database import postgresql_identity as identities
 from fabric.database.postgresql_identity import Identity
+from fabric.database.postgresql_unseen import Past
 from fabric.database.postgresql_window import Key
 
 PENDING, BEGUN, DONE = "pending", "begun", "done"
@@ -75,8 +76,8 @@ class Token:
         system_id, timeline: the cluster and its history, which give log positions meaning.
         position: every change at or before it is out.
         snapshots: progress by topic.
-        unseen: the ids, lowest and highest, between which the transactions lie that are out
-            and may not be visible yet; empty when all are; None in tokens that do not say.
+        unseen: transactions that are out and may not be visible yet; None when any may be
+            one, and in tokens that do not say.
     """
 
     generation: int
@@ -85,7 +86,7 @@ class Token:
     slot: str
     position: int
     snapshots: dict[str, Progress]
-    unseen: tuple[int, ...] | None = ()
+    unseen: Past | None = field(default_factory=Past)
 
     def at(self, position: int) -> "Token":
         """The same at another position."""
@@ -116,7 +117,7 @@ def encode(token: Token) -> str:
             "timeline": token.timeline,
             "slot": token.slot,
             "lsn": token.position,
-            "unseen": token.unseen,
+            "unseen": _unseen_out(token.unseen),
             "snapshot": {name: _progress_out(each) for name, each in token.snapshots.items()},
         },
         separators=(",", ":"),
@@ -195,12 +196,24 @@ def _gone_in(data: Any) -> Gone | None:
     )
 
 
-def _unseen_in(data: Any) -> tuple[int, ...] | None:
+def _unseen_out(past: Past | None) -> Any:
+    """A span alone is a list, as in tokens that know no ids; so is nothing at all."""
+    if past is None:
+        return None
+    span = list(past.span or ())
+    return {"ids": sorted(past.ids), "span": span} if past.ids else span
+
+
+def _unseen_in(data: Any) -> Past | None:
     if data is None:
         return None
-    if len(data) not in (0, 2):
+    ids, span = (data["ids"], data["span"]) if isinstance(data, dict) else ((), data)
+    if len(span) not in (0, 2):
         raise ValueError
-    return tuple(int(each) for each in data)
+    return Past(
+        ids=frozenset(int(each) for each in ids),
+        span=(int(span[0]), int(span[1])) if span else None,
+    )
 
 
 def _key_out(key: Key) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import psycopg
@@ -204,18 +205,44 @@ async def test_after_a_restart_no_chunk_is_older_than_what_is_out(
 
 
 @pytest.mark.integration
-async def test_a_chunk_that_waits_too_long_is_named(
-    database: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_chunk_that_waits_long_is_named_once_and_the_stream_goes_on(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(postgresql_snapshot, "_CHUNK_HELD_S_MAX", 0.5)
+    monkeypatch.setattr(postgresql_snapshot, "_HELD_SAID_S", 0.2)
     application = Application(database)
     await application.run(ITEMS_DDL)
     await insert(application, 1, 60)
     source = new_source(database, chunk_rows=10)
-    async with reading(source) as read, asyncio.TaskGroup() as group, standby_away(database):
-        await change_unseen(database, read, group)
-        with pytest.raises(UnavailableError, match="items cannot be read: .* not visible"):
-            await read.forever()
+    async with reading(source) as read, asyncio.TaskGroup() as group:
+        async with standby_away(database):
+            await change_unseen(database, read, group)
+            for _ in range(4):
+                await read.until(lambda: True)
+            assert Op.SNAPSHOT_END not in [run.op for run in read.runs]
+        await read.until_ended()
+        assert len(read.rows()) == 60
+    (said,) = [each.getMessage() for each in caplog.records if "waits for" in each.msg]
+    assert "table public.items waits for transactions that are not visible yet" in said
+    assert re.search("standby .* long or prepared", said)
+
+
+@pytest.mark.integration
+async def test_after_a_restart_no_chunk_waits_for_what_never_went_by(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run("CREATE TABLE other (id int)")
+    await insert(application, 1, 60)
+    source = new_source(database, chunk_rows=10)
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        async with reading(source) as read:
+            await read.until(lambda: bool(read.rows()))
+            await application.run("UPDATE items SET name = 'x' WHERE id = 1")
+            await connection.execute("INSERT INTO other VALUES (1)")
+            await application.run("UPDATE items SET name = 'y' WHERE id = 1")
+            await read.until(lambda: read.rows()[1]["name"] == "y")
+            resume = read.reached.resume
+        async with reading(source, resume) as read:
+            await read.until_ended()
 
 
 @pytest.mark.integration

@@ -3,9 +3,12 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from fabric.database import postgresql_token as tokens
 from fabric.database.postgresql_identity import Identity
 from fabric.database.postgresql_token import BEGUN, Gone, Progress, Token
+from fabric.database.postgresql_unseen import Past
 
 TOKEN = Token(
     generation=5,
@@ -24,7 +27,7 @@ TOKEN = Token(
             gone=Gone(until=98, keys=frozenset({("gone key", 2, b"\x01", False)})),
         )
     },
-    unseen=(8, 9),
+    unseen=Past(ids=frozenset({5, 6}), span=(8, 9)),
 )
 
 
@@ -48,6 +51,16 @@ def test_a_token_that_does_not_say_what_may_be_unseen_is_read() -> None:
     assert token is not None
     assert token.unseen is None
     assert token.snapshots["secret.G01.people"].gone is None
+
+
+@pytest.mark.parametrize("span", [None, (8, 9)])
+def test_a_token_that_knows_no_ids_of_what_may_be_unseen_is_read(
+    span: tuple[int, int] | None,
+) -> None:
+    token = replace(TOKEN, unseen=Past(span=span))
+    data = json.loads(tokens.encode(token))
+    assert data["unseen"] == list(span or ())
+    assert tokens.decode(json.dumps(data)) == token
 
 
 def test_rows_that_are_gone_are_kept_until_the_log_is_past_them() -> None:
@@ -76,6 +89,7 @@ def test_garbage_is_no_token() -> None:
     bad = [None, "", "null", "[]", "{}", '{"kind": "sqlite", "version": 1}', text[:-2]]
     bad.append(text.replace("begun", "halfway"))
     bad += [text.replace("[8,9]", each) for each in ("[8]", '[8,"x"]', "8", "[8,9,9]")]
+    bad += [text.replace("[5,6]", each) for each in ("5", '["x"]', "null")]
     bad += [text.replace('"until":98', '"until":null'), text.replace('"gone key"', "null")]
     assert [tokens.decode(each) for each in bad] == [None] * len(bad)
 
