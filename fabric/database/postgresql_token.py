@@ -89,8 +89,14 @@ class Token:
     unseen: Past | None = field(default_factory=Past)
 
     def at(self, position: int) -> "Token":
-        """The same at another position."""
-        return replace(self, position=position)
+        """The same at another position; what was gone no longer matters behind its end."""
+        past = {
+            name: replace(each, gone=None)
+            for name, each in self.snapshots.items()
+            if each.gone and position > each.gone.until
+        }
+        snapshots = {**self.snapshots, **past} if past else self.snapshots
+        return replace(self, position=position, snapshots=snapshots)
 
     def with_progress(self, topic: str, progress: Progress) -> "Token":
         """The same with one dataset's progress."""

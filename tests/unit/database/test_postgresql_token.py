@@ -72,6 +72,13 @@ def test_rows_that_are_gone_are_kept_until_the_log_is_past_them() -> None:
     assert [progress.gone.has((key,)) for key in (1, 3)] == [False, True]
 
 
+def test_no_key_of_a_gone_row_stays_once_the_log_is_past_it() -> None:
+    (topic,) = TOKEN.snapshots
+    until = TOKEN.at(98)
+    assert until.snapshots == TOKEN.snapshots
+    assert until.at(99).snapshots == {topic: replace(TOKEN.snapshots[topic], gone=None)}
+
+
 def test_of_too_many_gone_rows_no_keys_are_kept_and_any_may_be_one() -> None:
     progress = Progress(table="t", fingerprint="f")
     for key in range(65):
