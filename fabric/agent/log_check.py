@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TypeAlias
 
 from fabric.agent.host import LogWithIdentity
-from fabric.agent.read_machine import BEGINNING, ReadMachine
+from fabric.agent.read_machine import BEGINNING, ReadMachine, stream_of
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
 from fabric.model.names import Stream
@@ -21,7 +21,8 @@ from fabric.seal import envelope as form
 from fabric.seal.chain import ChainState
 from fabric.store.state import StreamHead
 
-IsKnown: TypeAlias = Callable[[Stream, StreamState, Record], bool]
+IsKnown: TypeAlias = Callable[[Stream, StreamState, Record], bool | None]
+"""Whether a stream's state has what a record brings it to; None when the record cannot tell."""
 
 
 def log_name(identity: tuple[str, str]) -> str:
@@ -84,7 +85,7 @@ async def starts_at(
     Args:
         states: of the partition's streams, as the sink has them.
         place: topic and partition.
-        is_known: whether the record before a stream's hint can be the one it came from.
+        is_known: asked of the record that tells whether a stream's hint holds good.
 
     Raises:
         DeniedError, UnavailableError: as ports.Log.read.
@@ -93,31 +94,45 @@ async def starts_at(
     for stream, state in states.items():
         if not machine.is_hint(state, first, end):
             return first, False
-        behind = _behind(state, first, end)
-        if behind is not None:
-            record = await _record(log, *place, behind)
-            if record is not None and not is_known(stream, state, record):
-                return first, False
+        telling = _telling(state, first)
+        known = None
+        if first <= telling < end:
+            record = await _record(log, *place, telling)
+            known = None if record is None else is_known(stream, state, record)
+        if known is False or (known is None and _has_lost_its_beginning(state, first)):
+            return first, False
     return machine.start_offset(first, end), True
 
 
-def _behind(state: StreamState, first: int, end: int) -> int | None:
+def _telling(state: StreamState, first: int) -> int:
     """The record that tells whether a hint holds good: the one before it.
 
-    For the beginning of a log that has lost its own, the first that is left: what stood
-    before it is not missing if it is known.
+    For the beginning of a log that has lost its own, the first that is left.
     """
-    if state.offset == BEGINNING:
-        return first if 0 < first < end else None
-    return state.offset - 1 if state.offset > first else None
+    return first if _has_lost_its_beginning(state, first) else state.offset - 1
 
 
-def is_accepted(stream: Stream, state: StreamState, record: Record) -> bool:
-    """Whether a sealed record is one that the stream's chain remembers."""
-    del stream
-    if not state.chain:
-        return True
-    return _hash(record) in {item.hash for item in ChainState.decode(state.chain).accepted}
+def _has_lost_its_beginning(state: StreamState, first: int) -> bool:
+    """Whether what was removed may be missing: unlike another hint, this one passed nothing.
+
+    Nothing is missing where the first record left is known to be the stream's and to leave
+    no hole. No record there, or one that does not tell, is no proof.
+    """
+    return state.offset == BEGINNING < first
+
+
+def is_accepted(stream: Stream, state: StreamState, record: Record) -> bool | None:
+    """Whether a sealed record is one that the stream's chain remembers.
+
+    Without a chain it is one of the stream that leaves no hole after what was taken of it.
+    """
+    if state.chain:
+        return _hash(record) in {item.hash for item in ChainState.decode(state.chain).accepted}
+    try:
+        header = form.parse(record.value or b"").header
+    except PeerError:
+        return None
+    return header.after <= state.high if stream_of(header) == stream else None
 
 
 def _hash(record: Record) -> bytes:

@@ -82,11 +82,11 @@ class OpenReader:
             tasks.create_task(self._read())
             tasks.create_task(self._measure())
 
-    def _is_known(self, stream: Stream, state: StreamState, record: Record) -> bool:
-        """Whether a record before the stream's hint is not newer than what was applied."""
+    def _is_known(self, stream: Stream, state: StreamState, record: Record) -> bool | None:
+        """Whether a record of the stream is not newer than what was applied."""
         good, _ = try_decode([(record.offset, record.value)], self._dataset)
         mine = [item.change for item in good if item.change.origin == stream.origin]
-        return all(change.sequence <= state.high for change in mine)
+        return all(change.sequence <= state.high for change in mine) if mine else None
 
     async def _read(self) -> None:
         async for records in self._host.log.read(str(self._topic), self._partition, self._position):

@@ -1,14 +1,22 @@
 """A log that has forgotten what it acknowledged."""
 
+from dataclasses import replace
+
 import pytest
 
 from fabric.agent import parts as parts_of_agent
 from fabric.agent import supervisor
-from fabric.agent.log_check import lost
+from fabric.agent.log_check import is_accepted, lost, starts_at
+from fabric.agent.read_machine import BEGINNING, Log, ReadMachine
+from fabric.model.change import ZERO, Sequence
 from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.names import Origin, Stream
+from fabric.ports import Record, StreamState
 from fabric.seal import envelope
 from tests.fakes.platform import OPEN, SECRET, Platform, TestHost
 from tests.fakes.running import running, table, until
+from tests.fakes.sealing import NOW, TOPIC, Party, block
+from tests.fakes.sealing import STREAM as NOTES
 from tests.fakes.source import MemoryDatabase
 from tests.fakes.table import MemoryStore
 from tests.unit.agent.test_reading import notes, publish
@@ -186,3 +194,65 @@ async def test_a_sender_whose_blocks_are_gone_begins_a_new_generation_and_loses_
         await until(lambda: store.rows(SECRET) == database.held(table()))
     assert ("log_went_back", {"stream": STREAM}) in a.audit.events
     assert a.metric("fabric_refused_blocks_total", reason="log_went_back") == 1
+
+
+@pytest.mark.parametrize(
+    ("offset", "first", "known", "start"),
+    [
+        (BEGINNING, 0, None, (0, True)),  # nothing of it was ever removed
+        (BEGINNING, 4, True, (4, True)),
+        (BEGINNING, 4, None, (4, False)),
+        (BEGINNING, 4, False, (4, False)),
+        (BEGINNING, 9, True, (9, False)),  # no record is left to tell
+        (7, 4, None, (7, True)),
+        (7, 4, False, (4, False)),
+        (4, 4, False, (4, True)),
+        (3, 4, True, (4, False)),
+    ],
+)
+async def test_a_log_that_lost_its_beginning_is_sure_only_by_a_record_that_is_known(
+    platform: Platform, offset: int, first: int, known: bool | None, start: tuple[int, bool]
+) -> None:
+    async def bounds(topic: str, partition: int) -> tuple[int, int]:
+        return first, 9
+
+    for _ in range(9):
+        platform.log.put(str(TOPIC), 0, None, b"x")
+    platform.log.bounds = bounds  # type: ignore[method-assign]
+    states = {NOTES: stood(offset=offset)}
+    machine = ReadMachine(Log(cluster="cluster", topic_id=f"id of {TOPIC}"), states)
+    found = await starts_at(
+        platform.log, machine, states, place=(str(TOPIC), 0), is_known=lambda *_: known
+    )
+    assert found == start
+
+
+def stood(*, offset: int = 0, high: Sequence = ZERO) -> StreamState:
+    return StreamState(
+        high=high,
+        chain=b"",
+        offset=offset,
+        cluster="cluster",
+        topic_id=f"id of {TOPIC}",
+        incomplete=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stream", "high", "known"),
+    [
+        (NOTES, Sequence(1, 50, 9), True),
+        (NOTES, Sequence(1, 50, 8), False),
+        (Stream(Origin.parse("G01/registry/other"), TOPIC, 0), Sequence(1, 50, 9), None),
+    ],
+)
+def test_without_a_chain_a_sealed_record_is_known_if_it_leaves_no_hole(
+    stream: Stream, high: Sequence, known: bool | None
+) -> None:
+    sender = Party.make()
+    sealed = sender.seal(block(after=Sequence(1, 50, 9)), sender.start(sender.draft()))
+    record = Record(
+        topic=str(TOPIC), partition=0, offset=4, timestamp=NOW, key=None, value=sealed.data
+    )
+    assert is_accepted(stream, stood(high=high), record) is known
+    assert is_accepted(stream, stood(high=high), replace(record, value=b"garbage")) is None

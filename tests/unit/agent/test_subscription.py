@@ -7,20 +7,31 @@ from pathlib import Path
 import pytest
 
 from fabric.agent.identity import Identity
+from fabric.agent.open_form import encode
 from fabric.agent.parts import subscribe_partition
 from fabric.agent.read_machine import BEGINNING
 from fabric.agent.subscription import Position, Subscription
 from fabric.agent.supervisor import supervise
 from fabric.model.block import trim
 from fabric.model.change import Change
-from fabric.model.names import Topic
+from fabric.model.names import Origin, Stream, Topic
 from fabric.ports import StreamState
 from fabric.store.file_keys import FileKeys
-from tests.fakes.platform import OPEN, SECRET, DrawerTpm, Platform, TestHost
+from tests.fakes.platform import (
+    OPEN,
+    ORIGIN,
+    SECRET,
+    DrawerTpm,
+    Platform,
+    TestHost,
+    dataset,
+)
 from tests.fakes.running import Running, running, table, until
 from tests.fakes.sealing import STREAM, TOPIC, block
 from tests.fakes.source import MemoryDatabase
 
+END = 1_000
+"""Retention took everything."""
 Deliveries = list[tuple[Change, Position]]
 
 
@@ -103,7 +114,10 @@ async def test_a_restart_inside_a_block_goes_on_there_and_calls_nothing_lost(
     assert _anew(b) == 0
 
 
-@pytest.mark.parametrize(("first", "now", "anew"), [(5, 5, 0), (0, 40, 1)])
+@pytest.mark.parametrize(
+    ("first", "now", "anew"),
+    [(5, 5, 0), (0, 40, 1), (0, END, 1)],
+)
 async def test_a_restart_inside_the_first_block_tells_what_retention_took_from_what_was_done(
     platform: Platform,
     a: TestHost,
@@ -114,16 +128,42 @@ async def test_a_restart_inside_the_first_block_tells_what_retention_took_from_w
     anew: int,
 ) -> None:
     async def bounds(topic: str, partition: int) -> tuple[int, int]:
-        return first, len(platform.log.records.get((topic, partition), []))
+        return first, _end(platform)
 
     async with running() as parts:
         await _publish(parts, a, b, OPEN)
         monkeypatch.setattr(platform.log, "bounds", bounds)
         given = await _life(parts, b, OPEN, 20)
         _ack(b, given[9])
-        first = now
-        await _life(parts, b, OPEN, 10)
+        first = min(now, _end(platform))
+        await _life(parts, b, OPEN, 0 if now == END else 10, anew)
     assert _anew(b) == anew
+
+
+async def test_what_retention_left_of_another_origin_says_nothing_of_a_first_block(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = 0, Origin.parse("G01/registry/other")
+    shared = dataset(OPEN, producers=(ORIGIN, other))
+    newer = replace(platform.policy, version=8, datasets={str(OPEN): shared})
+
+    async def bounds(topic: str, partition: int) -> tuple[int, int]:
+        return first, _end(platform)
+
+    async with running() as parts:
+        await _publish(parts, a, b, OPEN)
+        b.host.view.take_policy(newer)
+        monkeypatch.setattr(platform.log, "bounds", bounds)
+        _ack(b, (await _life(parts, b, OPEN, 20))[9])
+        first = _end(platform)
+        for value in encode(block(1, stream=Stream(other, OPEN, 0)), shared):
+            platform.log.put(str(OPEN), 0, None, value)
+        assert [change.origin for change, _ in await _life(parts, b, OPEN, 1)] == [other]
+    assert _anew(b) == 1
+
+
+def _end(platform: Platform) -> int:
+    return len(platform.log.values(str(OPEN)))
 
 
 async def _publish(parts: Running, a: TestHost, b: TestHost, topic: Topic) -> None:
@@ -136,8 +176,8 @@ async def _publish(parts: Running, a: TestHost, b: TestHost, topic: Topic) -> No
     await until(lambda: database.released == database.position)
 
 
-async def _life(parts: Running, b: TestHost, topic: Topic, count: int) -> Deliveries:
-    """What a subscriber is given in one life, until it has `count`."""
+async def _life(parts: Running, b: TestHost, topic: Topic, count: int, anew: int = 0) -> Deliveries:
+    """What a subscriber is given in one life, until it has `count` and has read anew."""
     it, given = Subscription(b.host.identity, topic), []
     task = parts.spawn(
         supervise("s", lambda: subscribe_partition(b.host, "s", it, topic, 0), b.board)
@@ -145,6 +185,7 @@ async def _life(parts: Running, b: TestHost, topic: Topic, count: int) -> Delive
     async with asyncio.timeout(20):
         while len(given) < count:
             given += await delivered(it)
+        await until(lambda: _anew(b) >= anew)
     task.cancel()
     await asyncio.wait([task])
     return given
