@@ -14,7 +14,6 @@ from fabric.agent.epoch_machine import Served
 from fabric.agent.granting import Asked, keep_from, send_grants
 from fabric.agent.host import Host
 from fabric.agent.recipients import choose
-from fabric.attest.members import Members
 from fabric.attest.result import Result, standing
 from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.limits import CUSTODY_AFTER_S
@@ -32,7 +31,7 @@ class Custody:
     """The custody of one topic by this host.
 
     Args:
-        after_s: how long a sender is not attested before we act for it, seconds.
+        after_s: how long a sender is away before we act for it, seconds.
     """
 
     def __init__(self, host: Host, topic: Topic, *, after_s: float = CUSTODY_AFTER_S) -> None:
@@ -87,11 +86,11 @@ class Custody:
         due = self._machine.due(
             [self._held(item) for item in starts],
             wanted,
-            attested={
-                item.start.sender: _is_attested(view.members, item.start.sender, now)
+            here={
+                item.start.sender: self._is_here(dataset, item.start.sender, suite)
                 for item in starts
             },
-            turn=_turn(dataset, view.members, view.me, now),
+            turn=self._turn(dataset, suite),
             now=now,
         )
         by_place = {(item.start.sender, item.start.number): item for item in starts}
@@ -124,16 +123,27 @@ class Custody:
         except (DeniedError, PeerError):
             return None
 
+    def _turn(self, dataset: Dataset, suite: str) -> int:
+        """How many custodians that may grant come before this one, by name."""
+        view = self._host.view
+        others = (host for host in view.members.hosts if decide.is_custodian(dataset, host))
+        return sum(
+            str(host) < str(view.me) and self._is_here(dataset, host, suite, custodian=True)
+            for host in others
+        )
 
-def _is_attested(members: Members, host: HostId, now: datetime) -> bool:
-    try:
-        members.current(host, now)
-    except DeniedError as exc:
-        return exc.reason is Reason.RESULT_UNKNOWN  # its result is only late to reach us
-    return True
+    def _is_here(
+        self, dataset: Dataset, host: HostId, suite: str, *, custodian: bool = False
+    ) -> bool:
+        """Whether a host is attested and may grant: one that only attests is waited for in vain.
 
-
-def _turn(dataset: Dataset, members: Members, me: HostId, now: datetime) -> int:
-    """How many attested custodians come before this one, by name."""
-    others = (host for host in members.hosts if decide.is_custodian(dataset, host))
-    return sum(str(host) < str(me) and _is_attested(members, host, now) for host in others)
+        What is only late to reach us, its result or the policy of it, counts for it.
+        """
+        view, now = self._host.view, self._host.clock.now()
+        try:
+            result = view.members.current(host, now)
+        except DeniedError as exc:
+            return exc.reason is Reason.RESULT_UNKNOWN
+        ask = decide.custody if custodian else decide.grant
+        why = ask(view.policy, dataset, standing(result), suite=suite, now=now)
+        return why is None or why is Reason.POLICY_NEWER

@@ -1,10 +1,11 @@
 """When a custodian grants in a sender's place, and what. Pure.
 
-A sender is away when it has not been attested for a while; and an epoch is orphaned
-when a later start of its sender says `chain reset`, because a sender that lost its
-state file has lost the epoch's secret too, though it is attested. Several custodians
-take turns: each waits a little longer than the one before it, and grants only what
-nobody has granted, so that most of the time one of them does the work.
+A sender is away when it has not been attested for a while, or the policy has not let it
+grant; and an epoch is orphaned when a later start of its sender says `chain reset`,
+because a sender that lost its state file has lost the epoch's secret too, though it is
+attested. Several custodians take turns: each waits a little longer than the one before
+it, and grants only what nobody has granted, so that most of the time one of them does
+the work.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ class CustodyMachine:
     """Decides for one topic of one custodian.
 
     Args:
-        after_s: how long a sender is not attested before the custodian acts for it, seconds.
+        after_s: how long a sender is away before the custodian acts for it, seconds.
     """
 
     def __init__(self, after_s: float = CUSTODY_AFTER_S) -> None:
@@ -49,7 +50,7 @@ class CustodyMachine:
         held: Sequence[Held],
         wanted: Wanted,
         *,
-        attested: Mapping[HostId, bool],
+        here: Mapping[HostId, bool],
         turn: int,
         now: datetime,
     ) -> list[tuple[HostId, int, tuple[HostId, ...]]]:
@@ -57,10 +58,10 @@ class CustodyMachine:
 
         Args:
             held: oldest first.
-            attested: of each sender, whether it is attested now.
+            here: of each sender, whether it is attested and may grant now.
             turn: how many custodians come before this one.
         """
-        for sender, is_here in attested.items():
+        for sender, is_here in here.items():
             if is_here:
                 self._gone_at.pop(sender, None)
             else:

@@ -50,7 +50,7 @@ class Readers:
 
     Args:
         spawn: runs a coroutine for as long as the agent runs.
-        custody_after_s: how long a sender is not attested before we act for it, seconds.
+        custody_after_s: how long a sender is away before we act for it, seconds.
     """
 
     def __init__(self, host: Host, spawn: Spawn, *, custody_after_s: float) -> None:

@@ -32,7 +32,7 @@ RESEAL_INTERVAL_S = 10
 SILENCE_INTERVAL_S = 10
 SILENCES_MISSED_MAX = 3
 CUSTODY_AFTER_S = 60.0
-"""How long a sender is not attested before a custodian acts for it, by default."""
+"""How long a sender is not attested, or may not grant, before a custodian acts for it."""
 
 # Time
 CLOCK_SKEW_S_MAX = 30

@@ -14,10 +14,11 @@ from fabric.attest.members import notice_record
 from fabric.model.errors import Reason
 from fabric.model.limits import CUSTODY_AFTER_S
 from fabric.model.names import MEMBERS, HostId, grants_topic
+from fabric.policy.types import Policy
 from fabric.seal.grant import KIND as GRANT
 from fabric.seal.grant import Grant, parse_grant
 from fabric.seal.record import kind_of
-from tests.fakes.approvals import approved
+from tests.fakes.approvals import an_approval, approved
 from tests.fakes.platform import SECRET, A, B, C, Platform, TestHost, dataset
 from tests.fakes.running import Running, running, table, until
 from tests.fakes.source import MemoryDatabase
@@ -233,6 +234,64 @@ async def test_a_custodian_that_the_policy_approves_no_more_grants_nothing(
         b.host.view.take_policy(replace(newer, approvals=approved(A, B)))
         assert await custody.look() == 0
         b.host.view.take_policy(replace(newer, approvals=approved(A, B, C)))
+        assert await custody.look() == 1
+
+
+@pytest.mark.parametrize(
+    ("who", "under", "granted"),
+    [
+        (A, 7, 1),
+        (A, 9, 0),  # its result is of a newer policy than ours, which may say otherwise
+        (HostId.parse("G01/registry/a9"), 7, 0),
+    ],
+)
+async def test_a_sender_that_may_grant_no_more_is_away_though_it_attests(
+    platform: Platform, a: TestHost, b: TestHost, c: TestHost, who: HostId, under: int, granted: int
+) -> None:
+    declare(platform, "G02/health")
+    database = MemoryDatabase([table()])
+    database.upsert(table(), notes(0, 5))
+    for host in (a, b):
+        host.open()
+    b.attest(life_s=7200)
+    await publish(platform, a, database)
+    c.open().attest()
+    platform.policy = replace(platform.policy, version=under)
+    a.attest(life_s=7200)
+    async with custodian(b) as (_, custody):
+        platform.policy = lowered(platform, who)
+        b.host.view.take_policy(platform.policy)
+        assert await custody.look() == 0
+        await pass_by(platform, b, CUSTODY_AFTER_S)
+        assert await custody.look() == granted
+
+
+def lowered(platform: Platform, who: HostId) -> Policy:
+    """The policy's version 8, with an approval that is below the dataset."""
+    low = an_approval(who, security_level=3)
+    return replace(platform.policy, version=8, approvals={**platform.policy.approvals, who: low})
+
+
+async def test_a_custodian_waits_for_no_other_that_may_not_grant(
+    platform: Platform, a: TestHost, b: TestHost, c: TestHost, tmp_path: Path
+) -> None:
+    declare(platform, "G02/health")
+    database = MemoryDatabase([table()])
+    database.upsert(table(), notes(0, 5))
+    first = TestHost(platform, HostId.parse("G02/health/a0"), tmp_path / "a0")
+    for host in (a, b, first):
+        host.open()
+    for host in (b, first):
+        host.attest(life_s=7200)
+    await publish(platform, a, database)
+    platform.clock.ahead += timedelta(hours=1)
+    c.open().attest()
+    async with custodian(b) as (_, custody):
+        await custody.look()
+        await pass_by(platform, b, CUSTODY_AFTER_S)
+        assert await custody.look() == 0
+        platform.policy = lowered(platform, first.id)
+        b.host.view.take_policy(platform.policy)
         assert await custody.look() == 1
 
 

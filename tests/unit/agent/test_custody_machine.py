@@ -48,13 +48,13 @@ class Custodian:
         self._epochs = epochs
         self._turn = turn
         self._retained = retained
-        self.attested = {SENDER: False, OTHER: True}
+        self.here = {SENDER: False, OTHER: True}
 
     def at(self, seconds: float) -> Due:
         return self._machine.due(
             self._epochs,
             wanted(B, C, retained=self._retained),
-            attested=self.attested,
+            here=self.here,
             turn=self._turn,
             now=NOW + timedelta(seconds=seconds),
         )
@@ -75,16 +75,16 @@ def test_how_long_a_custodian_waits_is_the_operators_choice() -> None:
 
 def test_a_sender_that_is_here_grants_for_itself() -> None:
     it = Custodian(held(1, SENDER, B))
-    it.attested[SENDER] = True
+    it.here[SENDER] = True
     assert it.at(0) == it.at(10_000) == []
 
 
 def test_a_sender_that_came_back_has_its_time_anew() -> None:
     it = Custodian(held(1, SENDER, B))
     it.at(0)
-    it.attested[SENDER] = True
+    it.here[SENDER] = True
     it.at(CUSTODY_AFTER_S - 1)
-    it.attested[SENDER] = False
+    it.here[SENDER] = False
     assert it.at(CUSTODY_AFTER_S) == []
     assert it.at(2 * CUSTODY_AFTER_S) == [(SENDER, 1, (C,))]
 
@@ -110,7 +110,7 @@ def test_each_sender_is_judged_alone() -> None:
 
 def test_epochs_before_a_chain_reset_are_orphans_though_their_sender_is_here() -> None:
     it = Custodian(held(1, SENDER, B), held(2, SENDER, B, reset=True), held(3, SENDER, B))
-    it.attested[SENDER] = True
+    it.here[SENDER] = True
     assert it.at(0) == []
     assert it.at(CUSTODY_AFTER_S) == [(SENDER, 1, (C,))]
 
