@@ -259,8 +259,9 @@ async def _demand_new(connection: "asyncpg.Connection[Any]", target: Target) -> 
     if await states.is_filled(connection, target.topic):
         _unfit(
             target,
-            "it is gone, and its rows were applied and will not come again; put it back, or let"  # noqa: S608  # a message
-            f" it be filled anew: DELETE FROM fabric.streams WHERE topic = '{target.topic}'",
+            "it is gone, and its rows were applied and will not come again; put it back, or stop"  # noqa: S608  # a message
+            " the agents and let it be filled anew:"
+            f" DELETE FROM fabric.streams WHERE topic = '{target.topic}'",
         )
 
 
@@ -305,9 +306,15 @@ async def _make_ours(
 async def _forget_if_unfilled(connection: "asyncpg.Connection[Any]", table: TargetTable) -> None:
     """Keep nothing of an earlier filling: whose rows those were says nothing of the next ones.
 
-    One statement each, so that what another sink commits meanwhile is seen whole or not.
+    Another sink may take such a row over meanwhile, and a DELETE that waits for it would not
+    ask for the states again. So nobody writes while we look, and what is filled locks nothing.
+    Owners come first, as with nearly every writer; the server ends any other embrace, and both
+    come again.
     """
-    for name in (table.seen, table.owned):
+    if await states.is_filled(connection, table.target.topic):
+        return
+    for name in (table.owned, table.seen):
+        await connection.execute(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE")
         await connection.execute(
             f"DELETE FROM {name} WHERE NOT EXISTS"  # noqa: S608  # ours
             " (SELECT FROM fabric.streams AS s WHERE s.topic = $1)",

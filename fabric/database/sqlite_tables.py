@@ -194,8 +194,9 @@ def check_table(
         # Made empty it would look whole: the states say that its rows are in it.
         raise _unfit(
             target,
-            "is gone, and its rows were applied and will not come again; put it back, or let it"  # noqa: S608  # a message
-            f" be filled anew: DELETE FROM fabric_streams WHERE topic = '{target.topic}'",
+            "is gone, and its rows were applied and will not come again; put it back, or stop"  # noqa: S608  # a message
+            " the agents and let it be filled anew:"
+            f" DELETE FROM fabric_streams WHERE topic = '{target.topic}'",
         )
     table = TargetTable(target, shape)
     if shape is not None:

@@ -1,16 +1,20 @@
 """fabric.database.postgresql_tables"""
 
+import asyncio
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from fabric.database.postgresql_examine_target import examine_target
 from fabric.model.change import Op
 from fabric.model.errors import Reason, UsageError
+from fabric.model.names import Origin
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import (
     ITEMS_DDL,
     STREAM,
+    TOPIC,
     Applying,
     applying,
     item,
@@ -159,6 +163,61 @@ async def test_whose_rows_they_were_is_forgotten_when_a_table_is_filled_anew(
         assert await application.rows("items") == [item(2)]
         await sink.apply((Op.SNAPSHOT_BEGIN, []), (Op.SNAPSHOT_END, []))
     assert await application.rows("items") == []
+
+
+async def test_what_another_sink_fills_meanwhile_is_not_forgotten(database: str) -> None:
+    application, two = Application(database), "G01/registry/two"
+    async with applying(database) as sink:
+        await sink.upsert(item(1))
+        other = replace(STREAM, origin=Origin.parse(two))
+        await Applying(sink.sink, other).upsert(item(2))
+    await application.run("DELETE FROM fabric.streams")
+    async with await psycopg.AsyncConnection.connect(database) as writer:
+        await writer.execute(
+            "INSERT INTO fabric.streams (origin, topic, partition, generation, position, ordinal,"
+            ' chain, "offset", cluster, topic_id, incomplete)'
+            " VALUES (%s, %s, 0, 1, 1, 1, '', 1, '', '', false)",
+            (two, str(TOPIC)),
+        )
+        await writer.execute(
+            "INSERT INTO fabric.owned_1 VALUES (%s, 2)"
+            " ON CONFLICT (id) DO UPDATE SET fabric_origin = excluded.fabric_origin",
+            (two,),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            opening = tasks.create_task(until_opened(database))
+            await until_waits(database)
+            await writer.commit()
+            await opening
+    assert await application.rows("fabric.owned_1") == [{"fabric_origin": two, "id": 2}]
+
+
+async def test_a_sink_of_a_filled_table_opens_beside_one_that_writes(database: str) -> None:
+    async with applying(database) as sink:
+        await sink.upsert(item(1))
+    async with await psycopg.AsyncConnection.connect(database) as writer:
+        await writer.execute("INSERT INTO fabric.owned_1 VALUES ('G01/registry/two', 2)")
+        async with asyncio.timeout(10):
+            await until_opened(database)
+
+
+async def until_opened(database: str) -> None:
+    async with applying(database):
+        pass
+
+
+async def until_waits(database: str) -> None:
+    """Wait until a sink waits for a lock."""
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+        async with asyncio.timeout(10):
+            while True:
+                found = await connection.execute(
+                    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND application_name = 'fabric' AND datname = current_database())"
+                )
+                if (await found.fetchone() or (False,))[0]:
+                    return
+                await asyncio.sleep(0.02)
 
 
 async def test_values_of_a_length_are_written_whole(database: str) -> None:
