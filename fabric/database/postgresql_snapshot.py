@@ -192,6 +192,9 @@ class Snapshots:
         fit, oid = self._tables[topic]
         async with self._lock:
             with translated(f"read table {fit.table.table}"):
+                # What is waited for may hold the table, and the stream must not wait with it.
+                if not suffices(await self._visible()):
+                    return None
                 async with self._connection.transaction(isolation="repeatable_read", readonly=True):
                     # First the lock, then the snapshot: to one from before a rewrite of the
                     # table that was waited for, the table is empty.

@@ -171,6 +171,11 @@ async def test_a_table_without_rows_has_both_marks(database: str) -> None:
         assert isinstance(read, Reading)
 
 
+def without_unseen(resume: str) -> str:
+    """A token that does not say what may be unseen."""
+    return json.dumps({k: v for k, v in json.loads(resume).items() if k != "unseen"})
+
+
 async def change_unseen(database: str, read: Reading, group: asyncio.TaskGroup) -> None:
     """Row 55 changes, and the stream gives the change out before its commit is visible."""
     await read.until(lambda: bool(read.rows()))
@@ -194,7 +199,7 @@ async def test_after_a_restart_no_chunk_is_older_than_what_is_out(
             await change_unseen(database, read, group)
             resume = read.reached.resume
         if not says:  # a token of an earlier version
-            resume = json.dumps({k: v for k, v in json.loads(resume).items() if k != "unseen"})
+            resume = without_unseen(resume)
         async with reading(source, resume) as read:
             for count in range(3):
                 await read.until(lambda had=count: len(read.events) > had)  # type: ignore[misc]  # a default
@@ -224,6 +229,30 @@ async def test_a_chunk_that_waits_long_is_named_once_and_the_stream_goes_on(
     (said,) = [each.getMessage() for each in caplog.records if "waits for" in each.msg]
     assert "table public.items waits for transactions that are not visible yet" in said
     assert re.search("standby .* long or prepared", said)
+
+
+@pytest.mark.integration
+async def test_the_stream_does_not_wait_for_the_lock_of_what_holds_a_chunk_up(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_snapshot, "_COUNT_S_MAX", 0.2)
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await insert(application, 1, 60)
+    source = new_source(database, chunk_rows=10)
+    async with reading(source) as read:
+        await read.until(lambda: bool(read.rows()))
+        resume = without_unseen(read.reached.resume)
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        await connection.execute("UPDATE items SET name = 'x' WHERE id = 55")
+        await connection.execute("LOCK TABLE items")
+        async with reading(source, resume) as read:
+            async with asyncio.timeout(10):
+                for _ in range(4):
+                    await read.until(lambda: True)
+            await connection.commit()
+            await read.until_ended()
+            assert read.rows()[55]["name"] == "x"
 
 
 @pytest.mark.integration
