@@ -69,7 +69,12 @@ _WIRE: dict[str, str] = {
 SPELLED = frozenset(PASSED)
 """Types whose values have several texts, so a text in them is no key to ask for rows after."""
 ROUNDING = SPELLED | {"timetz", "interval", "money", "name", "char", "citext"}
-"""Types that take two strings for one value: they round, cut, or do not tell case."""
+"""Types that take two strings for one value: they round, cut, or do not tell case.
+
+Not among them are uuid, inet, cidr, macaddr and char(n). They, too, take several spellings for
+one value, and write it in one of them; so a key in such a column needs a source that holds the
+same type, and then only that spelling comes.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +198,10 @@ def written(field: Field, column: ServerColumn) -> Written:
 
 
 def demand_exact_key(field: Field, column: ServerColumn, inexact: Collection[str]) -> None:
-    """Refuse a string key over a type of `inexact`; raises Unfit."""
+    """Refuse a string key over a type of `inexact`, and every key that folds; raises Unfit."""
+    if column.is_folding:
+        seen = "its collation is not deterministic and may take two strings for one key"
+        raise Unfit(f"{seen}; give the column a deterministic one")
     if field.kind == "string" and (column.element or column.base) in inexact:
         seen = f"type {column.sql_type} may take two strings for one key"
         raise Unfit(f"{seen}; make the column text, or the field of the column's own type")

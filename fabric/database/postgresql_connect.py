@@ -56,8 +56,9 @@ LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
 _COLUMNS = """
 SELECT a.attname::text AS name, a.atttypid AS type_oid, a.atttypmod AS typmod,
     NOT a.attnotnull AS nullable, a.attgenerated <> '' AS generated,
-    a.atthasdef OR a.attidentity <> '' AS has_default
-FROM pg_catalog.pg_attribute a
+    a.atthasdef OR a.attidentity <> '' AS has_default,
+    coalesce(NOT c.collisdeterministic, false) AS is_folding
+FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
 WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
@@ -159,6 +160,7 @@ async def columns_of(
             nullable=record["nullable"],
             generated=record["generated"],
             has_default=record["has_default"],
+            is_folding=record["is_folding"],
         )
     return columns
 

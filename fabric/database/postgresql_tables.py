@@ -31,7 +31,10 @@ from fabric.model.errors import Reason, UsageError
 from fabric.ports import Target
 
 _UNIQUE = """
-SELECT array_agg(a.attname::text) AS names FROM pg_catalog.pg_index i
+SELECT array_agg(a.attname::text) AS names, bool_or(EXISTS (
+        SELECT FROM pg_catalog.pg_collation c
+        WHERE c.oid = ANY (i.indcollation) AND NOT c.collisdeterministic)) AS is_folding
+FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
 WHERE i.indrelid = $1::oid AND i.indisunique AND i.indimmediate AND i.indisvalid
     AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = i.indnatts
@@ -248,9 +251,12 @@ async def check_table(
         if column.name not in target.schema.fields and not free:
             _unfit(target, f"column {column.name} is not in the schema; give it a default")
     unique = await connection.fetch(_UNIQUE, relation)
-    if not any(set(each["names"]) == set(target.schema.key) for each in unique):
+    of_key = [each for each in unique if set(each["names"]) == set(target.schema.key)]
+    if not of_key:
         listed = ", ".join(target.schema.key)
         _unfit(target, f"it has no primary key or unique index on exactly ({listed})")
+    if any(each["is_folding"] for each in of_key):
+        _unfit(target, "a unique index on its key has a collation that is not deterministic")
     return FitTable(writing=tuple(writing), columns=columns)
 
 

@@ -63,6 +63,7 @@ class ServerColumn:
         sql_type: how SQL names the type without any length (`bpchar`, not `character`).
         typmod: length, precision or scale as the server codes it; -1 when there is none.
         has_default: writers may leave it out.
+        is_folding: its collation may take two texts for one, as one that tells no case does.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ServerColumn:
     nullable: bool
     generated: bool
     has_default: bool
+    is_folding: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,7 @@ def server_column(
         nullable=True,
         generated=False,
         has_default=False,
+        is_folding=False,
     )
 
 

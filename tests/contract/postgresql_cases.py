@@ -17,6 +17,10 @@ from tests.contract.postgresql_world import NUMBERS
 TOPIC = Topic("secret", "G01", "items")
 ORIGIN = Origin("G01", "registry", "main")
 STREAM = Stream(origin=ORIGIN, topic=TOPIC, partition=0)
+FOLDING = (
+    "CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+)
+"""Makes a collation that does not tell case."""
 ITEMS_DDL = "CREATE TABLE items (id bigint PRIMARY KEY, name text NOT NULL, note text)"
 WAIT_S = 20.0
 

@@ -1,12 +1,14 @@
 """fabric.database.postgresql_columns"""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fabric.database.postgresql_columns import (
     ROUNDING,
+    SPELLED,
     demand_exact_key,
     quoted,
     rows_of,
@@ -93,12 +95,24 @@ def test_a_column_that_would_round_or_overflow_is_unfit(avro: Any, target: Serve
         written(field(avro), target)
 
 
-def test_a_string_key_needs_a_type_that_keeps_every_text_apart() -> None:
+def test_a_string_key_needs_a_type_that_neither_rounds_nor_cuts_nor_folds() -> None:
     for base in ROUNDING:
         with pytest.raises(Unfit, match="make the column text"):
             demand_exact_key(field("string"), column(base), ROUNDING)
     for avro, base in ((DECIMAL, "numeric"), (STAMP, "timestamptz"), ("string", "inet")):
         demand_exact_key(field(avro), column(base), ROUNDING)
+
+
+@pytest.mark.parametrize("base", ["uuid", "inet", "cidr", "macaddr", "bpchar"])
+def test_a_type_that_spells_a_value_in_one_way_holds_the_string_keys_of_its_like(base: str) -> None:
+    demand_exact_key(field("string"), column(base), ROUNDING)
+    demand_exact_key(field("string"), column(base), SPELLED)
+
+
+@pytest.mark.parametrize("avro", ["string", {"type": "enum", "name": "E", "symbols": ["a", "A"]}])
+def test_a_key_whose_collation_folds_texts_is_unfit(avro: Any) -> None:
+    with pytest.raises(Unfit, match="not deterministic"):
+        demand_exact_key(field(avro), replace(column("text"), is_folding=True), SPELLED)
 
 
 def test_a_wider_decimal_column_fits() -> None:

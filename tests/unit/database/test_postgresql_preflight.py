@@ -6,7 +6,7 @@ from fabric.database.postgresql_source import PostgresSource
 from fabric.model.errors import Reason, UsageError
 from fabric.model.schema import RowSchema
 from tests.contract import postgresql_world
-from tests.contract.postgresql_cases import ITEMS, ITEMS_DDL, new_source, reading, schema
+from tests.contract.postgresql_cases import FOLDING, ITEMS, ITEMS_DDL, new_source, reading, schema
 from tests.contract.postgresql_world import Application
 
 database = postgresql_world.database
@@ -118,6 +118,14 @@ async def test_a_string_key_whose_value_has_several_texts_is_refused(
     await Application(database).run(f"CREATE TABLE items (id {sql_type} PRIMARY KEY)")
     by_text = schema({"name": "id", "type": "string"})
     assert "column id: type" in await refused(new_source(database, of=by_text))
+
+
+async def test_a_key_whose_collation_folds_strings_is_refused(database: str) -> None:
+    await Application(database).run(
+        f"{FOLDING}; CREATE TABLE items (id text COLLATE folding PRIMARY KEY)"
+    )
+    by_text = schema({"name": "id", "type": "string"})
+    assert "not deterministic" in await refused(new_source(database, of=by_text))
 
 
 def other() -> RowSchema:

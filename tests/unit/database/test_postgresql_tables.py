@@ -12,6 +12,7 @@ from fabric.model.errors import Reason, UsageError
 from fabric.model.names import Origin
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import (
+    FOLDING,
     ITEMS_DDL,
     STREAM,
     TOPIC,
@@ -136,6 +137,32 @@ async def test_a_key_that_rounds_strings_is_refused_and_named(database: str, sql
         async with applying(database, target(BY_CODE)):
             pass
     assert caught.value.reason is Reason.TARGET_UNFIT
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "CREATE TABLE items (id text COLLATE folding PRIMARY KEY, v text)",
+        "CREATE DOMAIN code AS text COLLATE folding;"
+        " CREATE TABLE items (id code PRIMARY KEY, v text)",
+        "CREATE TABLE items (id text PRIMARY KEY, v text);"
+        " CREATE UNIQUE INDEX ON items (id COLLATE folding)",
+    ],
+)
+async def test_a_key_whose_collation_folds_strings_is_refused(database: str, ddl: str) -> None:
+    await Application(database).run(f"{FOLDING}; {ddl}")
+    with pytest.raises(UsageError, match="not deterministic") as caught:
+        async with applying(database, target(BY_CODE)):
+            pass
+    assert caught.value.reason is Reason.TARGET_UNFIT
+
+
+async def test_what_is_no_key_may_fold_strings(database: str) -> None:
+    await Application(database).run(
+        f"{FOLDING}; CREATE TABLE items (id text PRIMARY KEY, v text COLLATE folding)"
+    )
+    async with applying(database, target(BY_CODE)) as sink:
+        assert (await sink.upsert(*CODES)).quarantined == 0
 
 
 async def test_two_origins_fill_a_table_whose_key_has_a_length(database: str) -> None:
