@@ -41,6 +41,7 @@ _CONVERT_ROWS = 500
 """Rows converted between two turns of the event loop."""
 _HELD_SAID_S = 60.0
 """A chunk that waits so long for a transaction that is not visible is worth a word."""
+_HELD_AGAIN_S = 600.0
 _HELD_NAMED_MAX = 8
 _ROW_HELD_S_MAX = 30.0
 """How long a single row waits for one, while the stream stands; well below its deadline."""
@@ -72,8 +73,7 @@ class Snapshots:
         self._awaited = ""
         self._row_bytes = 1
         self._counted: set[str] = set()
-        self._held_since: float | None = None
-        self._is_held_said = False
+        self._say_held: float | None = None
         self.rows = 0
         self.total = 0
 
@@ -138,7 +138,7 @@ class Snapshots:
 
         Returns:
             The window to watch, or None when one of `unseen` is not visible yet: the caller
-            tries again a little later. That may last, and the log says so once.
+            tries again a little later. That may last, and the log says so.
 
         Raises:
             DeniedError: SCHEMA_MISMATCH, a value does not fit its field.
@@ -151,7 +151,7 @@ class Snapshots:
         if found is None:
             self._held(fit, unseen.kept)
             return None
-        self._held_since, self._is_held_said = None, False
+        self._say_held = None
         records, visible = found
         rows = await self._convert(fit, records)
         window = Window(fit.table.topic, await self.emit("high"), visible)
@@ -168,11 +168,11 @@ class Snapshots:
         The stream goes on, for all datasets: to open again would make nothing visible.
         """
         now = time.monotonic()
-        if self._held_since is None:
-            self._held_since = now
-        if self._is_held_said or now - self._held_since < _HELD_SAID_S:
+        if self._say_held is None:
+            self._say_held = now + _HELD_SAID_S
+        if now < self._say_held:
             return
-        self._is_held_said = True
+        self._say_held = now + _HELD_AGAIN_S
         _LOG.warning(
             "the snapshot of table %s waits for transactions that are not visible yet: %s; does a"
             " commit wait for a synchronous standby (pg_stat_activity), or is a transaction long"
