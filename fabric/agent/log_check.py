@@ -6,15 +6,13 @@ reader whose hint points into a log that has grown again since would begin behin
 came in the place of what it knew, so it begins at the log's first record instead.
 """
 
-import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from fabric.agent.host import LogWithIdentity
 from fabric.agent.read_machine import BEGINNING, ReadMachine, stream_of
-from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
-from fabric.model.limits import REQUEST_S_MAX
+from fabric.kafka.single import record_at
+from fabric.model.errors import DeniedError, PeerError
 from fabric.model.names import Stream
 from fabric.ports import Record, StreamState
 from fabric.seal import envelope as form
@@ -54,22 +52,10 @@ async def _is_lost(log: LogWithIdentity, item: StreamHead) -> bool:
     if item.offset >= end:
         return True
     try:
-        record = await _record(log, topic, partition, item.offset)
+        record = await record_at(log, topic, partition, item.offset)
     except DeniedError:
         return False
     return record is None or _hash(record) != item.head.hash
-
-
-async def _record(log: LogWithIdentity, topic: str, partition: int, offset: int) -> Record | None:
-    batches = aiter(log.read(topic, partition, offset))
-    assert isinstance(batches, AsyncGenerator)
-    async with contextlib.aclosing(batches):
-        try:
-            async with asyncio.timeout(REQUEST_S_MAX):
-                batch = await anext(batches)
-        except TimeoutError as exc:
-            raise UnavailableError(Reason.BROKER_UNAVAILABLE, "log does not answer") from exc
-    return next((record for record in batch if record.offset == offset), None)
 
 
 async def starts_at(
@@ -97,7 +83,7 @@ async def starts_at(
         telling = _telling(state, first)
         known = None
         if first <= telling < end:
-            record = await _record(log, *place, telling)
+            record = await record_at(log, *place, telling)
             known = None if record is None else is_known(stream, state, record)
         if known is False or (known is None and _has_lost_its_beginning(state, first)):
             return first, False

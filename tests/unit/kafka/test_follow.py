@@ -76,6 +76,24 @@ async def test_an_outage_or_a_missing_right_is_waited_for_and_nothing_comes_twic
         task.cancel()
 
 
+async def test_a_log_that_was_put_back_and_has_grown_past_our_place_is_fed_again() -> None:
+    it = Follower(MemoryLog())
+    for value in (b"one", b"two", b"three"):
+        it.log.put(TOPIC, 0, b"k", value)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(it.run())
+        await until(it.caught_up.is_set)
+        it.log.fail(UnavailableError(Reason.BROKER_UNAVAILABLE, "no broker answers"))
+        await until(lambda: not it.caught_up.is_set())
+        del it.log.records[TOPIC, 0][1:]  # an older copy
+        for value in (b"other two", b"other three", b"four"):
+            it.log.put(TOPIC, 0, b"k", value)
+        it.log.fail(None)
+        await until(it.caught_up.is_set)
+        assert it.seen[3:] == [b"one", b"other two", b"other three", b"four"]
+        task.cancel()
+
+
 class Trimmed(MemoryLog):
     """A log whose beginning is gone."""
 
