@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fabric.demo.broker import Broker, BrokerFiles
 from fabric.demo.postgresql import Postgres
 from fabric.demo.swtpm import SoftTpm, TpmCa
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("fabric", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fabric")
 
 
 @pytest.fixture(scope="session")
