@@ -14,7 +14,7 @@ from typing import Any
 import fastavro
 
 from fabric.model.block import Block
-from fabric.model.change import MARKS, Change, Op, Run, changes_of
+from fabric.model.change import MARKS, Change, Op, Run, changes_of, steps_of
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import DeniedError, FabricError, Malformed, Reason
 from fabric.model.limits import OPEN_RECORD_BYTES_MAX
@@ -195,6 +195,7 @@ def _runs(changes: Sequence[Change]) -> Iterator[Run]:
             commit_us=first.commit_us,
             rows=rows,
             absent=first.absent,
+            steps=steps_of([change.sequence.ordinal for change in changes[at:end]]),
         )
         at = end
 
@@ -204,6 +205,6 @@ def _same_run(last: Change, change: Change) -> bool:
         last.op is change.op
         and last.op not in MARKS
         and last.sequence.position == change.sequence.position
-        and last.sequence.ordinal + 1 == change.sequence.ordinal
+        and last.sequence.ordinal < change.sequence.ordinal
         and (last.commit_us, last.absent) == (change.commit_us, change.absent)
     )

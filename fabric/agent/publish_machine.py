@@ -18,12 +18,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from typing import TypeAlias
 
 from fabric.model import change as changes
 from fabric.model.block import Block
-from fabric.model.change import MARKS, ZERO, Run, end_of
+from fabric.model.change import MARKS, ZERO, Run, end_of, steps_of
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import Reason, UsageError
 from fabric.model.limits import BLOCK_CHANGES_MAX, QUEUE_BYTES_MAX
@@ -318,33 +317,20 @@ def _split(run: Run, feed: Feed) -> Iterator[tuple[int, Run]]:
         for number in range(feed.partitions):
             yield number, run
         return
-    numbers = [
-        partition_of(key_bytes(feed.schema, row), feed.salt, feed.partitions) for row in run.rows
-    ]
-    at = 0
-    for number, same in groupby(numbers):
-        size = len(list(same))
-        rows = run.rows[at : at + size]
-        # Not dataclasses.replace: where keys are scattered, there is a run for every row or two.
-        yield (
-            number,
-            Run(
-                op=run.op,
-                position=run.position,
-                ordinal=run.ordinal + at,
-                commit_us=run.commit_us,
-                rows=rows,
-                absent=run.absent,
-            ),
-        )
-        at += size
+    places: list[list[int]] = [[] for _ in range(feed.partitions)]
+    for at, row in enumerate(run.rows):
+        number = partition_of(key_bytes(feed.schema, row), feed.salt, feed.partitions)
+        places[number].append(at)
+    ordinals = run.ordinals
+    for number, mine in enumerate(places):
+        if mine:
+            found = [ordinals[at] for at in mine]
+            rows = [run.rows[at] for at in mine]
+            yield number, replace(run, ordinal=found[0], rows=rows, steps=steps_of(found))
 
 
 def _divide(run: Run, count: int) -> tuple[Run, Run]:
-    return (
-        replace(run, rows=run.rows[:count]),
-        replace(run, rows=run.rows[count:], ordinal=run.ordinal + count),
-    )
+    return run.part(0, count), run.part(count, run.count)
 
 
 def halve(block: Block) -> tuple[Block, Block]:

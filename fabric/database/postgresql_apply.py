@@ -188,7 +188,7 @@ class Applier:
             topic=self._stream.topic,
             origin=self._stream.origin,
             op=run.op,
-            sequence=ChangeSequence(self._generation, run.position, run.ordinal + place),
+            sequence=ChangeSequence(self._generation, run.position, run.ordinals[place]),
             commit_us=run.commit_us,
             row=run.rows[place],
             absent=run.absent,

@@ -320,13 +320,13 @@ class Snapshots:
             if not gone.has(tuple(row[name] for name in key)):
                 continue
             if start < place:
-                runs.append(replace(run, ordinal=run.ordinal + start, rows=run.rows[start:place]))
+                runs.append(run.part(start, place))
             start = place + 1
             found = await self.fetch(str(captured.topic), row, xid)
             if found is not None:
-                runs.append(replace(run, ordinal=run.ordinal + place, rows=[found], absent=()))
+                runs.append(replace(run.part(place, place + 1), rows=[found], absent=()))
         if start < len(run.rows):
-            runs.append(replace(run, ordinal=run.ordinal + start, rows=run.rows[start:]))
+            runs.append(run.part(start, run.count))
         return [replace(captured, run=each) for each in runs]
 
     async def _count(self, topic: str) -> None:

@@ -279,7 +279,7 @@ class _Part:
     def change(self, place: int, stream: Stream) -> Change:
         """One row as a change."""
         run = self.run
-        ordinal = run.ordinal + self._places[place]
+        ordinal = run.ordinals[self._places[place]]
         return Change(
             topic=stream.topic,
             origin=stream.origin,

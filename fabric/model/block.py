@@ -1,24 +1,29 @@
 """A block: every change of one stream in a range of sequences, and its plaintext bytes.
 
 `pack` and `unpack` are inverses. The plaintext is one Avro datum: the runs, then
-all rows of upserts in order, then all keys of deletes in order, both by column.
+all rows of upserts in order, then all keys of deletes in order, both by column. Where
+ordinals leave places out, as in each of several partitions, the steps follow.
 Spec: docs/format.md section 4.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import repeat
 from typing import Any
 
 import fastavro
 
-from fabric.model.change import MARKS, ORDINAL_MAX, Op, Row, Run, Sequence, after
+from fabric.model.change import MARKS, ORDINAL_MAX, Op, Row, Run, Sequence, after, said
 from fabric.model.columns import Rows, join, split
 from fabric.model.errors import Malformed
 from fabric.model.limits import BLOCK_CHANGES_MAX
 from fabric.model.names import Stream
 from fabric.model.schema import RowSchema
-from fabric.model.skim import check_counts
+from fabric.model.skim import check_counts, check_steps
+
+_STEPS = fastavro.parse_schema({"type": "array", "items": "long"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +84,17 @@ def pack(block: Block, schema: RowSchema) -> bytes:
         key_columns, _ = split(keys, schema.key_columns)
         datum = {"runs": runs, "nulls": nulls, "rows": columns, "keys": key_columns}
         fastavro.schemaless_writer(out, schema.block_codec, datum)
+        if any(run.steps for run in block.runs):
+            fastavro.schemaless_writer(out, _STEPS, [*_all_steps(block.runs)])
     except Exception as exc:  # fastavro raises whatever the value raised
         raise Malformed("row does not fit the schema") from exc
     return out.getvalue()
+
+
+def _all_steps(runs: Many[Run]) -> Iterator[int]:
+    """The steps of every run, also where each is 1."""
+    for run in runs:
+        yield from run.steps or repeat(1, run.count - 1)
 
 
 def _run_datum(run: Run) -> dict[str, Any]:
@@ -101,22 +114,34 @@ def unpack(
     """Read a block's plaintext, which its sender authenticated.
 
     Raises:
-        Malformed: there are more runs or nulls than a block may have, bytes are left over,
-            runs and rows do not add up, a change lies outside `(after, upto]`, or the order
-            does not rise.
+        Malformed: there are more runs, nulls or steps than a block may have, bytes are left
+            over, runs, rows and steps do not add up, a change lies outside `(after, upto]`, or
+            the order does not rise.
     """
     nullable = sum(column.nullable for column in schema.columns)
     check_counts(data, columns=len(schema.columns), nullable=nullable)
     buffer = BytesIO(data)
     try:
         datum: Any = fastavro.schemaless_reader(buffer, schema.block_codec, None)
+        steps = _read_steps(buffer.read())
+    except Malformed:
+        raise
     except Exception as exc:  # the decoder's own errors are many and unlisted
         raise Malformed("block is not Avro of its schema") from exc
-    if buffer.read(1):
-        raise Malformed("block has bytes after its end")
-    runs = _runs(datum, schema)
+    runs = _runs(datum, steps, schema)
     _check_order(runs, after, upto)
     return Block(stream=stream, after=after, upto=upto, runs=runs)
+
+
+def _read_steps(data: bytes) -> list[int]:
+    """What stands after the columns; empty where no ordinal leaves a place out."""
+    if not data:
+        return []
+    check_steps(data)
+    steps: Any = fastavro.schemaless_reader(BytesIO(data), _STEPS, None)
+    if min(steps) < 1 or max(steps) == 1:
+        raise Malformed("steps do not rise, or say nothing")
+    return list(steps)
 
 
 def _rows(datum: Any, schema: RowSchema) -> tuple[Rows, Rows]:
@@ -136,9 +161,11 @@ def _rows(datum: Any, schema: RowSchema) -> tuple[Rows, Rows]:
     )
 
 
-def _runs(datum: Any, schema: RowSchema) -> tuple[Run, ...]:
+def _runs(datum: Any, steps: list[int], schema: RowSchema) -> tuple[Run, ...]:
     rows, keys = _rows(datum, schema)
-    row_at = key_at = 0
+    if steps and len(steps) != sum(item["count"] - 1 for item in datum["runs"]):
+        raise Malformed("runs and steps do not add up")
+    row_at = key_at = step_at = 0
     runs: list[Run] = []
     for item in datum["runs"]:
         count = item["count"]
@@ -155,9 +182,11 @@ def _runs(datum: Any, schema: RowSchema) -> tuple[Run, ...]:
             commit_us=item["commit_us"],
             rows=part,
             absent=tuple(item["absent"]),
+            steps=said(steps[step_at : step_at + count - 1]),
         )
         if run.count != count:
             raise Malformed("runs and rows do not add up")
+        step_at += count - 1
         runs.append(run)
     return tuple(runs)
 

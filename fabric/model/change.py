@@ -1,16 +1,18 @@
 """What moves: runs of row operations, and the sequence that orders them.
 
 A run is a stretch of changes of one dataset that share everything but their
-rows: same operation, same source position, consecutive ordinals. Captures,
-blocks and sinks work run by run, so nothing on the hot path is done per row
-but the codec's own work. `Change` is the view of one row for people and the
+rows and ordinals: same operation, same source position. Captures, blocks and
+sinks work run by run, so nothing on the hot path is done per row but the
+codec's own work. `Change` is the view of one row for people and the
 Python API.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, unique
+from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeAlias
 
 from fabric.model.names import Origin, Topic
@@ -58,7 +60,7 @@ def end_of(generation: int, position: int) -> Sequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Consecutive changes of one dataset that differ in their rows only.
+    """Changes of one dataset, in order, that differ in their rows and ordinals only.
 
     Attributes:
         op: what is done to each row.
@@ -68,6 +70,8 @@ class Run:
         rows: whole rows for UPSERT, key columns only for DELETE, empty for marks.
         absent: columns the source did not send (unchanged TOAST); they are None in
             the rows and a sink must leave them as they are.
+        steps: from each ordinal to the next, at least 1, one less than there are rows;
+            empty when every one is 1. A partition gets some of a dataset's rows.
     """
 
     op: Op
@@ -76,6 +80,7 @@ class Run:
     commit_us: int
     rows: Many[Row]
     absent: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -85,7 +90,23 @@ class Run:
     @property
     def last_ordinal(self) -> int:
         """Ordinal of the last change."""
-        return self.ordinal + self.count - 1
+        return self.ordinal + (sum(self.steps) if self.steps else self.count - 1)
+
+    @property
+    def ordinals(self) -> Many[int]:
+        """Ordinal of each change."""
+        if self.steps:
+            return [*accumulate(self.steps, initial=self.ordinal)]
+        return range(self.ordinal, self.ordinal + self.count)
+
+    def part(self, start: int, stop: int) -> "Run":
+        """The changes of these places of `rows`, at least one; not of a mark."""
+        return replace(
+            self,
+            ordinal=self.ordinal + (sum(self.steps[:start]) if self.steps else start),
+            rows=self.rows[start:stop],
+            steps=said(self.steps[start : stop - 1]),
+        )
 
     def __repr__(self) -> str:  # rows are secret
         return f"Run({self.op.name}, position={self.position}, count={self.count})"
@@ -106,12 +127,22 @@ class Change(NamedTuple):
         return f"Change({self.op.name}, {self.topic}, sequence={tuple(self.sequence)})"
 
 
+def said(steps: Many[int]) -> tuple[int, ...]:
+    """Steps as a run says them: none when each is 1."""
+    return tuple(steps) if any(step != 1 for step in steps) else ()
+
+
+def steps_of(ordinals: Many[int]) -> tuple[int, ...]:
+    """The steps of a run whose changes have these ordinals."""
+    return said([b - a for a, b in pairwise(ordinals)])
+
+
 def changes_of(run: Run, generation: int, topic: Topic, origin: Origin) -> Iterator[Change]:
     """View a run change by change, in order."""
     rows: list[Row | None] = [None] if run.op in MARKS else [*run.rows]
     # By position and bound once: this runs for every row that the Python API gives out.
     op, position, commit_us, absent = run.op, run.position, run.commit_us, run.absent
-    for ordinal, row in enumerate(rows, run.ordinal):
+    for ordinal, row in zip(run.ordinals, rows, strict=True):
         sequence = Sequence(generation, position, ordinal)
         yield Change(topic, origin, op, sequence, commit_us, row, absent)
 
@@ -122,12 +153,4 @@ def after(run: Run, generation: int, high: Sequence) -> Run | None:
         return None
     if Sequence(generation, run.position, run.ordinal) > high:
         return run
-    done = high.ordinal - run.ordinal + 1
-    return Run(
-        op=run.op,
-        position=run.position,
-        ordinal=run.ordinal + done,
-        commit_us=run.commit_us,
-        rows=run.rows[done:],
-        absent=run.absent,
-    )
+    return run.part(bisect_right(run.ordinals, high.ordinal), run.count)

@@ -40,6 +40,17 @@ def check_counts(data: bytes, columns: int, nullable: int) -> None:
         _end(data, at)
 
 
+def check_steps(data: bytes) -> None:
+    """Hold what follows the columns against its limits: one array of numbers, and no more.
+
+    Raises:
+        Malformed: it is none, or empty, or longer than a block has changes.
+    """
+    count, at = _count(data, 0, BLOCK_CHANGES_MAX)
+    if not count or _end(data, _skip(data, at, count)) != len(data):
+        raise Malformed("block has bytes after its end")
+
+
 def _runs(data: bytes, columns: int) -> int:
     count, at = _count(data, 0, BLOCK_CHANGES_MAX)
     for _ in range(count):
@@ -74,7 +85,7 @@ def _skip(data: bytes, at: int, count: int) -> int:
         for _ in range(times):
             found = shape.match(data, at)
             if found is None:
-                raise Malformed("block ends in its nulls")
+                raise Malformed("block ends in a list of numbers")
             at = found.end()
     return at
 

@@ -412,6 +412,23 @@ class SinkSuite:
         assert list(await sink.quarantined(None)) == []
         await sink.close()
 
+    async def test_a_parked_change_keeps_its_ordinal_in_a_run_with_places_left_out(
+        self, world: SinkWorld
+    ) -> None:
+        sink = await self._open(world)
+        await world.spoil(target())
+        feed = Feed(sink, stream())
+        block = feed.block((Op.UPSERT, [person(1), person(2, POISON), person(3)]))
+        some = replace(block.runs[0], ordinal=3, steps=(5, 1))
+        done = await feed.send(replace(block, runs=(some,)))
+        assert (done.applied, done.quarantined) == (2, 1)
+        (parked,) = await sink.quarantined(None)
+        shown = await sink.parked(parked.id)
+        assert shown is not None
+        assert shown.change is not None
+        assert shown.change.sequence == ChangeSequence(GENERATION, 1, 8)
+        await sink.close()
+
     async def test_state_and_quarantine_outlive_a_restart(self, world: SinkWorld) -> None:
         sink = await self._open(world)
         await world.spoil(target())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fabric.model import canonical
 from fabric.model.block import Block, pack, trim, unpack
-from fabric.model.change import MARKS, Op, Run, Sequence, after, changes_of
+from fabric.model.change import MARKS, Op, Run, Sequence, after, changes_of, said
 from fabric.model.errors import PeerError
 from fabric.model.label import Label
 from fabric.model.names import HostId, Origin, Stream, Topic
@@ -81,8 +81,15 @@ def blocks(draw: st.DrawFn) -> Block:
         first = ordinal + draw(st.integers(1, 3))
         absent = tuple(draw(st.lists(st.sampled_from(SCHEMA.fields), max_size=2)))
         commit_us = draw(st.integers(0, 2**50))
+        steps = [draw(st.integers(1, 2**40)) for _ in rows[1:]] if draw(st.booleans()) else []
         made = Run(
-            op=op, position=position, ordinal=first, commit_us=commit_us, rows=rows, absent=absent
+            op=op,
+            position=position,
+            ordinal=first,
+            commit_us=commit_us,
+            rows=rows,
+            absent=absent,
+            steps=said(steps),
         )
         ordinal = made.last_ordinal
         runs.append(made)
@@ -169,12 +176,13 @@ def test_trim_keeps_exactly_what_lies_after(block: Block, data: st.DataObject) -
 def test_after_cuts_a_run_between_two_changes(block: Block, data: st.DataObject) -> None:
     for run in block.runs:
         first = Sequence(block.generation, run.position, run.ordinal)
-        high = first._replace(ordinal=run.ordinal + data.draw(st.integers(-1, run.count)))
+        near = data.draw(st.sampled_from(run.ordinals)) + data.draw(st.integers(-1, 1))
+        high = first._replace(ordinal=near)
         rest = after(run, block.generation, high)
-        kept = 0 if rest is None else rest.count
-        assert kept == min(run.count, max(0, run.last_ordinal - high.ordinal))
-        if rest is not None:
-            assert rest.last_ordinal == run.last_ordinal
+        kept = [ordinal for ordinal in run.ordinals if ordinal > near]
+        assert ([] if rest is None else [*rest.ordinals]) == kept
+        if rest is not None and run.op not in MARKS:
+            assert [*rest.rows] == [*run.rows][-len(kept) :]
 
 
 @given(ROWS, st.binary(min_size=32, max_size=32), st.integers(1, 64))

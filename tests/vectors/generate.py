@@ -454,6 +454,43 @@ def block_count_negative() -> bytes:
     return with_plain(b"\x01" + bytes([size * 2]) + good[1:])
 
 
+def with_steps(*steps: int, array: Callable[[bytes], bytes] = bytes) -> bytes:
+    """The good block's three notes, followed by steps, in a range that has room for them."""
+    numbers = b"".join(bytes([step * 2 if step >= 0 else -step * 2 - 1]) for step in steps)
+    plain = datum() + array(bytes([len(steps) * 2]) + numbers + b"\x00")
+    return with_plain(plain, change=setting(16, [100, 9]))
+
+
+@vector("block", "4.12", reason=OPEN, comment="two steps are due, and one is there")
+def block_steps_missing() -> bytes:
+    return with_steps(2)
+
+
+@vector("block", "4.12", reason=OPEN, comment="two steps are due, and three are there")
+def block_steps_left_over() -> bytes:
+    return with_steps(2, 2, 2)
+
+
+@vector("block", "4.12", reason=OPEN, comment="a step goes back")
+def block_step_back() -> bytes:
+    return with_steps(4, -1)
+
+
+@vector("block", "4.12", reason=OPEN, comment="every step is 1, which goes without saying")
+def block_steps_of_one() -> bytes:
+    return with_steps(1, 1)
+
+
+@vector("block", "4.12", reason=OPEN, comment="the steps are written as two blocks of Avro's")
+def block_steps_in_two_pieces() -> bytes:
+    return with_steps(2, 3, array=lambda _: b"\x02\x04\x02\x06\x00")
+
+
+@vector("block", "4.1", reason=OPEN, comment="a byte follows the steps")
+def block_byte_after_steps() -> bytes:
+    return with_steps(2, 3, array=lambda good: good + b"\x00")
+
+
 @vector("block", "4.3", reason=OPEN, comment="a change lies at the block's start")
 def block_change_before_start() -> bytes:
     return forge(setting(15, [1, 100, 1]))
@@ -685,6 +722,12 @@ OBEYED = ("1.1", *every(3, 6), *every(4, 8), "4.10", "4.11", *every(5, 14))
 @vector("success", *OBEYED, comment="three notes, zstd, padded")
 def envelope_good() -> dict[str, Any]:
     data = sealed()
+    return {"value": data.hex(), "hash": judge.envelope_hash(data).hex(), "count": 3}
+
+
+@vector("success", "4.1", "4.12", comment="three notes of five, as one of two partitions has them")
+def envelope_good_steps() -> dict[str, Any]:
+    data = with_steps(1, 3)
     return {"value": data.hex(), "hash": judge.envelope_hash(data).hex(), "count": 3}
 
 

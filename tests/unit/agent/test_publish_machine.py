@@ -1,5 +1,6 @@
 """The publish machine: cutting, splitting, and letting go."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -203,13 +204,24 @@ def test_ordinals_survive_the_split() -> None:
     it = machine(feed(partitions=2))
     it.step(rows(100, 4), NOW)
     found = blocks(it.step(Tick(), later(0.02)))
+    runs = [run for block in found for run in block.runs]
     seen = {
-        run.ordinal + i: row["id"]
-        for block in found
-        for run in block.runs
-        for i, row in enumerate(run.rows)
+        ordinal: row["id"]
+        for run in runs
+        for ordinal, row in zip(run.ordinals, run.rows, strict=True)
     }
     assert seen == {1: 1, 2: 2, 3: 3, 4: 4}
+
+
+def test_a_partition_gets_one_run_of_a_transaction_however_its_keys_scatter() -> None:
+    limits = replace(LIMITS, changes_max=400)
+    feeds = [feed(partitions=2)]
+    it = PublishMachine(ORIGIN, feeds, generation=7, upto={}, limits=limits)
+    it.step(rows(100, 300), NOW)
+    found = blocks(it.step(Tick(), later(0.02)))
+    assert [len(block.runs) for block in found] == [1, 1]
+    assert sorted(n for block in found for n in block.runs[0].ordinals) == [*range(1, 301)]
+    assert any(block.runs[0].steps for block in found)
 
 
 def test_large_changes_make_smaller_blocks() -> None:

@@ -1,5 +1,7 @@
 """Runs, sequences and what lies after one."""
 
+from dataclasses import replace
+
 import pytest
 
 from fabric.model.change import (
@@ -12,6 +14,7 @@ from fabric.model.change import (
     after,
     changes_of,
     end_of,
+    steps_of,
 )
 from fabric.model.names import Origin, Topic
 
@@ -63,6 +66,18 @@ def test_what_lies_after_a_sequence_remains(high: Sequence, ordinals: list[int])
     if rest is not None:
         assert rest.ordinal == ordinals[0]
         assert (rest.position, rest.commit_us, rest.absent) == (10, 5, ("phone",))
+
+
+def test_a_run_with_places_left_out_is_cut_between_its_own_ordinals() -> None:
+    rows = [{"id": n} for n in (3, 7, 8, 9)]
+    some = Run(op=Op.UPSERT, position=10, ordinal=3, commit_us=5, rows=rows, steps=(4, 1, 1))
+    assert ([*some.ordinals], some.last_ordinal) == ([3, 7, 8, 9], 9)
+    rest = after(some, 2, Sequence(2, 10, 5))
+    assert rest == Run(op=Op.UPSERT, position=10, ordinal=7, commit_us=5, rows=rows[1:])
+    assert some.part(0, 2) == replace(some, rows=rows[:2], steps=(4,))
+    seen = [change.sequence.ordinal for change in changes_of(some, 2, TOPIC, ORIGIN)]
+    assert seen == [3, 7, 8, 9]
+    assert (steps_of([3, 7, 8, 9]), steps_of([4, 5, 6]), steps_of([4])) == ((4, 1, 1), (), ())
 
 
 def test_mark_is_before_or_after_as_a_whole() -> None:

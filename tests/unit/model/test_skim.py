@@ -8,7 +8,7 @@ from fabric.model.block import Block, pack, unpack
 from fabric.model.change import ZERO, Op, Run, Sequence
 from fabric.model.errors import Malformed
 from fabric.model.limits import BLOCK_CHANGES_MAX, DECOMPRESSED_BYTES_MAX
-from fabric.model.skim import check_counts
+from fabric.model.skim import check_counts, check_steps
 from tests.fuzz.model_targets import STREAM, UPTO, WIDE, blocks, rows
 
 RUN = bytes.fromhex("000202000200")
@@ -78,6 +78,23 @@ def test_more_nulls_than_columns_or_rows_are_malformed() -> None:
     assert "too large" in refused(b"\0" + count(1) + count(many) + bytes(many) + b"\0\0")
     assert "one piece" in refused(b"\0" + count(1) + b"\0" + count(1) + b"\0\0")
     assert "one piece" in refused(b"\0" + count(1) + count(1) + b"\0" + count(1) + b"\0\0\0")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        count(0),
+        count(2) + b"\2",
+        count(1) + b"\2\0\0",
+        count(1) + b"\2" + count(1) + b"\2\0",
+        count(BLOCK_CHANGES_MAX + 1) + b"\2" * (BLOCK_CHANGES_MAX + 1) + b"\0",
+        count(DECOMPRESSED_BYTES_MAX) + bytes(DECOMPRESSED_BYTES_MAX),
+    ],
+)
+def test_what_follows_the_columns_is_one_array_of_a_blocks_size(data: bytes) -> None:
+    check_steps(count(2) + b"\2\4\0")
+    with pytest.raises(Malformed):
+        check_steps(data)
 
 
 def test_negative_counts_are_malformed() -> None:
