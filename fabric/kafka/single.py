@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from fabric.model.errors import Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
@@ -24,7 +24,10 @@ async def record_at(log: Log, topic: str, partition: int, offset: int) -> Record
     async with contextlib.aclosing(batches):
         try:
             async with asyncio.timeout(REQUEST_S_MAX):
-                batch = await anext(batches)
+                batch: Sequence[Record] = ()
+                while not batch:  # an empty one says that nothing came for a while, no more
+                    batch = await anext(batches)
         except TimeoutError as exc:
-            raise UnavailableError(Reason.BROKER_UNAVAILABLE, "log does not answer") from exc
+            said = f"{topic} was not read in time"
+            raise UnavailableError(Reason.BROKER_UNAVAILABLE, said) from exc
     return next((record for record in batch if record.offset == offset), None)

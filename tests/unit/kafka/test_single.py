@@ -1,10 +1,12 @@
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from fabric.kafka import single
 from fabric.kafka.single import record_at
 from fabric.model.errors import Reason, UnavailableError
+from fabric.ports import Record
 from tests.fakes.log import MemoryLog
 
 TOPIC = "fabric.members"
@@ -25,6 +27,22 @@ async def test_where_only_later_records_are_left_there_is_none() -> None:
         log.put(TOPIC, 0, b"k", value)
     del log.records[TOPIC, 0][1]  # as compaction does
     assert await record_at(log, TOPIC, 0, 1) is None
+
+
+async def test_a_record_that_takes_its_time_is_not_missing() -> None:
+    class Slow(MemoryLog):
+        async def read(
+            self, topic: str, partition: int, offset: int
+        ) -> AsyncIterator[Sequence[Record]]:
+            yield ()  # as KafkaLog says that nothing came for a while
+            async for batch in super().read(topic, partition, offset):
+                yield batch
+
+    log = Slow()
+    log.put(TOPIC, 0, b"k", b"one")
+    found = await record_at(log, TOPIC, 0, 0)
+    assert found is not None
+    assert found.value == b"one"
 
 
 async def test_a_log_that_gives_nothing_is_named_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
