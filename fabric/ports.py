@@ -227,6 +227,20 @@ class Log(Protocol):
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """First offset and the offset after the last record."""
 
+    async def offset_at(self, topic: str, partition: int, when: datetime) -> int:
+        """The first offset stored at or after `when`; where there is none, the log's end.
+
+        A record's time is the broker's word, not its writer's: every topic of a policy is
+        LogAppendTime. The clock is that of whoever led the partition then, so times may
+        step back where the lead changes: ask for as much earlier as clocks may differ.
+        With an honest broker every record before the answer was stored before `when`; one
+        after it may have been, too. A broker that lies hides records, which it can do
+        anyway: use this to read less, never as proof that something is not there.
+
+        Raises:
+            DeniedError, UnavailableError: as `read`, but for HISTORY_LOST.
+        """
+
     async def close(self) -> None:
         """Give back connections."""
 

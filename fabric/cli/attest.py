@@ -18,7 +18,7 @@ from fabric.attest.messages import PCR_MAX
 from fabric.attest.notices import HEARTBEAT_KEY, result_key
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of
-from fabric.cli.topics import offset_at, records
+from fabric.cli.topics import records
 from fabric.cli.unattested import closed, explained
 from fabric.config import AgentConfig
 from fabric.model.errors import ConfigInvalid, DeniedError, PeerError
@@ -156,7 +156,7 @@ async def _read_host(config: AgentConfig) -> Members:
         if state is None or state.state is not MemberState.ATTESTED:
             return members
         wanted = result_key(state.result_id)
-        since = await offset_at(log, RESULTS, state.since - _STAMPED_EARLIER)
+        since = await log.offset_at(RESULTS, 0, state.since - _STAMPED_EARLIER)
         async with aclosing(records(log, RESULTS, since=since)) as items:
             async for record in items:
                 if record.key == wanted:

@@ -9,7 +9,7 @@ import typer
 
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of
-from fabric.cli.topics import record_at
+from fabric.cli.topics import held_record
 from fabric.config import AgentConfig
 from fabric.model.errors import ConfigInvalid, FabricError, Malformed
 from fabric.model.limits import ENVELOPE_BYTES_MAX
@@ -60,7 +60,7 @@ def _place(source: str) -> tuple[str, int, int]:
 
 async def _fetch(host: AgentConfig, topic: str, partition: int, offset: int) -> bytes:
     async with log_of(host) as log:
-        return (await record_at(log, topic, partition, offset)).value or b""
+        return (await held_record(log, topic, partition, offset)).value or b""
 
 
 def tail(

@@ -24,7 +24,7 @@ from fabric.cli.access import Config, as_host, log_of, named, policy_of
 from fabric.cli.anchored import anchored
 from fabric.cli.attest import read_members
 from fabric.cli.finding import find
-from fabric.cli.topics import offset_at, read_all, record_at
+from fabric.cli.topics import held_record, read_all
 from fabric.config import AgentConfig
 from fabric.model.errors import ConfigInvalid
 from fabric.model.limits import CLOCK_SKEW_S_MAX
@@ -114,13 +114,13 @@ async def _locate(host: AgentConfig, log: Log, view: View, where: str, key: str)
     parts = where.rsplit(":", 2)
     if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
         raise ConfigInvalid(f"{where} is not topic:partition:offset; or name a row with --key")
-    record = await record_at(log, parts[0], int(parts[1]), int(parts[2]))
+    record = await held_record(log, parts[0], int(parts[1]), int(parts[2]))
     return _Found(record=record, change={})
 
 
 async def _receipts(log: Log, stored: datetime, within: timedelta) -> AsyncIterator[Record]:
     skew = timedelta(seconds=CLOCK_SKEW_S_MAX)
-    since = await offset_at(log, RECEIPTS, stored - skew)
+    since = await log.offset_at(RECEIPTS, 0, stored - skew)
     for record in await read_all(log, RECEIPTS, since=since, until=stored + within):
         yield record
 

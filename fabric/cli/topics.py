@@ -1,4 +1,4 @@
-"""Read a topic to its end, or from a time on, for commands that look once.
+"""Read a topic to its end, or one record of it, for commands that look once.
 
 A topic may take as long as it is; what has a deadline is each wait for its next records.
 """
@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
+from fabric.kafka.single import record_at
 from fabric.model.errors import Reason, UnavailableError
 from fabric.model.limits import REQUEST_S_MAX
 from fabric.ports import Log, Record
@@ -95,39 +96,16 @@ async def read_all(
     return found
 
 
-async def record_at(log: Log, topic: str, partition: int, offset: int) -> Record:
-    """One record; raises UnavailableError BROKER_UNAVAILABLE when it is not there, or not given."""
-    try:
-        async with (
-            asyncio.timeout(REQUEST_S_MAX),
-            aclosing(_batches(log, topic, partition, offset)) as batches,
-        ):
-            async for batch in batches:
-                for record in batch:
-                    if record.offset == offset:
-                        return record
-                    if record.offset > offset:
-                        raise UnavailableError(
-                            Reason.BROKER_UNAVAILABLE,
-                            f"the log does not hold {topic}:{partition}:{offset}",
-                        )
-    except TimeoutError as exc:
-        raise _silent(topic) from exc
-    raise _silent(topic)
+async def held_record(log: Log, topic: str, partition: int, offset: int) -> Record:
+    """The record that somebody named by its offset.
 
-
-async def offset_at(log: Log, topic: str, when: datetime) -> int:
-    """The first offset of partition 0 that was stored at or after `when`: by halving.
-
-    The broker stamps records, so times rise with offsets; one that lies hides records,
-    which it can do anyway.
+    Raises:
+        UnavailableError: BROKER_UNAVAILABLE, the log does not hold it, or does not give it.
+        DeniedError: as ports.Log.read.
     """
-    low, high = await log.bounds(topic, 0)
-    while low < high:
-        middle = (low + high) // 2
-        record = await record_at(log, topic, 0, middle)
-        if record.timestamp < when:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    record = await record_at(log, topic, partition, offset)
+    if record is None:
+        raise UnavailableError(
+            Reason.BROKER_UNAVAILABLE, f"the log does not hold {topic}:{partition}:{offset}"
+        )
+    return record

@@ -101,6 +101,20 @@ class PartitionConsumer:
             raise self._mapped(exc) from exc
         return int(first[self._place]), int(end[self._place])
 
+    async def offset_at(self, when: datetime) -> int:
+        """The first offset stored at or after `when`, else the offset after the last record."""
+        # Records have whole milliseconds: the next one, lest a record before `when` is found.
+        wanted_ms = max(0, -((_EPOCH - when) // timedelta(milliseconds=1)))
+        try:
+            async with asyncio.timeout(REQUEST_S_MAX):
+                # In this order: what is stored between the two questions is not passed over.
+                end = await self._consumer.end_offsets([self._place])
+                found = await self._consumer.offsets_for_times({self._place: wanted_ms})
+        except (KafkaError, OSError, TimeoutError, ConsumerStoppedError) as exc:
+            raise self._mapped(exc) from exc
+        first_since = found[self._place]
+        return int(end[self._place] if first_since is None else first_since.offset)
+
     async def bounds_while_open(self) -> tuple[int, int] | None:
         """As `bounds`; None when the consumer is closed before it has an answer."""
         limit = asyncio.timeout(None)

@@ -7,6 +7,7 @@ an unknown outcome is to give the same bytes again.
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
 
 from aiokafka.errors import BrokerResponseError, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -174,6 +175,11 @@ class KafkaLog:
             return found
         async with self._consumer(topic, partition) as consumer:
             return await consumer.bounds()
+
+    async def offset_at(self, topic: str, partition: int, when: datetime) -> int:
+        """The first offset stored at or after `when`, else the log's end; see ports.Log."""
+        async with self._consumer(topic, partition) as consumer:
+            return await consumer.offset_at(when)
 
     async def identity(self, topic: str) -> tuple[str, str]:
         """Cluster id and topic id, which an offset hint belongs to; raises as `read`."""

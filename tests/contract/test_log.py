@@ -5,6 +5,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -39,7 +40,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     log = bench.log()
 
     async def two_partitions() -> str:
-        return await bench.topic(partitions=2)
+        return await bench.topic(partitions=2, message_timestamp_type="LogAppendTime")
 
     yield World(log=log, topic=two_partitions)
     await log.close()
@@ -114,6 +115,23 @@ async def test_an_offset_beyond_the_log_is_history_lost(world: World) -> None:
     with pytest.raises(DeniedError) as caught:
         await collect(world.log, topic, 9, 1)
     assert caught.value.reason is Reason.HISTORY_LOST
+
+
+async def test_a_time_is_found_at_the_first_record_stored_at_or_after_it(world: World) -> None:
+    topic = await world.topic()
+    for number in range(3):
+        await world.log.append(topic, 0, [(None, b"%d" % number)])
+        await asyncio.sleep(0.01)  # a stamp of its own for each
+    stamps = [record.timestamp for record in await collect(world.log, topic, 0, 3)]
+    tick = timedelta(microseconds=1)
+    assert [await world.log.offset_at(topic, 0, stamp) for stamp in stamps] == [0, 1, 2]
+    assert [await world.log.offset_at(topic, 0, stamp + tick) for stamp in stamps] == [1, 2, 3]
+    assert await world.log.offset_at(topic, 0, datetime(1969, 1, 1, tzinfo=UTC)) == 0
+
+
+async def test_a_time_in_an_empty_log_is_found_at_its_end(world: World) -> None:
+    topic = await world.topic()
+    assert await world.log.offset_at(topic, 0, datetime(2000, 1, 1, tzinfo=UTC)) == 0
 
 
 async def test_a_control_topic_is_followed_to_its_end_and_on(world: World) -> None:

@@ -84,6 +84,12 @@ class MemoryLog:
             raise self.failure
         return 0, len(self.records.get((topic, partition), []))
 
+    async def offset_at(self, topic: str, partition: int, when: datetime) -> int:
+        """The first offset stored at or after `when`, else the offset after the last record."""
+        _, end = await self.bounds(topic, partition)
+        stored = self.records.get((topic, partition), [])
+        return next((record.offset for record in stored if record.timestamp >= when), end)
+
     def values(self, topic: str, partition: int = 0) -> list[bytes]:
         """Values of a partition, in order."""
         return [r.value for r in self.records.get((topic, partition), []) if r.value is not None]

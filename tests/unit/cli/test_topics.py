@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from fabric.cli import topics
-from fabric.cli.topics import offset_at, read_all, record_at, records
+from fabric.cli.topics import held_record, read_all, records
 from fabric.model.errors import Reason, UnavailableError
 from fabric.ports import Record
 from tests.fakes.log import MemoryLog
@@ -67,30 +66,4 @@ async def test_a_record_that_is_not_there_is_told_without_waiting_for_it() -> No
     del log.records["t", 0][2]
     with pytest.raises(UnavailableError, match="the log does not hold t:0:2"):
         async with asyncio.timeout(5):
-            await record_at(log, "t", 0, 2)
-
-
-async def test_a_time_is_found_in_a_long_topic_by_few_looks() -> None:
-    log, begin, looks = MemoryLog(), datetime(2026, 1, 1, tzinfo=UTC), []
-    times = iter([begin + timedelta(seconds=number) for number in range(20_000)])
-    log.now = lambda: next(times)
-    for _ in range(20_000):
-        log.put("t", 0, None, b"")
-    read = log.read
-
-    def counted(topic: str, partition: int, offset: int) -> AsyncIterator[Sequence[Record]]:
-        looks.append(offset)
-        return read(topic, partition, offset)
-
-    log.read = counted
-    assert await offset_at(log, "t", begin + timedelta(seconds=12_345)) == 12_345
-    assert await offset_at(log, "t", begin - timedelta(days=1)) == 0
-    assert await offset_at(log, "t", begin + timedelta(days=1)) == 20_000
-    assert len(looks) <= 3 * 15
-
-
-async def test_a_topic_whose_records_do_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "REQUEST_S_MAX", 0.1)
-    log = filled(SlowLog(0.01, stands_at=2), 5)
-    with pytest.raises(UnavailableError, match="t was not read in time"):
-        await offset_at(log, "t", datetime(2000, 1, 1, tzinfo=UTC))
+            await held_record(log, "t", 0, 2)

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,7 @@ class Library:
         self.settings = settings
         self.failure: Exception | None = None
         self.end = 0
+        self.looked_for_ms = 0
 
     async def getmany(self, *_: object, **__: object) -> dict[object, object]:
         await asyncio.sleep(0)
@@ -42,6 +44,11 @@ class Library:
 
     async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(places, self.end)
+
+    async def offsets_for_times(self, wanted: dict[TopicPartition, int]) -> dict[Any, Any]:
+        self.end = 9  # another writer was faster
+        (self.looked_for_ms,) = wanted.values()
+        return dict.fromkeys(wanted)
 
     async def stop(self) -> None:
         return
@@ -116,3 +123,27 @@ def test_whatever_time_a_broker_writes_on_a_record_is_a_time(said: int) -> None:
     record = module._record(item)
     assert 1970 <= record.timestamp.year <= 9999
     assert (record.timestamp.timestamp() * 1000 == said) == (0 <= said < 2**50)
+
+
+async def test_no_record_that_comes_during_a_search_by_time_is_passed_over(
+    made: Callable[[], tuple[PartitionConsumer, Library]],
+) -> None:
+    it, library = made()
+    library.end = 8
+    assert await it.offset_at(datetime.now(UTC)) == 8
+
+
+@pytest.mark.parametrize(
+    ("when", "wanted_ms"),
+    [
+        (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 1000),
+        (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 1001),
+        (datetime(1900, 1, 1, tzinfo=UTC), 0),
+    ],
+)
+async def test_a_time_is_looked_for_in_the_brokers_milliseconds_and_never_before_it(
+    made: Callable[[], tuple[PartitionConsumer, Library]], when: datetime, wanted_ms: int
+) -> None:
+    it, library = made()
+    await it.offset_at(when)
+    assert library.looked_for_ms == wanted_ms
