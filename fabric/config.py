@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fabric.config_audit import AuditConfig, ReceiptsConfig
-from fabric.config_env import NESTED, PREFIX, Environment, passed_over, told_of
+from fabric.config_env import NESTED, PREFIX, Environment, passed_over, told_of, unknown
 from fabric.config_fields import (
     LIST_MAX,
     Address,
@@ -273,6 +273,9 @@ class _File(BaseSettings):
                     f"{path}: has a table [{table}], so it is {whose}; name {cls.file_name}"
                     " instead, or remove the table"
                 )
+        stray = unknown((AgentConfig, GatewayConfig, AuthorityConfig))
+        if stray is not None:
+            raise ConfigInvalid(f"{path}: {stray}: is no setting; correct its spelling or unset it")
         name = passed_over(cls)
         if name is not None:
             raise ConfigInvalid(f"{path}: {name} goes on below another variable; remove one")

@@ -1,13 +1,15 @@
 """Settings from the environment: `FABRIC_<SECTION>__<KEY>` stands above the file.
 
 A single value is plain text, as its own parser takes it, or a JSON string where that is
-no plain type; a list is items joined by commas, or JSON; a table is JSON. No value ever
-shows in an error.
+no plain type; a list is items joined by commas, or JSON; a table is JSON. A name of ours that
+is no setting is refused, because what it should change is not in force. No value ever shows in
+an error.
 """
 
 import json
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -19,6 +21,8 @@ from fabric.config_file import Told
 PREFIX = "FABRIC_"
 NESTED = "__"
 _JSON_BEGINS = ("[", "{", '"')
+_OTHER_ENDS = frozenset({"FABRIC_KAFKA_LIB", "FABRIC_TPM_GROUP"})
+"""No settings of a file: where the demo's jars are, and compose.yml's group of the TPM."""
 
 
 class Environment(EnvSettingsSource):
@@ -51,7 +55,7 @@ def told_of(model: type[BaseModel], place: Sequence[int | str]) -> Told | None:
     if name is None:
         return None
     annotation = _annotation(model, place[:depth])
-    form = f", {_form(annotation)}" if annotation is not None else ""
+    form = f", {_form(annotation)}" if annotation is not None else _nearest(name, (model,))
     return Told(f"{name} of the environment{form}", depth)
 
 
@@ -66,6 +70,32 @@ def passed_over(model: type[BaseModel]) -> str | None:
             if above in names and annotation is not None and not _is_model(annotation):
                 return names[name]
     return None
+
+
+def unknown(models: Sequence[type[BaseModel]]) -> str | None:
+    """A variable of ours that names no section of any file, and which one it may stand for.
+
+    Processes may share an environment, so a section of another's file is no fault here.
+    """
+    sections = {key.upper() for model in models for key in model.model_fields}
+    for name in sorted(os.environ):
+        ours = name.upper()
+        if not ours.startswith(PREFIX) or ours in _OTHER_ENDS:
+            continue
+        if ours.removeprefix(PREFIX).partition(NESTED)[0] not in sections:
+            return f"{name} of the environment{_nearest(ours, models)}"
+    return None
+
+
+def _nearest(name: str, models: Sequence[type[BaseModel]]) -> str:
+    known = [
+        NESTED.join(place).upper()
+        for model in models
+        for key, field in model.model_fields.items()
+        for place in ((key,), *((key, below) for below in _model_of(field.annotation).model_fields))
+    ]
+    close = get_close_matches(name.upper().removeprefix(PREFIX), known, n=1)
+    return f", nearest is {PREFIX}{close[0]}" if close else ""
 
 
 def _variable(model: type[BaseModel], place: Sequence[int | str]) -> tuple[str | None, int]:

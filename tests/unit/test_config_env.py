@@ -146,6 +146,41 @@ def test_a_variable_that_would_count_for_nothing_is_refused(load, above, text, b
     assert said == f"FABRIC_{below} goes on below another variable; remove one"
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("FABRIC_BLOKC__LINGER_S", "FABRIC_BLOCK__LINGER_S"),
+        ("FABRIC_BLOCK_LINGER_S", "FABRIC_BLOCK__LINGER_S"),
+        ("fabric_broker_bootstrap", "FABRIC_BROKER__BOOTSTRAP"),
+        ("FABRIC_CAPTRUE", "FABRIC_CAPTURE"),
+    ],
+)
+def test_a_variable_of_no_section_is_refused_with_the_nearest_name(load, name, nearest) -> None:
+    said = refusal(load, **{name: "pa55word"})
+    assert said.startswith(f"{name} of the environment, nearest is {nearest}: is no setting; ")
+    assert "pa55word" not in said
+
+
+def test_a_variable_that_is_like_none_is_refused_too(load) -> None:
+    assert refusal(load, FABRIC_CFG_PATH="1").startswith(
+        "FABRIC_CFG_PATH of the environment: is no setting; "
+    )
+
+
+def test_an_unknown_key_of_a_section_is_told_with_the_nearest_name(load) -> None:
+    said = refusal(load, FABRIC_WEB__LISTNE="127.0.0.1:1")
+    assert "FABRIC_WEB__LISTNE of the environment, nearest is FABRIC_WEB__LISTEN)" in said
+
+
+def test_a_section_of_another_process_is_none_of_ours(load) -> None:
+    load(FABRIC_ADMIN__KEY="elsewhere.key")
+
+
+@pytest.mark.parametrize("name", ["FABRIC_KAFKA_LIB", "FABRIC_TPM_GROUP", "FABRICATED"])
+def test_a_variable_for_another_end_is_no_setting(load, name) -> None:
+    load(**{name: "102"})
+
+
 def test_a_key_stands_above_its_section(load) -> None:
     config = load(FABRIC_WEB='{"listen": "127.0.0.1:1"}', FABRIC_WEB__LISTEN="127.0.0.1:2")
     assert config.web.listen == Address("127.0.0.1", 2)
