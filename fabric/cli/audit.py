@@ -76,7 +76,10 @@ def verify(
 
 @app.command("heads")
 def heads_(config: Config = None, form: output.Output = output.Form.JSONL) -> None:
-    """Write every signed head and the results behind them, for `verify --heads FILE`."""
+    """Write every signed head and the results behind them, for `verify --heads FILE`.
+
+    Always as JSON Lines, whatever -o says.
+    """
     del form  # one form only: lines that verify reads
     for record in asyncio.run(_fetch(as_host(config))):
         value, key = record.value or b"", record.key or b""

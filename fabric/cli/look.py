@@ -72,7 +72,11 @@ def tail(
     beginning: Annotated[bool, typer.Option("--from-beginning")] = False,
     form: output.Output = output.Form.TABLE,
 ) -> None:
-    """Follow a topic: one line a record, headers only."""
+    """Follow a topic: one line a record, headers only.
+
+    It has no end that a JSON document could wait for: -o json and -o jsonl alike print JSON
+    Lines, one object a record.
+    """
 
     async def follow() -> None:
         async with log_of(as_host(config)) as log:

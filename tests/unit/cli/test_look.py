@@ -57,6 +57,15 @@ def test_tail_of_a_count_begins_so_many_before_the_end(fabric, config, held) -> 
     assert [json.loads(line)["offset"] for line in done.out.splitlines()] == [2, 3]
 
 
+def test_a_stream_is_json_lines_whichever_json_is_asked_for_and_help_says_so(
+    fabric, config, held
+) -> None:
+    done = fabric("tail", TOPIC, "-c", config, "--count", "4", "--from-beginning", "-o", "json")
+    assert [json.loads(line)["offset"] for line in done.out.splitlines()] == [0, 1, 2, 3]
+    help_ = " ".join(fabric("tail", "--help").out.split())
+    assert "-o json and -o jsonl alike print JSON Lines, one object a record" in help_
+
+
 def test_tail_for_people_is_a_line_a_record(fabric, config, held) -> None:
     done = fabric("tail", TOPIC, "-c", config, "--count", "4", "--from-beginning")
     lines = done.out.splitlines()
