@@ -168,6 +168,23 @@ class Members:
             return Reason.RESULT_EXPIRED
         return self._stood_against(result.host, result.approval, at)
 
+    def against(self, host: HostId, approval: int, at: datetime | None = None) -> Notice | None:
+        """The notice that stood against a host under `approval` at `at`, or None.
+
+        Args:
+            at: None for what all notices together say now.
+        """
+        against = [n for n in self._by_host.get(host, ()) if n.approval >= approval]
+        suspension: Notice | None = None
+        for notice in against:
+            if notice.kind == NoticeKind.REINSTATEMENT or (at is not None and at < notice.at):
+                continue
+            if notice.kind == NoticeKind.REVOCATION:
+                return notice
+            if suspension is None and not self._is_lifted(notice, against, at):
+                suspension = notice
+        return suspension
+
     def check_fresh(self, now: datetime, interval_s: float) -> None:
         """Raise DeniedError MEMBERS_STALE unless the view is complete and recent.
 
@@ -252,16 +269,11 @@ class Members:
         return Reason.RESULT_EXPIRED if state.expires <= now else None
 
     def _stood_against(self, host: HostId, approval: int, at: datetime | None) -> Reason | None:
-        """What notices said against a host under `approval` at `at`; None: what they say now."""
-        against = [n for n in self._by_host.get(host, ()) if n.approval >= approval]
-        suspended = False
-        for notice in against:
-            if notice.kind == NoticeKind.REINSTATEMENT or (at is not None and at < notice.at):
-                continue
-            if notice.kind == NoticeKind.REVOCATION:
-                return Reason.HOST_REVOKED
-            suspended = suspended or not self._is_lifted(notice, against, at)
-        return Reason.HOST_SUSPENDED if suspended else None
+        notice = self.against(host, approval, at)
+        if notice is None:
+            return None
+        is_final = notice.kind == NoticeKind.REVOCATION
+        return Reason.HOST_REVOKED if is_final else Reason.HOST_SUSPENDED
 
     def _is_lifted(self, suspension: Notice, others: list[Notice], at: datetime | None) -> bool:
         return any(

@@ -18,6 +18,7 @@ from fabric.attest.messages import PCR_MAX
 from fabric.attest.notices import HEARTBEAT_KEY, result_key
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of
+from fabric.cli.noticed import noticed
 from fabric.cli.topics import records
 from fabric.cli.unattested import closed, explained
 from fabric.config import AgentConfig
@@ -92,10 +93,11 @@ async def standing(config: AgentConfig, path: Path) -> dict[str, object]:
     """The host's current result in words; raises DeniedError with why there is none.
 
     Args:
-        path: the agent.toml, for the agent's pages: it knows best why it has none.
+        path: the agent.toml, for the agent's pages: it knows best why it has none. While it
+            is down, the authority's notices are asked for.
     """
     now = datetime.now(UTC)
-    async with explained(config, path):
+    async with noticed(config), explained(config, path):
         members = await _read_host(config)
         result = members.current(config.agent.host, now)
     return {

@@ -39,13 +39,13 @@ def make_files(folder: Path, ca: Ca | None = None) -> Files:
 
 
 @asynccontextmanager
-async def https(files: Files, answer: Answer) -> AsyncIterator[str]:
-    """Serve every path by `answer`, mTLS; yields the base URL."""
+async def https(files: Files, answer: Answer, *, demand: bool = True) -> AsyncIterator[str]:
+    """Serve every path by `answer`, mTLS unless no certificate is demanded; yields the base URL."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    context = server_context(files.cert, files.key, files.ca)
+    context = server_context(files.cert, files.key, files.ca, demand=demand)
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
     try:

@@ -32,7 +32,9 @@ from fabric.authority import admin
 from fabric.authority.admin_messages import Scope
 from fabric.authority.pki import Ca, encode_verifier_keys, issue_svid
 from fabric.authority.run import run
-from fabric.config import AuthorityConfig
+from fabric.cli.attest import standing
+from fabric.cli.output import Unattested
+from fabric.config import AgentConfig, AuthorityConfig
 from fabric.demo.process import free_port
 from fabric.demo.swtpm import SoftTpm, TpmCa
 from fabric.kafka.follow import follow
@@ -46,6 +48,7 @@ from fabric.web.authority import AuthorityClient
 from fabric.web.request import request
 from tests.conftest import TestBroker
 from tests.fakes import policy_files
+from tests.fakes.agent_page import write_config
 from tests.fakes.authority_site import PCRS, READER, SENDER, Machine, until
 from tests.fakes.policy_repository import Repository
 from tests.fakes.verifier import TRUST_DOMAIN, HostKeys, Verifier
@@ -249,6 +252,7 @@ async def test_a_host_enrols_attests_reads_changes_and_is_suspended(
             # The host's own rights are gone: it cannot even read that it is suspended.
             with pytest.raises((DeniedError, UnavailableError)):
                 await log.bounds(topic, 0)
+            await _learns_why_without_an_agent(site)
         await log.close()
         (host,) = await admin.list_hosts(AuthorityConfig.load(site.config))
         assert (host["state"], host["number"]) == ("suspended", 1)
@@ -263,6 +267,17 @@ async def test_a_host_enrols_attests_reads_changes_and_is_suspended(
         (entry,) = await admin.revoke(AuthorityConfig.load(site.config), who, "stolen")
         assert entry["number"] == 2
         assert (await _members_seen_by_admin(site)).revocation_number == 2
+
+
+async def _learns_why_without_an_agent(site: Site) -> None:
+    (site.folder / "host").mkdir()
+    path = write_config(site.folder / "host", host=str(SENDER))
+    text = path.read_text().replace('"https://127.0.0.1:9"', f'"{site.url}"')
+    text = text.replace('ca = "ca.pem"', f'ca = "{site.ca}"').replace('"policy', '"../policy')
+    path.write_text(text)
+    with pytest.raises(Unattested, match="the authority suspended this host at") as error:
+        await standing(AgentConfig.load(path), path)
+    assert error.value.reason is Reason.HOST_SUSPENDED
 
 
 async def _until_attested(site: Site, machine: Machine) -> tuple[bytes, bytes]:
