@@ -4,6 +4,11 @@ Old clients cannot carry a reason in Kafka's own answer, so they ask here, over
 HTTPS with the certificate they produced with:
 `GET /refusals/{topic}/{partition}/{SHA-256 of the record's value, hex}`
 gives `{"reason": "..."}` or 404; nobody learns of another identity's refusals.
+
+A batch that is compressed and refused before anybody looked into it has no digest to be kept
+under, and none is made: what it expands to would be work that whoever may not write could ask
+for. Its identity, topic and reason stand in the gateway's log, audit log and metrics, and its
+producer learns the reason from Kafka's answer, from Produce version 8 on.
 """
 
 import re
