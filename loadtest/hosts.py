@@ -1,26 +1,26 @@
-"""The fabric's two hosts in the load test: agents whose ends are memory instead of databases.
+"""The fabric's two hosts in the load test: a sender and a subscriber without databases.
 
-Everything between those ends is the agent's own: publish machine, lanes, epochs, log,
-readers, chain. What is measured is therefore what `fabric agent run` does for a row,
-or `Agent.subscribe`, apart from the database.
+The sender's source is memory; everything behind it is the agent's own: publish machine,
+lanes, epochs, log. What is measured is therefore what `fabric agent run` does for a row,
+apart from the database. The subscriber is the public API, `Agent.subscribe_blocks` and
+`Agent.subscribe`, with everything before it: verification, chain, opening.
 """
 
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
 import fabric
 from fabric.agent.host import Host
-from fabric.agent.parts import datasets_of, publisher, read_partition, run_publisher
+from fabric.agent.parts import datasets_of, publisher, run_publisher
 from fabric.config import BlockConfig
 from fabric.kafka.log import KafkaLog
 from fabric.model.names import Topic
-from fabric.policy import decide
 from loadtest.links import Route
-from loadtest.memory_ends import MemorySource, MemoryTarget
+from loadtest.memory_source import MemorySource
 from loadtest.meter import Measured, Meter
 from loadtest.rows import Row, slices
 
@@ -51,7 +51,6 @@ class BenchHost:
         self._agent = fabric.Agent.from_config(config)
         self._brokers = brokers
         self._stack = AsyncExitStack()
-        self._targets: dict[Topic, MemoryTarget] = {}
 
     async def __aenter__(self) -> "BenchHost":
         await self._stack.enter_async_context(self._agent)
@@ -109,23 +108,24 @@ class BenchHost:
         source.meter.records = source.given
         return source.meter.result()
 
-    async def consume(self, topic: str, end: int, *, anew: bool = False) -> Measured:
-        """Read on to `end` with the agent's reader, verified, in order, opened.
-
-        Args:
-            anew: from the beginning of the log, as a host that just joined.
-        """
-        host = await self._host()
-        name = Topic.parse(topic)
-        if anew:
-            self._targets.pop(name, None)
-        dataset = decide.dataset_of(host.view.policy, topic)
-        target = self._targets.setdefault(name, MemoryTarget(dataset.schema.fields))
-        target.renew()
-        (await self._agent._core.readers()).follow_grants(name)
-        run = read_partition(host, f"bench {topic}", dataset, 0, target)
-        await _until(target.wait_offset(name, end), run)
-        return target.meter.result()
+    async def consume(self, topic: str, records: int) -> Measured:
+        """Take `records` changes with `Agent.subscribe_blocks`, each row as a dict."""
+        meter, taken, since = Meter(), 0, 0
+        async with (
+            asyncio.timeout(_WAIT_S_MAX),
+            aclosing(self._agent.subscribe_blocks(topic)) as deliveries,
+        ):
+            async for delivery in deliveries:
+                rows = sum(1 for run in delivery.block.runs for _row in run.rows)
+                taken, since = taken + rows, since + rows
+                if rows:
+                    meter.first_then_mark(rows)
+                if since >= _ACK_EVERY or taken >= records:
+                    await self._agent.ack(delivery.position)
+                    since = 0
+                if taken >= records:
+                    break
+        return meter.result()
 
     async def subscribe(self, topic: str, records: int) -> Measured:
         """Take `records` changes with `Agent.subscribe`, acknowledging now and then."""

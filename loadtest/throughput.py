@@ -73,8 +73,7 @@ class Throughput:
                 told = self.produce(one, self._bench.gateway, GATEWAY)
                 self._note(figures, f"{one.name}_gateway", told)
             if one.reads:
-                records = int(figures[f"{one.name}_produce"]["records"]) + WARM_UP
-                self._consume(figures, one, (first, self._bench.end(one.topic)), records)
+                self._consume(figures, one, (first, self._bench.end(one.topic)))
         return figures
 
     def _note(self, figures: Figures, name: str, told: dict[str, float]) -> None:
@@ -106,9 +105,7 @@ class Throughput:
             told["gateway_records_per_cpu_s"] = told["records"] / spent if spent else 0.0
         return told
 
-    def _consume(
-        self, figures: Figures, one: Contestant, span: tuple[int, int], records: int
-    ) -> None:
+    def _consume(self, figures: Figures, one: Contestant, span: tuple[int, int]) -> None:
         if not one.is_fabric:
             job = {
                 "op": "consume",
@@ -120,8 +117,8 @@ class Throughput:
             }
             self._note(figures, f"{one.name}_consume", self._bench.clients["peers"].do(job))
             return
-        reader = self._bench.clients["B"]
-        told = reader.do({"op": "consume", "topic": one.topic, "end": span[1]})
-        self._note(figures, f"{one.name}_consume", told)
-        told = reader.do({"op": "subscribe", "topic": one.topic, "records": records})
-        self._note(figures, f"{one.name}_subscribe", told)
+        # One subscriber a topic: by block what went directly, by change what took the gateway.
+        for kind, twin, by in (("consume", "", "produce"), ("subscribe", GATEWAY, "gateway")):
+            records = int(figures[f"{one.name}_{by}"]["records"]) + WARM_UP
+            job = {"op": kind, "topic": one.topic + twin, "records": records}
+            self._note(figures, f"{one.name}_{kind}", self._bench.clients["B"].do(job))

@@ -92,9 +92,7 @@ class Hosts:
                     transaction=job.get("transaction", 1_000),
                 )
             case "consume":
-                return await self._host.consume(
-                    job["topic"], job["end"], anew=bool(job.get("anew"))
-                )
+                return await self._host.consume(job["topic"], job["records"])
             case _:
                 return await self._host.subscribe(job["topic"], job["records"])
 

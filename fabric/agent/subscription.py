@@ -51,10 +51,33 @@ class Position(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Delivery:
+class Delivery:
+    """A block as a subscriber gets it: verified, opened, in order, and not given before.
+
+    It may hold no change: then it says how far its source is.
+
+    Attributes:
+        block: its `runs` hold the rows; a row is made when it is asked for.
+    """
+
     block: Block
     before: StreamState | None
     after: StreamState
+
+    @property
+    def position(self) -> Position:
+        """Give it to `ack` when the whole block is dealt with."""
+        return Position(self.block.stream, self.after)
+
+    def changes(self) -> Iterator[tuple[Change, Position]]:
+        """Each change with its position; only the last one's moves the chain."""
+        left = self.block.count
+        stream = self.block.stream
+        for run in self.block.runs:
+            for change in changes_of(run, self.block.generation, stream.topic, stream.origin):
+                left -= 1
+                inside = (change.sequence, self.before) if left else None
+                yield change, Position(stream, self.after, inside)
 
 
 class Subscription:
@@ -63,7 +86,7 @@ class Subscription:
     def __init__(self, identity: Identity, topic: Topic) -> None:
         self._identity = identity
         self._topic = topic
-        self._queue: asyncio.Queue[_Delivery] = asyncio.Queue(_QUEUE_BLOCKS_MAX)
+        self._queue: asyncio.Queue[Delivery] = asyncio.Queue(_QUEUE_BLOCKS_MAX)
         self._given: dict[Stream, StreamState] = {}
 
     async def streams(self, topic: Topic) -> Mapping[Stream, StreamState]:
@@ -77,21 +100,10 @@ class Subscription:
 
     async def apply(self, block: Block, expected: StreamState | None, new: StreamState) -> Applied:
         """Queue the block; waits while the subscriber is busy."""
-        await self._queue.put(_Delivery(block=block, before=expected, after=new))
+        await self._queue.put(Delivery(block=block, before=expected, after=new))
         self._given[block.stream] = new
         return Applied(state=new, applied=block.count, quarantined=0)
 
-    async def next(self) -> Iterator[tuple[Change, Position]]:
-        """The changes of the next block, each with its position."""
-        return deliver(await self._queue.get())
-
-
-def deliver(item: _Delivery) -> Iterator[tuple[Change, Position]]:
-    """Changes with positions; only the last one's moves the chain."""
-    left = item.block.count
-    stream = item.block.stream
-    for run in item.block.runs:
-        for change in changes_of(run, item.block.generation, stream.topic, stream.origin):
-            left -= 1
-            inside = (change.sequence, item.before) if left else None
-            yield change, Position(stream, item.after, inside)
+    async def next(self) -> Delivery:
+        """The next block."""
+        return await self._queue.get()

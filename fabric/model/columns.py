@@ -8,7 +8,7 @@ asks for a row: a target that writes by column never does. Spec: docs/format.md 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress, pairwise
+from itertools import compress, pairwise, repeat
 from typing import Any, overload
 
 from fabric.model.change import Row, Value
@@ -115,7 +115,8 @@ class Rows(Sequence[Row]):
         if self._made is None:
             names = [*self._columns]
             parts = [self.column(name) for name in names]
-            self._made = [dict(zip(names, row, strict=False)) for row in zip(*parts, strict=False)]
+            # No step is a Python call: this runs for every row that the Python API gives out.
+            self._made = [*map(dict, map(zip, repeat(names), zip(*parts, strict=False)))]
         return self._made
 
     def __len__(self) -> int:

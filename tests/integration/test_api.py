@@ -58,6 +58,17 @@ async def take(
     return found
 
 
+async def test_blocks_bring_the_same_rows_and_are_acknowledged_whole(world: World) -> None:
+    topic, seen = str(SECRET), []
+    async with agent_of(world, "B") as agent:
+        async with asyncio.timeout(_OPEN_S), aclosing(agent.subscribe_blocks(topic)) as deliveries:
+            async for delivery in deliveries:
+                seen += [row["id"] for run in delivery.block.runs for row in run.rows]
+                if len(seen) >= ROWS:
+                    break
+        assert seen == [row.id for row in residents(ROWS)]
+
+
 async def test_a_subscriber_gets_rows_again_until_it_acknowledges_them(world: World) -> None:
     topic = str(SECRET)
     async with agent_of(world, "B") as agent:

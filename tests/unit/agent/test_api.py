@@ -26,7 +26,7 @@ def agent(folder: Path, more: str = "") -> Agent:
 
 def test_the_package_gives_the_public_names_and_no_others() -> None:
     assert fabric.Agent is Agent
-    assert set(dir(fabric)) >= {"Agent", "Change", "Op", "Position", "Reason"}
+    assert set(dir(fabric)) >= {"Agent", "Change", "Delivery", "Op", "Position", "Reason"}
     with pytest.raises(AttributeError):
         _ = fabric.nothing
 
@@ -77,3 +77,5 @@ async def test_a_topic_must_be_one(tmp_path: Path) -> None:
         with pytest.raises(Malformed):
             async for _ in it.subscribe("no topic"):
                 pass
+        with pytest.raises(Malformed):
+            await anext(it.subscribe_blocks("no topic"))

@@ -148,7 +148,7 @@ async def test_a_subscriber_gets_every_partition_of_what_is_published_later_unti
         parts.capture(a, database, OPEN)
         async with asyncio.timeout(60):
             while len(got) < len(ROWS):
-                found = list(await subscription.next())
+                found = list((await subscription.next()).changes())
                 got |= {change.row["id"] for change, _ in found if change.row}
         reading.cancel()
         await until(lambda: not any("subscribe" in part for part in b.board.parts))

@@ -56,7 +56,7 @@ def identity(tmp_path: Path) -> Identity:
 
 
 async def delivered(it: Subscription) -> Deliveries:
-    return list(await it.next())
+    return list((await it.next()).changes())
 
 
 async def test_every_change_comes_with_its_position(identity: Identity) -> None:
@@ -68,6 +68,16 @@ async def test_every_change_comes_with_its_position(identity: Identity) -> None:
     assert [change.row and change.row["id"] for change, _ in found] == [0, 1, 2]
     assert [position.state.high.ordinal for _, position in found] == [1, 2, 3]
     assert found[-1][1].state == new
+
+
+async def test_a_whole_block_is_acknowledged_as_its_last_change_is(identity: Identity) -> None:
+    it = Subscription(identity, TOPIC)
+    content, new = block(3), state((1, 100, 3), offset=8)
+    await it.apply(content, None, new)
+    delivery = await it.next()
+    assert [row["id"] for run in delivery.block.runs for row in run.rows] == [0, 1, 2]
+    assert delivery.position == [*delivery.changes()][-1][1]
+    assert delivery.position.state == new
 
 
 async def test_a_position_inside_a_block_reads_the_record_again_and_drops_what_was_done(

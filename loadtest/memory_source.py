@@ -1,16 +1,14 @@
-"""A source and a target in memory: the fabric's ports without a database behind them."""
+"""A source in memory: the fabric's port without a database behind it."""
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
-from fabric.model.block import Block
 from fabric.model.change import Op, Run
-from fabric.model.columns import values_of
-from fabric.model.names import Stream, Topic
-from fabric.ports import Applied, Captured, Event, Opened, Reached, StreamState
+from fabric.model.names import Topic
+from fabric.ports import Captured, Event, Opened, Reached
 from loadtest.meter import Meter
 
 _IDLE_S = 0.2
@@ -89,50 +87,3 @@ class MemorySource:
 
     async def close(self) -> None:
         """Nothing to give back."""
-
-
-class MemoryTarget:
-    """Takes blocks and keeps nothing but where it stands; what a reader needs of a sink."""
-
-    def __init__(self, fields: Sequence[str]) -> None:
-        """Make it.
-
-        Args:
-            fields: of the dataset's rows; every value of them is taken.
-        """
-        self._fields = fields
-        self._states: dict[Stream, StreamState] = {}
-        self.meter = Meter()
-        self._moved = asyncio.Event()
-
-    def renew(self) -> None:
-        """Begin another run; the next block starts the clocks."""
-        self.meter = Meter()
-
-    async def streams(self, topic: Topic) -> Mapping[Stream, StreamState]:
-        """Every stream seen so far."""
-        return {stream: s for stream, s in self._states.items() if stream.topic == topic}
-
-    async def state(self, stream: Stream) -> StreamState | None:
-        """One stream's state."""
-        return self._states.get(stream)
-
-    async def apply(self, block: Block, expected: StreamState | None, new: StreamState) -> Applied:
-        """Take the block, if `expected` still stands."""
-        if self._states.get(block.stream) != expected:
-            raise ValueError("another state was expected")
-        self._states[block.stream] = new
-        rows = sum(len(run.rows) for run in block.runs)
-        for run in block.runs:
-            for name in self._fields if run.rows else ():
-                values_of(run.rows, name)  # as a database's sink takes them
-        if rows:
-            self.meter.first_then_mark(rows)
-        self._moved.set()
-        return Applied(state=new, applied=block.count, quarantined=0)
-
-    async def wait_offset(self, topic: Topic, end: int) -> None:
-        """Return when the log up to `end` is applied."""
-        while max((s.offset for k, s in self._states.items() if k.topic == topic), default=0) < end:
-            self._moved.clear()
-            await self._moved.wait()
