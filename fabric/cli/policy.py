@@ -4,6 +4,8 @@ Signing is split: each person signs on a machine of their own what is staged in 
 workspace, and whoever holds the online keys publishes what enough persons signed.
 """
 
+import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fabric.cli import output
-from fabric.model.errors import ConfigInvalid
+from fabric.model.errors import ConfigInvalid, UsageError
 
 if TYPE_CHECKING:
+    from fabric.policy.history import Cut
+    from fabric.policy.types import Policy
     from fabric.repository.staging import Standing, Workspace
 
 app = typer.Typer(help="Write, check, sign and publish the policy.", no_args_is_help=True)
@@ -80,11 +84,16 @@ def init(
 @app.command()
 def check(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
     """Check the source as publication will; exit 2 with file, key and remedy when it is wrong."""
-    from fabric.repository.publishing import check_source
-
-    policy = check_source(_begun(workspace), datetime.now(UTC))
-    found = {"right": True, "datasets": sorted(policy.datasets)}
-    output.record(form, {**found, "approvals": sorted(map(str, policy.approvals))})
+    cut, policy = _checked(_begun(workspace), datetime.now(UTC))
+    output.record(
+        form,
+        {
+            "right": True,
+            "datasets": sorted(policy.datasets),
+            "approvals": sorted(map(str, policy.approvals)),
+            "unreadable": [item.fields() for item in cut],
+        },
+    )
 
 
 @app.command()
@@ -95,11 +104,11 @@ def sign(
     form: output.Output = output.Form.TABLE,
 ) -> None:
     """Add your signature to every staged role of yours; see `diff` before you do."""
-    from fabric.repository import publishing, staging
+    from fabric.repository import staging
     from fabric.repository.keys import open_signer
 
     space, now = _begun(workspace), datetime.now(UTC)
-    publishing.check_source(space, now)
+    _checked(space, now)
     found = staging.sign(space, open_signer(key), now, renew=renew)
     output.rows(form, [_standing(item) for item in found], empty="nothing of yours to sign")
 
@@ -127,8 +136,10 @@ def publish(
             "version": done.version,
             "roles": list(done.roles),
             "expires": done.expires.isoformat(timespec="seconds"),
+            "unreadable": [item.fields() for item in done.cuts],
         },
     )
+    _warn(done.cuts)
 
 
 @app.command()
@@ -146,6 +157,8 @@ def diff(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
     from fabric.repository.changes import changes
 
     found = changes(_begun(workspace))
+    with contextlib.suppress(UsageError):  # of a source that is wrong, `check` speaks
+        _checked(_begun(workspace), datetime.now(UTC))
     if form is not output.Form.TABLE:
         output.rows(form, [item.fields() for item in found])
         return
@@ -155,6 +168,23 @@ def diff(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
             typer.echo(f"  {line}")
     if not found:
         typer.echo("the source is what is published", err=True)
+
+
+def _checked(space: "Workspace", now: datetime) -> "tuple[Sequence[Cut], Policy]":
+    """Check the source, and say on standard error what it makes unreadable of the log."""
+    from fabric.repository import publishing
+
+    policy = publishing.check_source(space, now)
+    cut = publishing.cuts_of(space, policy, now)
+    _warn(cut)
+    return cut, policy
+
+
+def _warn(cut: "Sequence[Cut]") -> None:
+    from fabric.policy.history import REMEDY
+
+    for item in cut:
+        typer.echo(f"{item}\n  do: {REMEDY}", err=True)
 
 
 def _begun(folder: Path) -> "Workspace":

@@ -17,6 +17,7 @@ from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets
 from fabric.model.errors import ConfigInvalid, Reason, UsageError
 from fabric.policy import roles
 from fabric.policy.faults import translated
+from fabric.policy.history import Cut, cuts
 from fabric.policy.load import load
 from fabric.policy.review import review
 from fabric.policy.types import Policy
@@ -52,11 +53,13 @@ class Publication:
         version: of the policy now.
         roles: those that are new in it; empty when only the timestamp is.
         expires: when the policy ends unless it is renewed.
+        cuts: what of the log became unreadable with it.
     """
 
     version: int
     roles: tuple[str, ...]
     expires: datetime
+    cuts: tuple[Cut, ...]
 
 
 def publish(
@@ -82,12 +85,15 @@ def publish(
         chosen = {name: item for name, item in staged.items() if only is None or name in only}
         before = read_published(workspace.repository)
         after = _assemble(workspace, before, chosen, keys, now)
-        held = _check_whole(workspace, before, after, chosen, now)
+        held, cut = _check_whole(workspace, before, after, chosen, now)
         _write(workspace.repository, after, held)
     for name in chosen:
         (workspace.staged / f"{name}.json").unlink(missing_ok=True)
     return Publication(
-        version=held.signed.version, roles=tuple(chosen), expires=held.signed.expires
+        version=held.signed.version,
+        roles=tuple(chosen),
+        expires=held.signed.expires,
+        cuts=cut,
     )
 
 
@@ -166,7 +172,7 @@ def _check_whole(
     after: Published,
     chosen: Mapping[str, Metadata[Any]],
     now: datetime,
-) -> Held:
+) -> tuple[Held, tuple[Cut, ...]]:
     """Everything that a reader checks, and what only a publisher can: the step from before."""
     source = read_files(workspace.source)
     files = published_files(workspace.repository, before)
@@ -181,8 +187,9 @@ def _check_whole(
                 Reason.POLICY_INVALID,
                 f"role {name} has ended; sign it anew: fabric policy sign --renew",
             )
-    review(policy_of(workspace.repository, before), held.policy, now)
-    return held
+    in_force = policy_of(workspace.repository, before)
+    review(in_force, held.policy, now)
+    return held, cuts(in_force, held.policy, now)
 
 
 def check_source(workspace: Workspace, now: datetime) -> Policy:
@@ -198,6 +205,11 @@ def check_source(workspace: Workspace, now: datetime) -> Policy:
     review(before, after, now)
     wanted(workspace.roster(), files)
     return after
+
+
+def cuts_of(workspace: Workspace, after: Policy, now: datetime) -> tuple[Cut, ...]:
+    """What a policy that `check_source` gave makes unreadable of the log once it is published."""
+    return cuts(policy_of(workspace.repository, read_published(workspace.repository)), after, now)
 
 
 def published_files(folder: Path, published: Published) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.fakes.policy_workspace import live_files, make_workspace, publish_all
 
@@ -129,3 +130,25 @@ def test_a_workspace_without_signatures_is_shown_empty(fabric, tmp_path: Path) -
     done = fabric("policy", "show", make_workspace(tmp_path).folder)
     assert (done.code, done.out) == (0, "")
     assert "nothing is signed yet" in done.err
+
+
+def test_what_becomes_unreadable_is_said_before_anybody_signs(fabric, tmp_path: Path) -> None:
+    workspace = publish_all(make_workspace(tmp_path), datetime.now(UTC))
+    path = workspace.source / "levels.yaml"
+    levels = yaml.safe_load(path.read_bytes())
+    next(item for item in levels if item["name"] == "secret")["host_level_min"] = 5
+    path.write_text(yaml.safe_dump(levels))
+    rule = "levels.yaml: secret.host_level_min: rises from 4 to 5"
+    done = fabric("policy", "check", workspace.folder, "-o", "json")
+    assert done.json["unreadable"] == [
+        {"dataset": "secret.G01.residents", "rule": rule, "hosts": ["G01/registry/host-a"]}
+    ]
+    assert f"secret.G01.residents: {rule}" in done.err
+    assert "do: first bring the senders" in done.err
+    assert rule in fabric("policy", "diff", workspace.folder, "-o", "json").err
+
+
+def test_nothing_is_said_of_a_step_that_leaves_the_log_readable(fabric, tmp_path: Path) -> None:
+    workspace = publish_all(make_workspace(tmp_path), datetime.now(UTC))
+    done = fabric("policy", "check", workspace.folder, "-o", "json")
+    assert (done.json["unreadable"], done.err) == ([], "")
