@@ -14,7 +14,7 @@ from functools import partial
 from typing import TypeAlias
 
 from fabric.admit.door import parse_sealed
-from fabric.admit.reader import admit_read, is_trusted_still
+from fabric.admit.reader import RuledOut, admit_read, is_trusted_still
 from fabric.admit.view import Place
 from fabric.agent import read_machine as m
 from fabric.agent.anchoring import AnchorSearch
@@ -27,6 +27,7 @@ from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.names import Stream
 from fabric.policy.types import Dataset
 from fabric.ports import Record, StreamState
+from fabric.seal.envelope import Header
 from fabric.seal.epoch import VerifiedStart
 from fabric.seal.opening import open_
 from fabric.seal.secret import EpochSecret
@@ -41,11 +42,16 @@ _LAG_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Looked:
-    """A record after admission, and, where it could be opened, its block."""
+    """A record after admission, and, where it could be opened, its block.
+
+    Attributes:
+        ruled_out: set of a sender's own block that the policy refuses by now.
+    """
 
     first: m.Came | m.Refused
     second: m.Opened | m.NotOpened | None
     verified: VerifiedEnvelope | None = None
+    ruled_out: Header | None = None
 
 
 _Queue: TypeAlias = "asyncio.Queue[tuple[Record, asyncio.Task[_Looked]]]"
@@ -198,7 +204,9 @@ class SealedReader:
             is_live = is_trusted_still(verified, view.door, self._host.clock.now())
         except FabricError as exc:
             reason = self._reason(record, exc.reason)
-            return _Looked(first=m.Refused(offset=record.offset, reason=reason), second=None)
+            refused = m.Refused(offset=record.offset, reason=reason)
+            ruled_out = exc.header if isinstance(exc, RuledOut) else None
+            return _Looked(first=refused, second=None, ruled_out=ruled_out)
         envelope = verified.envelope
         came = m.Came(
             offset=record.offset,
@@ -292,7 +300,7 @@ class SealedReader:
                     command = self._machine.step(looked.first)
         if isinstance(command, m.Stop):
             await self._check_log(command)
-        self._settle(record, command)
+        self._settle(record, looked, command)
         if paused is not None:
             self._host.telemetry.paused(self._part, None)
 
@@ -309,12 +317,23 @@ class SealedReader:
         if not self._is_sure:
             raise DeniedError(Reason.HISTORY_LOST, "log does not hold what was read of it before")
 
-    def _settle(self, record: Record, command: m.Drop | m.Stop | m.Done) -> None:
+    def _settle(self, record: Record, looked: _Looked, command: m.Drop | m.Stop | m.Done) -> None:
         telemetry = self._host.telemetry
         if isinstance(command, m.Drop):
             telemetry.dropped(self._topic, record.offset, command.reason, command.outcome)
+            if command.reason is not None and looked.ruled_out is not None:
+                self._show_ruled_out(looked.ruled_out, command.reason)
         elif isinstance(command, m.Stop):
             telemetry.stopped(command.stream, command.reason)
+
+    def _show_ruled_out(self, header: Header, reason: Reason) -> None:
+        """Tell of a block that is missing here from now on, of a stream that we read."""
+        stream = m.stream_of(header)
+        state = self._machine.state(stream)
+        is_ours = state is not None or stream.origin in self._dataset.producers
+        if is_ours and (state is None or header.upto > state.high):
+            version = self._host.view.policy.version
+            self._host.telemetry.ruled_out(stream, reason, version)
 
     async def _apply(self, command: m.Apply) -> m.Applied | m.NotApplied:
         try:

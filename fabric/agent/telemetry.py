@@ -53,6 +53,7 @@ class Telemetry:
         self._repeating: set[Topic] = set()
         self._silent: set[tuple[Topic, int]] = set()
         self._stopped: set[Stream] = set()
+        self._ruled_out: dict[Stream, str] = {}
         self._unfit: dict[tuple[Topic, str], frozenset[HostId]] = {}
 
     # Lanes
@@ -166,9 +167,21 @@ class Telemetry:
     def stopped(self, stream: Stream, reason: Reason) -> None:
         """A stream ended, until a person looks or its sender reads its source anew."""
         self._stopped.add(stream)
-        self.board.show(f"stream {stream}", reason, "stopped; nothing more of it is applied")
+        shown, detail = reason, "stopped; nothing more of it is applied"
+        if reason is Reason.GAP and stream in self._ruled_out:
+            shown, detail = Reason.HISTORY_REFUSED, f"stopped at a gap: {self._ruled_out[stream]}"
+        self.board.show(f"stream {stream}", shown, detail)
         self._metrics.rejected(stream.topic, reason)
         self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
+
+    def ruled_out(self, stream: Stream, reason: Reason, version: int) -> None:
+        """The policy of this version refuses a block that the stream's own sender once sent."""
+        self._ruled_out[stream] = (
+            f"policy version {version} refuses blocks that its sender sealed before ({reason})"
+        )
+        if stream not in self._stopped:
+            part = f"stream {stream}"
+            self.board.show(part, Reason.HISTORY_REFUSED, self._ruled_out[stream])
 
     def _went_on(self, stream: Stream) -> None:
         """A stream that had ended is applied again: its sender read its source anew."""
@@ -216,6 +229,8 @@ class Telemetry:
         topic = block.stream.topic
         if block.stream in self._stopped:
             self._went_on(block.stream)
+        if self._ruled_out.pop(block.stream, None) is not None:
+            self.board.forget(f"stream {block.stream}")
         self._repeating.discard(topic)
         self._metrics.applied(topic, "applied", applied.applied)
         if applied.quarantined:

@@ -14,10 +14,12 @@ from fabric.cli.access import log_of, policy_of, svid
 from fabric.cli.attest import standing
 from fabric.cli.checks import Check, Once, run_doctor
 from fabric.cli.databases import source, target
+from fabric.cli.figures import problem_of
+from fabric.cli.page import read_page
 from fabric.cli.unattested import check_open, explained, papers
 from fabric.config import AgentConfig
 from fabric.locks import holder
-from fabric.model.errors import ConfigInvalid, DeniedError, Reason
+from fabric.model.errors import ConfigInvalid, DeniedError, FabricError, Reason
 from fabric.model.limits import HEARTBEAT_INTERVAL_S
 from fabric.policy.types import Policy
 from fabric.ports import Log
@@ -170,7 +172,20 @@ async def _topic(config: AgentConfig, path: Path, topic: str) -> str:
         except DeniedError:
             await check_open(log)
             raise
+    await _check_streams(config, path, topic)
     return f"offsets {first} to {end}"
+
+
+async def _check_streams(config: AgentConfig, path: Path, topic: str) -> None:
+    """Raise what the running agent says of a stream of this topic that has stopped."""
+    try:
+        page = await read_page(config, path)
+    except FabricError:
+        return  # it is down, as the check of the process says
+    for part, wrong in page.parts.items():
+        if wrong and part.startswith("stream ") and f"@{topic}:" in part:
+            reason = Reason(problem_of(part, wrong).reason)
+            raise DeniedError(reason, f"{part}: {wrong.partition(': ')[2]}")
 
 
 @contextlib.asynccontextmanager

@@ -50,6 +50,10 @@ REMEDIES: Mapping[Reason, str] = {
         " remove the topic from agent.toml"
     ),
     Reason.NOT_A_CUSTODIAN: "have the data owner name this host among the dataset's custodians",
+    Reason.HISTORY_REFUSED: (
+        "have the sender's source read anew: runbook StreamStopped; the policy in force lets nobody"
+        " read those blocks any more"
+    ),
     Reason.LEVEL_TOO_LOW: "have the host approved for the level that the dataset demands",
     Reason.CLEARANCE_TOO_LOW: "have the host's clearance raised in its approval",
     Reason.SUITE_REFUSED: "have the dataset moved to a suite that the policy approves",

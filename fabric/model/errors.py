@@ -50,6 +50,7 @@ class Reason(StrEnum):
     NOT_A_PRODUCER = "not_a_producer"
     NOT_A_CONSUMER = "not_a_consumer"
     NOT_A_CUSTODIAN = "not_a_custodian"
+    HISTORY_REFUSED = "history_refused"
     LEVEL_TOO_LOW = "level_too_low"
     CLEARANCE_TOO_LOW = "clearance_too_low"
     SUITE_REFUSED = "suite_refused"
@@ -129,6 +130,7 @@ _HOLD = frozenset(
         Reason.NOT_A_PRODUCER,
         Reason.NOT_A_CONSUMER,
         Reason.NOT_A_CUSTODIAN,
+        Reason.HISTORY_REFUSED,
         Reason.LEVEL_TOO_LOW,
         Reason.CLEARANCE_TOO_LOW,
         Reason.SUITE_REFUSED,

@@ -14,9 +14,9 @@ from fabric.policy.decide import origins_of
 from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
 
 REMEDY = (
-    "first bring the senders to the new rule, or stop what writes to their sources; publish once"
-    " fabric lag shows 0 records of the dataset on every consumer's host. Who is behind then gets"
-    " the rows only when the sender's source is read anew (runbook StreamStopped)"
+    "first bring the senders to the new rule, or stop them; publish once fabric lag shows 0 records"
+    " of the dataset on every consumer's host (docs/operations.md, A policy that refuses what lies"
+    " in the log). Who is behind then gets the rows only when the sender's source is read anew"
 )
 
 

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from fabric.admit.reader import admit_read, is_trusted_still
+from fabric.admit.reader import RuledOut, admit_read, is_trusted_still
 from fabric.admit.view import Place, View
 from fabric.attest.members import notice_record
-from fabric.model.errors import FabricError, Reason
+from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.names import MEMBERS
 from tests.fakes.gateway import OPEN, SEALED, World
 from tests.fakes.verifier import a_notice
@@ -108,3 +108,27 @@ def test_an_ended_policy_is_told_only_of_what_a_trusted_sender_signed(world: Wor
         with pytest.raises(FabricError) as refused:
             admit_read(record, HERE, ended, appended=world.now)
         assert refused.value.reason is reason
+
+
+def test_a_block_of_its_origins_own_host_that_the_policy_refuses_by_now_is_told_apart(
+    world: World,
+) -> None:
+    value = world.seal()
+    rule = world.policy.rules["secret"]
+    stricter = replace(world.policy, rules={"secret": replace(rule, evidence=frozenset())})
+    with pytest.raises(RuledOut) as refused:
+        admit_read(value, HERE, View(stricter, world.members), appended=world.now)
+    assert refused.value.reason is Reason.EVIDENCE_REFUSED
+    assert refused.value.header.counter == 0
+
+
+def test_nobody_elses_block_is_taken_for_one_that_the_policy_refuses_by_now(world: World) -> None:
+    """An approved host may write what it likes where the broker lets it."""
+    foreign = world.seal_as(world.b)
+    ended = View(replace(world.policy, expires=world.now), world.members)
+    withdrawn = View(replace(world.policy, datasets={}), world.members)
+    cases = [(foreign, world.view), (world.seal(), ended), (world.seal(), withdrawn)]
+    for value, view in cases:
+        with pytest.raises(DeniedError) as refused:
+            admit_read(value, HERE, view, appended=world.now)
+        assert not isinstance(refused.value, RuledOut)

@@ -13,6 +13,7 @@ from fabric.agent.sinks import SinkHolder
 from fabric.attest import members
 from fabric.model.errors import Reason
 from fabric.model.names import Stream, grants_topic
+from fabric.policy.types import Policy
 from fabric.seal import envelope as form
 from fabric.seal.epoch import parse_start
 from tests.fakes.platform import ORIGIN, SECRET, A, Platform, TestHost, dataset
@@ -350,3 +351,50 @@ async def test_a_result_that_nobody_has_heard_of_is_waited_for_but_not_for_ever(
         database.upsert(table(), notes(10, 5))
         await until(lambda: store.rows(SECRET) == database.held(table()))
     assert [e for e, _ in b.audit.events] == ["record_dropped"]
+
+
+def stricter(platform: Platform) -> Policy:
+    """The platform's next policy, which demands more of the hosts of secret datasets."""
+    rules = {**platform.policy.rules}
+    rules["secret"] = replace(rules["secret"], host_level_min=5)
+    return replace(platform.policy, version=8, rules=rules)
+
+
+async def test_a_reader_that_is_behind_a_stricter_policy_says_which_blocks_it_refuses(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        b.host.view.take_policy(stricter(platform))
+        parts.apply(b, store)
+        part = f"stream {Stream(ORIGIN, SECRET, 0)}"
+        await until(lambda: part in b.board.problems)
+    assert b.board.problems[part].startswith("history_refused: policy version 8 refuses blocks")
+    assert store.rows(SECRET) == {}
+
+
+async def test_a_refused_block_that_the_target_has_already_is_no_loss(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    platform.log.cluster = "another"  # so that it is read from its beginning
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        b.host.view.take_policy(stricter(platform))
+        parts.apply(b, store)
+        rejected = "fabric_rejected_records_total"
+        await until(lambda: b.metric(rejected, reason="level_too_low") >= 1)
+    assert not [part for part in b.board.problems if part.startswith("stream ")]

@@ -213,3 +213,26 @@ def test_a_host_to_whose_key_nothing_can_be_wrapped_is_audited_until_it_has_anot
     chosen({B: Reason.MALFORMED})
     said = {"topic": str(SECRET), "host": str(B), "reason": "malformed"}
     assert a.audit.events == [("recipient_refused", said)] * 2
+
+
+def test_what_a_newer_policy_refuses_is_said_in_words_and_not_as_a_bare_gap(a: TestHost) -> None:
+    it, part = a.host.telemetry, f"stream {STREAM}"
+    it.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
+    words = "policy version 8 refuses blocks that its sender sealed before (level_too_low)"
+    assert a.board.problems == {part: f"history_refused: {words}"}
+    it.stopped(STREAM, Reason.GAP)
+    it.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
+    assert a.board.problems == {part: f"history_refused: stopped at a gap: {words}"}
+    it.applied(block(), applied())
+    assert a.board.is_ready
+    it.stopped(STREAM, Reason.GAP)
+    assert a.board.reasons() == {part: Reason.GAP}
+
+
+def test_a_refused_block_that_opens_no_gap_is_forgotten_once_its_stream_goes_on(
+    a: TestHost,
+) -> None:
+    it = a.host.telemetry
+    it.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
+    it.applied(block(), applied())
+    assert a.board.is_ready

@@ -105,6 +105,28 @@ def test_a_topic_is_a_matter_of_rights_for_attested_hosts_only(
     assert found["topic secret.G01.residents"]["seen"].startswith(reason)
 
 
+def test_a_stream_that_its_agent_has_stopped_is_said_with_its_topic(
+    fabric, tmp_path, monkeypatch
+) -> None:
+    class Readable(MemoryLog):
+        async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+            return 0, 0
+
+    @contextlib.asynccontextmanager
+    async def opened(config: object) -> AsyncIterator[MemoryLog]:
+        yield Readable()
+
+    monkeypatch.setattr("fabric.cli.doctor_agent.log_of", opened)
+    agent, stream = FakeAgent(), "stream G01/registry/main@secret.G01.residents:0"
+    agent.board.show(stream, Reason.HISTORY_REFUSED, "policy version 8 refuses blocks")
+    with agent.serve() as port:
+        config = write_config(tmp_path, APPLYING, port=port)
+        found = {item["check"]: item for item in fabric("doctor", "-c", config, "-o", "json").json}
+    check = found["topic secret.G01.residents"]
+    assert check["seen"] == f"history_refused: {stream}: policy version 8 refuses blocks"
+    assert check["remedy"] == remedy_of(Reason.HISTORY_REFUSED)
+
+
 def test_no_remedy_of_doctor_is_to_run_doctor() -> None:
     assert not [reason for reason, text in REMEDIES.items() if "fabric doctor" in text]
 
