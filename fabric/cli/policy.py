@@ -5,7 +5,6 @@ workspace, and whoever holds the online keys publishes what enough persons signe
 """
 
 import contextlib
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,8 +15,8 @@ from fabric.cli import output
 from fabric.model.errors import ConfigInvalid, UsageError
 
 if TYPE_CHECKING:
-    from fabric.policy.history import Cut
     from fabric.policy.types import Policy
+    from fabric.repository.publishing import Step
     from fabric.repository.staging import Standing, Workspace
 
 app = typer.Typer(help="Write, check, sign and publish the policy.", no_args_is_help=True)
@@ -84,14 +83,15 @@ def init(
 @app.command()
 def check(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
     """Check the source as publication will; exit 2 with file, key and remedy when it is wrong."""
-    cut, policy = _checked(_begun(workspace), datetime.now(UTC))
+    step, policy = _checked(_begun(workspace), datetime.now(UTC))
     output.record(
         form,
         {
             "right": True,
             "datasets": sorted(policy.datasets),
             "approvals": sorted(map(str, policy.approvals)),
-            "unreadable": [item.fields() for item in cut],
+            "unreadable": [item.fields() for item in step.cuts],
+            "later": list(step.later),
         },
     )
 
@@ -136,10 +136,11 @@ def publish(
             "version": done.version,
             "roles": list(done.roles),
             "expires": done.expires.isoformat(timespec="seconds"),
-            "unreadable": [item.fields() for item in done.cuts],
+            "unreadable": [item.fields() for item in done.step.cuts],
+            "later": list(done.step.later),
         },
     )
-    _warn(done.cuts)
+    _warn(done.step)
 
 
 @app.command()
@@ -170,20 +171,22 @@ def diff(workspace: Folder, form: output.Output = output.Form.TABLE) -> None:
         typer.echo("the source is what is published", err=True)
 
 
-def _checked(space: "Workspace", now: datetime) -> "tuple[Sequence[Cut], Policy]":
-    """Check the source, and say on standard error what it makes unreadable of the log."""
+def _checked(space: "Workspace", now: datetime) -> "tuple[Step, Policy]":
+    """Check the source, and say on standard error what is not plain from its text."""
     from fabric.repository import publishing
 
     policy = publishing.check_source(space, now)
-    cut = publishing.cuts_of(space, policy, now)
-    _warn(cut)
-    return cut, policy
+    step = publishing.step_to(space, policy, now)
+    _warn(step)
+    return step, policy
 
 
-def _warn(cut: "Sequence[Cut]") -> None:
+def _warn(step: "Step") -> None:
     from fabric.policy.history import REMEDY
 
-    for item in cut:
+    for sentence in step.later:
+        typer.echo(sentence, err=True)
+    for item in step.cuts:
         typer.echo(f"{item}\n  do: {REMEDY}", err=True)
 
 

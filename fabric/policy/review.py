@@ -10,7 +10,7 @@ from fabric.model.names import Topic
 from fabric.policy.compatible import why_not
 from fabric.policy.documents import invalid
 from fabric.policy.floors import check_kept, name_of
-from fabric.policy.types import Dataset, Policy
+from fabric.policy.types import Approval, Dataset, Policy
 
 _ANOTHER = "publish a new dataset under another name, and withdraw this one when it is read"
 
@@ -51,6 +51,26 @@ def review(before: Policy | None, after: Policy, now: datetime) -> None:
             releases=after.releases,
             datasets=frozenset(name_of(item.topic) for item in after.datasets.values()),
         )
+
+
+def later(before: Policy | None, after: Policy) -> tuple[str, ...]:
+    """Changes of approvals that count only with the host's next result, a sentence each."""
+    found = []
+    for host, approval in sorted(after.approvals.items()):
+        known = None if before is None else before.approvals.get(host)
+        if known is not None and _proof(known) != _proof(approval):
+            found.append(
+                f"approvals/{host}.yaml: accepted states or TPM: count with the host's next result;"
+                " until then its last one stands, and only fabric authority suspend or revoke"
+                " stops it"
+            )
+    return tuple(found)
+
+
+def _proof(approval: Approval) -> tuple[object, ...]:
+    """What a host must show of itself, and is not asked again before it renews."""
+    states = (approval.pcrs, frozenset(approval.digests), approval.event_rules)
+    return approval.ek_sha256, approval.ak_name, states
 
 
 def _check_step(file: str, before: Dataset, after: Dataset) -> None:

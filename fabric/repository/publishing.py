@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets
@@ -19,7 +19,7 @@ from fabric.policy import roles
 from fabric.policy.faults import translated
 from fabric.policy.history import Cut, cuts
 from fabric.policy.load import load
-from fabric.policy.review import review
+from fabric.policy.review import later, review
 from fabric.policy.types import Policy
 from fabric.repository.held import Held
 from fabric.repository.published import (
@@ -46,6 +46,24 @@ class OnlineKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What people must know of the step from one policy to the next.
+
+    Attributes:
+        cuts: what of the log it makes unreadable.
+        later: what does not count at once, a sentence each.
+    """
+
+    cuts: tuple[Cut, ...]
+    later: tuple[str, ...]
+
+    @classmethod
+    def between(cls, before: Policy | None, after: Policy, now: datetime) -> Self:
+        """The step between two policies."""
+        return cls(cuts=cuts(before, after, now), later=later(before, after))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
     """What was done.
 
@@ -53,13 +71,13 @@ class Publication:
         version: of the policy now.
         roles: those that are new in it; empty when only the timestamp is.
         expires: when the policy ends unless it is renewed.
-        cuts: what of the log became unreadable with it.
+        step: what it changes besides.
     """
 
     version: int
     roles: tuple[str, ...]
     expires: datetime
-    cuts: tuple[Cut, ...]
+    step: Step
 
 
 def publish(
@@ -85,7 +103,7 @@ def publish(
         chosen = {name: item for name, item in staged.items() if only is None or name in only}
         before = read_published(workspace.repository)
         after = _assemble(workspace, before, chosen, keys, now)
-        held, cut = _check_whole(workspace, before, after, chosen, now)
+        held, step = _check_whole(workspace, before, after, chosen, now)
         _write(workspace.repository, after, held)
     for name in chosen:
         (workspace.staged / f"{name}.json").unlink(missing_ok=True)
@@ -93,7 +111,7 @@ def publish(
         version=held.signed.version,
         roles=tuple(chosen),
         expires=held.signed.expires,
-        cuts=cut,
+        step=step,
     )
 
 
@@ -172,7 +190,7 @@ def _check_whole(
     after: Published,
     chosen: Mapping[str, Metadata[Any]],
     now: datetime,
-) -> tuple[Held, tuple[Cut, ...]]:
+) -> tuple[Held, Step]:
     """Everything that a reader checks, and what only a publisher can: the step from before."""
     source = read_files(workspace.source)
     files = published_files(workspace.repository, before)
@@ -189,7 +207,7 @@ def _check_whole(
             )
     in_force = policy_of(workspace.repository, before)
     review(in_force, held.policy, now)
-    return held, cuts(in_force, held.policy, now)
+    return held, Step.between(in_force, held.policy, now)
 
 
 def check_source(workspace: Workspace, now: datetime) -> Policy:
@@ -207,9 +225,10 @@ def check_source(workspace: Workspace, now: datetime) -> Policy:
     return after
 
 
-def cuts_of(workspace: Workspace, after: Policy, now: datetime) -> tuple[Cut, ...]:
-    """What a policy that `check_source` gave makes unreadable of the log once it is published."""
-    return cuts(policy_of(workspace.repository, read_published(workspace.repository)), after, now)
+def step_to(workspace: Workspace, after: Policy, now: datetime) -> Step:
+    """The step from what is published to a policy that `check_source` gave."""
+    before = policy_of(workspace.repository, read_published(workspace.repository))
+    return Step.between(before, after, now)
 
 
 def published_files(folder: Path, published: Published) -> dict[str, bytes]:

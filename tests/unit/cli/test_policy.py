@@ -152,3 +152,13 @@ def test_nothing_is_said_of_a_step_that_leaves_the_log_readable(fabric, tmp_path
     workspace = publish_all(make_workspace(tmp_path), datetime.now(UTC))
     done = fabric("policy", "check", workspace.folder, "-o", "json")
     assert (done.json["unreadable"], done.err) == ([], "")
+
+
+def test_new_accepted_states_are_said_to_count_with_the_next_result(fabric, tmp_path: Path) -> None:
+    workspace = publish_all(make_workspace(tmp_path), datetime.now(UTC))
+    path = workspace.source / "approvals/G01/registry/host-a.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_bytes()) | {"digests": ["03" * 32]}))
+    done = fabric("policy", "check", workspace.folder, "-o", "json")
+    (sentence,) = done.json["later"]
+    assert sentence in done.err
+    assert "count with the host's next result" in sentence

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fabric.model.errors import Reason, UsageError
-from fabric.policy.review import review
+from fabric.policy.review import later, review
 from fabric.policy.types import Policy
 from tests.fakes.policy_files import SCHEMA, SENDER, documents, files, load
 
@@ -70,3 +70,24 @@ def test_new_dataset_may_have_any_partitioning() -> None:
     changed["datasets/G01/people.yaml"] = changed["datasets/G01/residents.yaml"] | more
     changed["floors.yaml"]["floors"]["G01/people"] = "secret+personal-data"
     review(load(files()), load(files(changed)), NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_said"),
+    [
+        ({"digests": ["03" * 32]}, True),
+        ({"pcrs": [0, 1]}, True),
+        ({"ek_sha256": "09" * 32}, True),
+        ({"ak_name": "000b" + "07" * 32}, True),
+        ({"security_level": 3}, False),
+        ({}, False),
+    ],
+)
+def test_what_an_approval_demands_of_the_host_itself_is_said_to_count_later(
+    change: dict[str, object], is_said: bool
+) -> None:
+    changed = documents()
+    changed[f"approvals/{SENDER}.yaml"] |= change
+    found = later(load(files()), load(files(changed)))
+    assert [f"approvals/{SENDER}.yaml: " in text for text in found] == [True] * is_said
+    assert later(None, load(files(changed))) == ()
