@@ -7,7 +7,7 @@ state: STATE_REFUSED. The caller suspends the host for that one at once.
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -35,6 +35,8 @@ class Enrolment:
         ek_name: TPM name of the endorsement key.
         ak_public: marshalled TPM2B_PUBLIC of the attestation key.
         ak_name: its TPM name, which activation proved.
+        ek_certificate: that DER; empty in an enrolment from before it was kept. What it is
+            follows from `ek_sha256`, so it makes no other enrolment.
     """
 
     host: HostId
@@ -42,6 +44,7 @@ class Enrolment:
     ek_name: bytes
     ak_public: bytes
     ak_name: bytes
+    ek_certificate: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +107,12 @@ def enrol(host: HostId, ek: EndorsementKey, ak_public: bytes) -> Enrolment:
     ak = evidence.parse_ak(ak_public)
     _check_attributes(ak)
     return Enrolment(
-        host=host, ek_sha256=ek.sha256, ek_name=ek.name, ak_public=ak_public, ak_name=ak.name
+        host=host,
+        ek_sha256=ek.sha256,
+        ek_name=ek.name,
+        ak_public=ak_public,
+        ak_name=ak.name,
+        ek_certificate=ek.certificate,
     )
 
 

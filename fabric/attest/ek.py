@@ -6,6 +6,7 @@ P-384); nobody is asked for it.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -48,22 +49,28 @@ class EndorsementKey:
     """A key that a trusted manufacturer certified.
 
     Attributes:
-        sha256: SHA-256 of the certificate's DER, by which an approval names it.
+        certificate: its DER.
+        sha256: SHA-256 of that, by which an approval names it.
         name: TPM name.
     """
 
+    certificate: bytes
     sha256: bytes
     name: bytes
     public: EkKey
 
 
-def check_ek(der: bytes, ek_ca_pem: bytes, now: datetime) -> EndorsementKey:
+def check_ek(
+    der: bytes, ek_ca_pem: bytes, now: datetime, *, since: datetime | None = None
+) -> EndorsementKey:
     """Check an endorsement certificate: form, key, purpose, chain and time.
 
     Args:
         der: the certificate, without padding.
         ek_ca_pem: certificates of the manufacturers that are trusted; self-issued ones
             are anchors, the others intermediates.
+        since: when it was enrolled. A chain that held then still does, as long as its CAs are
+            trusted: the end of a certificate says nothing against a key inside a TPM.
 
     Raises:
         Malformed: not exactly one certificate in clean DER. Some manufacturers' are not
@@ -74,8 +81,9 @@ def check_ek(der: bytes, ek_ca_pem: bytes, now: datetime) -> EndorsementKey:
     """
     certificate = _parse(der)
     public = _supported(certificate)
-    _check_chain(certificate, ek_ca_pem, now)
-    return EndorsementKey(sha256=hashlib.sha256(der).digest(), name=ek_name(public), public=public)
+    _check_chain(certificate, ek_ca_pem, (now,) if since is None else (now, since))
+    sha256 = hashlib.sha256(der).digest()
+    return EndorsementKey(certificate=der, sha256=sha256, name=ek_name(public), public=public)
 
 
 def check_key(certificate: bytes, public: EkKey) -> None:
@@ -153,7 +161,10 @@ def _supported(certificate: x509.Certificate) -> EkKey:
     raise DeniedError(Reason.EVIDENCE_REFUSED, "endorsement key is not RSA 2048 or P-384")
 
 
-def _check_chain(certificate: x509.Certificate, ek_ca_pem: bytes, now: datetime) -> None:
+def _check_chain(
+    certificate: x509.Certificate, ek_ca_pem: bytes, times: Sequence[datetime]
+) -> None:
+    """Find a chain that holds at one of these times; raises DeniedError EVIDENCE_REFUSED."""
     anchors, intermediates = _authorities(ek_ca_pem)
     ca_policy = ExtensionPolicy.permit_all().require_present(
         x509.BasicConstraints, Criticality.AGNOSTIC, _require_ca
@@ -165,15 +176,20 @@ def _check_chain(certificate: x509.Certificate, ek_ca_pem: bytes, now: datetime)
     ee_policy = ee_policy.require_present(
         x509.BasicConstraints, Criticality.AGNOSTIC, _require_no_ca
     )
-    builder = PolicyBuilder().store(Store(anchors)).time(now).max_chain_depth(_CHAIN_MAX)
+    builder = PolicyBuilder().store(Store(anchors)).max_chain_depth(_CHAIN_MAX)
     builder = builder.extension_policies(ca_policy=ca_policy, ee_policy=ee_policy)
-    try:
-        builder.build_client_verifier().verify(certificate, intermediates)
-    except (VerificationError, ValueError) as exc:
-        raise DeniedError(
-            Reason.EVIDENCE_REFUSED,
-            "endorsement certificate has no valid chain to a trusted TPM manufacturer",
-        ) from exc
+    cause: Exception | None = None
+    for when in times:
+        try:
+            builder.time(when).build_client_verifier().verify(certificate, intermediates)
+        except (VerificationError, ValueError) as exc:
+            cause = exc
+        else:
+            return
+    raise DeniedError(
+        Reason.EVIDENCE_REFUSED,
+        "endorsement certificate has no valid chain to a trusted TPM manufacturer",
+    ) from cause
 
 
 def _authorities(pem: bytes) -> tuple[list[x509.Certificate], list[x509.Certificate]]:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from fabric.attest.appraise import EVIDENCE, Appraisal, Counters, Enrolment, Question, appraise
 from fabric.attest.binding import qualifying
+from fabric.attest.ek import check_ek
 from fabric.attest.keys import Use
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.messages import AttestRequest
@@ -38,6 +39,7 @@ class Known:
 
     Attributes:
         enrolment: None before it is enrolled.
+        enrolled: when it was.
         counters: of the last quote accepted from this attestation key.
         tally: value of the last tally accepted from it; None before the first.
         approval_seen: highest approval number it was ever judged under, 0 for none.
@@ -51,6 +53,7 @@ class Known:
     approval_seen: int
     notices: Sequence[Notice]
     last_number: int
+    enrolled: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,13 @@ def enrolled(known: Known, host: HostId) -> Enrolment:
     return known.enrolment
 
 
+def enrolled_since(known: Known, ek_certificate: bytes) -> datetime | None:
+    """When the TPM with this certificate was enrolled as this host; None when it was not."""
+    sha256 = hashlib.sha256(ek_certificate).digest()
+    is_known = known.enrolment is not None and known.enrolment.ek_sha256 == sha256
+    return known.enrolled if is_known else None
+
+
 def check_approved_ek(policy: Policy, host: HostId, ek_sha256: bytes, now: datetime) -> None:
     """Only the TPM that the host's approval names may enrol; raises DeniedError."""
     if approval_of(policy, host, now).ek_sha256 != ek_sha256:
@@ -105,10 +115,11 @@ def approved(policy: Policy, known: Known, host: HostId, now: datetime) -> Appro
 
     Raises:
         DeniedError: NOT_ENROLLED, NOT_APPROVED (with the remedy), APPROVAL_EXPIRED,
-            POLICY_EXPIRED.
+            POLICY_EXPIRED, EVIDENCE_REFUSED.
     """
     enrolment = enrolled(known, host)
     approval = approval_of(policy, host, now)
+    _check_maker(policy, known, now)
     if approval.ek_sha256 != enrolment.ek_sha256:
         raise DeniedError(Reason.NOT_APPROVED, "approval names another TPM than the enrolled one")
     if approval.ak_name is None:
@@ -129,6 +140,25 @@ def approved(policy: Policy, known: Known, host: HostId, now: datetime) -> Appro
             f"approval number {approval.number} is below {known.approval_seen}, used before",
         )
     return approval
+
+
+def _check_maker(policy: Policy, known: Known, now: datetime) -> None:
+    """The TPM's maker must be one that the policy trusts now, not only when it enrolled."""
+    assert known.enrolment is not None
+    if not known.enrolment.ek_certificate:
+        # The agent answers by enrolling again: same keys, and counters and tally stay.
+        raise DeniedError(
+            Reason.NOT_ENROLLED,
+            "enrolment is from before the endorsement certificate was kept; enrol again",
+        )
+    try:
+        check_ek(known.enrolment.ek_certificate, policy.trust.ek_ca_pem, now, since=known.enrolled)
+    except DeniedError as exc:
+        raise DeniedError(
+            exc.reason,
+            "policy does not trust the maker of this host's TPM any more; put its CA back into the"
+            " file that policy.yaml names as trust.ek_ca, or give the host another TPM",
+        ) from exc
 
 
 def judge(case: Case) -> Verdict:

@@ -26,7 +26,7 @@ from fabric.model.names import HostId
 from fabric.policy.decide import Standing
 
 _T = TypeVar("_T")
-_VERSION = 2
+_VERSION = 3
 _BUSY_S_MAX = 5.0
 
 
@@ -48,9 +48,10 @@ class Ledger:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-            _check_version(self._db, path)
+            before = _check_version(self._db, path)
+            steps = "".join(rows.STEPS[number] for number in range(before, _VERSION) if before)
             self._db.executescript(
-                f"BEGIN IMMEDIATE; {rows.TABLES} PRAGMA user_version = {_VERSION};"
+                f"BEGIN IMMEDIATE; {rows.TABLES} {steps} PRAGMA user_version = {_VERSION};"
             )
             self._db.execute("COMMIT")
 
@@ -64,7 +65,7 @@ class Ledger:
             return self._known(db, host)
 
     def enrol(self, enrolment: Enrolment, now: datetime) -> None:
-        """Keep an activated enrolment; the same again changes nothing.
+        """Keep an activated enrolment; the same again adds a certificate that was not kept.
 
         Raises:
             DeniedError: ENROLMENT_CONFLICT; the old record stands.
@@ -74,6 +75,8 @@ class Ledger:
             check_same(known, enrolment)
             if known is None:
                 rows.put_enrolment(db, enrolment, now)
+            else:
+                rows.put_certificate(db, enrolment)
 
     def forget(self, host: HostId) -> bool:
         """Delete a host's enrolment, so that another TPM may enrol; whether there was one.
@@ -274,12 +277,14 @@ class Ledger:
             self._db.execute("COMMIT")
 
     def _known(self, db: sqlite3.Connection, host: HostId) -> Known:
-        enrolment, entry = rows.find_enrolment(db, host), rows.find_host(db, host)
+        enrolled, entry = rows.find_enrolment_entry(db, host), rows.find_host(db, host)
+        enrolment = enrolled.enrolment if enrolled else None
         found = db.execute("SELECT * FROM notices WHERE host = ? ORDER BY number", (str(host),))
         notices = [rows.read_notice(row) for row in found]
         seen = [notice.approval for notice in notices] + ([entry.state.approval] if entry else [])
         return Known(
             enrolment=enrolment,
+            enrolled=enrolled.at if enrolled else None,
             counters=rows.find_counters(db, enrolment.ak_name) if enrolment else None,
             tally=rows.find_tally(db, enrolment.ak_name) if enrolment else None,
             approval_seen=max(seen, default=0),
@@ -318,12 +323,14 @@ def look(path: Path) -> tuple[int, int]:
         return int(hosts), rows.last_number(db)
 
 
-def _check_version(db: sqlite3.Connection, path: Path) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, _VERSION):
+def _check_version(db: sqlite3.Connection, path: Path) -> int:
+    """The file's version, 0 for a new one; raises UsageError for one that cannot be used."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if version not in (0, _VERSION, *rows.STEPS):
         raise UsageError(
             Reason.CONFIG_INVALID, f"{path}: written by another version of the authority"
         )
+    return version
 
 
 class LedgerThread:

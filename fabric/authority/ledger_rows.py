@@ -17,8 +17,8 @@ from fabric.policy.decide import Standing
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TABLES = """
 CREATE TABLE IF NOT EXISTS enrolments (host TEXT PRIMARY KEY, ek_sha256 BLOB NOT NULL,
-  ek_name BLOB NOT NULL, ak_public BLOB NOT NULL, ak_name BLOB NOT NULL, at INTEGER NOT NULL)
-  STRICT;
+  ek_name BLOB NOT NULL, ak_public BLOB NOT NULL, ak_name BLOB NOT NULL, at INTEGER NOT NULL,
+  ek_certificate BLOB) STRICT;
 CREATE TABLE IF NOT EXISTS counters (ak_name BLOB PRIMARY KEY, clock INTEGER NOT NULL,
   resets INTEGER NOT NULL, restarts INTEGER NOT NULL, safe INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS tallies (ak_name BLOB PRIMARY KEY, value BLOB NOT NULL) STRICT;
@@ -36,6 +36,8 @@ CREATE TABLE IF NOT EXISTS published (host TEXT PRIMARY KEY, state TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS heads (host TEXT PRIMARY KEY, heads BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS notices_host ON notices (host);
 """
+STEPS = {2: "ALTER TABLE enrolments ADD COLUMN ek_certificate BLOB;"}
+"""What brings the tables of an older version to the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ class EnrolmentEntry:
 def put_enrolment(db: sqlite3.Connection, enrolment: Enrolment, now: datetime) -> None:
     """Insert an enrolment."""
     db.execute(
-        "INSERT INTO enrolments VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO enrolments VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             str(enrolment.host),
             enrolment.ek_sha256,
@@ -82,7 +84,16 @@ def put_enrolment(db: sqlite3.Connection, enrolment: Enrolment, now: datetime) -
             enrolment.ak_public,
             enrolment.ak_name,
             milliseconds(now),
+            enrolment.ek_certificate or None,
         ),
+    )
+
+
+def put_certificate(db: sqlite3.Connection, enrolment: Enrolment) -> None:
+    """Add the certificate to an enrolment that was made before it was kept."""
+    db.execute(
+        "UPDATE enrolments SET ek_certificate = ? WHERE host = ? AND ek_certificate IS NULL",
+        (enrolment.ek_certificate or None, str(enrolment.host)),
     )
 
 
@@ -186,8 +197,14 @@ def last_number(db: sqlite3.Connection) -> int:
 
 def find_enrolment(db: sqlite3.Connection, host: HostId) -> Enrolment | None:
     """A host's enrolment."""
+    entry = find_enrolment_entry(db, host)
+    return entry.enrolment if entry else None
+
+
+def find_enrolment_entry(db: sqlite3.Connection, host: HostId) -> EnrolmentEntry | None:
+    """A host's enrolment with its time."""
     row = db.execute("SELECT * FROM enrolments WHERE host = ?", (str(host),)).fetchone()
-    return read_enrolment(row) if row else None
+    return read_enrolment_entry(row) if row else None
 
 
 def read_enrolment(row: tuple[Any, ...]) -> Enrolment:
@@ -198,6 +215,7 @@ def read_enrolment(row: tuple[Any, ...]) -> Enrolment:
         ek_name=row[2],
         ak_public=row[3],
         ak_name=row[4],
+        ek_certificate=row[6] or b"",
     )
 
 

@@ -33,6 +33,7 @@ from fabric.authority.attest_machine import (
     Case,
     approved,
     check_approved_ek,
+    enrolled_since,
     judge,
     svid_end,
     tls_point,
@@ -117,10 +118,11 @@ class Authority:
         request = EnrolRequest.decode(body)
         _check_own(caller, request.host)
         now, policy = self._parts.clock.now(), self._parts.policy()
-        ek = check_ek(request.ek_certificate, policy.trust.ek_ca_pem, now)
+        known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
+        since = enrolled_since(known, request.ek_certificate)
+        ek = check_ek(request.ek_certificate, policy.trust.ek_ca_pem, now, since=since)
         check_approved_ek(policy, request.host, ek.sha256, now)
         enrolment = enrol(request.host, ek, request.ak_public)
-        known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
         try:
             check_same(known.enrolment, enrolment)
         except DeniedError:

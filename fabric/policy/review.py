@@ -6,11 +6,13 @@ may not have seen the policy before. So these checks stand at signing and public
 
 from datetime import datetime
 
+from cryptography import x509
+
 from fabric.model.names import Topic
 from fabric.policy.compatible import why_not
 from fabric.policy.documents import invalid
 from fabric.policy.floors import check_kept, name_of
-from fabric.policy.types import Approval, Dataset, Policy
+from fabric.policy.types import Approval, Dataset, Policy, Trust
 
 _ANOTHER = "publish a new dataset under another name, and withdraw this one when it is read"
 
@@ -37,6 +39,7 @@ def review(before: Policy | None, after: Policy, now: datetime) -> None:
             raise invalid(
                 f"approvals/{host}.yaml", "not_after", "has passed; renew it or remove the file"
             )
+    _check_makers(after.trust)
     # By name, not by topic: a dataset that moves to another level keeps its past.
     known = {} if before is None else {_file(item.topic): item for item in before.datasets.values()}
     for dataset in after.datasets.values():
@@ -56,6 +59,11 @@ def review(before: Policy | None, after: Policy, now: datetime) -> None:
 def later(before: Policy | None, after: Policy) -> tuple[str, ...]:
     """Changes of approvals that count only with the host's next result, a sentence each."""
     found = []
+    if before is not None and _makers(before.trust) - _makers(after.trust):
+        found.append(
+            "policy.yaml: trust.ek_ca: a maker of TPMs is taken out: hosts with such a TPM get no"
+            " new result, and lose the last one when it ends"
+        )
     for host, approval in sorted(after.approvals.items()):
         known = None if before is None else before.approvals.get(host)
         if known is not None and _proof(known) != _proof(approval):
@@ -65,6 +73,18 @@ def later(before: Policy | None, after: Policy) -> tuple[str, ...]:
                 " stops it"
             )
     return tuple(found)
+
+
+def _makers(trust: Trust) -> frozenset[x509.Certificate]:
+    return frozenset(x509.load_pem_x509_certificates(trust.ek_ca_pem))
+
+
+def _check_makers(trust: Trust) -> None:
+    """Without a root every TPM is of an unknown maker, and no host attests any more."""
+    if not any(item.issuer == item.subject for item in _makers(trust)):
+        raise invalid(
+            "policy.yaml", "trust.ek_ca", "names no self-issued certificate; add a maker's root"
+        )
 
 
 def _proof(approval: Approval) -> tuple[object, ...]:

@@ -174,3 +174,11 @@ def test_qualified_name_depends_on_both_keys() -> None:
     }
     assert len(names) == 3
     assert all(found[:2] == b"\x00\x0b" and len(found) == 34 for found in names)
+
+
+def test_a_chain_that_held_at_enrolment_holds_while_its_maker_is_trusted() -> None:
+    der = CA.certify(TPM.ek.public_key(), until=NOW - timedelta(days=1))
+    check_ek(der, CA.pem, NOW, since=NOW - timedelta(days=2))
+    check_ek(TPM.ek_certificate(), CA.pem, NOW, since=NOW - timedelta(days=9_999))
+    with pytest.raises(DeniedError):
+        check_ek(der, FakeTpmCa("another").pem, NOW, since=NOW - timedelta(days=2))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -12,8 +13,10 @@ from fabric.attest.keys import Alg, Kem, PublicKey, SigningKey, Use, of_use
 from fabric.attest.members import MemberState, NoticeKind
 from fabric.attest.messages import AttestRequest, Challenge
 from fabric.authority.attest_machine import (
+    SUSPENDING,
     Case,
     Known,
+    approved,
     attested_state,
     judge,
     noticed_state,
@@ -21,7 +24,7 @@ from fabric.authority.attest_machine import (
     tls_point,
 )
 from fabric.authority.machine import Challenges
-from fabric.model.errors import FabricError, Reason
+from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.label import Label
 from fabric.model.limits import CLOCK_SKEW_S_MAX
 from fabric.policy.types import Policy
@@ -237,3 +240,45 @@ def test_the_certificate_is_for_the_bound_tls_key_and_ends_with_the_result(
     assert tls_point(result) == machine.keys.tls.public.data
     assert svid_end(result) == result.expires + timedelta(seconds=CLOCK_SKEW_S_MAX)
     assert result.host.spiffe(TRUST_DOMAIN).endswith(str(SENDER))
+
+
+def with_makers(policy: Policy, pem: bytes) -> Policy:
+    """The policy with other makers of TPMs."""
+    return replace(policy, trust=replace(policy.trust, ek_ca_pem=pem))
+
+
+def test_a_tpm_whose_maker_the_policy_has_dropped_is_refused_with_the_remedy(
+    machine: Machine,
+) -> None:
+    case = case_of(machine, policy_for(machine))
+    others = replace(case, policy=with_makers(case.policy, FakeTpmCa("another").pem))
+    with pytest.raises(DeniedError, match="put its CA back into the file") as error:
+        judge(others)
+    assert error.value.reason is Reason.EVIDENCE_REFUSED
+    both = with_makers(case.policy, FakeTpmCa("another").pem + MAKER.pem)
+    judge(replace(case, policy=both))
+
+
+def test_a_dropped_maker_is_no_wrong_state_and_suspends_nobody() -> None:
+    assert Reason.EVIDENCE_REFUSED not in SUSPENDING
+
+
+def test_an_endorsement_certificate_may_end_while_its_maker_is_trusted(machine: Machine) -> None:
+    policy, known = policy_for(machine), known_of(machine)
+    assert known.enrolment is not None
+    der = MAKER.certify(machine.tpm.ek.public_key(), until=NOW - timedelta(days=1))
+    enrolment = replace(known.enrolment, ek_certificate=der)
+    ended = replace(known, enrolment=enrolment, enrolled=NOW - timedelta(days=2))
+    approved(policy, ended, machine.host, NOW)
+    for makers, enrolled_at in ((MAKER, NOW), (FakeTpmCa("another"), ended.enrolled)):
+        other, changed = with_makers(policy, makers.pem), replace(ended, enrolled=enrolled_at)
+        call = partial(approved, other, changed, machine.host, NOW)
+        assert reason_of(call) is Reason.EVIDENCE_REFUSED
+
+
+def test_an_enrolment_without_its_certificate_has_to_be_made_again(machine: Machine) -> None:
+    case = case_of(machine, policy_for(machine))
+    assert case.known.enrolment is not None
+    bare = replace(case.known.enrolment, ek_certificate=b"")
+    known = replace(case.known, enrolment=bare)
+    assert reason_of(lambda: judge(replace(case, known=known))) is Reason.NOT_ENROLLED

@@ -1,6 +1,7 @@
 """The ledger: what is kept survives, numbers are contiguous, and races end right."""
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -354,3 +355,48 @@ def test_an_adopted_notice_ends_an_older_result_beneath_a_later_approval(ledger:
 def test_a_suspended_state_of_the_log_is_no_result(ledger: Ledger) -> None:
     ledger.all_in_log([noticed_state(a_notice(1, approval=0))])
     assert ledger.shown(NOW) == []
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A ledger as version 2 wrote it, which kept no endorsement certificates."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript((Path(__file__).parent / "ledger_version_2.sql").read_text())
+    return path
+
+
+def test_a_ledger_of_version_2_is_taken_over_with_every_host(old: Path) -> None:
+    assert look(old) == (2, 1)
+    for _ in range(2):
+        ledger = Ledger(old)
+        known = ledger.known(HOST)
+        assert (known.enrolment, known.enrolled) == (ENROLMENT, NOW)
+        assert (known.counters, known.tally) == (COUNTERS, bytes(32))
+        states = {entry.state.host: entry.state.state for entry in ledger.hosts()}
+        assert states == {HOST: MemberState.ATTESTED, OTHER: MemberState.SUSPENDED}
+        assert ledger.unpublished_and_last()[1] == 1
+        ledger.close()
+    assert look(old) == (2, 1)
+
+
+def test_an_enrolment_of_version_2_gets_its_certificate_when_the_same_tpm_enrols_again(
+    old: Path,
+) -> None:
+    ledger = Ledger(old)
+    before = ledger.known(HOST)
+    assert before.enrolment is not None
+    assert before.enrolment.ek_certificate == b""
+    ledger.enrol(replace(ENROLMENT, ek_certificate=b"DER"), NOW + timedelta(days=1))
+    after = ledger.known(HOST)
+    assert after == before
+    assert after.enrolment is not None
+    assert after.enrolment.ek_certificate == b"DER"
+    ledger.close()
+
+
+def test_a_certificate_that_is_kept_is_never_replaced(ledger: Ledger) -> None:
+    for der in (b"DER", b"another", b""):
+        ledger.enrol(replace(ENROLMENT, ek_certificate=der), NOW)
+    enrolment = ledger.known(HOST).enrolment
+    assert enrolment is not None
+    assert enrolment.ek_certificate == b"DER"

@@ -118,6 +118,32 @@ async def test_a_tpm_of_an_unknown_manufacturer_cannot_enrol(site: AuthoritySite
     refused(error, Reason.EVIDENCE_REFUSED)
 
 
+async def test_a_maker_that_a_policy_drops_ends_the_attestations_of_its_tpms_and_comes_back(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    maker, site.maker = site.maker, FakeTpmCa("another")
+    site.publish()
+    with pytest.raises(DeniedError) as error:
+        await site.challenge(enrolled)
+    refused(error, Reason.EVIDENCE_REFUSED)
+    site.maker = maker
+    site.publish()
+    await site.attest(enrolled)
+
+
+async def test_a_host_of_a_ledger_without_certificates_comes_back_by_enrolling_again(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    await site.attest(enrolled)
+    site.ledger._ledger._db.execute("UPDATE enrolments SET ek_certificate = NULL")
+    with pytest.raises(DeniedError) as error:
+        await site.challenge(enrolled)
+    refused(error, Reason.NOT_ENROLLED)
+    await site.enrol(enrolled)
+    await site.attest(enrolled)  # counters and tally go on, or it would be a fork
+
+
 async def test_enrolling_the_same_again_changes_nothing(
     site: AuthoritySite, enrolled: Machine
 ) -> None:

@@ -3,11 +3,14 @@
 from datetime import UTC, datetime
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fabric.model.errors import Reason, UsageError
 from fabric.policy.review import later, review
 from fabric.policy.types import Policy
 from tests.fakes.policy_files import SCHEMA, SENDER, documents, files, load
+from tests.fakes.tpm import FakeTpm, FakeTpmCa
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 LATER = datetime(2026, 12, 1, tzinfo=UTC)
@@ -91,3 +94,17 @@ def test_what_an_approval_demands_of_the_host_itself_is_said_to_count_later(
     found = later(load(files()), load(files(changed)))
     assert [f"approvals/{SENDER}.yaml: " in text for text in found] == [True] * is_said
     assert later(None, load(files(changed))) == ()
+
+
+def test_a_maker_of_tpms_that_is_taken_out_is_said_to_end_its_hosts_attestations() -> None:
+    one, two = FakeTpmCa("one").pem, FakeTpmCa("two").pem
+    both = load({**files(), "trust/ek-ca.pem": one + two})
+    (sentence,) = later(both, load({**files(), "trust/ek-ca.pem": two}))
+    assert sentence.startswith("policy.yaml: trust.ek_ca: a maker of TPMs is taken out")
+    assert later(load({**files(), "trust/ek-ca.pem": two}), both) == ()
+
+
+def test_makers_without_a_root_are_refused_because_no_host_would_attest() -> None:
+    der = FakeTpmCa().certify(FakeTpm().ek.public_key())
+    pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+    assert "trust.ek_ca: names no self" in refusal(None, load({**files(), "trust/ek-ca.pem": pem}))
