@@ -16,6 +16,7 @@ from fabric.attest import event_log
 from fabric.attest.members import Members, MemberState
 from fabric.attest.messages import PCR_MAX
 from fabric.attest.notices import HEARTBEAT_KEY, result_key
+from fabric.attest.result import Result
 from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of, policy_of
 from fabric.cli.noticed import noticed
@@ -96,10 +97,8 @@ async def standing(config: AgentConfig, path: Path) -> dict[str, object]:
         path: the agent.toml, for the agent's pages: it knows best why it has none. While it
             is down, the authority's notices are asked for.
     """
-    now = datetime.now(UTC)
-    async with noticed(config), explained(config, path):
-        members = await _read_host(config)
-        result = members.current(config.agent.host, now)
+    members, now = await _current(config, path), datetime.now(UTC)
+    result = members.current(config.agent.host, now)
     return {
         "host": str(result.host),
         "state": "attested",
@@ -117,6 +116,20 @@ async def standing(config: AgentConfig, path: Path) -> dict[str, object]:
         "certificate": str(Path(config.agent.folder) / "svid.pem"),
         "sealed_states": sealed_states(config),
     }
+
+
+async def result_of(config: AgentConfig, path: Path) -> Result:
+    """The host's current result, as it was published; raises as `standing`."""
+    members = await _current(config, path)
+    return members.current(config.agent.host, datetime.now(UTC))
+
+
+async def _current(config: AgentConfig, path: Path) -> Members:
+    """Members that know the host's current result; raises DeniedError with why there is none."""
+    async with noticed(config), explained(config, path):
+        members = await _read_host(config)
+        members.current(config.agent.host, datetime.now(UTC))
+    return members
 
 
 def sealed_states(config: AgentConfig) -> int:

@@ -72,6 +72,26 @@ def agent_run(config: Config) -> None:
     until_signalled(lambda stop: run(loaded, stop=stop))
 
 
+@agent.command("drain")
+def agent_drain(
+    config: Config,
+    within: Annotated[float, typer.Option(min=0, help="give up after so many seconds")] = 1_800,
+    form: output.Output = output.Form.TABLE,
+) -> None:
+    """Wait until results carry all that this host has sent: its approval may end then. 10 if late.
+
+    Let nothing more be written to its sources before; the agent goes on running meanwhile.
+    """
+    from fabric.cli.drain import drain
+    from fabric.config import AgentConfig
+
+    found = asyncio.run(drain(AgentConfig.load(config), config, within))
+    output.record(form, found)
+    if not found["drained"]:
+        raise typer.Exit(output.UNHEALTHY)
+    typer.echo("drained: once its readers are in step the approval may be withdrawn", err=True)
+
+
 @gateway.command("run")
 def gateway_run(config: Config) -> None:
     """Serve producers until stopped."""

@@ -6,12 +6,12 @@ in its approved state and to nobody else.
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabric.model.errors import DeniedError, Reason
+from fabric.model.errors import DeniedError, Reason, UnavailableError
 
 VERSION = 1
 """Of the tables below."""
@@ -109,6 +109,27 @@ def read_resume(path: Path, source: str) -> str | None:
     except sqlite3.Error:
         return None
     return None if row is None else str(row[0])
+
+
+def read_heads(path: Path, topics: Sequence[str]) -> Mapping[str, bytes]:
+    """Hash of the last acknowledged envelope of every stream of these topics, without the key.
+
+    Raises:
+        UnavailableError: DATABASE_UNAVAILABLE, there is no file of ours, or it cannot be read.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)
+        with _closing(opened) as db:
+            for topic in topics:
+                query = "SELECT origin, partition, hash FROM head WHERE topic = ? AND hash != x''"
+                for origin, partition, digest in db.execute(query, (topic,)):
+                    found[f"{origin}@{topic}:{partition}"] = bytes(digest)
+    except sqlite3.Error as exc:
+        raise UnavailableError(
+            Reason.DATABASE_UNAVAILABLE, f"{path}: cannot be read ({exc}); run as the agent's user"
+        ) from exc
+    return found
 
 
 def create_state(path: Path, sealed: SealedKey) -> None:

@@ -64,6 +64,17 @@ def test_lag_lists_every_dataset_and_exits_0(world: World) -> None:
     assert all(item["records"] >= 0 and item["seconds"] >= 0 for item in found)
 
 
+def test_a_sender_is_drained_once_a_published_result_carries_what_it_sent(world: World) -> None:
+    path = config(world, "A")
+    late = fabric("agent", "drain", path, "--within", "0", "-o", "json")
+    assert (late.returncode, json.loads(late.stdout)["drained"]) == (10, False)
+    done = fabric("agent", "drain", path, "--within", "150", "-o", "json", wait_s=170)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    found = json.loads(done.stdout)
+    assert (found["drained"], found["waits"]) == (True, [])
+    assert found["carried"] >= 1
+
+
 def test_watching_gives_a_line_a_second_to_a_program(world: World) -> None:
     command = [sys.executable, "-m", "fabric.cli", "status", "--watch", "-o", "jsonl"]
     child = subprocess.Popen([*command, "-c", config(world, "B")], stdout=subprocess.PIPE)

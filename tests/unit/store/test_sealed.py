@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fabric.model.errors import DeniedError, Reason
-from fabric.store.sealed import SealedKey, create_state, read_resume, read_sealed_key
-from fabric.store.state import SourceState, StateFile
+from fabric.model.change import Sequence
+from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.names import Origin, Stream, Topic
+from fabric.seal.epoch import Head
+from fabric.store.sealed import SealedKey, create_state, read_heads, read_resume, read_sealed_key
+from fabric.store.state import SourceState, StateFile, StreamHead
 
 SEALED = SealedKey(pcrs=(0, 7), states=((bytes(32), b"blob"),))
 
@@ -61,3 +64,23 @@ def test_where_a_capture_stood_is_read_without_the_key_and_beside_the_agent(tmp_
     state.close()
     path.write_bytes(b"no database at all, and longer than a header of one would be")
     assert read_resume(path, "main") is None
+
+
+def test_heads_are_read_without_the_key_and_beside_the_agent(tmp_path: Path) -> None:
+    path, topic = tmp_path / "agent.state", "secret.G01.notes"
+    create_state(path, SEALED)
+    state = StateFile(path, bytes(32))
+    stream = Stream(Origin.parse("G01/registry/main"), Topic.parse(topic), 1)
+    opened = Stream(stream.origin, Topic.parse("public.G01.notes"), 0)
+    link = Head(origin=stream.origin, partition=1, epoch=b"e", counter=7, hash=b"h" * 32)
+    state.save_heads(
+        [
+            StreamHead(stream=stream, head=link, upto=Sequence(1, 1, 1)),
+            StreamHead(stream=opened, head=None, upto=Sequence(1, 1, 1)),
+        ]
+    )
+    assert read_heads(path, [topic, str(opened.topic)]) == {str(stream): b"h" * 32}
+    assert read_heads(path, ["secret.G01.other"]) == {}
+    state.close()
+    with pytest.raises(UnavailableError):
+        read_heads(tmp_path / "none.state", [topic])
