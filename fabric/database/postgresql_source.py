@@ -8,23 +8,25 @@ slot lets go of its log only as far as `release` says.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
 
-from fabric.database import postgresql_slot as slots
+from fabric.database import postgresql_generation as generations
 from fabric.database import postgresql_token as tokens
 from fabric.database import postgresql_wire as wire
 from fabric.database.postgresql_changes import Changes, Committed, Item, Mark, Moved
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import connect, shut, translated
-from fabric.database.postgresql_identity import Identity, changed, goes_on, identities, is_remade
+from fabric.database.postgresql_generation import Place
+from fabric.database.postgresql_identity import changed, goes_on, identities
 from fabric.database.postgresql_lag import Lag
-from fabric.database.postgresql_preflight import Fit, check
+from fabric.database.postgresql_preflight import check
+from fabric.database.postgresql_session import Session
 from fabric.database.postgresql_snapshot import Snapshots
 from fabric.database.postgresql_stream import ReplicationStream
-from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Progress, Token
+from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Token
 from fabric.database.postgresql_unseen import Unseen
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
 from fabric.ports import Captured, Event, Opened, Reached, SourceTable
@@ -37,6 +39,16 @@ _REACHED_RUNS = 64
 _FRAMES_PER_TURN = 500
 """Frames decoded between two turns of the event loop."""
 _RETRY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What an open source works with."""
+
+    stream: ReplicationStream
+    changes: Changes
+    snapshots: Snapshots
+    session: Session
 
 
 class PostgresSource:
@@ -68,10 +80,9 @@ class PostgresSource:
         self._names = (slot, publication)
         self._chunk_rows = chunk_rows
         self._silence_s = silence_s
-        self._lock = asyncio.Lock()
         self._admin: asyncpg.Connection[Any] | None = None
         self._stream: ReplicationStream | None = None
-        self._parts: tuple[Changes, Snapshots] | None = None
+        self._parts: _Parts | None = None
         self._token: Token | None = None
         self._lag = Lag()
         self._unseen = Unseen()
@@ -98,13 +109,20 @@ class PostgresSource:
             fit = await check(admin, list(self._tables.values()), publication)
             found = await identities(admin, self._tables.values(), publication)
         self._stream = stream = await ReplicationStream.connect(self._url)
-        self._token = token = await self._place(fit, found, await stream.identify(), resume)
+        place = Place(fit=fit, found=found, system=await stream.identify(), slot=slot)
+        self._token = token = await generations.begin(admin, place, resume)
         names = {str(each.table.topic): each for each in fit.tables}
         by_topic = {name: (each, found[name].table) for name, each in names.items()}
         tables = {found[str(each.topic)].table: each for each in self._tables.values()}
-        changes = Changes(tables, fit.types)
-        self._parts = changes, Snapshots(admin, self._lock, by_topic, self._chunk_rows)
-        self._parts[1].rows = sum(each.rows for each in token.snapshots.values())
+        session = Session(admin, by_topic)
+        snapshots = Snapshots(session, self._chunk_rows)
+        snapshots.rows = sum(each.rows for each in token.snapshots.values())
+        self._parts = _Parts(
+            stream=stream,
+            changes=Changes(tables, fit.types),
+            snapshots=snapshots,
+            session=session,
+        )
         await stream.start(
             slot,
             publication,
@@ -113,59 +131,16 @@ class PostgresSource:
             timeout_s=fit.sender_timeout_s,
         )
         self._lag = Lag()
-        past, under_way = token.unseen, await self._parts[1].under_way()
+        past, under_way = token.unseen, await session.under_way()
         self._unseen = Unseen(under_way if past is None else past.among(under_way))
         self._said = self._beat = self._looked = time.monotonic()
         self._unsaid = False
         return Opened(generation=token.generation, position=token.position)
 
-    async def _place(
-        self, fit: Fit, found: Mapping[str, Identity], system: tuple[str, int], resume: str | None
-    ) -> Token:
-        """Where to start: at the token, or in a new life of the source."""
-        assert self._admin is not None
-        name = self._names[0]
-        old = tokens.decode(resume)
-        with translated("look up the replication slot"):
-            slot = await slots.find_free(self._admin, name)
-            why = slots.why_new_life(old, slot, name=name, system=system)
-            was = [each.identity for each in old.snapshots.values()] if old else []
-            is_new = fit.is_new or is_remade(was, found)
-            if old is not None and why is None and not is_new:
-                return old.with_snapshots(await self._snapshots(old, fit.added, found))
-            lsn = await slots.renew(self._admin, name, slot)
-        return Token(
-            generation=max(int(time.time()), tokens.generation_in(resume) + 1),
-            system_id=system[0],
-            timeline=system[1],
-            slot=name,
-            position=lsn - 1,
-            snapshots=await self._snapshots(None, frozenset(), found),
-            unseen=None,  # what commits while the slot is made may wait for a standby still
-        )
-
-    async def _snapshots(
-        self, old: Token | None, added: frozenset[str], found: Mapping[str, Identity]
-    ) -> dict[str, Progress]:
-        """Progress of every dataset; one whose table or schema changed is read anew."""
-        assert self._admin is not None
-        result: dict[str, Progress] = {}
-        for table in self._tables.values():
-            name = str(table.topic)
-            now = found[name]
-            fresh = Progress(
-                table=table.table, fingerprint=table.schema.fingerprint.hex(), identity=now
-            )
-            kept = old.snapshots.get(name, fresh) if old else fresh
-            same = (kept.table, kept.fingerprint) == (fresh.table, fresh.fingerprint)
-            same = same and table.table not in added
-            same = same and await goes_on(self._admin, kept.identity, now)
-            result[name] = replace(kept, identity=now) if same else fresh
-        return result
-
     async def read(self) -> AsyncIterator[Event]:
         """Yield runs and positions, for ever; see ports.ChangeSource.read."""
-        stream, changes, _ = self._opened()
+        parts = self._opened()
+        stream, changes = parts.stream, parts.changes
         frames = 0
         while True:
             if not changes.in_transaction:
@@ -220,7 +195,7 @@ class PostgresSource:
             return []
         if progress.gone is None or item.run.position > progress.gone.until:
             return [item]
-        return [*await self._opened()[2].whole(item, progress.gone, self._xid)]
+        return [*await self._opened().session.whole(item, progress.gone, self._xid)]
 
     def _committed(self, item: Committed) -> list[Event]:
         self._token = self._at().at(item.position)
@@ -232,7 +207,7 @@ class PostgresSource:
 
     def _reached(self, *, idle: bool) -> Reached | None:
         """Say how far we are, unless it was just said and more is waiting."""
-        changes = self._opened()[1]
+        changes = self._opened().changes
         if not self._unsaid or changes.in_transaction:
             return None
         now = time.monotonic()
@@ -256,7 +231,7 @@ class PostgresSource:
 
     async def _wait(self, stream: ReplicationStream) -> None:
         """Wait for the server; write a heartbeat into a log that is quiet."""
-        snapshots = self._opened()[2]
+        parts = self._opened()
         now = time.monotonic()
         if now - stream.heard > _DEAF_S:
             raise UnavailableError(
@@ -265,9 +240,9 @@ class PostgresSource:
         due = max(self._said, self._beat) + self._silence_s
         if now >= due:
             self._beat = now
-            await snapshots.emit("heartbeat")
+            await parts.session.emit("heartbeat")
             due = now + self._silence_s
-        if self._pending() is not None and not snapshots.is_waiting:
+        if self._pending() is not None and not parts.snapshots.is_waiting:
             due = min(due, self._retry)
         await stream.wait(max(0.001, due - now), alive_at=self._said + self._silence_s)
 
@@ -277,24 +252,23 @@ class PostgresSource:
         The log is silent about a table that takes the name of ours, or that leaves the
         publication.
         """
+        session = self._opened().session
         now = time.monotonic()
         due = now - self._looked >= self._silence_s
         if due or self._unseen.is_full:
-            self._unseen.settle(await self._opened()[2].visible())
+            self._unseen.settle(await session.visible())
         if not due:
             return
         self._looked = now
-        assert self._admin is not None
-        async with self._lock:
-            with translated("look at the tables"):
-                found = await identities(self._admin, self._tables.values(), self._names[1])
-                for topic, progress in self._at().snapshots.items():
-                    if progress.identity == found[topic]:
-                        continue
-                    if not await goes_on(self._admin, progress.identity, found[topic]):
-                        raise changed(progress.table)
-                    known = replace(progress, identity=found[topic])
-                    self._token = self._at().with_progress(topic, known)
+        async with session.asking("look at the tables") as connection:
+            found = await identities(connection, self._tables.values(), self._names[1])
+            for topic, progress in self._at().snapshots.items():
+                if progress.identity == found[topic]:
+                    continue
+                if not await goes_on(connection, progress.identity, found[topic]):
+                    raise changed(progress.table)
+                known = replace(progress, identity=found[topic])
+                self._token = self._at().with_progress(topic, known)
 
     def _pending(self) -> str | None:
         """The first dataset that is not snapshot yet."""
@@ -305,7 +279,8 @@ class PostgresSource:
 
     async def _advance_snapshot(self) -> None:
         """Begin the next snapshot or read its next chunk, unless a mark is on its way."""
-        _, changes, snapshots = self._opened()
+        parts = self._opened()
+        changes, snapshots = parts.changes, parts.snapshots
         if snapshots.is_waiting or (topic := self._pending()) is None:
             return
         if time.monotonic() < self._retry:
@@ -319,7 +294,8 @@ class PostgresSource:
             self._retry = time.monotonic() + _RETRY_S
 
     def _marked(self, mark: Mark) -> Sequence[Event]:
-        _, changes, snapshots = self._opened()
+        parts = self._opened()
+        changes, snapshots = parts.changes, parts.snapshots
         if not snapshots.is_mark(mark):
             return ()
         topic = self._pending()
@@ -339,22 +315,23 @@ class PostgresSource:
 
         When it is gone, readers never have it, and changes of it in part would find nothing.
         """
-        _, changes, snapshots = self._opened()
+        parts = self._opened()
+        changes, session = parts.changes, parts.session
         topic = str(item.table.topic)
-        row = await snapshots.fetch(topic, item.row, self._xid)
+        row = await session.fetch(topic, item.row, self._xid)
         if row is not None:
             changes.put(item.table, row)
             return
         changes.skip(item.table)
         key = tuple(item.row[name] for name in item.table.schema.key)
         progress = self._at().snapshots[topic]
-        progress = progress.without(key, at=item.position, until=await snapshots.log_end())
+        progress = progress.without(key, at=item.position, until=await session.log_end())
         self._token = self._at().with_progress(topic, progress)
 
-    def _opened(self) -> tuple[ReplicationStream, Changes, Snapshots]:
-        if self._stream is None or self._parts is None:
+    def _opened(self) -> _Parts:
+        if self._parts is None:
             raise UsageError(Reason.INTERNAL, "source is used before it is open")
-        return self._stream, *self._parts
+        return self._parts
 
     def _at(self) -> Token:
         if self._token is None:
@@ -363,26 +340,24 @@ class PostgresSource:
 
     async def release(self, position: int) -> None:
         """Move the slot's confirmed position; see ports.ChangeSource.release."""
-        self._opened()[0].release(position + 1)
+        self._opened().stream.release(position + 1)
         self._lag.released(position)
 
     async def status(self) -> Mapping[str, float]:
         """Figures for metrics; see ports.ChangeSource.status."""
-        _, _, snapshots = self._opened()
-        assert self._admin is not None
-        async with self._lock:
-            with translated("ask how far the slot is"):
-                lag = await self._admin.fetchval(
-                    "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(),"
-                    " confirmed_flush_lsn)::float8"
-                    " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
-                    self._names[0],
-                )
+        parts = self._opened()
+        async with parts.session.asking("ask how far the slot is") as connection:
+            lag = await connection.fetchval(
+                "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(),"
+                " confirmed_flush_lsn)::float8"
+                " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+                self._names[0],
+            )
         return {
             "lag_seconds": self._lag.seconds(time.time_ns() // 1000),
             "lag_bytes": max(0.0, float(lag or 0)),
-            "snapshot_rows": float(snapshots.rows),
-            "snapshot_total": float(max(snapshots.total, snapshots.rows)),
+            "snapshot_rows": float(parts.snapshots.rows),
+            "snapshot_total": float(max(parts.snapshots.total, parts.snapshots.rows)),
         }
 
     async def close(self) -> None:

@@ -8,53 +8,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from fabric.database import postgresql_snapshot
-from fabric.database.postgresql_columns import selected
-from fabric.database.postgresql_preflight import FitTable
-from fabric.database.postgresql_snapshot import chunk_query
-from fabric.database.postgresql_types import TypeInfo, fields_of, reader_of, server_column
+from fabric.database import postgresql_session, postgresql_snapshot
 from fabric.model.change import Op
-from fabric.model.errors import UnavailableError
-from fabric.ports import SourceTable
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import (
     ITEMS_DDL,
-    TOPIC,
     Reading,
     item,
     new_source,
     reading,
-    schema,
 )
-from tests.contract.postgresql_world import Application, standby_away, until_blocked, until_held
+from tests.contract.postgresql_world import Application, standby_away, until_held
 
 database = postgresql_world.database
-
-
-def fit() -> FitTable:
-    of = schema(
-        {"name": "region", "type": "string"},
-        {"name": "day", "type": {"type": "int", "logicalType": "date"}},
-        key=("region", "day"),
-    )
-    types = {1: TypeInfo(base="enum", element="", sql_type="region", typmod=-1),
-             2: TypeInfo(base="date", element="", sql_type="date", typmod=-1)}  # fmt: skip
-    key = server_column("region", 1, -1, types), server_column("day", 2, -1, types)
-    columns = tuple(
-        selected(field, column, reader_of(field, column))
-        for field, column in zip(fields_of(of), key, strict=True)
-    )
-    table = SourceTable(table="s.t", topic=TOPIC, schema=of)
-    return FitTable(table=table, columns=columns, key=key)
-
-
-def test_a_chunk_starts_after_the_last_key() -> None:
-    sql, arguments = chunk_query(fit(), None, 7)
-    assert (arguments, "WHERE" in sql) == ([], False)
-    assert sql.endswith('FROM "s"."t" AS t ORDER BY t."region", t."day" LIMIT 7')
-    sql, arguments = chunk_query(fit(), ("north", 10_957), 7)
-    assert '(t."region", t."day") > ($1::text::region, $2::pg_catalog.date)' in sql
-    assert arguments == ["north", bytes(4)]
 
 
 async def insert(application: Application, first: int, count: int, note: str = "") -> None:
@@ -235,7 +201,7 @@ async def test_a_chunk_that_waits_long_is_named_once_and_the_stream_goes_on(
 async def test_the_stream_does_not_wait_for_the_lock_of_what_holds_a_chunk_up(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql_snapshot, "_COUNT_S_MAX", 0.2)
+    monkeypatch.setattr(postgresql_session, "_COUNT_S_MAX", 0.2)
     application = Application(database)
     await application.run(ITEMS_DDL)
     await insert(application, 1, 60)
@@ -272,39 +238,3 @@ async def test_after_a_restart_no_chunk_waits_for_what_never_went_by(database: s
             resume = read.reached.resume
         async with reading(source, resume) as read:
             await read.until_ended()
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("partitioned", [False, True])
-async def test_a_table_that_is_rewritten_is_not_taken_for_empty(
-    database: str, partitioned: bool
-) -> None:
-    application = Application(database)
-    await application.run(ITEMS_DDL + (" PARTITION BY RANGE (id)" if partitioned else ""))
-    if partitioned:
-        await application.run("CREATE TABLE items_1 PARTITION OF items DEFAULT")
-    await insert(application, 1, 60)
-    async with reading(new_source(database, chunk_rows=10)) as read, asyncio.TaskGroup() as group:
-        await read.until(lambda: bool(read.rows()))
-        async with await psycopg.AsyncConnection.connect(database) as connection:
-            await connection.execute("ALTER TABLE items ADD extra uuid DEFAULT gen_random_uuid()")
-            ended = group.create_task(read.until_ended())
-            await until_blocked(database, "TABLE|SELECT")
-            await connection.commit()
-            await ended
-        assert len(read.rows()) == 60
-
-
-@pytest.mark.integration
-async def test_no_chunk_is_of_another_table_that_took_the_name(database: str) -> None:
-    application = Application(database)
-    await application.run(ITEMS_DDL)
-    await insert(application, 1, 60)
-    async with reading(new_source(database, chunk_rows=10, silence_s=60)) as read:
-        await read.until(lambda: bool(read.rows()))
-        await application.run("CREATE TABLE other (LIKE items INCLUDING ALL)")
-        await application.run("INSERT INTO other VALUES (99, 'not ours')")
-        await application.run("ALTER TABLE items RENAME TO kept; ALTER TABLE other RENAME TO items")
-        with pytest.raises(UnavailableError, match="table public.items is another"):
-            await read.forever()
-        assert 99 not in read.rows()

@@ -1,0 +1,251 @@
+"""The session beside the stream: rows as they are now, what is visible, marks for the log.
+
+Whatever is read is read in one snapshot of the server, which says what it saw.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+
+from fabric.database.postgresql_changes import PREFIX
+from fabric.database.postgresql_columns import converter_of, quoted, rows_of, table_sql
+from fabric.database.postgresql_connect import translated
+from fabric.database.postgresql_identity import changed
+from fabric.database.postgresql_preflight import FitTable
+from fabric.database.postgresql_token import Gone
+from fabric.database.postgresql_types import NATIVE, PASSED, fields_of
+from fabric.database.postgresql_window import XID_MASK, Key, Visible, is_before
+from fabric.database.postgresql_wire import parse_lsn
+from fabric.model.change import Row, Run
+from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.ports import Captured
+
+_COUNT_S_MAX = 5.0
+_COUNT_ROWS_MAX = 1_000_000
+"""Above it the planner's estimate is good enough to show progress."""
+_CONVERT_ROWS = 500
+"""Rows converted between two turns of the event loop."""
+_ROW_HELD_S_MAX = 30.0
+"""How long a single row waits for one, while the stream stands; well below its deadline."""
+_POLL_S = 0.05
+
+
+class Session:
+    """One connection, which serves one question at a time.
+
+    Args:
+        connection: nobody else uses it.
+        tables: by topic, how each is read, and its object id: only that one is read, whatever
+            its name has come to mean.
+    """
+
+    def __init__(
+        self, connection: "asyncpg.Connection[Any]", tables: Mapping[str, tuple[FitTable, int]]
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._lock = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def asking(self, doing: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """The connection for one question; the driver's errors become ours."""
+        async with self._lock:
+            with translated(doing):
+                yield self._connection
+
+    def fit(self, topic: str) -> FitTable:
+        """How the table of a dataset is read."""
+        return self._tables[topic][0]
+
+    async def emit(self, kind: str) -> str:
+        """Write a watermark into the log; its id."""
+        ident = secrets.token_hex(8)
+        content = json.dumps({"kind": kind, "id": ident})
+        async with self.asking("write a watermark") as connection:
+            await connection.fetchval(
+                "SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::text)::text",
+                PREFIX,
+                content,
+            )
+        return ident
+
+    async def visible(self) -> Visible:
+        """What a statement of now would see."""
+        async with self.asking("ask what is visible") as connection:
+            return await _visible(connection)
+
+    async def under_way(self) -> frozenset[int]:
+        """Every transaction so far that may not be visible yet."""
+        async with self.asking("ask what is visible") as connection:
+            # A snapshot names what runs below the newest that has ended: that is ours.
+            ours = await connection.fetchval("SELECT pg_catalog.pg_current_xact_id()::text")
+            visible = await _visible(connection)
+        return frozenset(xid for xid in visible.running if is_before(xid, int(ours) & XID_MASK))
+
+    async def log_end(self) -> int:
+        """A position that no transaction which is visible by now lies behind."""
+        async with self.asking("ask where the log ends") as connection:
+            lsn: str = await connection.fetchval(
+                "SELECT pg_catalog.pg_current_wal_insert_lsn()::text"
+            )
+        return parse_lsn(lsn)
+
+    async def count(self, topic: str) -> int:
+        """Rows of the table, for the progress bar; 0 when it would take long."""
+        name = table_sql(self.fit(topic).table.table)
+        async with self.asking("count rows") as connection:
+            estimate: int = await connection.fetchval(
+                "SELECT reltuples::bigint FROM pg_catalog.pg_class WHERE oid = $1::regclass", name
+            )
+            if estimate >= _COUNT_ROWS_MAX:
+                return estimate
+            try:
+                return int(
+                    await connection.fetchval(
+                        f"SELECT count(*) FROM {name}",  # noqa: S608  # quoted
+                        timeout=_COUNT_S_MAX,
+                    )
+                )
+            except TimeoutError:
+                return 0
+
+    async def chunk(
+        self, topic: str, last: Key | None, limit: int, suffices: Callable[[Visible], bool]
+    ) -> tuple[list[Row], Visible] | None:
+        """Read rows after `last` in one snapshot, or nothing when it does not suffice.
+
+        Raises:
+            DeniedError: SCHEMA_MISMATCH, a value does not fit its field.
+            UnavailableError: DATABASE_UNAVAILABLE, also when the name means another table.
+        """
+        sql, arguments = chunk_query(self.fit(topic), last, limit)
+        return await self._read(topic, sql, arguments, suffices)
+
+    async def _read(
+        self, topic: str, sql: str, arguments: list[Any], suffices: Callable[[Visible], bool]
+    ) -> tuple[list[Row], Visible] | None:
+        fit, oid = self._tables[topic]
+        async with self.asking(f"read table {fit.table.table}") as connection:
+            # What is waited for may hold the table, and the stream must not wait with it.
+            if not suffices(await _visible(connection)):
+                return None
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                # First the lock, then the snapshot: to one from before a rewrite of the
+                # table that was waited for, the table is empty.
+                await connection.execute(
+                    f"LOCK TABLE {table_sql(fit.table.table)} IN ACCESS SHARE MODE"
+                )
+                visible = await _visible(connection)
+                if not suffices(visible):
+                    return None
+                records = await connection.fetch(sql, *arguments)
+                # What was read is locked until we commit, so it has its name still.
+                read = await connection.fetchval(
+                    "SELECT pg_catalog.to_regclass($1)::oid", table_sql(fit.table.table)
+                )
+        if read != oid:
+            raise changed(fit.table.table)
+        return await _converted(fit, records), visible
+
+    async def fetch(self, topic: str, row: Row, xid: int) -> Row | None:
+        """The row with the key of `row` as it is now, or None when it is gone.
+
+        A later state at an earlier place does no harm: what leads there comes again.
+
+        Args:
+            xid: the transaction that changed it. Before it is visible, the table holds what
+                was before, or nothing, and what is given would never be put right.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE, also when that takes too long.
+        """
+        fit, _ = self._tables[topic]
+        key = tuple(row[name] for name in fit.table.schema.key)
+        sql, arguments = _select(fit, key, "=", 1)
+        ends = time.monotonic() + _ROW_HELD_S_MAX
+        while True:
+            found = await self._read(topic, sql, arguments, lambda visible: visible.saw(xid))
+            if found is not None:
+                return found[0][0] if found[0] else None
+            if time.monotonic() > ends:
+                raise _invisible(fit)
+            await asyncio.sleep(_POLL_S)
+
+    async def whole(self, captured: Captured, gone: Gone, xid: int) -> list[Captured]:
+        """A run of parts of rows, with those of `gone` rows as `fetch` gives them, or left out."""
+        run = captured.run
+        key = self._tables[str(captured.topic)][0].table.schema.key
+        runs: list[Run] = []
+        start = 0
+        for place, row in enumerate(run.rows):
+            if not gone.has(tuple(row[name] for name in key)):
+                continue
+            if start < place:
+                runs.append(run.part(start, place))
+            start = place + 1
+            found = await self.fetch(str(captured.topic), row, xid)
+            if found is not None:
+                runs.append(replace(run.part(place, place + 1), rows=[found], absent=()))
+        if start < len(run.rows):
+            runs.append(run.part(start, run.count))
+        return [replace(captured, run=each) for each in runs]
+
+
+async def _converted(fit: FitTable, records: list[Any]) -> list[Row]:
+    rows: list[Row] = []
+    for start in range(0, len(records), _CONVERT_ROWS):
+        try:
+            rows += rows_of(fit.columns, records[start : start + _CONVERT_ROWS])
+        except ValueError as exc:
+            raise DeniedError(
+                Reason.SCHEMA_MISMATCH,
+                f"table {fit.table.table} column {exc.args[0]}: a value does not fit the schema",
+            ) from None  # the cause may quote the value
+        await asyncio.sleep(0)
+    return rows
+
+
+async def _visible(connection: "asyncpg.Connection[Any]") -> Visible:
+    text = await connection.fetchval("SELECT pg_catalog.pg_current_snapshot()::text")
+    return Visible.parse(text)
+
+
+def _invisible(fit: FitTable) -> UnavailableError:
+    return UnavailableError(
+        Reason.DATABASE_UNAVAILABLE,
+        f"table {fit.table.table} cannot be read: a transaction that is in the log is not visible"
+        " yet; does its commit wait for a synchronous standby?",
+    )
+
+
+def chunk_query(fit: FitTable, last: Key | None, limit: int) -> tuple[str, list[Any]]:
+    """The statement that reads the rows after `last` in key order, and its arguments."""
+    return _select(fit, last, ">", limit)
+
+
+def _select(fit: FitTable, key: Key | None, operator: str, limit: int) -> tuple[str, list[Any]]:
+    names = ", ".join(f"t.{quoted(column.name)}" for column in fit.key)
+    columns = ", ".join(column.sql for column in fit.columns)
+    where, arguments = "", []
+    if key is not None:
+        fields = {field.name: field for field in fields_of(fit.table.schema)}
+        marks: list[str] = []
+        for number, (column, value) in enumerate(zip(fit.key, key, strict=True), 1):
+            convert = converter_of(fields[column.name])
+            direct = column.base in NATIVE or column.base in PASSED
+            cast = f"pg_catalog.{column.base}" if direct else f"text::{column.sql_type}"
+            marks.append(f"${number}::{cast}")
+            arguments.append(convert(value) if convert else value)
+        where = f" WHERE ({names}) {operator} ({', '.join(marks)})"
+    sql = (
+        f"SELECT {columns} FROM {table_sql(fit.table.table)} AS t{where}"  # noqa: S608  # quoted
+        f" ORDER BY {names} LIMIT {limit}"
+    )
+    return sql, arguments
