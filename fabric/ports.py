@@ -85,6 +85,12 @@ class ChangeSource(Protocol):
     async def status(self) -> Mapping[str, float]:
         """Figures for metrics: `lag_seconds`, `lag_bytes`, `snapshot_rows`, `snapshot_total`."""
 
+    async def waits(self) -> str | None:
+        """For what a snapshot waits, in words that name no row, and what to do about it.
+
+        None when none waits, or only for moments. What fails instead raises in `read`.
+        """
+
     async def close(self) -> None:
         """Give back connections; the position stays where `release` put it."""
 

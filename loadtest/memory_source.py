@@ -85,5 +85,9 @@ class MemorySource:
         """No figures."""
         return {}
 
+    async def waits(self) -> str | None:
+        """Nothing."""
+        return None
+
     async def close(self) -> None:
         """Nothing to give back."""

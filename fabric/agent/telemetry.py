@@ -137,6 +137,10 @@ class Telemetry:
         )
         self._metrics.capture_alive(source, now)
 
+    def waits(self, part: str, why: str | None) -> None:
+        """A capture that is open waits for what the words say; None: it goes on."""
+        self.board.show(part, Reason.NOT_READY if why else None, why or "")
+
     # Readers
 
     def reads(self, topic: Topic, suite: str) -> None:

@@ -13,17 +13,20 @@ import asyncpg
 from fabric.database import postgresql_slot as slots
 from fabric.database import postgresql_token as tokens
 from fabric.database.finding import MADE, Capture, Finding, failed, ill, well
+from fabric.database.postgresql_blockers import blockers, told
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import connect, shut, translated, types_of
 from fabric.database.postgresql_preflight import check_server, check_table, lacking, making
 from fabric.database.postgresql_slot import Slot
-from fabric.database.postgresql_token import Token
+from fabric.database.postgresql_token import DONE, Progress, Token
+from fabric.database.postgresql_window import Visible
 from fabric.model.errors import FabricError, Reason
 from fabric.ports import SourceTable
 
 READ_ONLY = {"default_transaction_read_only": "on"}
 _OURS = "fabric"
 """Application name of a capture's replication connection."""
+_GOES_ON = "see these transactions end; the snapshot goes on by itself then"
 _MIB = 1024 * 1024
 _ROOM = """
 SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots) AS slots,
@@ -102,6 +105,12 @@ async def examine_source(url: str, capture: Capture) -> list[Finding]:
             ),
             await examined(f"slot {capture.slot}", _slot(connection, capture)),
             await examined("room", _room(connection, capture)),
+            *[
+                await examined(f"snapshot of {each.table}", _snapshot(connection, each, token))
+                for token in [tokens.decode(capture.resume)]
+                if token is not None
+                for each in _unfinished(token)
+            ],
         ]
     finally:
         await shut(connection)
@@ -183,6 +192,26 @@ async def _room(connection: "asyncpg.Connection[Any]", capture: Capture) -> Find
     record = await connection.fetchrow(_ROOM)
     assert record is not None
     return of_room(Room(**dict(record)), found)
+
+
+def _unfinished(token: Token) -> list[Progress]:
+    """The dataset whose snapshot is under way; those after it wait for it."""
+    return [each for each in token.snapshots.values() if each.state != DONE][:1]
+
+
+async def _snapshot(
+    connection: "asyncpg.Connection[Any]", progress: Progress, token: Token
+) -> Finding:
+    """Whether somebody holds a snapshot up, which is no fault of its agent."""
+    now = Visible.parse(await connection.fetchval("SELECT pg_catalog.pg_current_snapshot()::text"))
+    past = token.unseen
+    xids = now.running if past is None else past.among(now.running)
+    table = progress.identity.table if progress.identity else None
+    found = await blockers(connection, xids=xids, table=table)
+    part = f"snapshot of {progress.table}"
+    if not found:
+        return well(part, f"{progress.rows} rows read; nobody holds it up")
+    return ill(part, Reason.NOT_READY, f"waits for {told(found)}", _GOES_ON)
 
 
 def of_slot(capture: Capture, state: SlotState | None) -> Finding:

@@ -10,10 +10,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 import asyncpg
 
+from fabric.database.postgresql_blockers import Blocker, blockers
 from fabric.database.postgresql_changes import PREFIX
 from fabric.database.postgresql_columns import converter_of, quoted, rows_of, table_sql
 from fabric.database.postgresql_connect import translated
@@ -35,6 +37,15 @@ _CONVERT_ROWS = 500
 _ROW_HELD_S_MAX = 30.0
 """How long a single row waits for one, while the stream stands; well below its deadline."""
 _POLL_S = 0.05
+_LOCK_S_MAX = 0.5
+"""How long a read waits for a table's lock at once, while the stream stands."""
+
+
+class Held(Enum):
+    """What keeps a table from being read now."""
+
+    UNSEEN = "transactions that are not visible yet"
+    LOCKED = "the lock of the table"
 
 
 class Session:
@@ -116,10 +127,15 @@ class Session:
             except TimeoutError:
                 return 0
 
+    async def blockers(self, topic: str, xids: frozenset[int]) -> list[Blocker]:
+        """Who has one of these transactions open, or locks the dataset's table."""
+        async with self.asking("ask what holds a snapshot up") as connection:
+            return await blockers(connection, xids=xids, table=self._tables[topic][1])
+
     async def chunk(
         self, topic: str, last: Key | None, limit: int, suffices: Callable[[Visible], bool]
-    ) -> tuple[list[Row], Visible] | None:
-        """Read rows after `last` in one snapshot, or nothing when it does not suffice.
+    ) -> tuple[list[Row], Visible] | Held:
+        """Read rows after `last` in one snapshot, or why that cannot be, or does not suffice.
 
         Raises:
             DeniedError: SCHEMA_MISMATCH, a value does not fit its field.
@@ -130,26 +146,24 @@ class Session:
 
     async def _read(
         self, topic: str, sql: str, arguments: list[Any], suffices: Callable[[Visible], bool]
-    ) -> tuple[list[Row], Visible] | None:
+    ) -> tuple[list[Row], Visible] | Held:
         fit, oid = self._tables[topic]
         async with self.asking(f"read table {fit.table.table}") as connection:
             # What is waited for may hold the table, and the stream must not wait with it.
             if not suffices(await _visible(connection)):
-                return None
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                # First the lock, then the snapshot: to one from before a rewrite of the
-                # table that was waited for, the table is empty.
-                await connection.execute(
-                    f"LOCK TABLE {table_sql(fit.table.table)} IN ACCESS SHARE MODE"
-                )
-                visible = await _visible(connection)
-                if not suffices(visible):
-                    return None
-                records = await connection.fetch(sql, *arguments)
-                # What was read is locked until we commit, so it has its name still.
-                read = await connection.fetchval(
-                    "SELECT pg_catalog.to_regclass($1)::oid", table_sql(fit.table.table)
-                )
+                return Held.UNSEEN
+            try:
+                async with _reading(connection, fit):
+                    visible = await _visible(connection)
+                    if not suffices(visible):
+                        return Held.UNSEEN
+                    records = await connection.fetch(sql, *arguments)
+                    # What was read is locked until we commit, so it has its name still.
+                    read = await connection.fetchval(
+                        "SELECT pg_catalog.to_regclass($1)::oid", table_sql(fit.table.table)
+                    )
+            except asyncpg.LockNotAvailableError:
+                return Held.LOCKED
         if read != oid:
             raise changed(fit.table.table)
         return await _converted(fit, records), visible
@@ -172,10 +186,10 @@ class Session:
         ends = time.monotonic() + _ROW_HELD_S_MAX
         while True:
             found = await self._read(topic, sql, arguments, lambda visible: visible.saw(xid))
-            if found is not None:
+            if not isinstance(found, Held):
                 return found[0][0] if found[0] else None
             if time.monotonic() > ends:
-                raise _invisible(fit)
+                raise _unreadable(fit, found)
             await asyncio.sleep(_POLL_S)
 
     async def whole(self, captured: Captured, gone: Gone, xid: int) -> list[Captured]:
@@ -217,11 +231,28 @@ async def _visible(connection: "asyncpg.Connection[Any]") -> Visible:
     return Visible.parse(text)
 
 
-def _invisible(fit: FitTable) -> UnavailableError:
+@contextlib.asynccontextmanager
+async def _reading(connection: "asyncpg.Connection[Any]", fit: FitTable) -> AsyncIterator[None]:
+    """One snapshot in which the table is read, and until whose end it is locked against DDL."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        # First the lock, then the snapshot: to one from before a rewrite of the table that was
+        # waited for, the table is empty.
+        await connection.execute(
+            f"SET LOCAL lock_timeout = {round(_LOCK_S_MAX * 1000)};"
+            f" LOCK TABLE {table_sql(fit.table.table)} IN ACCESS SHARE MODE"
+        )
+        yield
+
+
+def _unreadable(fit: FitTable, held: Held) -> UnavailableError:
+    why = (
+        "it is locked; see pg_locks"
+        if held is Held.LOCKED
+        else "a transaction that is in the log is not visible yet; does its commit wait for a"
+        " synchronous standby?"
+    )
     return UnavailableError(
-        Reason.DATABASE_UNAVAILABLE,
-        f"table {fit.table.table} cannot be read: a transaction that is in the log is not visible"
-        " yet; does its commit wait for a synchronous standby?",
+        Reason.DATABASE_UNAVAILABLE, f"table {fit.table.table} cannot be read: {why}"
     )
 
 

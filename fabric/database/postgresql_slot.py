@@ -7,8 +7,10 @@ from typing import Any
 
 import asyncpg
 
+from fabric.database.postgresql_blockers import blockers, told
 from fabric.database.postgresql_connect import translated
 from fabric.database.postgresql_token import Token
+from fabric.database.postgresql_window import Visible
 from fabric.database.postgresql_wire import parse_lsn
 from fabric.model.errors import Reason, UnavailableError, UsageError
 
@@ -100,20 +102,30 @@ async def renew(connection: "asyncpg.Connection[Any]", name: str, slot: Slot | N
     if slot is not None:
         await connection.execute("SELECT pg_catalog.pg_drop_replication_slot($1)", name)
     try:
-        with translated(
-            "make a replication slot (does an old transaction keep it waiting?)", data_passes=True
-        ):
-            lsn: str = await connection.fetchval(
-                "SELECT lsn::text FROM"
-                " pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')",
-                name,
-                timeout=_CREATE_S_MAX,
-            )
+        with translated("make a replication slot", data_passes=True):
+            return parse_lsn(await _create(connection, name))
     except asyncpg.InsufficientPrivilegeError as exc:
         raise UsageError(
             Reason.SOURCE_UNFIT, "role may not make a slot; ALTER ROLE ... REPLICATION"
         ) from exc
-    return parse_lsn(lsn)
+
+
+async def _create(connection: "asyncpg.Connection[Any]", name: str) -> str:
+    """Make a slot; the server waits for every transaction that has written and is open."""
+    try:
+        lsn: str = await connection.fetchval(
+            "SELECT lsn::text FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')",
+            name,
+            timeout=_CREATE_S_MAX,
+        )
+    except TimeoutError:
+        now = await connection.fetchval("SELECT pg_catalog.pg_current_snapshot()::text")
+        found = await blockers(connection, xids=Visible.parse(now).running, table=None)
+        raise UnavailableError(
+            Reason.DATABASE_UNAVAILABLE,
+            f"the replication slot is not made yet, it waits for {told(found) or 'the server'}",
+        ) from None
+    return lsn
 
 
 def why_new_life(

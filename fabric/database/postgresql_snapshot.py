@@ -9,11 +9,11 @@ low mark of the paper is replaced by the chunk's own snapshot (see postgresql_wi
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from fabric.database.postgresql_blockers import told
 from fabric.database.postgresql_changes import RUN_BYTES_MAX, RUN_ROWS_MAX, Mark
-from fabric.database.postgresql_preflight import FitTable
-from fabric.database.postgresql_session import Session
+from fabric.database.postgresql_session import Held, Session
 from fabric.database.postgresql_token import BEGUN, DONE, Progress
 from fabric.database.postgresql_unseen import Unseen
 from fabric.database.postgresql_window import Window
@@ -23,10 +23,32 @@ from fabric.ports import Captured
 
 _LOG = logging.getLogger(__name__)
 _FIRST_ROWS = 500
+_HELD_SHOWN_S = 5.0
+"""A chunk that waits so long is worth a word to who looks."""
 _HELD_SAID_S = 60.0
-"""A chunk that waits so long for a transaction that is not visible is worth a word."""
+"""And so long a word in the log."""
 _HELD_AGAIN_S = 600.0
 _HELD_NAMED_MAX = 8
+_HINTS = {
+    Held.UNSEEN: "does a commit wait for a synchronous standby (pg_stat_activity), or is a"
+    " transaction long or prepared (pg_prepared_xacts)?",
+    Held.LOCKED: "who holds it (pg_locks)?",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wait:
+    """A chunk that cannot be read yet.
+
+    Attributes:
+        since: monotonic seconds.
+        xids: what is not visible yet, as of now.
+    """
+
+    topic: str
+    why: Held
+    since: float
+    xids: frozenset[int]
 
 
 class Snapshots:
@@ -44,7 +66,8 @@ class Snapshots:
         self._awaited = ""
         self._row_bytes = 1
         self._counted: set[str] = set()
-        self._say_held: float | None = None
+        self._wait: _Wait | None = None
+        self._say_held = 0.0
         self.rows = 0
         self.total = 0
 
@@ -52,6 +75,11 @@ class Snapshots:
     def is_waiting(self) -> bool:
         """Whether a mark is on its way."""
         return bool(self._awaited)
+
+    @property
+    def is_locked_out(self) -> bool:
+        """Whether the last chunk was not read because the table is locked."""
+        return self._wait is not None and self._wait.why is Held.LOCKED
 
     async def begin(self, topic: str) -> None:
         """Write the mark that begins a dataset's snapshot."""
@@ -65,8 +93,8 @@ class Snapshots:
             unseen: transactions that went by and may not be visible yet.
 
         Returns:
-            The window to watch, or None when one of `unseen` is not visible yet: the caller
-            tries again a little later. That may last, and the log says so.
+            The window to watch, or None when one of `unseen` is not visible yet, or the table
+            is locked: the caller tries again a little later. That may last; `waits` tells.
 
         Raises:
             DeniedError: SCHEMA_MISMATCH, a value does not fit its field.
@@ -75,10 +103,10 @@ class Snapshots:
         await self._count(topic)
         fit = self._session.fit(topic)
         found = await self._session.chunk(topic, progress.last_key, self._limit, unseen.settle)
-        if found is None:
-            self._held(fit, unseen.kept)
+        if isinstance(found, Held):
+            self._held(topic, found, unseen.kept)
             return None
-        self._say_held = None
+        self._wait = None
         rows, visible = found
         window = Window(fit.table.topic, await self._session.emit("high"), visible)
         window.is_last = len(rows) < self._limit
@@ -88,24 +116,38 @@ class Snapshots:
         self._awaited = window.ident
         return window
 
-    def _held(self, fit: FitTable, xids: frozenset[int]) -> None:
-        """A chunk cannot be read yet; say so once it lasts.
+    def _held(self, topic: str, why: Held, unseen: frozenset[int]) -> None:
+        """A chunk cannot be read yet; the log says so once it lasts.
 
         The stream goes on, for all datasets: to open again would make nothing visible.
         """
         now = time.monotonic()
-        if self._say_held is None:
+        if self._wait is None:
             self._say_held = now + _HELD_SAID_S
+        since = self._wait.since if self._wait else now
+        xids = unseen if why is Held.UNSEEN else frozenset()
+        self._wait = _Wait(topic=topic, why=why, since=since, xids=xids)
         if now < self._say_held:
             return
         self._say_held = now + _HELD_AGAIN_S
         _LOG.warning(
-            "the snapshot of table %s waits for transactions that are not visible yet: %s; does a"
-            " commit wait for a synchronous standby (pg_stat_activity), or is a transaction long"
-            " or prepared (pg_prepared_xacts)?",
-            fit.table.table,
-            ", ".join(map(str, sorted(xids)[:_HELD_NAMED_MAX])),
+            "the snapshot of table %s waits for %s; %s", *self._words(self._wait), _HINTS[why]
         )
+
+    async def waits(self) -> str | None:
+        """What the chunk that is to be read waits for; None when it does not, or not for long."""
+        wait = self._wait
+        if wait is None or time.monotonic() - wait.since < _HELD_SHOWN_S:
+            return None
+        found = await self._session.blockers(wait.topic, wait.xids)
+        table, why = self._words(wait)
+        return f"the snapshot of table {table} waits for {why}; {told(found) or _HINTS[wait.why]}"
+
+    def _words(self, wait: _Wait) -> tuple[str, str]:
+        """The table, and what is waited for."""
+        xids = ", ".join(map(str, sorted(wait.xids)[:_HELD_NAMED_MAX]))
+        why = f"{wait.why.value}: {xids}" if xids else wait.why.value
+        return self._session.fit(wait.topic).table.table, why
 
     def _measure(self, rows: list[Row]) -> None:
         """Aim the next chunk at the queue's bytes."""

@@ -39,6 +39,8 @@ _REACHED_RUNS = 64
 _FRAMES_PER_TURN = 500
 """Frames decoded between two turns of the event loop."""
 _RETRY_S = 0.05
+_LOCKED_RETRY_S = 0.5
+"""As long as a try waits for the lock itself, so that the stream has half of the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +293,8 @@ class PostgresSource:
             return
         changes.window = await snapshots.chunk(topic, progress, self._unseen)
         if changes.window is None:
-            self._retry = time.monotonic() + _RETRY_S
+            pause_s = _LOCKED_RETRY_S if snapshots.is_locked_out else _RETRY_S
+            self._retry = time.monotonic() + pause_s
 
     def _marked(self, mark: Mark) -> Sequence[Event]:
         parts = self._opened()
@@ -359,6 +362,10 @@ class PostgresSource:
             "snapshot_rows": float(parts.snapshots.rows),
             "snapshot_total": float(max(parts.snapshots.total, parts.snapshots.rows)),
         }
+
+    async def waits(self) -> str | None:
+        """What a snapshot waits for; see ports.ChangeSource.waits."""
+        return await self._opened().snapshots.waits()
 
     async def close(self) -> None:
         """End the stream and close the connections; the slot stays where it is."""

@@ -175,6 +175,10 @@ class SqliteOutbox:
             "snapshot_total": 0.0,
         }
 
+    async def waits(self) -> str | None:
+        """Nothing: there is no snapshot."""
+        return None
+
     async def close(self) -> None:
         """Close the file; what waits stays there."""
         self._life = None

@@ -271,6 +271,10 @@ class SqliteSource:
             "snapshot_total": float(sum(self._totals.values())),
         }
 
+    async def waits(self) -> str | None:
+        """Nothing: who waits too long for the application's write lock fails, and says so."""
+        return None
+
     async def close(self) -> None:
         """Close the connection and let another capture in."""
         await self._thread.close()

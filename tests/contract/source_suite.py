@@ -252,6 +252,11 @@ class SourceSuite:
         assert all(value >= 0 for value in status.values())
         await follower.close()
 
+    async def test_a_source_that_goes_on_waits_for_nothing(self, world: SourceWorld) -> None:
+        follower = await self._synced(world)
+        assert await follower.source.waits() is None
+        await follower.close()
+
     async def test_release_twice_is_harmless(self, world: SourceWorld) -> None:
         follower = await self._synced(world)
         position = follower.reached[-1].position

@@ -18,12 +18,14 @@ class MemoryDatabase:
     Attributes:
         life: rises when the log is lost.
         log: (position, topic, operation, rows) of each commit.
+        held_by: what a snapshot waits for.
     """
 
     tables: Sequence[SourceTable]
     life: int = 1
     position: int = 0
     released: int = 0
+    held_by: str | None = None
     log: list[tuple[int, Topic, Op, list[Row]]] = field(default_factory=list)
     rows: dict[str, dict[tuple[object, ...], Row]] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -157,6 +159,10 @@ class MemorySource:
     async def status(self) -> Mapping[str, float]:
         """No figures worth showing."""
         return {"lag_seconds": 0, "lag_bytes": 0, "snapshot_rows": 0, "snapshot_total": 0}
+
+    async def waits(self) -> str | None:
+        """What the database's test says."""
+        return self._database.held_by
 
     async def close(self) -> None:
         """Nothing to give back."""

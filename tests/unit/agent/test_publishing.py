@@ -74,6 +74,24 @@ async def test_rows_are_signed_on_a_token_where_the_settings_say_so(
     token.close()
 
 
+async def test_what_a_snapshot_waits_for_is_shown_until_it_goes_on(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database = MemoryDatabase([table()], held_by="the snapshot waits for process 7")
+    a.attest()
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await until(
+            lambda: (
+                a.board.problems.get("capture main")
+                == "not_ready: the snapshot waits for process 7"
+            )
+        )
+        database.held_by = None
+        await until(lambda: a.board.is_ready)
+
+
 async def test_open_levels_travel_in_the_open(platform: Platform, a: TestHost, b: TestHost) -> None:
     database, store = MemoryDatabase([table(OPEN)]), MemoryStore()
     database.upsert(table(OPEN), notes(0, 30))
@@ -269,6 +287,9 @@ class _Rows:
 
     async def release(self, position: int) -> None:
         """Nothing to let go."""
+
+    async def waits(self) -> str | None:
+        return None
 
     async def status(self) -> dict[str, float]:
         return {}

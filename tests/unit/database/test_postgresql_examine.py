@@ -185,6 +185,25 @@ async def test_a_capture_is_well_while_it_runs_and_when_it_has_stopped(
 
 
 @pytest.mark.integration
+async def test_who_holds_a_snapshot_up_is_named(database: str, capture: Capture) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run("INSERT INTO items SELECT i, 'n' FROM generate_series(1, 60) i")
+    async with reading(new_source(database, slot=capture.slot, chunk_rows=10)) as read:
+        await read.until(lambda: bool(read.rows()))
+        captured = replace(capture, resume=read.reached.resume)
+    found = await look(database, captured)
+    assert not ills(found)
+    assert "nobody holds it up" in found["snapshot"].seen
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        await connection.execute("LOCK TABLE items")
+        found = await look(database, captured)
+        assert ills(found) == {"snapshot"}
+        assert f"process {connection.info.backend_pid} " in found["snapshot"].seen
+        assert "goes on by itself" in found["snapshot"].remedy
+
+
+@pytest.mark.integration
 async def test_what_was_broken_behind_a_captures_back_is_named(
     database: str, capture: Capture
 ) -> None:

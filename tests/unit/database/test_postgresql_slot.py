@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from fabric.database import postgresql_slot
 from fabric.database.postgresql_slot import Slot, why_new_life
 from fabric.database.postgresql_token import Token
 from fabric.demo.postgresql import Postgres
@@ -178,3 +180,16 @@ async def test_a_slot_of_another_kind_or_name_is_refused(database: str) -> None:
     with pytest.raises(UsageError, match="a-z"):
         await new_source(database, slot="Not a name").open(None)
     await Application(database).run("SELECT pg_drop_replication_slot('fabric_other')")
+
+
+@pytest.mark.integration
+async def test_a_slot_that_waits_long_says_for_whom(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_slot, "_CREATE_S_MAX", 0.3)
+    await Application(database).run(ITEMS_DDL)
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        await connection.execute("INSERT INTO items VALUES (1, 'n')")
+        pid = connection.info.backend_pid
+        with pytest.raises(UnavailableError, match=f"slot is not made yet.* process {pid} "):
+            await new_source(database).open(None)

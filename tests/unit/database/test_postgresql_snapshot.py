@@ -3,16 +3,21 @@
 import asyncio
 import json
 import re
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
 from fabric.database import postgresql_session, postgresql_snapshot
+from fabric.database.postgresql import PostgresSource
 from fabric.model.change import Op
+from fabric.model.names import Topic
+from fabric.ports import SourceTable
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import (
+    ITEMS,
     ITEMS_DDL,
+    TOPIC,
     Reading,
     item,
     new_source,
@@ -238,3 +243,59 @@ async def test_after_a_restart_no_chunk_waits_for_what_never_went_by(database: s
             resume = read.reached.resume
         async with reading(source, resume) as read:
             await read.until_ended()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("what", ["UPDATE items SET name = 'x' WHERE id = 55", "LOCK TABLE items"])
+async def test_a_snapshot_that_waits_says_for_whom_and_no_longer_when_it_goes_on(
+    database: str, monkeypatch: pytest.MonkeyPatch, what: LiteralString
+) -> None:
+    monkeypatch.setattr(postgresql_snapshot, "_HELD_SHOWN_S", 0.2)
+    monkeypatch.setattr(postgresql_session, "_COUNT_S_MAX", 0.2)
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await insert(application, 1, 60)
+    source = new_source(database, chunk_rows=10)
+    async with reading(source) as read:
+        await read.until(lambda: bool(read.rows()))
+        assert await source.waits() is None
+        resume = without_unseen(read.reached.resume)
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        await connection.execute(what)
+        async with reading(source, resume) as read:
+            for _ in range(4):
+                await read.until(lambda: True)
+            said = await source.waits() or ""
+            assert said.startswith("the snapshot of table public.items waits for ")
+            assert f"process {connection.info.backend_pid} (pg_stat_activity), open since" in said
+            await connection.commit()
+            await read.until_ended()
+            assert await source.waits() is None
+
+
+@pytest.mark.integration
+async def test_the_stream_goes_on_while_a_table_that_is_to_be_read_is_locked(
+    database: str,
+) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run("CREATE TABLE more (LIKE items INCLUDING ALL)")
+    await insert(application, 1, 60)
+    more = Topic("secret", "G01", "more")
+    tables = [
+        SourceTable(table=f"public.{topic.dataset}", topic=topic, schema=ITEMS)
+        for topic in (more, TOPIC)
+    ]
+    slot = f"fabric_locked_{next(postgresql_world.NUMBERS)}"
+    source = PostgresSource(
+        database, tables, slot=slot, publication="fabric", chunk_rows=10, silence_s=0.3
+    )
+    async with reading(source) as read:
+        await read.until(lambda: 1 in read.rows())
+        async with await psycopg.AsyncConnection.connect(database) as connection:
+            await connection.execute("LOCK TABLE items")
+            async with asyncio.timeout(10):
+                for number in range(100, 103):
+                    await application.run(f"INSERT INTO more VALUES ({number}, 'n')")
+                    await read.until(lambda number=number: number in read.rows())  # type: ignore[misc]  # a default
+            assert Op.SNAPSHOT_END in [run.op for run in read.runs]

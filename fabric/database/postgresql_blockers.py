@@ -1,0 +1,84 @@
+"""Who keeps a snapshot waiting, in words for a person: sessions and prepared transactions.
+
+pg_locks tells everybody who holds what; what else is told of a session needs pg_monitor.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+_NAMED_MAX = 3
+# What is asked for may be locked: the catalogue says what its partitions are, pg_partition_tree()
+# would wait for them.
+_BLOCKERS = """
+WITH RECURSIVE parts (oid) AS (
+    SELECT $2::oid
+  UNION
+    SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts ON i.inhparent = parts.oid
+)
+SELECT DISTINCT ON (l.virtualtransaction) l.pid, p.gid,
+    pg_catalog.to_char(coalesce(p.prepared, a.xact_start), 'YYYY-MM-DD HH24:MI:SS') AS since,
+    a.wait_event = 'SyncRep' AS is_committing
+FROM pg_catalog.pg_locks l
+LEFT JOIN pg_catalog.pg_locks own ON own.virtualtransaction = l.virtualtransaction
+    AND own.locktype = 'transactionid' AND own.mode = 'ExclusiveLock' AND own.granted
+LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND p.transaction = own.transactionid
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.granted AND (
+    l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock'
+        AND l.transactionid::text::int8 = ANY ($1::int8[])
+    OR l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.database = (
+            SELECT d.oid FROM pg_catalog.pg_database d
+            WHERE d.datname = pg_catalog.current_database())
+        AND l.relation IN (SELECT oid FROM parts))
+ORDER BY l.virtualtransaction, p.gid
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocker:
+    """One transaction that others wait for.
+
+    Attributes:
+        pid: the session's process; None for a prepared transaction.
+        gid: name of a prepared transaction, as its application gave it.
+        since: when it began, or was prepared, UTC; None when we may not know.
+        is_committing: its commit waits for a synchronous standby; None when we may not know.
+    """
+
+    pid: int | None
+    gid: str | None
+    since: str | None
+    is_committing: bool | None
+
+
+async def blockers(
+    connection: "asyncpg.Connection[Any]", *, xids: Collection[int], table: int | None
+) -> list[Blocker]:
+    """The transactions with one of these ids, and those that lock a table, the oldest first.
+
+    Args:
+        xids: of 32 bits.
+        table: its object id, or None; its partitions count.
+    """
+    records = await connection.fetch(_BLOCKERS, list(xids), table)
+    found = [Blocker(**dict(record)) for record in records]
+    return sorted(found, key=lambda each: (each.since is None, each.since))
+
+
+def told(found: Sequence[Blocker]) -> str:
+    """Who they are and what to do."""
+    more = len(found) - _NAMED_MAX
+    named = [_one(each) for each in found[:_NAMED_MAX]]
+    return "; ".join(named + ([f"{more} more in pg_locks"] if more > 0 else []))
+
+
+def _one(blocker: Blocker) -> str:
+    since = f" since {blocker.since} UTC" if blocker.since else ""
+    if blocker.pid is None:
+        return f"transaction {blocker.gid!r}, prepared{since}: commit or roll back prepared"
+    if blocker.is_committing:
+        return f"process {blocker.pid}, whose commit waits for a standby{since}: bring that back"
+    return f"process {blocker.pid} (pg_stat_activity), open{since}: let it commit, or end it"
