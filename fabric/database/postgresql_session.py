@@ -187,10 +187,25 @@ class Session:
         while True:
             found = await self._read(topic, sql, arguments, lambda visible: visible.saw(xid))
             if not isinstance(found, Held):
+                await self._make_durable()
                 return found[0][0] if found[0] else None
             if time.monotonic() > ends:
                 raise _unreadable(fit, found)
             await asyncio.sleep(_POLL_S)
+
+    async def _make_durable(self) -> None:
+        """See what was read on the server's disk: no crash may undo what was given out.
+
+        A commit with synchronous_commit off is visible before. A chunk needs no such care: its
+        mark lies behind all that it saw, and the log is sent from the disk only.
+        """
+        async with self.asking("ask what is on the disk") as connection:
+            is_durable = await connection.fetchval(
+                "SELECT pg_catalog.pg_current_wal_flush_lsn()"
+                " >= pg_catalog.pg_current_wal_insert_lsn()"
+            )
+        if not is_durable:
+            await self.emit("flush")  # our own commits are durable, and so is the log before them
 
     async def whole(self, captured: Captured, gone: Gone, xid: int) -> list[Captured]:
         """A run of parts of rows, with those of `gone` rows as `fetch` gives them, or left out."""

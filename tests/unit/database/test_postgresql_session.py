@@ -2,19 +2,30 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
 
 from fabric.database import postgresql_session
 from fabric.database.postgresql_columns import selected
-from fabric.database.postgresql_preflight import FitTable
-from fabric.database.postgresql_session import chunk_query
+from fabric.database.postgresql_connect import connect, shut
+from fabric.database.postgresql_preflight import FitTable, check
+from fabric.database.postgresql_session import Session, chunk_query
 from fabric.database.postgresql_types import TypeInfo, fields_of, reader_of, server_column
 from fabric.model.errors import UnavailableError
 from fabric.ports import SourceTable
 from tests.contract import postgresql_world
-from tests.contract.postgresql_cases import ITEMS_DDL, TOPIC, item, new_source, reading, schema
+from tests.contract.postgresql_cases import (
+    ITEMS,
+    ITEMS_DDL,
+    TOPIC,
+    item,
+    new_source,
+    reading,
+    schema,
+)
 from tests.contract.postgresql_world import Application, standby_away, until_blocked, until_held
 
 database = postgresql_world.database
@@ -114,3 +125,32 @@ async def test_a_move_that_stays_invisible_is_named(
             await until_held(database)
             with pytest.raises(UnavailableError, match="items cannot be read: .* not visible"):
                 await read.forever()
+
+
+@asynccontextmanager
+async def opened(database: str) -> AsyncIterator[Session]:
+    """A session with the table `items`."""
+    connection = await connect(database)
+    table = SourceTable(table="public.items", topic=TOPIC, schema=ITEMS)
+    fit = await check(connection, [table], "fabric")
+    oid = await connection.fetchval("SELECT 'items'::regclass::oid")
+    yield Session(connection, {str(TOPIC): (fit.tables[0], oid)})
+    await shut(connection)
+
+
+@pytest.mark.integration
+async def test_no_crash_can_undo_a_row_that_was_fetched(database: str) -> None:
+    await Application(database).run(ITEMS_DDL)
+    await Application(database).run("INSERT INTO items VALUES (1, 'n')")
+    begin = psycopg.AsyncConnection.connect
+    async with opened(database) as session, await begin(database, autocommit=True) as writes:
+        await writes.execute("SET synchronous_commit = off")
+        for number in range(20):
+            await writes.execute("UPDATE items SET name = %s", [str(number)])
+            cursor = await writes.execute("SELECT pg_current_wal_insert_lsn()")
+            written = await cursor.fetchone()
+            assert await session.fetch(str(TOPIC), item(1), 3) == item(1, str(number))
+            cursor = await writes.execute(
+                "SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn", written
+            )
+            assert await cursor.fetchone() == (True,)
