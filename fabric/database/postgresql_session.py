@@ -8,8 +8,8 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -22,7 +22,7 @@ from fabric.database.postgresql_connect import translated
 from fabric.database.postgresql_identity import changed
 from fabric.database.postgresql_preflight import FitTable
 from fabric.database.postgresql_token import Gone
-from fabric.database.postgresql_types import NATIVE, PASSED, fields_of
+from fabric.database.postgresql_types import NATIVE, PASSED, ServerColumn, fields_of
 from fabric.database.postgresql_window import XID_MASK, Key, Visible, is_before
 from fabric.database.postgresql_wire import parse_lsn
 from fabric.model.change import Row, Run
@@ -36,6 +36,8 @@ _CONVERT_ROWS = 500
 """Rows converted between two turns of the event loop."""
 _ROW_HELD_S_MAX = 30.0
 """How long a single row waits for one, while the stream stands; well below its deadline."""
+_FETCH_ROWS = 100
+"""Rows read by their keys at once; each may hold a large value."""
 _POLL_S = 0.05
 _LOCK_S_MAX = 0.5
 """How long a read waits for a table's lock at once, while the stream stands."""
@@ -142,11 +144,15 @@ class Session:
             UnavailableError: DATABASE_UNAVAILABLE, also when the name means another table.
         """
         sql, arguments = chunk_query(self.fit(topic), last, limit)
-        return await self._read(topic, sql, arguments, suffices)
+        found = await self._read(topic, sql, arguments, suffices)
+        if isinstance(found, Held):
+            return found
+        records, visible = found
+        return await _converted(self.fit(topic), records), visible
 
     async def _read(
         self, topic: str, sql: str, arguments: list[Any], suffices: Callable[[Visible], bool]
-    ) -> tuple[list[Row], Visible] | Held:
+    ) -> tuple[list[Any], Visible] | Held:
         fit, oid = self._tables[topic]
         async with self.asking(f"read table {fit.table.table}") as connection:
             # What is waited for may hold the table, and the stream must not wait with it.
@@ -166,29 +172,38 @@ class Session:
                 return Held.LOCKED
         if read != oid:
             raise changed(fit.table.table)
-        return await _converted(fit, records), visible
+        return records, visible
 
-    async def fetch(self, topic: str, row: Row, xid: int) -> Row | None:
-        """The row with the key of `row` as it is now, or None when it is gone.
+    async def fetch(self, topic: str, rows: Sequence[Row], xid: int) -> list[Row | None]:
+        """The rows with the keys of `rows` as they are now, None for each that is gone.
 
         A later state at an earlier place does no harm: what leads there comes again.
 
         Args:
-            xid: the transaction that changed it. Before it is visible, the table holds what
+            xid: the transaction that changed them. Before it is visible, the table holds what
                 was before, or nothing, and what is given would never be put right.
 
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, also when that takes too long.
         """
-        fit, _ = self._tables[topic]
-        key = tuple(row[name] for name in fit.table.schema.key)
-        sql, arguments = _select(fit, key, "=", 1)
+        found: list[Row | None] = [None] * len(rows)
+        for start in range(0, len(rows), _FETCH_ROWS):
+            records = await self._fetch(topic, rows[start : start + _FETCH_ROWS], xid)
+            now = await _converted(self.fit(topic), [record[1:] for record in records])
+            for record, row in zip(records, now, strict=True):
+                found[start + record[0] - 1] = row
+        if rows:
+            await self._make_durable()
+        return found
+
+    async def _fetch(self, topic: str, rows: Sequence[Row], xid: int) -> list[Any]:
+        fit = self.fit(topic)
+        sql, arguments = keys_query(fit, rows)
         ends = time.monotonic() + _ROW_HELD_S_MAX
         while True:
             found = await self._read(topic, sql, arguments, lambda visible: visible.saw(xid))
             if not isinstance(found, Held):
-                await self._make_durable()
-                return found[0][0] if found[0] else None
+                return found[0]
             if time.monotonic() > ends:
                 raise _unreadable(fit, found)
             await asyncio.sleep(_POLL_S)
@@ -211,6 +226,8 @@ class Session:
         """A run of parts of rows, with those of `gone` rows as `fetch` gives them, or left out."""
         run = captured.run
         key = self._tables[str(captured.topic)][0].table.schema.key
+        wanted = [row for row in run.rows if gone.has(tuple(row[name] for name in key))]
+        found_rows = iter(await self.fetch(str(captured.topic), wanted, xid))
         runs: list[Run] = []
         start = 0
         for place, row in enumerate(run.rows):
@@ -219,7 +236,7 @@ class Session:
             if start < place:
                 runs.append(run.part(start, place))
             start = place + 1
-            found = await self.fetch(str(captured.topic), row, xid)
+            found = next(found_rows)
             if found is not None:
                 runs.append(replace(run.part(place, place + 1), rows=[found], absent=()))
         if start < len(run.rows):
@@ -273,25 +290,58 @@ def _unreadable(fit: FitTable, held: Held) -> UnavailableError:
 
 def chunk_query(fit: FitTable, last: Key | None, limit: int) -> tuple[str, list[Any]]:
     """The statement that reads the rows after `last` in key order, and its arguments."""
-    return _select(fit, last, ">", limit)
-
-
-def _select(fit: FitTable, key: Key | None, operator: str, limit: int) -> tuple[str, list[Any]]:
     names = ", ".join(f"t.{quoted(column.name)}" for column in fit.key)
     columns = ", ".join(column.sql for column in fit.columns)
     where, arguments = "", []
-    if key is not None:
-        fields = {field.name: field for field in fields_of(fit.table.schema)}
-        marks: list[str] = []
-        for number, (column, value) in enumerate(zip(fit.key, key, strict=True), 1):
-            convert = converter_of(fields[column.name])
-            direct = column.base in NATIVE or column.base in PASSED
-            cast = f"pg_catalog.{column.base}" if direct else f"text::{column.sql_type}"
-            marks.append(f"${number}::{cast}")
-            arguments.append(convert(value) if convert else value)
-        where = f" WHERE ({names}) {operator} ({', '.join(marks)})"
+    if last is not None:
+        keys = [_key(fit, column) for column in fit.key]
+        marks = [f"${number}::{key.wire}{key.cast}" for number, key in enumerate(keys, 1)]
+        arguments = [key.convert(value) for key, value in zip(keys, last, strict=True)]
+        where = f" WHERE ({names}) > ({', '.join(marks)})"
     sql = (
         f"SELECT {columns} FROM {table_sql(fit.table.table)} AS t{where}"  # noqa: S608  # quoted
         f" ORDER BY {names} LIMIT {limit}"
     )
     return sql, arguments
+
+
+def keys_query(fit: FitTable, rows: Sequence[Row]) -> tuple[str, list[Any]]:
+    """The statement that reads rows by the keys of `rows`, each after its place from 1 on."""
+    keys = [_key(fit, column) for column in fit.key]
+    columns = ", ".join(column.sql for column in fit.columns)
+    marks = ", ".join(f"${number}::{key.wire}[]" for number, key in enumerate(keys, 1))
+    names = ", ".join(f"k{number}" for number, _ in enumerate(keys, 1))
+    match = " AND ".join(
+        f"t.{quoted(column.name)} = k.k{number}{key.cast}"
+        for number, (column, key) in enumerate(zip(fit.key, keys, strict=True), 1)
+    )
+    arguments = [
+        [key.convert(row[column.name]) for row in rows]
+        for column, key in zip(fit.key, keys, strict=True)
+    ]
+    sql = (
+        f"SELECT k.place, {columns} FROM unnest({marks}) WITH ORDINALITY AS k ({names}, place)"  # noqa: S608  # quoted
+        f" JOIN {table_sql(fit.table.table)} AS t ON {match}"
+    )
+    return sql, arguments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeyColumn:
+    """How a key column's values are sent: as which type, and cast to the column's own."""
+
+    wire: str
+    cast: str
+    convert: Callable[[Any], Any]
+
+
+def _key(fit: FitTable, column: ServerColumn) -> _KeyColumn:
+    fields = {field.name: field for field in fields_of(fit.table.schema)}
+    convert = converter_of(fields[column.name]) or _same
+    if column.base in NATIVE or column.base in PASSED:
+        return _KeyColumn(wire=f"pg_catalog.{column.base}", cast="", convert=convert)
+    return _KeyColumn(wire="text", cast=f"::{column.sql_type}", convert=convert)
+
+
+def _same(value: Any) -> Any:
+    return value

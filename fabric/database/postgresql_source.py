@@ -321,7 +321,7 @@ class PostgresSource:
         parts = self._opened()
         changes, session = parts.changes, parts.session
         topic = str(item.table.topic)
-        row = await session.fetch(topic, item.row, self._xid)
+        (row,) = await session.fetch(topic, [item.row], self._xid)
         if row is not None:
             changes.put(item.table, row)
             return

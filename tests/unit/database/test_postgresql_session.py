@@ -12,9 +12,11 @@ from fabric.database import postgresql_session
 from fabric.database.postgresql_columns import selected
 from fabric.database.postgresql_connect import connect, shut
 from fabric.database.postgresql_preflight import FitTable, check
-from fabric.database.postgresql_session import Session, chunk_query
+from fabric.database.postgresql_session import Session, chunk_query, keys_query
 from fabric.database.postgresql_types import TypeInfo, fields_of, reader_of, server_column
+from fabric.model.change import Row
 from fabric.model.errors import UnavailableError
+from fabric.model.schema import RowSchema
 from fabric.ports import SourceTable
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import (
@@ -29,6 +31,7 @@ from tests.contract.postgresql_cases import (
 from tests.contract.postgresql_world import Application, standby_away, until_blocked, until_held
 
 database = postgresql_world.database
+PRICE = {"type": "bytes", "logicalType": "decimal", "precision": 8, "scale": 2}
 BIG = os.urandom(6000).hex()
 MANY = "INSERT INTO items SELECT i, 'n', '' FROM generate_series(1, 60) i"
 
@@ -57,6 +60,14 @@ def test_a_chunk_starts_after_the_last_key() -> None:
     sql, arguments = chunk_query(fit(), ("north", 10_957), 7)
     assert '(t."region", t."day") > ($1::text::region, $2::pg_catalog.date)' in sql
     assert arguments == ["north", bytes(4)]
+
+
+def test_rows_are_read_by_all_their_keys_at_once() -> None:
+    rows: list[Row] = [{"region": "north", "day": 10_957}, {"region": "south", "day": 10_958}]
+    sql, arguments = keys_query(fit(), rows)
+    assert "unnest($1::text[], $2::pg_catalog.date[]) WITH ORDINALITY" in sql
+    assert 't."region" = k.k1::region AND t."day" = k.k2' in sql
+    assert arguments == [["north", "south"], [bytes(4), bytes([0, 0, 0, 1])]]
 
 
 @pytest.mark.integration
@@ -128,10 +139,10 @@ async def test_a_move_that_stays_invisible_is_named(
 
 
 @asynccontextmanager
-async def opened(database: str) -> AsyncIterator[Session]:
+async def opened(database: str, of: RowSchema = ITEMS) -> AsyncIterator[Session]:
     """A session with the table `items`."""
     connection = await connect(database)
-    table = SourceTable(table="public.items", topic=TOPIC, schema=ITEMS)
+    table = SourceTable(table="public.items", topic=TOPIC, schema=of)
     fit = await check(connection, [table], "fabric")
     oid = await connection.fetchval("SELECT 'items'::regclass::oid")
     yield Session(connection, {str(TOPIC): (fit.tables[0], oid)})
@@ -149,8 +160,43 @@ async def test_no_crash_can_undo_a_row_that_was_fetched(database: str) -> None:
             await writes.execute("UPDATE items SET name = %s", [str(number)])
             cursor = await writes.execute("SELECT pg_current_wal_insert_lsn()")
             written = await cursor.fetchone()
-            assert await session.fetch(str(TOPIC), item(1), 3) == item(1, str(number))
+            assert await session.fetch(str(TOPIC), [item(1)], 3) == [item(1, str(number))]
             cursor = await writes.execute(
                 "SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn", written
             )
             assert await cursor.fetchone() == (True,)
+
+
+@pytest.mark.integration
+async def test_rows_are_fetched_in_the_order_of_their_keys_also_twice(database: str) -> None:
+    await Application(database).run(ITEMS_DDL)
+    await Application(database).run(
+        "INSERT INTO items SELECT i, 'n' FROM generate_series(1, 250) i"
+    )
+    wanted = [*range(250, 0, -1), 999, 7, 7]
+    async with opened(database) as session:
+        found = await session.fetch(str(TOPIC), [item(number) for number in wanted], 3)
+    assert found == [item(number) if number < 999 else None for number in wanted]
+
+
+@pytest.mark.integration
+async def test_rows_are_fetched_by_keys_of_many_types(database: str) -> None:
+    await Application(database).run(
+        "CREATE TYPE region AS ENUM ('north', 'south');"
+        "CREATE TABLE items (region region, day date, price numeric(8, 2), code char(4), at uuid,"
+        " PRIMARY KEY (region, day, price, code, at));"
+        "INSERT INTO items SELECT region, '2000-01-02', 1.5, 'a', gen_random_uuid()"
+        " FROM unnest('{north,south}'::region[]) region"
+    )
+    of = schema(
+        {"name": "region", "type": "string"},
+        {"name": "day", "type": {"type": "int", "logicalType": "date"}},
+        {"name": "price", "type": PRICE},
+        {"name": "code", "type": "string"},
+        {"name": "at", "type": {"type": "string", "logicalType": "uuid"}},
+        key=("region", "day", "price", "code", "at"),
+    )
+    async with opened(database, of) as session:
+        rows, _ = await session.chunk(str(TOPIC), None, 9, lambda _: True)  # type: ignore[misc]  # not Held
+        assert len(rows) == 2
+        assert await session.fetch(str(TOPIC), rows, 3) == rows
