@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from fabric.database import postgresql_wire as wire
+from fabric.database.postgresql_token import GONE_KEYS_MAX
 from fabric.database.postgresql_types import (
     Field,
     TypeInfo,
@@ -93,6 +94,8 @@ class _Dataset:
 class Changes:
     """Collects one stream of messages; `out` holds what is ready, in order.
 
+    `foreign` holds, by topic, keys of rows that sinks of ours wrote; of very many some.
+
     Args:
         tables: captured tables by object id: what was renamed goes on, and another table
             under its name is another.
@@ -103,6 +106,7 @@ class Changes:
         self.out: list[Item] = []
         self.window: Window | None = None
         self.runs = 0
+        self.foreign: dict[str, set[Key]] = {}
         self._types = types
         self._datasets = {oid: _Dataset(table) for oid, table in tables.items()}
         self._by_topic = {str(d.table.topic): d for d in self._datasets.values()}
@@ -322,6 +326,9 @@ class Changes:
         self, dataset: _Dataset, op: Op, row: Row, *, size: int, absent: tuple[str, ...] = ()
     ) -> None:
         if self._is_foreign:
+            keys = self.foreign.setdefault(str(dataset.table.topic), set())
+            if op is Op.UPSERT and len(keys) <= GONE_KEYS_MAX:
+                keys.add(tuple(row[name] for name in dataset.table.schema.key))
             return
         if dataset.rows and (dataset.op is not op or dataset.absent != absent):
             self._flush(dataset)

@@ -202,10 +202,21 @@ class PostgresSource:
     def _committed(self, item: Committed) -> list[Event]:
         self._token = self._at().at(item.position)
         self._unsaid = True
+        self._note_foreign(item.position)
         if item.has_rows:
             self._lag.committed(item.position, item.commit_us)
         reached = self._reached(idle=False)
         return [reached] if reached else []
+
+    def _note_foreign(self, position: int) -> None:
+        """Readers lack what a sink wrote, until a snapshot that is yet to begin brings it."""
+        changes = self._opened().changes
+        foreign, changes.foreign = changes.foreign, {}
+        for topic, keys in foreign.items():
+            progress = self._at().snapshots[topic]
+            if progress.state != PENDING:
+                noted = progress.with_foreign(keys, at=position)
+                self._token = self._at().with_progress(topic, noted)
 
     def _reached(self, *, idle: bool) -> Reached | None:
         """Say how far we are, unless it was just said and more is waiting."""

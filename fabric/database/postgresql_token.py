@@ -5,6 +5,7 @@ agent's state file on the same host.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,16 +17,20 @@ from fabric.database.postgresql_window import Key
 PENDING, BEGUN, DONE = "pending", "begun", "done"
 
 
-_GONE_KEYS_MAX = 64
+GONE_KEYS_MAX = 64
 """Above it every key counts as gone: a token is written often and must stay small."""
+_FOR_EVER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
-    """Rows that were gone when they were to be read, so that readers never had them.
+    """Rows that readers never had, or not as they are here.
+
+    They were gone when they were to be read, or one of our sinks wrote them, which is not sent.
 
     Attributes:
-        until: where the log ended then; what removed them lies before it.
+        until: where the log ended then; what removed them lies before it. The last position of
+            all when a sink wrote one of them: such a row stays.
         keys: theirs; None for too many.
     """
 
@@ -48,7 +53,7 @@ class Progress:
         last_key: physical values of the last key read; None before the first chunk.
         rows: rows emitted so far.
         identity: which table it is of; None in tokens that do not say.
-        gone: rows of which the log may still hold changes in part, that nobody can use.
+        gone: rows of which the log may hold changes in part, that nobody can use.
     """
 
     table: str
@@ -63,8 +68,15 @@ class Progress:
         """The same when the row of a change at position `at` is gone by `until`."""
         old = self.gone if self.gone and self.gone.until >= at else Gone(until=0, keys=frozenset())
         keys = None if old.keys is None else old.keys | {key}
-        keys = None if keys is None or len(keys) > _GONE_KEYS_MAX else keys
-        return replace(self, gone=Gone(until=until, keys=keys))
+        keys = None if keys is None or len(keys) > GONE_KEYS_MAX else keys
+        return replace(self, gone=Gone(until=max(until, old.until), keys=keys))
+
+    def with_foreign(self, keys: Iterable[Key], *, at: int) -> "Progress":
+        """The same when a sink of ours wrote rows at position `at`."""
+        progress = self
+        for key in keys:
+            progress = progress.without(key, at=at, until=_FOR_EVER)
+        return progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.contract.postgresql_cases import (
     ITEMS,
     ITEMS_DDL,
     TOPIC,
+    applying,
     item,
     new_source,
     reading,
@@ -105,6 +107,32 @@ async def test_readers_get_no_part_of_a_row_that_they_were_never_given(database:
         parts = [run for run in read.runs[before:] if run.absent]
         assert [run.rows for run in parts] == [[item(5, "c")]]
         assert read.rows() == {5: item(5, "c", BIG)}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("count", [1, 70])
+async def test_a_row_that_a_sink_wrote_goes_out_whole_when_an_application_changes_a_part(
+    database: str, restarts: bool, count: int
+) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run(f"INSERT INTO items VALUES (999, 'known', '{BIG}')")
+    source = new_source(database)
+    async with AsyncExitStack() as stack:
+        read = await stack.enter_async_context(reading(source))
+        await read.until_ended()
+        async with applying(database) as sink:
+            await sink.upsert(*[item(number, "a", BIG) for number in range(count)])
+        await application.run("UPDATE items SET name = 'seen' WHERE id = 999")
+        await read.until(lambda: read.rows()[999]["name"] == "seen")
+        if restarts:
+            await stack.aclose()
+            read = await stack.enter_async_context(reading(source, read.reached.resume))
+        await application.run("UPDATE items SET name = 'b' WHERE id < 999")
+        await read.until(lambda: len(read.rows().keys() - {999}) == count)
+        given = [row for key, row in read.rows().items() if key != 999]
+        assert given == [item(number, "b", BIG) for number in range(count)]
 
 
 @pytest.mark.integration

@@ -79,6 +79,18 @@ def test_no_key_of_a_gone_row_stays_once_the_log_is_past_it() -> None:
     assert until.at(99).snapshots == {topic: replace(TOKEN.snapshots[topic], gone=None)}
 
 
+def test_rows_that_a_sink_wrote_are_kept_whatever_the_log_is_past() -> None:
+    progress = Progress(table="t", fingerprint="f").without((1,), at=10, until=20)
+    progress = progress.with_foreign([(2,)], at=15).without((3,), at=30, until=40)
+    token = TOKEN.with_progress("t", progress).at(2**62)
+    gone = token.snapshots["t"].gone
+    assert gone is not None
+    assert [gone.has((key,)) for key in (2, 3, 4)] == [True, True, False]
+    read = tokens.decode(tokens.encode(token))
+    assert read is not None
+    assert read.snapshots["t"].gone == gone
+
+
 def test_of_too_many_gone_rows_no_keys_are_kept_and_any_may_be_one() -> None:
     progress = Progress(table="t", fingerprint="f")
     for key in range(65):
