@@ -17,6 +17,7 @@ from typing import Self
 
 from fabric.agent.core import Core
 from fabric.agent.subscription import Delivery, Position, Subscription
+from fabric.agent.supervisor import end
 from fabric.config import AgentConfig
 from fabric.model.change import Change, Op, Row
 from fabric.model.change import Sequence as ChangeSequence
@@ -25,8 +26,6 @@ from fabric.model.limits import REQUEST_S_MAX, STOP_S_MAX
 from fabric.model.names import Topic
 from fabric.policy import decide
 from fabric.ports import Tpm
-
-_PATIENCE_S = 2.0
 
 
 class Agent:
@@ -83,14 +82,8 @@ class Agent:
         except TimeoutError:
             pass  # what was not acknowledged is sent again at the next start
         finally:
-            await self._end_parts()
+            await end(self._running)
             await self._stack.aclose()
-
-    async def _end_parts(self) -> None:
-        while self._running:
-            for task in self._running:
-                task.cancel()
-            await asyncio.wait([*self._running], timeout=_PATIENCE_S)
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -129,8 +122,7 @@ class Agent:
         host = await self._core.host()
         decide.dataset_of(host.view.policy, topic)
         subscription = Subscription(host.identity, name)
-        readers = await self._core.readers()
-        reading = self._spawn(readers.subscribe(name, subscription))
+        reading = self._spawn(self._core.subscribe(name, subscription))
         try:
             while True:
                 yield await subscription.next()

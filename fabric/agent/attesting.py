@@ -93,8 +93,8 @@ class Attesting:
 
     async def run(self) -> None:
         """Attest and renew, for ever; raises FabricError while the state file does not open."""
-        if not self._identity.is_open:
-            await self._open_state()
+        if not self.ready.is_set():
+            await self._go_on()
         enrolled = self._identity.is_open and self._identity.state.get(_ENROLLED) is not None
         machine = AttestMachine()
         event: Event = Started(enrolled=enrolled)
@@ -111,9 +111,10 @@ class Attesting:
                         await self._view.changed_policy.wait(command.seconds)
                         event = Woke()
 
-    async def _open_state(self) -> None:
+    async def _go_on(self) -> None:
         """Open what an earlier life left, and go on under its result while that lives."""
-        if not await self._in_thread(self._identity.open_existing):
+        is_open = self._identity.is_open  # still, when trust anchors have changed
+        if not is_open and not await self._in_thread(self._identity.open_existing):
             return
         result = self._identity.last_result(self._view.policy.trust)
         if result is None:

@@ -1,6 +1,6 @@
 """Who this host is: its state file, its keys, its SVID on disk, and its TLS context.
 
-The TLS context is one object for the life of the process. A renewed SVID is
+The TLS context is one object as long as the trust anchors stand. A renewed SVID is
 loaded into it, so that every new connection shows the new certificate, while
 open ones end when their peer ends them. Methods here block: run them in a thread.
 """
@@ -71,7 +71,7 @@ class Identity:
         return self._state
 
     def context(self) -> ssl.SSLContext:
-        """The TLS context with this host's certificate; the same object for ever."""
+        """The TLS context with this host's certificate; the same object until it is forgotten."""
         if self._context is None:
             raise DeniedError(Reason.NOT_ATTESTED, "this host has no certificate yet")
         return self._context
@@ -198,6 +198,10 @@ class Identity:
             self._context = tls.client_context(certificate, key, self._ca)
         else:
             self._context.load_cert_chain(certificate, key)
+
+    def forget_context(self) -> None:
+        """Show no certificate and trust no CA of before; the next one reads its files anew."""
+        self._context = None
 
     def close(self) -> None:
         """Close the state file."""

@@ -53,6 +53,8 @@ class Policing:
             _log.warning("policy: %s", exc)
         # What the view refused is offered again at each look: it must not seem well meanwhile.
         policy = self._policies.policy
-        if policy is not self._view.policy:
-            self._view.take_policy(policy)
+        if policy is self._view.policy:
+            return
+        self._view.take_policy(policy)
+        if policy is self._view.policy:  # else the view is outdated: the next one begins with it
             self._telemetry.approved(policy, self._view.me)

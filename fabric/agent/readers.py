@@ -60,12 +60,14 @@ class Readers:
         self._spawn = spawn
         self._custody_after_s = custody_after_s
         self._grants: set[Topic] = set()
+        self._holders: list[SinkHolder] = []
 
     # Who reads
 
     def apply(self, number: int, apply: Apply) -> None:
         """Start to apply to one target; returns at once."""
         holder = SinkHolder(apply.tables, lambda: open_sink(apply.kind, apply.url), self._view)
+        self._holders.append(holder)
         self._supervise(f"quarantine {number}", lambda: self._count_quarantine(holder, number))
         for topic in apply.tables:
             self._spawn(self.keep(self._applied(holder, topic, number)))
@@ -84,6 +86,11 @@ class Readers:
             await subscribe_partition(self._host, part, subscription, topic, partition)
 
         await self.keep(Reading(topic=topic, name=(f"subscribe {topic}", ""), read=read))
+
+    async def close(self) -> None:
+        """Close the targets; nobody reads any more."""
+        for holder in self._holders:
+            await holder.close()
 
     async def _count_quarantine(self, holder: SinkHolder, number: int) -> None:
         """Carry the quarantine's size into metrics, for ever."""

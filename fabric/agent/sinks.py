@@ -80,6 +80,11 @@ class SinkHolder:
             if self._sink is sink:
                 await self._close()
 
+    async def close(self) -> None:
+        """Close the sink, if it is open."""
+        async with self._lock:
+            await self._close()
+
     async def _close(self) -> None:
         sink, self._sink = self._sink, None
         if sink is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from fabric.model.errors import (
@@ -18,6 +18,7 @@ from fabric.model.limits import RETRY_S_MAX, RETRY_S_MIN
 
 _HOLD_S = 10.0
 _HEALTHY_S = 60.0
+_PATIENCE_S = 2.0
 _FAMILIES: tuple[type[FabricError], ...] = (UsageError, PeerError, DeniedError, UnavailableError)
 _log = logging.getLogger("fabric.agent")
 
@@ -56,6 +57,10 @@ class Board:
     def forget(self, part: str) -> None:
         """A part that ended by design is no problem."""
         self._problems.pop(part, None)
+
+    def clear(self) -> None:
+        """Forget every part: those that begin will say how they are."""
+        self._problems.clear()
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -143,3 +148,14 @@ async def _pause(seconds: float, stop: asyncio.Event | None) -> bool:
         async with asyncio.timeout(seconds):
             await stop.wait()
     return stop.is_set()
+
+
+async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until each has ended, those too that come meanwhile.
+
+    Once is not enough: libraries lose a cancellation now and then.
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_PATIENCE_S)

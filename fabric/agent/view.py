@@ -53,10 +53,14 @@ class Bell:
 
 
 class WorldView:
-    """Policy, members and grants as of now.
+    """Policy, members and grants as of now, by one set of trust anchors.
 
     Args:
         rejected: called with topic and reason for every bad control record.
+
+    Attributes:
+        outdated: set once a policy with other trust anchors was shown: what this view
+            has verified counts no more, and whoever made it makes another.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class WorldView:
         self.changed = Bell()
         self.changed_policy = Bell()
         self.version = 0
+        self.outdated = asyncio.Event()
         self._policy = policy
         self._members = Members(policy.trust)
         self._rejected = rejected
@@ -95,17 +100,16 @@ class WorldView:
     def take_policy(self, policy: Policy) -> None:
         """Take over a newer policy, or the same with a later end.
 
+        One with other trust anchors is not for this view to take: it is `outdated` instead.
+
         Raises:
-            UsageError: POLICY_INVALID, its version or its trust anchors are not acceptable
-                while we run.
+            UsageError: POLICY_INVALID, its version goes back.
         """
         if policy.version < self._policy.version:
             raise UsageError(Reason.POLICY_INVALID, "policy: version: must not go back")
         if not policy.trust.is_same_to_peers(self._policy.trust):
-            raise UsageError(
-                Reason.POLICY_INVALID,
-                "policy: trust: has changed; restart the agent to take it over",
-            )
+            self.outdated.set()
+            return
         self._policy = policy
         self.changed_policy.ring()
         self._ring()

@@ -49,6 +49,10 @@ class SystemClock:
         if self._high is None or signed > self._high:
             self._high = signed
 
+    def forget(self) -> None:
+        """Drop what was noted: whoever signed it is trusted no more."""
+        self._high = None
+
     def now(self) -> datetime:
         """Aware UTC, never below `high`; raises DeniedError CLOCK_WENT_BACK."""
         wall = self._wall()

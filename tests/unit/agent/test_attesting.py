@@ -44,7 +44,7 @@ from fabric.store.sealed import read_sealed_key
 from fabric.store.tpm_keys import TpmKeys
 from tests.fakes.platform import LABEL, A, DrawerTpm, Platform
 from tests.fakes.running import until
-from tests.fakes.verifier import TRUST_DOMAIN, a_result
+from tests.fakes.verifier import TRUST_DOMAIN, Verifier, a_result
 
 CA = make_ca("a test")
 
@@ -283,6 +283,34 @@ async def test_a_living_result_serves_while_the_authority_is_away(bench: Bench) 
     assert bench.attesting.ready.is_set()
     assert Reason.AUTHORITY_UNAVAILABLE.value in bench.board.problems[PART]
     assert bench.results[0] == bench.results[1]
+
+
+async def test_a_result_of_a_verifier_that_is_trusted_no_more_serves_nothing(
+    bench: Bench,
+) -> None:
+    await bench.run(lambda: bool(bench.results))
+    other = replace(bench.platform.policy, version=8, trust=Verifier().trust)
+    bench.platform.policy = other
+    bench.begin()
+    bench.authority.refuses["challenge"] = UnavailableError(
+        Reason.AUTHORITY_UNAVAILABLE, "authority does not answer"
+    )
+    await bench.run(lambda: bool(bench.failures))
+    assert len(bench.results) == 1
+    assert not bench.attesting.ready.is_set()
+    assert not bench.identity.has_context
+
+
+async def test_an_open_state_file_is_gone_on_with_and_its_ca_read_anew(bench: Bench) -> None:
+    await bench.run(lambda: bool(bench.results))
+    bench.begin()
+    bench.identity.open_existing()
+    bench.authority.refuses["challenge"] = UnavailableError(
+        Reason.AUTHORITY_UNAVAILABLE, "authority does not answer"
+    )
+    await bench.run(lambda: bool(bench.failures))
+    assert bench.attesting.ready.is_set()
+    assert bench.identity.has_context
 
 
 async def test_a_refusal_shows_and_is_asked_again(

@@ -2,22 +2,29 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from fabric.agent import supervisor
 from fabric.agent.core import Core
+from fabric.agent.own import lock
+from fabric.agent.subscription import Subscription
 from fabric.config import AgentConfig
 from fabric.model.errors import ConfigInvalid, Reason, UsageError
+from fabric.model.names import HostId, Topic
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
-from tests.fakes.policy_files import documents, files
+from tests.fakes.policy_files import READER, TOPIC, documents, files
 from tests.fakes.policy_repository import Repository
 from tests.fakes.running import until
+from tests.fakes.verifier import Verifier
 
 CAPTURE = """
 [[capture]]
@@ -35,8 +42,13 @@ async def opened(config: Path):
     async with contextlib.AsyncExitStack() as stack:
         await core.open(stack)
         async with asyncio.TaskGroup() as tasks:
-            running = []
-            core.start(lambda part: running.append(tasks.create_task(part)))
+            running: list[asyncio.Task[None]] = []
+
+            def spawn(part: Coroutine[object, object, None]) -> asyncio.Task[None]:
+                running.append(tasks.create_task(part))
+                return running[-1]
+
+            core.start(spawn)
             yield core
             await core.stop()
             for task in running:
@@ -94,27 +106,105 @@ async def test_a_newer_policy_is_taken_and_a_broken_one_is_shown(tmp_path: Path)
     served = Repository(tmp_path / "policy", version=8)
     async with opened(config) as core:
         served.publish()
-        await until(lambda: core._view.policy.version == 8)
+        await until(lambda: core._current.view.policy.version == 8)
         Repository(tmp_path / "policy", version=5).publish()
         await until(lambda: "replayed" in core.board.problems.get("policy", ""))
-        assert core._view.policy.version == 8
+        assert core._current.view.policy.version == 8
         served.publish()
         await until(lambda: "policy" not in core.board.problems)
 
 
-async def test_changed_trust_is_refused_and_looks_wrong_for_as_long_as_it_stands(
-    tmp_path: Path,
+def other_trust(folder: Path) -> None:
+    """Publish version 8, whose verifier has other keys, and which approves one host less."""
+    changed = documents()
+    changed["policy.yaml"]["trust"]["verifier"]["keys"] = _keys(Verifier())
+    del changed[f"approvals/{READER}.yaml"]
+    Repository(folder / "policy", files(changed), version=8).publish()
+
+
+def _keys(verifier: Verifier) -> list[dict[str, object]]:
+    return [{"alg": int(alg), "public": key.hex()} for alg, key in verifier.trust.verifier_keys]
+
+
+async def test_other_trust_anchors_begin_a_new_life_with_the_rest_of_their_policy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "fabric.agent.core")
     config = write_agent(tmp_path)
     async with opened(config) as core:
-        before = core._view.policy
-        changed = documents()
-        changed["policy.yaml"]["trust"]["trust_domain"] = "other.example"
-        Repository(tmp_path / "policy", files(changed), version=8).publish()
-        await until(lambda: "restart" in core.board.problems.get("policy", ""))
-        await core._policing.look()
-        assert "restart" in core.board.problems["policy"]
-        assert core._view.policy is before
+        first = core._current
+        other_trust(tmp_path)
+        await until(lambda: core._current is not first)
+        assert HostId.parse(READER) not in core._current.view.policy.approvals
+        assert core._current.view.policy.version == 8
+        await until(lambda: core.board.parts.get("policy", "none yet") is None)
+        assert "trust" not in core.board.problems
+        assert not first._tasks
+        with pytest.raises(ConfigInvalid, match="another agent"):
+            lock(tmp_path / "state" / "agent.lock")
+    assert len(re.findall(r"pages on port", caplog.text)) == 1
+    told = [json.loads(line) for line in (tmp_path / "state/audit.jsonl").read_text().splitlines()]
+    assert [(t["event"], t["fields"].get("version")) for t in told if "policy" in t["event"]] == [
+        ("policy_taken", 7),
+        ("policy_taken", 8),
+    ]
+
+
+async def test_a_life_that_cannot_begin_says_so_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_HOLD_S", 0.05)
+    config = write_agent(tmp_path)
+    ca = tmp_path / "ca.pem"
+    async with opened(config) as core:
+        ca.rename(tmp_path / "away.pem")
+        other_trust(tmp_path)
+        await until(lambda: "config_invalid" in core.board.problems.get("trust", ""))
+        assert core.board.parts.keys() == {"trust"}  # nothing else runs
+        (tmp_path / "away.pem").rename(ca)
+        await until(lambda: "trust" not in core.board.problems)
+        assert core._current.view.policy.version == 8
+
+
+async def test_a_subscriber_is_read_for_in_every_life(tmp_path: Path) -> None:
+    config, reads = write_agent(tmp_path), list[int]()
+    async with opened(config) as core:
+        first, topic = core._current, Topic.parse(TOPIC)
+        _attested(core, _Readers(reads, 1))
+        subscribed = core.subscribe(topic, Subscription(core.identity, topic))
+        reading = core._spawn(subscribed)
+        await until(lambda: reads == [1])
+        other_trust(tmp_path)
+        await until(lambda: core._current is not first)
+        assert reads == [1, -1]
+        _attested(core, _Readers(reads, 2))
+        await until(lambda: reads == [1, -1, 2])
+        reading.cancel()
+        await until(lambda: reads == [1, -1, 2, -2])
+
+
+def _attested(core: Core, readers: "_Readers") -> None:
+    """As when there is a certificate."""
+    core._current._readers = readers  # type: ignore[assignment]
+    core._kept.marks.has_log.set()
+
+
+class _Readers:
+    """Notes when a subscription begins and ends."""
+
+    def __init__(self, reads: list[int], number: int) -> None:
+        self._reads = reads
+        self._number = number
+
+    async def subscribe(self, topic: Topic, subscription: Subscription) -> None:
+        self._reads.append(self._number)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._reads.append(-self._number)
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 async def test_a_renewed_timestamp_moves_the_end_of_the_policy_in_force(tmp_path: Path) -> None:
@@ -125,13 +215,13 @@ async def test_a_renewed_timestamp_moves_the_end_of_the_policy_in_force(tmp_path
     served.build()
     served.write()
     async with opened(config) as core:
-        assert core._view.policy.expires == served.ends["timestamp"]
+        assert core._current.view.policy.expires == served.ends["timestamp"]
         served.ends["timestamp"] += timedelta(days=1)
         served.time += 1
         served.rebuild_timestamp()
         served.write()
-        await until(lambda: core._view.policy.expires == served.ends["timestamp"])
-        assert core._view.policy.version == 7
+        await until(lambda: core._current.view.policy.expires == served.ends["timestamp"])
+        assert core._current.view.policy.version == 7
 
 
 async def test_an_outbox_without_topics_publishes_nothing(tmp_path: Path) -> None:

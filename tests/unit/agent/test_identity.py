@@ -191,3 +191,19 @@ def test_keys_whose_time_is_over_leave_ring_and_file(tmp_path: Path) -> None:
     identity.erase_keys(first + timedelta(days=10), timedelta(days=7))
     assert len(identity.state.keys()) == 5
     assert len(identity.keyring.hpke) == 2
+
+
+def test_a_context_that_is_forgotten_is_made_anew_from_its_files(tmp_path: Path) -> None:
+    identity = made(tmp_path, DrawerTpm())
+    identity.create((0, 7))
+    take(identity, Verifier())
+    before = identity.context()
+    identity.forget_context()
+    with pytest.raises(DeniedError) as caught:
+        identity.context()
+    assert caught.value.reason is Reason.NOT_ATTESTED
+    (tmp_path / "ca.pem").write_bytes(make_ca("another").cert_pem)
+    take(identity, Verifier())
+    assert identity.context() is not before
+    (trusted,) = identity.context().get_ca_certs()
+    assert "another" in str(trusted["subject"])

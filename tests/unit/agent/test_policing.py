@@ -61,6 +61,20 @@ async def test_a_newer_policy_is_taken_and_written_down(desk: Desk) -> None:
     assert desk.said() == [("policy_taken", 7), ("policy_taken", 8)]
 
 
+async def test_a_policy_with_other_trust_anchors_is_for_the_next_view_and_no_refusal(
+    desk: Desk,
+) -> None:
+    before = desk.view.policy
+    desk.served.content["policy.yaml"] = desk.served.content["policy.yaml"].replace(
+        b"name: verifier", b"name: another"
+    )
+    desk.served.publish()
+    await desk.part.look()
+    assert desk.view.outdated.is_set()
+    assert desk.view.policy is before
+    assert desk.said() == [("policy_taken", 7)]
+
+
 async def test_a_forged_policy_is_not_taken_and_written_down(desk: Desk) -> None:
     before = desk.view.policy
     desk.served.signers["agency-G01"] = ["mallory"]

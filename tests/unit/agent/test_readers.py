@@ -178,3 +178,22 @@ async def test_targets_of_one_topic_have_parts_of_their_own(
         wanted = [f"apply {OPEN}:0", f"apply {OPEN}:0 (1)"]
         await until(lambda: reader_parts(b, OPEN) == wanted)
         assert {"quarantine 0", "quarantine 1"} <= b.board.parts.keys()
+
+
+async def test_targets_are_closed_when_nobody_reads_any_more(
+    platform: Platform, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Sink(MemorySink):
+        async def close(self) -> None:
+            closed.append("closed")
+
+    monkeypatch.setattr(readers, "open_sink", lambda *_: Sink(MemoryStore()))
+    declare(platform, [b], dataset(OPEN))
+    async with running() as parts:
+        read = readers_of(b, parts)
+        read.apply(0, target(OPEN))
+        await until(lambda: any(h._sink is not None for h in read._holders))
+    await read.close()
+    assert closed == ["closed"]

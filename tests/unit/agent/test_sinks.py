@@ -52,6 +52,13 @@ async def test_a_broken_sink_is_replaced(holder: SinkHolder) -> None:
     assert (Sink.made, Sink.closed) == (2, 1)
 
 
+async def test_a_holder_that_is_closed_opens_another_when_it_is_used(holder: SinkHolder) -> None:
+    first = await holder.use(SECRET)
+    await holder.close()
+    await holder.close()
+    assert await holder.use(SECRET) is not first
+
+
 async def test_a_database_that_is_away_is_asked_again(holder: SinkHolder) -> None:
     Sink.away = UnavailableError(Reason.DATABASE_UNAVAILABLE, "database does not answer")
     with pytest.raises(UnavailableError):

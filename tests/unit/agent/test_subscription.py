@@ -80,6 +80,19 @@ async def test_a_whole_block_is_acknowledged_as_its_last_change_is(identity: Ide
     assert delivery.position.state == new
 
 
+async def test_what_was_verified_under_other_anchors_is_not_delivered_but_read_again(
+    identity: Identity,
+) -> None:
+    it = Subscription(identity, TOPIC)
+    kept = state((1, 50, 9), offset=7, chain=b"old")
+    identity.state.save_position(STREAM, kept)
+    await it.apply(block(3), kept, state((1, 100, 3), offset=8))
+    it.forget()
+    assert await it.state(STREAM) == kept
+    await it.apply(block(2), kept, state((1, 100, 2), offset=8))
+    assert len(await delivered(it)) == 2
+
+
 async def test_a_position_inside_a_block_reads_the_record_again_and_drops_what_was_done(
     identity: Identity,
 ) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fabric.agent import supervisor
-from fabric.agent.supervisor import Board, cause_of, supervise
+from fabric.agent.supervisor import Board, cause_of, end, supervise
 from fabric.model.errors import (
     DeniedError,
     PeerError,
@@ -31,6 +31,34 @@ def test_a_board_shows_who_is_not_well_and_why() -> None:
     assert not board.is_ready
     board.forget("b")
     assert board.is_ready
+
+
+def test_a_board_that_is_cleared_knows_nobody() -> None:
+    board = Board()
+    board.show("a", Reason.GAP, "a block is missing")
+    board.clear()
+    assert board.parts == {}
+
+
+async def test_a_task_that_loses_a_cancellation_is_ended_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "_PATIENCE_S", 0.01)
+    lost: list[int] = []
+
+    async def lose() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            lost.append(1)
+        await asyncio.sleep(60)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = {group.create_task(lose())}
+        await asyncio.sleep(0)
+        await end(tasks)
+    assert lost == [1]
+    assert all(task.cancelled() for task in tasks)
 
 
 def test_the_cause_of_a_group_is_its_gravest() -> None:

@@ -47,6 +47,13 @@ def test_high_water_mark_holds_over_a_restart() -> None:
         clock_at(START - timedelta(hours=1), before.high).now()
 
 
+def test_clock_forgets_a_time_whose_signer_is_trusted_no_more() -> None:
+    clock = SystemClock(START + timedelta(days=1), wall=lambda: START, monotonic=float)
+    clock.forget()
+    assert clock.now() == START
+    assert clock.high is None
+
+
 def test_clock_goes_on_when_it_is_corrected() -> None:
     wall = ManualClock(START - timedelta(hours=1))
     clock = SystemClock(START, wall=wall.now)
