@@ -38,7 +38,7 @@ RECORD_REASONS = tuple(
 )
 """Reasons whose counters exist from the start; others appear with their first case."""
 PARTS = (
-    *("policy", "members", "broker", "gateway", "attestation", "view", "ticks"),
+    *("policy", "members", "broker", "gateway", "attestation", "view", "ticks", "trust"),
     *("anchor", "silence"),
     *("capture", "publish", "apply", "stream", "grants", "quarantine", "other"),
 )
