@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from fabric.attest import cose, fields
 from fabric.attest.audit_chain import LOG_BYTES, Link
 from fabric.attest.keys import Alg, PublicKey, Signer, Use
-from fabric.attest.result import Result, signing_keys, verifier_keys
+from fabric.attest.result import Result, check_verifier, signing_keys
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
 from fabric.model.limits import CLOCK_SKEW_S_MAX
@@ -118,7 +118,7 @@ def verify_head(opened: OpenedHead, trust: Trust, result_of: Callable[[bytes], R
     """
     head = opened.head
     if head.component == AUTHORITY:
-        cose.check(opened.signed, KIND, verifier_keys(trust))
+        check_verifier(opened.signed, KIND, trust)
     elif head.component == GATEWAY:
         cose.check(opened.signed, KIND, (_gateway_key(head, trust),))
     else:

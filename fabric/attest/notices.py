@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from fabric.attest import cose, fields
 from fabric.attest.keys import Signer
-from fabric.attest.result import Result, encode, verifier_keys
+from fabric.attest.result import Result, check_verifier, encode
 from fabric.model import canonical
 from fabric.model.errors import Malformed, Reason
 from fabric.model.limits import MEMBER_BYTES_MAX
@@ -188,7 +188,7 @@ def read_member(key: bytes, value: bytes, trust: Trust) -> HostState | Notice | 
     kind = fields.text(signed.protected.get(_TYP, ""), "record type", _NAME_CHARS_MAX)
     if kind not in _READERS or signed.protected_bytes != _protected(kind):
         raise Malformed("member record is of an unknown kind")
-    cose.check(signed, kind, verifier_keys(trust))
+    check_verifier(signed, kind, trust)
     expected, statement = _READERS[kind](canonical.decode(signed.payload))
     if key != expected:
         raise Malformed("record does not stand under its own key")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from fabric.attest import cose, fields
 from fabric.attest.keys import PublicKey, Signer, Use
 from fabric.model import canonical
-from fabric.model.errors import Malformed
+from fabric.model.errors import Malformed, PeerError
 from fabric.model.label import Label
 from fabric.model.limits import NONCE_BYTES, RESULT_BYTES_MAX
 from fabric.model.names import AUTHORITY, HostId
@@ -114,13 +114,24 @@ def decode(data: bytes, trust: Trust) -> Result:
     signed = cose.parse(data)
     if signed.protected_bytes != _PROTECTED:
         raise Malformed("result is not an EAT")
-    cose.check(signed, KIND, verifier_keys(trust))
+    check_verifier(signed, KIND, trust)
     return _read(signed.payload, trust.trust_domain)
 
 
-def verifier_keys(trust: Trust) -> tuple[PublicKey, ...]:
-    """The verifier's signing keys, in the order in which they sign."""
-    return tuple(PublicKey(Use.SIGN, alg, data) for alg, data in trust.verifier_keys)
+def check_verifier(signed: cose.Signed, kind: str, trust: Trust) -> None:
+    """Verify that exactly the verifier's keys signed, or exactly those it had before.
+
+    Raises:
+        PeerError: BAD_SIGNATURE, as cose.check; one key of each says nothing.
+    """
+    try:
+        cose.check(signed, kind, _public(trust.verifier_keys))
+    except PeerError:
+        cose.check(signed, kind, _public(trust.former_keys))
+
+
+def _public(keys: tuple[tuple[int, bytes], ...]) -> tuple[PublicKey, ...]:
+    return tuple(PublicKey(Use.SIGN, alg, data) for alg, data in keys)
 
 
 def signing_keys(result: Result) -> tuple[PublicKey, ...]:

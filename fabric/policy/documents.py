@@ -156,15 +156,19 @@ class VerifierKey(Document):
 
 
 class Verifier(Document):
-    """The verifier's name and its keys in the order in which they sign."""
+    """The verifier's name, its keys in the order in which they sign, and those it had before."""
 
     name: Name
     keys: Annotated[tuple[VerifierKey, ...], _AsTuple, Field(min_length=1, max_length=2)]
+    former: Annotated[tuple[VerifierKey, ...], _AsTuple, Field(max_length=2)] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if len({key.alg for key in self.keys}) != len(self.keys):
-            raise ValueError("keys: two keys have one algorithm; keep one of them")
+        for name, keys in (("keys", self.keys), ("former", self.former)):
+            if len({key.alg for key in keys}) != len(keys):
+                raise ValueError(f"{name}: two keys have one algorithm; keep one of them")
+        if {key.public for key in self.keys} & {key.public for key in self.former}:
+            raise ValueError("former: holds a key of today; take it out")
         return self
 
 

@@ -250,6 +250,7 @@ def _trust(files: Mapping[str, bytes], item: TrustDocument) -> Trust:
         trust_domain=item.trust_domain,
         verifier_name=item.verifier.name,
         verifier_keys=tuple((k.alg, bytes.fromhex(k.public)) for k in item.verifier.keys),
+        former_keys=tuple((k.alg, bytes.fromhex(k.public)) for k in item.verifier.former),
         ca_pem=_certificates(files, item.ca, "trust.ca"),
         ek_ca_pem=_certificates(files, item.ek_ca, "trust.ek_ca"),
     )

@@ -170,6 +170,7 @@ class Trust:
         trust_domain: SPIFFE trust domain.
         verifier_name: name of the verifier, bound into quotes.
         verifier_keys: its signing keys, (COSE algorithm id, raw public bytes), in order.
+        former_keys: keys it had before, which still count while a planned change lasts.
         ca_pem: certificates of the platform CA and the verifier's CA, PEM.
         ek_ca_pem: certificates (roots and intermediates) of TPM manufacturers, PEM.
     """
@@ -179,6 +180,7 @@ class Trust:
     verifier_keys: tuple[tuple[int, bytes], ...]
     ca_pem: bytes
     ek_ca_pem: bytes
+    former_keys: tuple[tuple[int, bytes], ...] = ()
 
     def is_same_to_peers(self, other: Self) -> bool:
         """Whether agents and gateways go by the same anchors.

@@ -5,17 +5,23 @@ nothing goes by the dropped keys any more.
 """
 
 import itertools
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import yaml
 
+from fabric.attest.result import decode
 from fabric.authority.pki import encode_verifier_keys, issue_platform, make_ca, make_verifier_keys
+from fabric.demo.layout import TRUST_DOMAIN
 from fabric.demo.world import World, start_platform
+from fabric.model.errors import PeerError
+from fabric.policy.types import Trust
 from tests.support.world import audited, await_equal, await_value, reasons, running_world
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 _AWAY_S_MAX = 30.0
 _fresh = itertools.count(100_000, 1_000)
@@ -50,29 +56,72 @@ def lives(world: World) -> list[tuple[int | None, int]]:
     return [(world.parts[x].pid, len(audited(world, x, "agent_started"))) for x in "AB"]
 
 
-def test_new_verifier_keys_are_taken_by_agents_that_run(world: World) -> None:
-    commit_rows(world)
-    await_equal(world)
-    before = lives(world)
-    keys = make_verifier_keys()
+def publish_keys(world: World, keys: object, former: object) -> int:
+    """Publish a policy that names the verifier's keys, and those it had before."""
     path = world.layout.policy / "policy.yaml"
     document = yaml.safe_load(path.read_text())
-    document["trust"]["verifier"]["keys"] = [
-        {"alg": int(key.public.alg), "public": key.public.data.hex()} for key in keys
-    ]
+    document["trust"]["verifier"].update(keys=keys, former=former)
     path.write_text(yaml.safe_dump(document))
-    version = world.policy.publish()
-    began = time.monotonic()
+    return world.policy.publish()
+
+
+def restart_authority(world: World) -> None:
+    """With the keys that lie on its machine now."""
     world.parts["authority"].stop()
-    (world.layout.pki / "verifier.keys").write_bytes(encode_verifier_keys(keys))
     world.parts["authority"].start()
     world.remember()
+
+
+def results(world: World, letter: str, keys: list[dict[str, object]]) -> bool:
+    """Whether the newest result in a host's state file is signed with these keys."""
+    path = world.host(letter).folder / "state" / "agent.state"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as state:
+        (value,) = state.execute("SELECT value FROM meta WHERE name = 'result'").fetchone()
+    named = tuple((int(str(key["alg"])), bytes.fromhex(str(key["public"]))) for key in keys)
+    trust = Trust(
+        trust_domain=TRUST_DOMAIN,
+        verifier_name="verifier",
+        verifier_keys=named,
+        ca_pem=b"",
+        ek_ca_pem=b"",
+    )
+    try:
+        decode(value, trust)
+    except PeerError:
+        return False
+    return True
+
+
+def test_new_verifier_keys_are_taken_and_old_ones_dropped_by_agents_that_run(
+    world: World,
+) -> None:
+    before = lives(world)
+    path = world.layout.policy / "policy.yaml"
+    old = yaml.safe_load(path.read_text())["trust"]["verifier"]["keys"]
+    signers = make_verifier_keys()
+    new = [{"alg": int(key.public.alg), "public": key.public.data.hex()} for key in signers]
+    # Rows move all the time: while both count, nothing that is on its way is lost.
+    commit_rows(world)
+    version = publish_keys(world, new, former=old)
+    commit_rows(world)
+    await_taken(world, version)
+    assert all(results(world, letter, old) for letter in "AB")
+    (world.layout.pki / "verifier.keys").write_bytes(encode_verifier_keys(signers))
+    commit_rows(world)
+    restart_authority(world)
+    commit_rows(world)
+    for letter in "AB":
+        await_value(lambda letter=letter: results(world, letter, new), "a new result", wait_s=60)  # type: ignore[misc]  # bound now
+    await_equal(world)
+    began = time.monotonic()
+    version = publish_keys(world, new, former=[])
+    restart_authority(world)
     commit_rows(world)
     await_taken(world, version)
     assert time.monotonic() - began < _AWAY_S_MAX
     assert lives(world) == before
-    dropped = [fields["reason"] for fields in audited(world, "B", "control_record_dropped")]
-    assert set(dropped) == {"bad_signature"}  # the old results lie there still, and say nothing
+    dropped = {fields["reason"] for fields in audited(world, "B", "control_record_dropped")}
+    assert dropped == {"bad_signature"}  # the old results lie there still, and say nothing
     assert not audited(world, "B", "stream_stopped")
 
 
@@ -103,4 +152,18 @@ def test_a_new_ca_is_trusted_and_the_old_one_dropped_by_agents_that_run(world: W
     await_taken(world, world.policy.publish())
     commit_rows(world)
     await_equal(world)
+    assert lives(world) == before
+
+
+def test_keys_that_are_changed_at_once_are_taken_by_agents_that_run(world: World) -> None:
+    before = lives(world)
+    await_equal(world)
+    signers = make_verifier_keys()
+    new = [{"alg": int(key.public.alg), "public": key.public.data.hex()} for key in signers]
+    version = publish_keys(world, new, former=[])
+    (world.layout.pki / "verifier.keys").write_bytes(encode_verifier_keys(signers))
+    restart_authority(world)
+    for letter in "AB":
+        await_value(lambda letter=letter: results(world, letter, new), "a new result", wait_s=60)  # type: ignore[misc]  # bound now
+        assert {"version": version} in audited(world, letter, "policy_taken")
     assert lives(world) == before

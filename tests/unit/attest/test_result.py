@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 
 import cbor2
@@ -114,6 +115,30 @@ def test_every_key_of_the_verifier_must_have_signed(signers: tuple[SigningKey, .
     with pytest.raises(PeerError) as refused:
         decode(encode(a_result(), TRUST_DOMAIN, signers), VERIFIER.trust)
     assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
+def test_former_keys_count_as_long_as_the_policy_names_them() -> None:
+    new, result = Verifier(), a_result()
+    old = encode(result, TRUST_DOMAIN, VERIFIER.signers)
+    both = replace(new.trust, former_keys=VERIFIER.trust.verifier_keys)
+    assert decode(old, both) == result
+    assert decode(encode(result, TRUST_DOMAIN, new.signers), both) == result
+    with pytest.raises(PeerError) as refused:
+        decode(old, new.trust)
+    assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
+def test_a_key_of_today_and_one_of_before_say_nothing_together() -> None:
+    new = Verifier()
+    both = replace(new.trust, former_keys=VERIFIER.trust.verifier_keys)
+    for signers in (
+        (new.signers[0], VERIFIER.signers[1]),
+        (*new.signers, *VERIFIER.signers),
+        VERIFIER.signers[:1],
+    ):
+        with pytest.raises(PeerError) as refused:
+            decode(encode(a_result(), TRUST_DOMAIN, signers), both)
+        assert refused.value.reason is Reason.BAD_SIGNATURE
 
 
 def test_signature_of_another_kind_is_refused() -> None:

@@ -180,6 +180,15 @@ def test_verifier_keys_must_fit_their_algorithms(keys: Any) -> None:
         read_document("x.yaml", dumped(value), PolicyDocument)
 
 
+def test_former_keys_are_others_than_todays_and_fit_their_algorithms() -> None:
+    value = documents()["policy.yaml"]
+    keys = value["trust"]["verifier"]["keys"]
+    for former in ([dict(keys[0])], [{"alg": -19, "public": "05" * 31}]):
+        value["trust"]["verifier"]["former"] = former
+        with pytest.raises(UsageError, match=r"trust\.verifier"):
+            read_document("x.yaml", dumped(value), PolicyDocument)
+
+
 @pytest.mark.parametrize("domain", ["", "Fabric", "a..b", "a/b", "spiffe://x"])
 def test_trust_domain_is_a_domain(domain: str) -> None:
     value = documents()["policy.yaml"]

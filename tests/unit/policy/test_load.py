@@ -39,6 +39,13 @@ def test_good_folder_loads_whole() -> None:
     assert policy.rules["secret"].evidence == frozenset({"tpm2"})
 
 
+def test_former_keys_of_the_verifier_are_those_of_the_document() -> None:
+    changed = documents()
+    assert load(files(changed)).trust.former_keys == ()
+    changed["policy.yaml"]["trust"]["verifier"]["former"] = [{"alg": -19, "public": "05" * 32}]
+    assert load(files(changed)).trust.former_keys == ((-19, b"\x05" * 32),)
+
+
 def test_yaml_timestamps_and_texts_say_the_same_time() -> None:
     changed = files()
     name = f"approvals/{SENDER}.yaml"
