@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from fabric.agent.host import BlockTarget, Host
@@ -18,12 +19,12 @@ from fabric.agent.sinks import SinkHolder
 from fabric.agent.subscription import Subscription
 from fabric.agent.supervisor import cause_of
 from fabric.config import BlockConfig
-from fabric.model.errors import DeniedError, Reason
+from fabric.model.errors import DeniedError, Reason, UsageError
 from fabric.model.names import HostId, Origin, Stream, Topic
 from fabric.policy import decide
 from fabric.policy.types import Dataset
 from fabric.ports import ChangeSource, SourceTable
-from fabric.store.state import StreamHead
+from fabric.store.state import StateFile, StreamHead
 
 _ATTEST_S_MAX = 10.0
 
@@ -60,10 +61,14 @@ async def publisher(
 
     Raises:
         DeniedError: TOPIC_UNKNOWN, a topic is no dataset of the policy.
+        UsageError: POLICY_INVALID, a dataset has other partitions or another salt than
+            those by which its rows were sent.
     """
     feeds = [_feed(host, topic) for topic in topics]
     state = host.identity.state
     heads = await _heads(host, source, topics)
+    for feed in feeds:
+        await asyncio.to_thread(_keep_partitioning, state, feed, was_sent=bool(heads[feed.topic]))
     resume = await asyncio.to_thread(state.source, source)
     progress = Progress(source, host.identity)
     lanes: dict[Topic, Lane] = {}
@@ -112,6 +117,25 @@ async def _heads(
     await _attest_anew(host)
     await asyncio.to_thread(state.forget_source, source, topics)
     return {topic: {} for topic in topics}
+
+
+def _keep_partitioning(state: StateFile, feed: Feed, *, was_sent: bool) -> None:
+    """Remember how a dataset's rows are shared out, and hold on to it while the log has some.
+
+    A key on another partition than before has no order with what was sent of it: nothing
+    that readers check shows when its row goes back (ADR 27).
+    """
+    name = f"partitioning:{feed.topic}"
+    now = hashlib.sha256(f"{feed.partitions}:".encode() + feed.salt).digest()
+    before = state.get(name)
+    if before is not None and before != now and was_sent:
+        raise UsageError(
+            Reason.POLICY_INVALID,
+            f"policy: {feed.topic}: has other partitions or another salt than its rows were sent"
+            " by; give it those again, or publish it under another name",
+        )
+    if before != now:
+        state.put(name, now)
 
 
 async def _attest_anew(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from fabric.agent.open_lane import OpenLane
 from fabric.agent.parts import is_sealed, origin_of, publisher, run_publisher, source_tables
 from fabric.agent.publishing import Publisher
 from fabric.model.change import Sequence
-from fabric.model.errors import DeniedError, Reason
+from fabric.model.errors import DeniedError, Reason, UsageError
 from fabric.model.names import Stream, Topic
 from fabric.policy.types import Dataset
 from fabric.store.state import SourceState, StreamHead
@@ -76,6 +77,58 @@ async def test_a_policy_that_changes_while_a_capture_is_built_ends_it(
         parts.capture(a, database)
         await until(lambda: len(lives) == 2)
     assert [each.retention_s for (each,) in lives] == [dataset(SECRET).retention_s, 1]
+
+
+async def _capture(a: TestHost) -> None:
+    """Build a capture of the secret dataset."""
+    await publisher(
+        a.host, "capture main", "main", reads=MemorySource(MemoryDatabase([table()])),
+        topics=[SECRET], block=BLOCK, stop=asyncio.Event(),
+    )  # fmt: skip
+
+
+def _declare(a: TestHost, **fields: Any) -> None:
+    policy = a.host.view.policy
+    sets = {**policy.datasets, str(SECRET): dataset(SECRET, **fields)}
+    a.platform.policy = replace(policy, version=policy.version + 1, datasets=sets)
+    a.host.view.take_policy(a.platform.policy)
+
+
+@pytest.mark.parametrize("other", [{"partitions": 2}, {"salt": bytes(32)}])
+async def test_a_dataset_that_comes_back_with_another_partitioning_is_not_sent(
+    platform: Platform, a: TestHost, other: dict[str, Any]
+) -> None:
+    """Its keys would move to streams that have no order with what lies in the log."""
+    await _sent(platform, a)
+    _declare(a, **other)
+    for _ in range(2):  # a refusal is no reason to remember the other one
+        with pytest.raises(UsageError, match="another name") as caught:
+            await _capture(a)
+    assert caught.value.reason is Reason.POLICY_INVALID
+    _declare(a)
+    await _capture(a)
+
+
+async def test_a_dataset_that_was_never_sent_or_whose_log_is_gone_may_be_partitioned_anew(
+    platform: Platform, a: TestHost
+) -> None:
+    await _capture(a)
+    _declare(a, salt=bytes(32))
+    await _sent(platform, a)
+    platform.log.records[str(SECRET), 0].clear()
+    _declare(a)
+    await _capture(a)
+
+
+async def _sent(platform: Platform, a: TestHost) -> None:
+    """A row of A's is in the log, and A remembers it."""
+    a.attest()
+    database = MemoryDatabase([table()])
+    database.upsert(table(), [{"id": 1, "text": "x"}])
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database)
+        await until(lambda: database.released == database.position)
 
 
 def test_a_source_reads_only_what_policy_knows(a: TestHost) -> None:
