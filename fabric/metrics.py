@@ -1,4 +1,4 @@
-"""Every metric of the fabric: with metrics_audit.py the only file that names one.
+"""Every metric of the fabric: with metrics_audit.py and metrics_lag.py all that names one.
 
 Each role has a class with a registry of its own. Labels come from closed sets,
 and their children exist from the start, so that a zero is a zero and not an
@@ -14,7 +14,8 @@ from itertools import product
 from prometheus_client import CollectorRegistry
 
 from fabric.families import Parts, Waiting, collecting, one_of, start
-from fabric.metrics_audit import AuditFamilies, ReceiptFamilies
+from fabric.metrics_audit import AuditFamilies
+from fabric.metrics_lag import LagFamilies
 from fabric.model.errors import Reason, ReasonClass, class_of
 from fabric.model.limits import EPOCH_AGE_S_MAX
 from fabric.model.names import Topic
@@ -22,7 +23,6 @@ from fabric.policy.types import LevelRule
 
 OUTCOMES = ("applied", "duplicate", "quarantined")
 """What applying did with changes; `duplicate` counts whole blocks a reader dropped."""
-WAYS = ("sends", "applies")
 OPERATIONS = ("enrol", "activate", "challenge", "attest", "notices")
 RESULTS = ("ok", "refused", "unavailable")
 ATTESTATIONS = ("attested", "refused", "unavailable")
@@ -87,7 +87,7 @@ class _Role(AuditFamilies):
             self._heartbeat.set(heartbeat.timestamp())
 
 
-class AgentMetrics(_Role, ReceiptFamilies):
+class AgentMetrics(_Role, LagFamilies):
     """The agent: capture, seal, open, apply, lag, trust.
 
     Args:
@@ -98,7 +98,7 @@ class AgentMetrics(_Role, ReceiptFamilies):
         super().__init__()
         self._make_seal_and_open()
         self._make_capture()
-        self._make_lag()
+        self._make_apply()
         self._make_trust()
         pairs = [(rule.name, suite) for rule in rules for suite in rule.suites or ("",)]
         for family in (self._seal_s, self._open_s):
@@ -147,38 +147,11 @@ class AgentMetrics(_Role, ReceiptFamilies):
         self._captured = self._counter(
             "capture_changes_total", "Changes read from a source.", ("source", "level")
         )
-        source = ("source",)
-        self._capture_lag = self._gauge(
-            "capture_lag_seconds", "Age of the oldest unacknowledged commit; 0 when idle.", source
-        )
-        self._capture_bytes = self._gauge("capture_lag_bytes", "Log kept for us.", source)
-        self._capture_beat = self._gauge(
-            "capture_heartbeat_timestamp_seconds", "Last sign of life.", source
-        )
-        self._snapshot_left = self._gauge(
-            "snapshot_rows_remaining", "Rows of the snapshot still to be read.", source
-        )
 
-    def _make_lag(self) -> None:
-        stream = ("topic", "partition", "level")
-        self._lag_records = self._gauge(
-            "consumer_lag_records", "Records in the log that are not applied yet.", stream
-        )
-        self._lag_seconds = self._gauge(
-            "consumer_lag_seconds",
-            "Age, by source commit, of the oldest change not applied; 0 when caught up.",
-            stream,
-        )
-        self._measured = self._gauge(
-            "consumer_lag_timestamp_seconds", "When the lag was last measured.", stream
-        )
-        self._silent = self._gauge("stream_silent", "1 when three empty blocks are due.", stream)
+    def _make_apply(self) -> None:
         self._applied = self._counter(
             "applied_records_total", "Effect on the target.", (*_DATASET, "outcome")
         )
-        self._quarantine = self._gauge("quarantine_records", "Waiting for a person.", _DATASET)
-        self._incomplete = self._gauge("dataset_incomplete", "1 while rows may lack.", _DATASET)
-        self._last = self._gauge("last_change_timestamp_seconds", "Commit.", (*_DATASET, "way"))
         self._end_to_end = self._histogram(
             "end_to_end_latency_seconds", "Source commit to local commit.", _DATASET, _WAY_S
         )
@@ -232,43 +205,6 @@ class AgentMetrics(_Role, ReceiptFamilies):
         """Changes were read from a source."""
         self._captured.labels(source, level).inc(count)
 
-    def capture_lag(
-        self, source: str, *, seconds: float, log_bytes: float, rows_left: float
-    ) -> None:
-        """How far a source is ahead of what is acknowledged."""
-        self._capture_lag.labels(source).set(max(0.0, seconds))
-        self._capture_bytes.labels(source).set(max(0.0, log_bytes))
-        self._snapshot_left.labels(source).set(max(0.0, rows_left))
-
-    def capture_alive(self, source: str, at: datetime) -> None:
-        """A source gave a sign of life."""
-        self._capture_beat.labels(source).set(at.timestamp())
-
-    def lag(
-        self, topic: Topic, partition: int, *, records: int, seconds: float, measured: float
-    ) -> None:
-        """How far a stream's target is behind its log, and when that was seen (Unix seconds)."""
-        place = (str(topic), str(partition), topic.level)
-        self._lag_records.labels(*place).set(max(0, records))
-        self._lag_seconds.labels(*place).set(max(0.0, seconds) if records > 0 else 0.0)
-        self._measured.labels(*place).set(measured)
-
-    def silent(self, topic: Topic, partition: int, is_silent: bool) -> None:
-        """Whether a stream's sender has gone silent."""
-        self._silent.labels(str(topic), str(partition), topic.level).set(int(is_silent))
-
-    def quarantine(self, topic: Topic, records: int) -> None:
-        """How many changes of a dataset wait for a person."""
-        self._quarantine.labels(str(topic), topic.level).set(records)
-
-    def incomplete(self, topic: Topic, is_incomplete: bool) -> None:
-        """Whether the target may lack rows."""
-        self._incomplete.labels(str(topic), topic.level).set(int(is_incomplete))
-
-    def moved(self, topic: Topic, way: str, commit: float) -> None:
-        """The last change sent or applied, by one of WAYS, was committed then (Unix seconds)."""
-        self._last.labels(str(topic), topic.level, one_of(way, WAYS)).set(commit)
-
     def end_to_end(self, topic: Topic, seconds: float) -> None:
         """A change took so long from source commit to local commit."""
         self._end_to_end.labels(str(topic), topic.level).observe(max(0.0, seconds))
@@ -295,6 +231,11 @@ class AgentMetrics(_Role, ReceiptFamilies):
     def epoch_serves(self, topic: Topic, hosts: int) -> None:
         """So many hosts have a grant of our current epoch."""
         self._served.labels(str(topic), topic.level).set(hosts)
+
+    def forget_epoch(self, topic: Topic) -> None:
+        """A topic has no current epoch of ours any more."""
+        for family in (self._epoch, self._epoch_start, self._served):
+            family.remove(str(topic), topic.level)
 
 
 class GatewayMetrics(_Role):

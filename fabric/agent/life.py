@@ -18,7 +18,13 @@ from fabric.agent.auditing import publish_host_heads
 from fabric.agent.heads import Told
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
-from fabric.agent.parts import datasets_of, publisher, run_publisher, source_tables
+from fabric.agent.parts import (
+    datasets_of,
+    forget_withdrawn,
+    publisher,
+    run_publisher,
+    source_tables,
+)
 from fabric.agent.policing import PART as POLICY
 from fabric.agent.policing import Policing
 from fabric.agent.readers import Readers, Spawn
@@ -250,7 +256,9 @@ class Life:
         stop = self._kept.stop
 
         async def run() -> None:
+            forget_withdrawn(host, topics)
             datasets = datasets_of(host, topics)
+            host.telemetry.captures(source)
             made = await publisher(
                 host, part, source, reads=make(), topics=topics, block=self._config.block,
                 stop=stop,

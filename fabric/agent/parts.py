@@ -176,6 +176,13 @@ def datasets_of(host: Host, topics: Sequence[Topic]) -> list[Dataset]:
     return [decide.dataset_of(policy, str(topic)) for topic in topics]
 
 
+def forget_withdrawn(host: Host, topics: Sequence[Topic]) -> None:
+    """Show nothing any more of those topics that are no datasets of the policy."""
+    for topic in topics:
+        if host.view.dataset(topic) is None:
+            host.telemetry.publishes_no_more(topic)
+
+
 async def run_publisher(host: Host, made: Publisher, datasets: Sequence[Dataset]) -> None:
     """Run a capture until it is stopped, or the policy of a dataset changes.
 

@@ -59,7 +59,7 @@ class Readers:
         self._board = host.telemetry.board
         self._spawn = spawn
         self._custody_after_s = custody_after_s
-        self._grants: set[Topic] = set()
+        self._grants: dict[Topic, list[asyncio.Task[None]]] = {}
         self._holders: list[SinkHolder] = []
 
     # Who reads
@@ -98,7 +98,8 @@ class Readers:
         while True:
             with contextlib.suppress(FabricError):
                 for topic, records in (await holder.count_quarantine()).items():
-                    self._host.telemetry.quarantine(topic, records)
+                    if self._view.dataset(topic) is not None:
+                        self._host.telemetry.quarantine(topic, records)
             await asyncio.sleep(_COUNT_S)
 
     # What is started
@@ -129,19 +130,23 @@ class Readers:
         part = reading.part(partition)
 
         async def run() -> None:
-            if await self._is_known(reading.topic, part, partition):
+            if await self._is_known(reading, part, partition):
                 await reading.read(part, partition)
 
         try:
             await supervise(part, run, self._board)
         finally:
             self._board.forget(part)
+            self._host.telemetry.ends(reading, reading.topic, partition)
 
-    async def _is_known(self, topic: Topic, part: str, partition: int) -> bool:
+    async def _is_known(self, reading: Reading, part: str, partition: int) -> bool:
         """Wait for the dataset; False where it is not this partition's to wait, or has it not."""
+        topic, telemetry = reading.topic, self._host.telemetry
         while partition < self._partitions(topic):
             if self._view.dataset(topic) is not None:
+                telemetry.begins(reading, topic, partition)
                 return True
+            telemetry.ends(reading, topic, partition)
             waits = f"{topic} is no dataset of the policy; waits until it is"
             self._board.show(part, Reason.TOPIC_UNKNOWN, waits)
             await self._view.changed_policy.wait(_LOOK_S)
@@ -152,25 +157,28 @@ class Readers:
         return 1 if dataset is None else dataset.partitions
 
     def follow_grants(self, topic: Topic) -> None:
-        """Follow the grants of a topic, once; open levels have none."""
+        """Follow the grants of a topic, once; open levels have none, nor has what is withdrawn."""
         dataset = self._view.dataset(topic)
-        if dataset is None or topic in self._grants:
+        parts = (f"grants {topic}", f"custody {topic}")
+        if dataset is None:
+            for part, task in zip(parts, self._grants.pop(topic, ()), strict=False):
+                task.cancel()
+                self._board.forget(part)
             return
-        if not self._view.policy.rules[topic.level].sealed:
+        if topic in self._grants or not self._view.policy.rules[topic.level].sealed:
             return
-        self._grants.add(topic)
-        part = f"grants {topic}"
 
         async def run() -> None:
-            self._board.show(part, None)
+            self._board.show(parts[0], None)
             await self._view.follow_grants(self._host.log, topic)
 
         async def keep() -> None:
-            self._board.show(f"custody {topic}", None)
+            self._board.show(parts[1], None)
             await Custody(self._host, topic, after_s=self._custody_after_s).run()
 
-        self._supervise(part, run)
-        self._supervise(f"custody {topic}", keep)
+        self._grants[topic] = [self._supervise(*it) for it in zip(parts, (run, keep), strict=True)]
 
-    def _supervise(self, part: str, run: Callable[[], Coroutine[object, object, None]]) -> None:
-        self._spawn(supervise(part, run, self._board))
+    def _supervise(
+        self, part: str, run: Callable[[], Coroutine[object, object, None]]
+    ) -> asyncio.Task[None]:
+        return self._spawn(supervise(part, run, self._board))

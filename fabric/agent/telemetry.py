@@ -13,8 +13,9 @@ from fabric.agent.epoch_machine import Wanted, Why
 from fabric.agent.sparing import Sparing
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
-from fabric.metrics import ATTESTATIONS, WAYS, AgentMetrics
+from fabric.metrics import ATTESTATIONS, AgentMetrics
 from fabric.metrics_audit import RECEIPTS
+from fabric.metrics_lag import WAYS
 from fabric.model.block import Block
 from fabric.model.errors import FabricError, Reason, ReasonClass, class_of
 from fabric.model.limits import SILENCE_INTERVAL_S, SILENCES_MISSED_MAX
@@ -48,6 +49,7 @@ class Telemetry:
         self._audit = audit
         self._policy = policy
         self._sparing = Sparing()
+        self._readers: dict[tuple[Topic, int], set[object]] = {}
         self._reached: dict[tuple[Topic, int], float] = {}
         self._pauses: dict[str, _Pause] = {}
         self._repeating: set[Topic] = set()
@@ -61,6 +63,11 @@ class Telemetry:
     def publishes(self, topic: Topic, suite: str) -> None:
         """A lane for a dataset was made; `suite` is empty for the open form."""
         self._metrics.publishes(topic, suite)
+
+    def publishes_no_more(self, topic: Topic) -> None:
+        """A dataset was withdrawn: its lane is gone, and nobody will replace its epoch."""
+        self.board.forget(f"publish {topic}")
+        self._metrics.forget_epoch(topic)
 
     def held(self, topic: Topic, reason: Reason | None, detail: str) -> None:
         """A lane cannot go on for `reason`; None: it goes on."""
@@ -126,6 +133,10 @@ class Telemetry:
 
     # Sources
 
+    def captures(self, source: str) -> None:
+        """A source is to be read; until it tells something it has given no sign of life."""
+        self._metrics.captures(source)
+
     def figures(self, source: str, status: Mapping[str, float], now: datetime) -> None:
         """A source told how far it is."""
         left = status.get("snapshot_total", 0.0) - status.get("snapshot_rows", 0.0)
@@ -146,6 +157,38 @@ class Telemetry:
     def reads(self, topic: Topic, suite: str) -> None:
         """A reader of a dataset was made; `suite` is empty for the open form."""
         self._metrics.reads(topic, suite)
+
+    def begins(self, reader: object, topic: Topic, partition: int) -> None:
+        """Somebody is to read a stream: it is shown as not measured until it is measured.
+
+        Args:
+            reader: equal to itself alone; the same one may begin again.
+        """
+        self._readers.setdefault((topic, partition), set()).add(reader)
+        self._metrics.reads_stream(topic, partition)
+
+    def ends(self, reader: object, topic: Topic, partition: int) -> None:
+        """Somebody reads a stream no more; what nobody reads is shown no more."""
+        readers = self._readers.get((topic, partition), set())
+        readers.discard(reader)
+        if (topic, partition) not in self._readers or readers:
+            return
+        del self._readers[topic, partition]
+        self._metrics.forget_stream(topic, partition)
+        self._forget_streams(topic, partition)
+        if not any(place[0] == topic for place in self._readers):
+            self._metrics.forget_applied(topic)
+
+    def _forget_streams(self, topic: Topic, partition: int) -> None:
+        """Take what was shown of one partition's streams off the board."""
+        self._reached.pop((topic, partition), None)
+        self._silent.discard((topic, partition))
+        self.board.forget(f"silence {topic}:{partition}")
+        self._stopped = {s for s in self._stopped if (s.topic, s.partition) != (topic, partition)}
+        tail = f"@{topic}:{partition}"
+        for part in [*self.board.parts]:
+            if part.startswith(("stream ", "anchor ")) and part.endswith(tail):
+                self.board.forget(part)
 
     def paused(self, part: str, reason: Reason | None) -> None:
         """A reader waits for `reason`; None: it goes on."""

@@ -371,5 +371,13 @@ class TestHost:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
+    def shows(self, name: str) -> bool:
+        """Whether this host has any sample of `name`."""
+        return any(
+            sample.name == name
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+        )
+
 
 __all__ = ["AUTHORITY", "Platform", "TestHost"]

@@ -10,7 +10,14 @@ from fabric.agent import parts as parts_of_agent
 from fabric.agent.host import Host
 from fabric.agent.lane import SealedLane
 from fabric.agent.open_lane import OpenLane
-from fabric.agent.parts import is_sealed, origin_of, publisher, run_publisher, source_tables
+from fabric.agent.parts import (
+    forget_withdrawn,
+    is_sealed,
+    origin_of,
+    publisher,
+    run_publisher,
+    source_tables,
+)
 from fabric.agent.publishing import Publisher
 from fabric.model.change import Sequence
 from fabric.model.errors import DeniedError, Reason, UsageError
@@ -137,6 +144,17 @@ def test_a_source_reads_only_what_policy_knows(a: TestHost) -> None:
     with pytest.raises(DeniedError) as caught:
         source_tables(a.host, {"t": Topic.parse("secret.G01.unknown")})
     assert caught.value.reason is Reason.TOPIC_UNKNOWN
+
+
+def test_a_sender_shows_no_more_of_what_was_withdrawn_and_goes_on_showing_the_rest(
+    platform: Platform, a: TestHost
+) -> None:
+    for topic in (SECRET, OPEN):
+        a.host.telemetry.held(topic, Reason.NOT_A_PRODUCER, "")
+    version, left = platform.policy.version + 1, {str(OPEN): dataset(OPEN)}
+    a.host.view.take_policy(replace(platform.policy, version=version, datasets=left))
+    forget_withdrawn(a.host, [SECRET, OPEN])
+    assert a.board.parts.keys() == {f"publish {OPEN}"}
 
 
 def test_levels_say_which_form_a_dataset_takes(a: TestHost) -> None:

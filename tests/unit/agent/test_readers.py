@@ -154,6 +154,62 @@ async def test_a_subscriber_gets_every_partition_of_what_is_published_later_unti
         await until(lambda: not any("subscribe" in part for part in b.board.parts))
 
 
+async def test_a_dataset_that_is_withdrawn_is_shown_no_more_and_again_when_it_comes_back(
+    platform: Platform, b: TestHost
+) -> None:
+    declare(platform, [b], dataset(SECRET, partitions=2), dataset(OPEN))
+    reading, begun = kept(b, SECRET)
+    measured = "fabric_consumer_lag_timestamp_seconds"
+    of_topic = {f"grants {SECRET}", f"custody {SECRET}"}
+    async with running() as parts:
+        parts.spawn(readers_of(b, parts).keep(reading))
+        await until(lambda: len(begun) == 2)
+        assert b.metric("fabric_consumer_lag_records") == 0
+        for partition in (0, 1):
+            b.host.telemetry.lag(SECRET, partition, records=3, heard_s=31)
+        await until(lambda: of_topic <= b.board.parts.keys())
+        declare(platform, [b], dataset(OPEN))
+        await until(lambda: not b.shows(measured))
+        waits = {f"apply {SECRET}:0", f"apply {SECRET}"}
+        await until(lambda: b.board.parts.keys() == waits)
+        assert not b.shows("fabric_stream_silent")
+        declare(platform, [b], dataset(SECRET, partitions=2), dataset(OPEN))
+        await until(lambda: sorted(begun) == [0, 0, 1, 1])
+        await until(lambda: of_topic <= b.board.parts.keys())
+        assert b.shows(measured)
+
+
+async def test_the_lag_of_what_a_subscriber_read_goes_with_it(
+    platform: Platform, b: TestHost
+) -> None:
+    declare(platform, [b], dataset(OPEN))
+    b.attest()
+    async with running() as parts:
+        await parts.view(b)
+        subscription = Subscription(b.host.identity, OPEN)
+        reading = parts.spawn(readers_of(b, parts).subscribe(OPEN, subscription))
+        await until(lambda: b.metric("fabric_consumer_lag_timestamp_seconds") > 0)
+        reading.cancel()
+        await until(lambda: not b.shows("fabric_consumer_lag_timestamp_seconds"))
+
+
+async def test_what_is_parked_of_a_withdrawn_dataset_is_counted_no_more(
+    platform: Platform, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "open_sink", lambda _kind, _url: MemorySink(MemoryStore()))
+    monkeypatch.setattr(readers, "_COUNT_S", 0.01)
+    declare(platform, [b], dataset(OPEN))
+    b.attest()
+    async with running() as parts:
+        await parts.view(b)
+        readers_of(b, parts).apply(0, target(OPEN))
+        await until(lambda: b.shows("fabric_quarantine_records"))
+        declare(platform, [b])
+        await until(lambda: not b.shows("fabric_quarantine_records"))
+        await asyncio.sleep(0.1)
+        assert not b.shows("fabric_quarantine_records")
+
+
 async def test_grants_of_a_sealed_topic_are_followed_once_and_of_an_open_one_never(
     b: TestHost,
 ) -> None:

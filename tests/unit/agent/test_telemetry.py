@@ -236,3 +236,67 @@ def test_a_refused_block_that_opens_no_gap_is_forgotten_once_its_stream_goes_on(
     it.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
     it.applied(block(), applied())
     assert a.board.is_ready
+
+
+def measured(host: TestHost, partition: int = 0) -> float | None:
+    labels = {"topic": str(SECRET), "partition": str(partition), "level": "secret"}
+    name = "fabric_consumer_lag_timestamp_seconds"
+    return host.metrics.registry.get_sample_value(name, labels)
+
+
+def test_a_stream_is_shown_as_never_measured_from_the_moment_it_is_to_be_read(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.begins("reader", SECRET, 0)
+    assert measured(a) == 0
+    it.lag(SECRET, 0, records=4, heard_s=0)
+    it.begins("reader", SECRET, 0)
+    assert measured(a) > 0
+
+
+def test_what_nobody_reads_any_more_is_shown_no_more(a: TestHost) -> None:
+    it, stream = a.host.telemetry, block().stream
+    it.begins("reader", SECRET, 0)
+    it.applied(block(), applied(quarantined=1))
+    it.quarantine(SECRET, 1)
+    it.lag(SECRET, 0, records=4, heard_s=31)
+    it.stopped(stream, Reason.GAP)
+    it.unanchored(stream)
+    it.stopped(Stream(ORIGIN, SECRET, 1), Reason.GAP)
+    for _ in range(2):
+        it.ends("reader", SECRET, 0)
+    assert a.board.parts.keys() == {f"stream {ORIGIN}@{SECRET}:1"}
+    assert measured(a) is None
+    for gauge in ("consumer_lag_records", "stream_silent", "quarantine_records"):
+        assert not a.shows(f"fabric_{gauge}")
+    for gauge in ("dataset_incomplete", "last_change_timestamp_seconds"):
+        assert not a.shows(f"fabric_{gauge}")
+    assert a.metric("fabric_applied_records_total", level="secret", outcome="applied") == 1
+
+
+def test_a_reader_that_leaves_takes_nothing_from_another_of_the_same_stream(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.begins("target", SECRET, 0)
+    it.begins("subscriber", SECRET, 0)
+    it.applied(block(), applied())
+    it.lag(SECRET, 0, records=4, heard_s=0)
+    it.ends("subscriber", SECRET, 0)
+    assert measured(a) > 0
+    it.lag(SECRET, 0, records=4, heard_s=0)
+    assert a.metric("fabric_consumer_lag_seconds", topic=str(SECRET), partition="0") > 2
+
+
+def test_a_sender_shows_nothing_of_what_it_publishes_no_more(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.held(SECRET, Reason.HOST_SUSPENDED, "suspended")
+    it.epoch_opened(SECRET, Why.LOST, 12, NOW)
+    it.epoch_serves(SECRET, 2)
+    it.publishes_no_more(SECRET)
+    assert a.board.parts == {}
+    for gauge in ("key_epoch", "key_epoch_start_timestamp_seconds", "key_epoch_recipients"):
+        assert not a.shows(f"fabric_{gauge}")
+
+
+def test_a_source_is_shown_before_its_first_sign_of_life(a: TestHost) -> None:
+    it = a.host.telemetry
+    it.captures("main")
+    assert a.metric("fabric_capture_heartbeat_timestamp_seconds", source="main") == 0

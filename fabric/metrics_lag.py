@@ -1,0 +1,118 @@
+"""Metric families of what an agent applies and lags; fabric/metrics.py puts them into its roles.
+
+Gauges of a stream exist while somebody reads it here: what nobody reads any more has no
+figures, and the time of measurement says which of the others still hold.
+"""
+
+from datetime import datetime
+
+from fabric.families import one_of
+from fabric.metrics_audit import ReceiptFamilies
+from fabric.model.names import Topic
+
+WAYS = ("sends", "applies")
+_DATASET = ("topic", "level")
+
+
+class LagFamilies(ReceiptFamilies):
+    """What an agent shows of sources and targets that are ahead or behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stream = ("topic", "partition", "level")
+        self._lag_records = self._gauge(
+            "consumer_lag_records", "Records in the log that are not applied yet.", stream
+        )
+        self._lag_seconds = self._gauge(
+            "consumer_lag_seconds",
+            "Age, by source commit, of the oldest change not applied; 0 when caught up.",
+            stream,
+        )
+        self._measured = self._gauge(
+            "consumer_lag_timestamp_seconds", "When the lag was last measured; 0: never.", stream
+        )
+        self._silent = self._gauge("stream_silent", "1 when three empty blocks are due.", stream)
+        self._quarantine = self._gauge("quarantine_records", "Waiting for a person.", _DATASET)
+        self._incomplete = self._gauge("dataset_incomplete", "1 while rows may lack.", _DATASET)
+        self._last = self._gauge("last_change_timestamp_seconds", "Commit.", (*_DATASET, "way"))
+        self._make_sources(("source",))
+
+    def _make_sources(self, source: tuple[str, ...]) -> None:
+        self._capture_lag = self._gauge(
+            "capture_lag_seconds", "Age of the oldest unacknowledged commit; 0 when idle.", source
+        )
+        self._capture_bytes = self._gauge("capture_lag_bytes", "Log kept for us.", source)
+        self._capture_beat = self._gauge(
+            "capture_heartbeat_timestamp_seconds", "Last sign of life; 0: none yet.", source
+        )
+        self._snapshot_left = self._gauge(
+            "snapshot_rows_remaining", "Rows of the snapshot still to be read.", source
+        )
+
+    # Sources
+
+    def captures(self, source: str) -> None:
+        """This agent is to read a source, which has given no sign of life yet."""
+        self._capture_beat.labels(source)
+
+    def capture_lag(
+        self, source: str, *, seconds: float, log_bytes: float, rows_left: float
+    ) -> None:
+        """How far a source is ahead of what is acknowledged."""
+        self._capture_lag.labels(source).set(max(0.0, seconds))
+        self._capture_bytes.labels(source).set(max(0.0, log_bytes))
+        self._snapshot_left.labels(source).set(max(0.0, rows_left))
+
+    def capture_alive(self, source: str, at: datetime) -> None:
+        """A source gave a sign of life."""
+        self._capture_beat.labels(source).set(at.timestamp())
+
+    # Targets
+
+    def reads_stream(self, topic: Topic, partition: int) -> None:
+        """This agent is to read a stream, whose lag may not have been measured yet."""
+        self._measured.labels(*_stream(topic, partition))
+
+    def forget_stream(self, topic: Topic, partition: int) -> None:
+        """Nobody here reads a stream any more."""
+        for family in (self._lag_records, self._lag_seconds, self._measured, self._silent):
+            family.remove(*_stream(topic, partition))
+
+    def forget_applied(self, topic: Topic) -> None:
+        """Nobody here reads a dataset any more: what is true of its target is not known."""
+        for family in (self._quarantine, self._incomplete):
+            family.remove(*_dataset(topic))
+        self._last.remove(*_dataset(topic), WAYS[1])
+
+    def lag(
+        self, topic: Topic, partition: int, *, records: int, seconds: float, measured: float
+    ) -> None:
+        """How far a stream's target is behind its log, and when that was seen (Unix seconds)."""
+        place = _stream(topic, partition)
+        self._lag_records.labels(*place).set(max(0, records))
+        self._lag_seconds.labels(*place).set(max(0.0, seconds) if records > 0 else 0.0)
+        self._measured.labels(*place).set(measured)
+
+    def silent(self, topic: Topic, partition: int, is_silent: bool) -> None:
+        """Whether a stream's sender has gone silent."""
+        self._silent.labels(*_stream(topic, partition)).set(int(is_silent))
+
+    def quarantine(self, topic: Topic, records: int) -> None:
+        """How many changes of a dataset wait for a person."""
+        self._quarantine.labels(*_dataset(topic)).set(records)
+
+    def incomplete(self, topic: Topic, is_incomplete: bool) -> None:
+        """Whether the target may lack rows."""
+        self._incomplete.labels(*_dataset(topic)).set(int(is_incomplete))
+
+    def moved(self, topic: Topic, way: str, commit: float) -> None:
+        """The last change sent or applied, by one of WAYS, was committed then (Unix seconds)."""
+        self._last.labels(*_dataset(topic), one_of(way, WAYS)).set(commit)
+
+
+def _dataset(topic: Topic) -> tuple[str, str]:
+    return str(topic), topic.level
+
+
+def _stream(topic: Topic, partition: int) -> tuple[str, str, str]:
+    return str(topic), str(partition), topic.level
