@@ -23,6 +23,8 @@ from deploy.grafana.panels import SOURCE, Page
 
 FOLDER = Path(__file__).parent / "dashboards"
 PAGES: Sequence[Page] = (sync.PAGE, encryption.PAGE, trust.PAGE)
+RUNBOOKS = "/docs/runbooks"
+"""Where panels look for the runbooks, unless the variable `runbooks` says another address."""
 _COLUMNS = 24
 
 
@@ -91,7 +93,12 @@ def _frame(page: Page) -> d.Dashboard:
             .multi(True)
             .current(VariableOption(text="All", value="$__all"))
         )
-    return made
+    return made.with_variable(
+        d.TextBoxVariable("runbooks")
+        .label("Runbooks at")
+        .default_value(RUNBOOKS)
+        .current(VariableOption(text=RUNBOOKS, value=RUNBOOKS))
+    )
 
 
 def main() -> None:

@@ -34,35 +34,45 @@ _STATE = (
         unit="percentunit",
         steps=NOT_ALL_IS_BAD,
         text="Rows above `internal` that were sent sealed. Anything but 100 % is an incident.",
+        none="nothing sent",
+        alerts=("PlaintextOnSealedTopic",),
     ),
     number(
         "Share of rows sealed",
         f'sum(fabric_sealed_records_total{{{F},suite!=""}})'
         f" / sum(fabric_sealed_records_total{{{F}}})",
         unit="percentunit",
+        text="Of all rows sent, open levels included.",
+        none="nothing sent",
     ),
     number(
         "Plaintext seen, 1 h",
         f'round(sum(increase(fabric_rejected_records_total{{{F},reason="not_sealed"}}[1h])))',
         steps=ANY_IS_BAD,
         text="In sealed datasets, by readers: each one went round the gateway.",
+        none="no readers",
+        alerts=("PlaintextOnSealedTopic",),
     ),
     number(
         "Hostile at the gateway, 1 h",
         f"round(sum(increase(fabric_gateway_denied_total{{{L},{HOSTILE}}}[1h])))",
         steps=ANY_IS_BAD,
         text="Records that no sound agent sends: open, forged, moved or repeated.",
+        none="no gateway",
+        alerts=("GatewayRefusals",),
     ),
     number(
         "Refused at the gateway, 1 h",
         f"round(sum(increase(fabric_gateway_denied_total{{{L}}}[1h])))",
         text="For any reason. Much of it only asks a sender to wait.",
+        none="no gateway",
     ),
     number(
-        "Records admitted",
+        "Records admitted per second",
         f"sum(rate(fabric_gateway_admitted_records_total{{{L}}}{R}))",
         unit="recps",
         steps=PLAIN,
+        none="no gateway",
     ),
 )
 _SEALING = (
@@ -142,6 +152,8 @@ _ADMISSION = (
         legend=COUNTED,
         text="In five minutes. Without a level: the topic is in no policy; without a reason:"
         " nothing was refused.",
+        none="no gateway",
+        alerts=("GatewayRefusals",),
     ),
     lines(
         "Refused by readers, by reason",
@@ -153,6 +165,8 @@ _ADMISSION = (
         ],
         legend=COUNTED,
         text="What a reader refuses, no gateway admitted. In five minutes.",
+        none="no readers",
+        alerts=("IntegrityRefusal", "PlaintextOnSealedTopic"),
     ),
     lines(
         "Connections of producers",
@@ -165,6 +179,7 @@ _ADMISSION = (
             ),
         ],
         text="Those cut in five minutes, by the limit that they passed.",
+        none="no gateway",
     ),
     lines(
         "Produce requests at the gateway, time to answer",
@@ -177,6 +192,8 @@ _ADMISSION = (
             for q in (0.5, 0.99)
         ],
         unit="s",
+        none="no requests",
+        alerts=("GatewaySlow",),
     ),
     lines(
         "Requests to the gateways, per second",
@@ -200,6 +217,8 @@ _KEYS = (
         ],
         unit="s",
         text="Replaced after a day, after a million blocks, and when a reader is lost.",
+        none="no epochs",
+        alerts=("KeyEpochOverdue",),
     ),
     lines(
         "Hosts that hold a grant of the epoch",
@@ -210,6 +229,7 @@ _KEYS = (
             )
         ],
         text="The sender grants to itself, too.",
+        none="no epochs",
     ),
     listing(
         "Epochs in use",
@@ -236,6 +256,7 @@ _KEYS = (
         steps={"Of its life": LIFE},
         worst="Of its life",
         height=5,
+        alerts=("KeyEpochOverdue",),
     ),
 )
 

@@ -15,11 +15,15 @@ from grafana_foundation_sdk.models.common import (
     TooltipDisplayMode,
 )
 from grafana_foundation_sdk.models.dashboard import (
+    DashboardLinkType,
+    DashboardRangeMapOptions,
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
+    RangeMap,
     Threshold,
     ThresholdsMode,
+    ValueMappingResult,
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -31,6 +35,8 @@ Steps: TypeAlias = Sequence[tuple[float | None, str]]
 ANY_IS_BAD: Steps = ((None, "green"), (1, "red"))
 NOT_ALL_IS_BAD: Steps = ((None, "red"), (1, "green"))
 PLAIN: Steps = ((None, "blue"),)
+NEVER_S = 1e9
+"""So many seconds, or more, are no age: they are the time since a zero, or stand for unknown."""
 _LETTERS = "ABCDEFGHIJ"
 _NUMBER_PX = 32
 _COLUMN_PX = 80
@@ -95,14 +101,24 @@ def number(
     steps: Steps = PLAIN,
     width: int = 4,
     text: str = "",
+    none: str = "nothing reported",
+    alerts: Sequence[str] = (),
 ) -> Panel:
-    """One big number; `text` says what it means."""
+    """One big number.
+
+    Args:
+        text: what it means.
+        none: what stands there when there is no number.
+        alerts: whose runbooks the panel links to.
+    """
 
     def make() -> stat.Panel:
         return (
             stat.Panel()
             .title(title)
             .description(text)
+            .no_value(none)
+            .links(_runbooks(alerts))
             .datasource(SOURCE)
             .unit(unit)
             .thresholds(_thresholds(steps))
@@ -125,11 +141,15 @@ def lines(
     stacked: bool = False,
     legend: Legend = NOW,
     text: str = "",
+    none: str = "nothing reported",
+    alerts: Sequence[str] = (),
 ) -> Panel:
-    """Lines over time, with a table of them as the legend.
+    """Lines over time, with a table of them as the legend; a line has a gap where nothing is known.
 
     Args:
         queries: (PromQL, name of the line) pairs.
+        none: what stands there when there is no line.
+        alerts: whose runbooks the panel links to.
     """
 
     def make() -> timeseries.Panel:
@@ -137,6 +157,8 @@ def lines(
             timeseries.Panel()
             .title(title)
             .description(text)
+            .no_value(none)
+            .links(_runbooks(alerts))
             .datasource(SOURCE)
             .unit(unit)
             .min(0)
@@ -172,8 +194,10 @@ def listing(
     labels: Mapping[str, str],
     worst: str,
     steps: Mapping[str, Steps] | None = None,
+    never: Mapping[str, str] | None = None,
     height: int = 7,
     text: str = "",
+    alerts: Sequence[str] = (),
 ) -> Panel:
     """A table of what holds now: one row for each set of labels, the largest `worst` first.
 
@@ -182,13 +206,15 @@ def listing(
         labels: label to its heading, in order.
         worst: heading of the column that the rows are sorted by.
         steps: colours by heading.
+        never: by heading, what stands in red for NEVER_S and more.
+        alerts: whose runbooks the panel links to.
     """
-    coloured = steps or {}
+    coloured, unknown = steps or {}, never or {}
 
     def make() -> table.Panel:
         first = common.TableSortByFieldState().display_name(worst).desc(True)
         panel = table.Panel().title(title).description(text).datasource(SOURCE).sort_by([first])
-        panel = panel.min_width(_COLUMN_PX)
+        panel = panel.min_width(_COLUMN_PX).no_value("–").links(_runbooks(alerts))
         for label, heading in labels.items():
             wide = _LABEL_PX.get(label, _NAME_PX)
             panel = panel.override_by_name(heading, [DynamicConfigValue("custom.width", wide)])
@@ -202,6 +228,8 @@ def listing(
                 built = _thresholds(coloured[heading]).build()
                 wanted.append(DynamicConfigValue("thresholds", built))
                 wanted.append(DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
+            if heading in unknown:
+                wanted.append(DynamicConfigValue("mappings", [_never(unknown[heading])]))
             panel = panel.override_by_name(heading, wanted)
         order: dict[str, object] = {name: at for at, name in enumerate(renamed)}
         organize = {
@@ -226,6 +254,22 @@ def counted(metric: str, select: str, *, by: str, why: str, span: str = "5m") ->
 def named(expr: str, label: str, name: str) -> str:
     """PromQL: `expr`, with `name` where its label is empty."""
     return f'label_replace({expr}, "{label}", "{name}", "{label}", "")'
+
+
+def _runbooks(alerts: Sequence[str]) -> list[d.DashboardLink]:
+    """Links to the pages of alerts; where the pages are served is for a variable to say."""
+    return [
+        d.DashboardLink(f"Runbook {name}")
+        .type(DashboardLinkType.LINK)
+        .url(f"${{runbooks}}/{name}.md")
+        .target_blank(True)
+        for name in alerts
+    ]
+
+
+def _never(text: str) -> RangeMap:
+    result = ValueMappingResult(text=text, color="red")
+    return RangeMap(DashboardRangeMapOptions(from_val=NEVER_S, result=result))
 
 
 def _query(at: int, expr: str, legend: str) -> prometheus.Dataquery:

@@ -3,6 +3,7 @@
 from deploy.grafana.panels import (
     ANY_IS_BAD,
     COUNTED,
+    NEVER_S,
     NOT_ALL_IS_BAD,
     PLAIN,
     Page,
@@ -22,10 +23,41 @@ PROCESS = "by (agency, role, instance)"
 PARTS = "fabric_parts_waiting"
 UP = f'up{{job=~"fabric-.+",{A}}}'
 NAMED = "{{topic}} at {{agency}}"
+MEASURED_S = 60
+"""Agents measure every ten seconds. What is older than this, or as far ahead, says nothing."""
+
+
+def _known(figure: str, age: str) -> str:
+    """PromQL: `figure` where its measurement is `age` seconds old and that is not too old."""
+    return f"{figure} and {age} <= {MEASURED_S}"
+
+
+def _worst_age(by: str, timestamp: str) -> str:
+    """PromQL: how far the worst measurement is from now.
+
+    One partition that is not measured makes its dataset unknown: the oldest change may be there.
+    """
+    return f"max {by} (abs(time() - {timestamp}))"
+
+
+LAG_AGE = _worst_age(DATASET, f"fabric_consumer_lag_timestamp_seconds{{{F}}}")
+LAG_S = _known(f"max {DATASET} (fabric_consumer_lag_seconds{{{F}}})", LAG_AGE)
+LAG_RECORDS = _known(f"sum {DATASET} (fabric_consumer_lag_records{{{F}}})", LAG_AGE)
+SILENT = _known(f"max {DATASET} (fabric_stream_silent{{{F}}})", LAG_AGE)
+LIFE_AGE = _worst_age(SOURCES, f"fabric_capture_heartbeat_timestamp_seconds{{{A}}}")
+CAPTURE_S = _known(f"max {SOURCES} (fabric_capture_lag_seconds{{{A}}})", LIFE_AGE)
+CAPTURE_BYTES = _known(f"max {SOURCES} (fabric_capture_lag_bytes{{{A}}})", LIFE_AGE)
+ROWS_LEFT = _known(f"max {SOURCES} (fabric_snapshot_rows_remaining{{{A}}})", LIFE_AGE)
+
+
+def _or_unknown(known: str, age: str) -> str:
+    """PromQL: `known`, and above every age where it is not: a table puts that first."""
+    return f"{known} or 0 * ({age} > {MEASURED_S}) + {NEVER_S:.0f}"
+
 
 VARIABLES = (
     ("agency", "Agency", 'label_values(up{job=~"fabric-.+"}, agency)'),
-    ("level", "Level", "label_values(fabric_consumer_lag_records, level)"),
+    ("level", "Level", 'label_values({__name__=~"fabric_(consumer_lag|sealed)_.*"}, level)'),
     ("topic", "Dataset", 'label_values({__name__=~"fabric_(consumer_lag|sealed)_.*"}, topic)'),
 )
 
@@ -34,26 +66,61 @@ _STATE = (
         "Processes down",
         f"sum(1 - {UP})",
         steps=ANY_IS_BAD,
+        width=3,
+        none="no targets",
+        text="Agents, gateways and authority whose page cannot be scraped.",
+        alerts=("ProcessDown",),
     ),
     number(
         "Parts that wait",
         f"sum({PARTS}{{{A}}})",
         steps=ANY_IS_BAD,
+        width=3,
         text="Sources, targets, datasets and views that cannot go on; /readyz says why.",
+        alerts=("PartWaiting", "StreamStopped", "StreamUnanchored"),
     ),
-    number("Worst lag", f"max(fabric_consumer_lag_seconds{{{F}}})", unit="s", steps=LAG),
     number(
-        "Records not applied yet",
-        f"sum(fabric_consumer_lag_records{{{F}}})",
+        "Worst lag",
+        f"max({LAG_S})",
+        unit="s",
+        steps=LAG,
+        none="not measured",
+        text="Age of the oldest change that is not applied, of the datasets that are measured.",
+        alerts=("LagGrowing", "ConsumerStalled"),
+    ),
+    number(
+        "Lag not measured",
+        f"sum({LAG_AGE} > bool {MEASURED_S})",
+        steps=ANY_IS_BAD,
+        width=3,
+        none="no readers",
+        text="Datasets at their readers whose lag nobody has measured for a minute, or ever.",
+        alerts=("LagNotMeasured",),
+    ),
+    number(
+        "Records not applied",
+        f"sum({LAG_RECORDS})",
         steps=((None, "green"), (1000, "orange")),
+        none="not measured",
+        text="In the log; of the datasets that are measured.",
+        alerts=("ConsumerStalled",),
     ),
     number(
-        "Rows applied",
+        "Rows applied per second",
         f'sum(rate(fabric_applied_records_total{{{F},outcome="applied"}}[$__rate_interval]))',
         unit="rowsps",
         steps=PLAIN,
+        none="no readers",
     ),
-    number("In quarantine", f"sum(fabric_quarantine_records{{{F}}})", steps=ANY_IS_BAD),
+    number(
+        "In quarantine",
+        f"sum(fabric_quarantine_records{{{F}}})",
+        steps=ANY_IS_BAD,
+        width=3,
+        none="not counted",
+        text="Changes that a target refused and that wait for a person.",
+        alerts=("QuarantineNotEmpty",),
+    ),
 )
 
 
@@ -65,8 +132,8 @@ _NOW = (
     listing(
         "Datasets at their readers",
         [
-            ("Lag", f"max {DATASET} (fabric_consumer_lag_seconds{{{F}}})", "s"),
-            ("Waiting", f"sum {DATASET} (fabric_consumer_lag_records{{{F}}})", "short"),
+            ("Lag", _or_unknown(LAG_S, LAG_AGE), "s"),
+            ("Waiting", LAG_RECORDS, "short"),
             (
                 "Measured",
                 f"time() - min {DATASET} (fabric_consumer_lag_timestamp_seconds{{{F}}})",
@@ -85,7 +152,7 @@ _NOW = (
             ),
             ("Quarantine", f"sum {DATASET} (fabric_quarantine_records{{{F}}})", "short"),
             ("Incomplete", f"max {DATASET} (fabric_dataset_incomplete{{{F}}})", "bool_yes_no"),
-            ("Silent", f"max {DATASET} (fabric_stream_silent{{{F}}})", "bool_yes_no"),
+            ("Silent", SILENT, "bool_yes_no"),
         ],
         labels={"agency": "Agency", "topic": "Dataset"},
         steps={
@@ -95,30 +162,38 @@ _NOW = (
             "Incomplete": ANY_IS_BAD,
             "Silent": ANY_IS_BAD,
         },
+        never={"Lag": "not measured", "Measured": "never"},
         worst="Lag",
-        text="Lag says nothing once it was measured long ago.",
+        text="Measured: how long ago. After a minute nobody knows lag, records and silence.",
+        alerts=(
+            "LagNotMeasured",
+            "LagGrowing",
+            "ConsumerStalled",
+            "StreamSilent",
+            "QuarantineNotEmpty",
+            "DatasetIncomplete",
+        ),
     ),
     listing(
         "Sources",
         [
-            ("Lag", f"max {SOURCES} (fabric_capture_lag_seconds{{{A}}})", "s"),
-            ("Log kept", f"max {SOURCES} (fabric_capture_lag_bytes{{{A}}})", "bytes"),
+            ("Lag", _or_unknown(CAPTURE_S, LIFE_AGE), "s"),
+            ("Log kept", CAPTURE_BYTES, "bytes"),
             (
                 "Sign of life",
                 f"time() - min {SOURCES} (fabric_capture_heartbeat_timestamp_seconds{{{A}}})",
                 "s",
             ),
-            (
-                "Snapshot rows left",
-                f"max {SOURCES} (fabric_snapshot_rows_remaining{{{A}}})",
-                "short",
-            ),
+            ("Snapshot rows left", ROWS_LEFT, "short"),
             ("Acknowledged", f"sum {SOURCES} (fabric_capture_changes_total{{{A}}})", "short"),
         ],
         labels={"agency": "Agency", "source": "Source"},
         steps={"Lag": LAG, "Sign of life": LAG},
+        never={"Lag": "not known", "Sign of life": "never"},
         worst="Lag",
         height=5,
+        text="Sign of life: how long ago. After a minute nobody knows what else the source has.",
+        alerts=("CaptureSilent", "CaptureBehind"),
     ),
     listing(
         "Parts that wait now",
@@ -155,6 +230,7 @@ _NOW = (
         worst="In all",
         height=8,
         text="/readyz names part and reason. A process that does not answer counts as one.",
+        alerts=("ProcessDown", "PartWaiting", "StreamStopped", "StreamUnanchored", "StreamSilent"),
     ),
 )
 _ERRORS = (
@@ -168,6 +244,8 @@ _ERRORS = (
         ],
         legend=COUNTED,
         text="In five minutes; one line without a reason where nothing was refused.",
+        none="no readers",
+        alerts=("IntegrityRefusal", "PlaintextOnSealedTopic"),
     ),
     lines(
         "Own blocks refused or put off by the gateway",
@@ -179,6 +257,8 @@ _ERRORS = (
         ],
         legend=COUNTED,
         text="In five minutes; one line without a reason where nothing was refused.",
+        none="no senders",
+        alerts=("LogWentBack",),
     ),
     lines(
         "Parts that wait, by process and kind",
@@ -208,13 +288,18 @@ _ERRORS = (
 _LAG = (
     lines(
         "Age of the oldest change that is not applied",
-        [(f"max {DATASET} (fabric_consumer_lag_seconds{{{F}}})", NAMED)],
+        [(LAG_S, NAMED)],
         unit="s",
-        text="By the commit at its source; 0 when caught up.",
+        text="By the commit at its source; 0 when caught up. A gap: nobody measured.",
+        none="not measured",
+        alerts=("LagGrowing", "LagNotMeasured"),
     ),
     lines(
         "Records in the log that are not applied",
-        [(f"sum {DATASET} (fabric_consumer_lag_records{{{F}}})", NAMED)],
+        [(LAG_RECORDS, NAMED)],
+        text="Sealed blocks and open rows. A gap: nobody measured.",
+        none="not measured",
+        alerts=("ConsumerStalled",),
     ),
     lines(
         "From source commit to target commit",
@@ -227,17 +312,17 @@ _LAG = (
             for q in (0.5, 0.99)
         ],
         unit="s",
-        text="Per block; resolution is that of the histogram's buckets.",
+        text="Per block; resolution is that of the histogram's buckets. A gap: nothing came.",
+        none="nothing came",
+        alerts=("LatencySloBurn",),
     ),
     lines(
         "Age of the oldest change that the platform has not acknowledged",
-        [
-            (
-                f"max {SOURCES} (fabric_capture_lag_seconds{{{A}}})",
-                "{{source}} of {{agency}}",
-            )
-        ],
+        [(CAPTURE_S, "{{source}} of {{agency}}")],
         unit="s",
+        text="A gap: the source gives no sign of life.",
+        none="no sign of life",
+        alerts=("CaptureBehind", "CaptureSilent"),
     ),
 )
 _FLOW = (
@@ -266,22 +351,18 @@ _FLOW = (
     ),
     lines(
         "Change log that a source's database keeps for us",
-        [
-            (
-                f"max {SOURCES} (fabric_capture_lag_bytes{{{A}}})",
-                "{{source}} of {{agency}}",
-            )
-        ],
+        [(CAPTURE_BYTES, "{{source}} of {{agency}}")],
         unit="bytes",
+        text="The disk of that database must hold it. A gap: the source gives no sign of life.",
+        none="no sign of life",
+        alerts=("CaptureBehind",),
     ),
     lines(
         "Snapshot rows still to be read",
-        [
-            (
-                f"max {SOURCES} (fabric_snapshot_rows_remaining{{{A}}})",
-                "{{source}} of {{agency}}",
-            )
-        ],
+        [(ROWS_LEFT, "{{source}} of {{agency}}")],
+        text="As far as the source can tell; 0 when the first copy is read.",
+        none="no sign of life",
+        alerts=("DatasetIncomplete",),
     ),
 )
 

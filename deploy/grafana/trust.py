@@ -38,6 +38,8 @@ _STATE = (
         'sum(fabric_authority_agents{state="attested"})',
         steps=NOT_ALL_IS_BAD,
         width=3,
+        none="no authority",
+        text="Under a result that is in the log and an approval that holds.",
     ),
     number(
         "Not trusted",
@@ -45,12 +47,16 @@ _STATE = (
         steps=ANY_IS_BAD,
         width=3,
         text="Suspended, expired, approved no more, or with a result that no gateway took.",
+        none="no authority",
+        alerts=("HostNotTrusted",),
     ),
     number(
         "Revoked",
         'sum(fabric_authority_agents{state="revoked"})',
         steps=PLAIN,
         width=3,
+        none="no authority",
+        text="Hosts that are out for good.",
     ),
     number(
         "A result ends in",
@@ -59,6 +65,8 @@ _STATE = (
         steps=ALIVE,
         width=3,
         text="The soonest. Results are short on purpose and are renewed at half their life.",
+        none="no agents",
+        alerts=("AttestationExpiring",),
     ),
     number(
         "Policy ends in",
@@ -67,6 +75,7 @@ _STATE = (
         steps=RENEWED,
         width=3,
         text="The authority renews it while half a day is left.",
+        alerts=("PolicyExpiring",),
     ),
     number(
         "Signatures end in",
@@ -75,6 +84,8 @@ _STATE = (
         steps=WEEKS,
         width=3,
         text="The first signature under the policy that a person must renew.",
+        none="no authority",
+        alerts=("PolicySignaturesExpiring",),
     ),
     number(
         "Oldest tick",
@@ -83,6 +94,7 @@ _STATE = (
         steps=HEARD,
         width=3,
         text="How long ago the slowest process heard the authority.",
+        alerts=("RevocationListStale",),
     ),
     number(
         "Audit gaps, 1 h",
@@ -90,6 +102,7 @@ _STATE = (
         steps=ANY_IS_BAD,
         width=3,
         text="Audit events that happened and were not written.",
+        alerts=("AuditGap",),
     ),
 )
 _NOW = (
@@ -131,6 +144,14 @@ _NOW = (
         height=8,
         text="Missed is what another process has and this one has not. Certificate: until it ends."
         " Unsigned lines of the audit log: the fewest in fifteen minutes.",
+        alerts=(
+            "RevocationListStale",
+            "RevocationNotEverywhere",
+            "PolicyNotEverywhere",
+            "CertificateExpiring",
+            "AuditGap",
+            "AuditUnsigned",
+        ),
     ),
     listing(
         "Hosts",
@@ -149,6 +170,7 @@ _NOW = (
         worst="Age",
         height=6,
         text="Of the attestation result. It is renewed at half its life.",
+        alerts=("AttestationExpiring", "ApprovalExpiring"),
     ),
 )
 _ATTESTATION = (
@@ -158,6 +180,8 @@ _ATTESTATION = (
         unit="s",
         legend=LEAST,
         text="A saw: down with time, up with each renewal.",
+        none="no agents",
+        alerts=("AttestationExpiring",),
     ),
     lines(
         "Attestations tried by hosts",
@@ -168,6 +192,7 @@ _ATTESTATION = (
             )
         ],
         text="In five minutes.",
+        none="none tried",
     ),
     lines(
         "Attestations refused, by reason",
@@ -179,10 +204,14 @@ _ATTESTATION = (
         ],
         legend=COUNTED,
         text="In thirty minutes.",
+        none="no authority",
+        alerts=("AttestationRefused",),
     ),
     lines(
         "Hosts by state",
         [("sum by (state) (fabric_authority_agents)", "{{state}}")],
+        none="no authority",
+        alerts=("HostNotTrusted",),
     ),
 )
 _SPREAD = (
@@ -191,23 +220,27 @@ _SPREAD = (
         [(f"max by (instance) (time() - ({TICK}{{{A}}} > 0))", "{{instance}}")],
         unit="s",
         text="One comes each second. A process that has heard none since its start has no line.",
+        alerts=("RevocationListStale",),
     ),
     lines(
         "Last notice known, by process",
         [(f"max by (instance) ({KNOWN}{{{A}}})", "{{instance}}")],
         legend=LEAST,
         text="Suspensions, revocations, reinstatements; a line below the others lags.",
+        alerts=("RevocationNotEverywhere",),
     ),
     lines(
         "Notices published",
         [("sum by (kind) (fabric_authority_notices_total)", "{{kind}}")],
         text="Since the authority started.",
+        none="no authority",
     ),
     lines(
         "Policies that could not be used",
         [(f"round(sum by (instance) (increase({UNUSED}{{{A}}}[30m])))", "{{instance}}")],
         legend=COUNTED,
         text="In thirty minutes. The last good one stays in force.",
+        alerts=("PolicyRefused",),
     ),
 )
 _AUDIT = (
@@ -216,11 +249,13 @@ _AUDIT = (
         [(f"round(sum by (instance) (increase({UNWRITTEN}{{{A}}}[5m])))", "{{instance}}")],
         legend=COUNTED,
         text="In five minutes. Anything but zero is a hole in an audit log.",
+        alerts=("AuditGap",),
     ),
     lines(
         "Audit lines that no published head covers",
         [(f"sum by (instance) ({UNSIGNED}{{{A}}})", "{{instance}}")],
         text="A few for some seconds; a line that stays up means that heads do not arrive.",
+        alerts=("AuditUnsigned",),
     ),
     lines(
         "Receipts sent, by reader",
@@ -231,6 +266,7 @@ _AUDIT = (
             )
         ],
         text="In one minute. A reader that applies and sends none cannot show delivery.",
+        none="no receipts are asked for",
     ),
     lines(
         "Receipts lost, by reader",
@@ -242,6 +278,8 @@ _AUDIT = (
         ],
         legend=COUNTED,
         text="Given up after a minute, in thirty minutes. The next receipt covers them.",
+        none="no receipts are asked for",
+        alerts=("ReceiptsLost",),
     ),
 )
 _AUTHORITY = (
@@ -254,6 +292,8 @@ _AUTHORITY = (
             )
         ],
         unit="none",
+        none="no requests",
+        alerts=("AuthorityUnavailable",),
     ),
     lines(
         "Time to answer, p99",
@@ -265,6 +305,8 @@ _AUTHORITY = (
             )
         ],
         unit="s",
+        none="no requests",
+        alerts=("AuthorityUnavailable",),
     ),
 )
 

@@ -18,6 +18,7 @@ from tests.support.dashboards import VARIABLES, plain, targets
 ROOT = Path(__file__).parents[3]
 NAMES = [page.name for page in PAGES]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
+RUNBOOKS = ROOT / "docs" / "runbooks"
 HISTOGRAM = ("bucket", "sum", "count")
 METRIC = re.compile(r"\bfabric_[a-z0-9_]+")
 UNSHOWN = {
@@ -82,8 +83,9 @@ def test_every_metric_that_a_rule_asks_for_is_on_a_dashboard() -> None:
 def test_dashboard_has_its_variables_and_no_fixed_data_source(name: str) -> None:
     board = committed(name)
     variables = {item["name"]: item for item in board["templating"]["list"]}
-    assert set(variables) == {"datasource", *VARIABLES}
+    assert set(variables) == {"datasource", "runbooks", *VARIABLES}
     assert variables["datasource"]["type"] == "datasource"
+    assert variables["runbooks"]["type"] == "textbox"
     assert "DS_PROMETHEUS" not in json.dumps(board)
     for panel in board["panels"]:
         for item in (panel, *panel.get("targets", ())):
@@ -110,6 +112,40 @@ def test_panels_have_numbers_titles_references_and_places_of_their_own(name: str
         references = [target["refId"] for target in panel.get("targets", ())]
         assert len(set(references)) == len(references)
         assert panel["type"] == "row" or references
+
+
+def test_every_alert_has_a_panel_that_links_to_its_runbook_and_no_link_leads_nowhere() -> None:
+    pages = {page.name for page in RUNBOOKS.glob("*.md")} - {"README.md"}
+    linked = {
+        link["url"]
+        for name in NAMES
+        for panel in committed(name)["panels"]
+        for link in panel.get("links", ())
+    }
+    assert linked == {f"${{runbooks}}/{page}" for page in pages}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_panel_says_what_it_means_that_nothing_is_there(name: str) -> None:
+    panels = [panel for panel in committed(name)["panels"] if panel["type"] != "row"]
+    assert panels
+    for panel in panels:
+        assert panel["fieldConfig"]["defaults"]["noValue"]
+        assert panel["type"] != "stat" or panel["fieldConfig"]["defaults"]["unit"]
+
+
+def test_no_panel_shows_a_figure_of_a_reader_or_a_source_without_the_age_of_it() -> None:
+    ages = {
+        "consumer_lag_(seconds|records)|stream_silent": "consumer_lag_timestamp_seconds",
+        "capture_lag_(seconds|bytes)|snapshot_rows": "capture_heartbeat_timestamp_seconds",
+    }
+    found = 0
+    for _, _, expr in targets(committed("sync")):
+        for figure, age in ages.items():
+            if re.search(figure, expr):
+                found += 1
+                assert f"abs(time() - fabric_{age}" in expr
+    assert found == 13
 
 
 def test_provisioning_files_say_what_grafana_expects() -> None:

@@ -100,7 +100,7 @@ function Lines({ panel, width, height }: { panel: Panel; width: number; height: 
 
 function Stat({ panel, width, height }: { panel: Panel; width: number; height: number }) {
   const [series] = page.data[panel.id];
-  if (!series) return <Empty />;
+  if (!series) return <Empty panel={panel} />;
   const frame = frameOf(panel, series, 0, 'thresholds');
   const field: Field = frame.fields[1];
   const values = field.values.filter((value: number | null) => value !== null);
@@ -155,12 +155,13 @@ function Listing({ panel, width, height }: { panel: Panel; width: number; height
   return <TableNG data={merged(panel)} width={width} height={height} sortBy={sortBy} />;
 }
 
-function Empty() {
-  return <div style={{ padding: 16, color: theme.colors.text.secondary }}>No data</div>;
+function Empty({ panel }: { panel: Panel }) {
+  const text = panel.fieldConfig.defaults.noValue ?? 'No data';
+  return <div style={{ padding: 16, color: theme.colors.text.secondary }}>{text}</div>;
 }
 
 function bodyOf(panel: Panel, width: number, height: number): ReactNode {
-  if (!page.data[panel.id].length) return <Empty />;
+  if (!page.data[panel.id].length) return <Empty panel={panel} />;
   if (panel.type === 'stat') return <Stat panel={panel} width={width} height={height} />;
   if (panel.type === 'table') return <Listing panel={panel} width={width} height={height} />;
   return <Lines panel={panel} width={width} height={height} />;
