@@ -17,10 +17,13 @@ from grafana_foundation_sdk.models.common import (
 from grafana_foundation_sdk.models.dashboard import (
     DashboardLinkType,
     DashboardRangeMapOptions,
+    DashboardSpecialValueMapOptions,
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
     RangeMap,
+    SpecialValueMap,
+    SpecialValueMatch,
     Threshold,
     ThresholdsMode,
     ValueMappingResult,
@@ -42,6 +45,7 @@ _NUMBER_PX = 32
 _COLUMN_PX = 80
 _LABEL_PX = {"agency": 90, "role": 90, "level": 100}
 _NAME_PX = 220
+_NOTHING = "–"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +210,7 @@ def listing(
         labels: label to its heading, in order.
         worst: heading of the column that the rows are sorted by.
         steps: colours by heading.
-        never: by heading, what stands in red for NEVER_S and more.
+        never: by heading of a column with colours, what stands in red for NEVER_S and more.
         alerts: whose runbooks the panel links to.
     """
     coloured, unknown = steps or {}, never or {}
@@ -214,7 +218,7 @@ def listing(
     def make() -> table.Panel:
         first = common.TableSortByFieldState().display_name(worst).desc(True)
         panel = table.Panel().title(title).description(text).datasource(SOURCE).sort_by([first])
-        panel = panel.min_width(_COLUMN_PX).no_value("–").links(_runbooks(alerts))
+        panel = panel.min_width(_COLUMN_PX).no_value(_NOTHING).links(_runbooks(alerts))
         for label, heading in labels.items():
             wide = _LABEL_PX.get(label, _NAME_PX)
             panel = panel.override_by_name(heading, [DynamicConfigValue("custom.width", wide)])
@@ -228,8 +232,8 @@ def listing(
                 built = _thresholds(coloured[heading]).build()
                 wanted.append(DynamicConfigValue("thresholds", built))
                 wanted.append(DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
-            if heading in unknown:
-                wanted.append(DynamicConfigValue("mappings", [_never(unknown[heading])]))
+                mapped = [_never(unknown[heading])] if heading in unknown else []
+                wanted.append(DynamicConfigValue("mappings", [*mapped, _nothing()]))
             panel = panel.override_by_name(heading, wanted)
         order: dict[str, object] = {name: at for at, name in enumerate(renamed)}
         organize = {
@@ -270,6 +274,14 @@ def _runbooks(alerts: Sequence[str]) -> list[d.DashboardLink]:
 def _never(text: str) -> RangeMap:
     result = ValueMappingResult(text=text, color="red")
     return RangeMap(DashboardRangeMapOptions(from_val=NEVER_S, result=result))
+
+
+def _nothing() -> SpecialValueMap:
+    """No value is neither good nor bad; without this it has the first threshold's colour."""
+    result = ValueMappingResult(text=_NOTHING, color="text")
+    return SpecialValueMap(
+        DashboardSpecialValueMapOptions(match=SpecialValueMatch.NULL, result=result)
+    )
 
 
 def _query(at: int, expr: str, legend: str) -> prometheus.Dataquery:

@@ -134,6 +134,16 @@ def test_every_panel_says_what_it_means_that_nothing_is_there(name: str) -> None
         assert panel["type"] != "stat" or panel["fieldConfig"]["defaults"]["unit"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cell_without_a_value_has_no_colour_of_good_or_bad(name: str) -> None:
+    nothing = {"match": "null", "result": {"text": "–", "color": "text"}}
+    for panel in committed(name)["panels"]:
+        for override in panel["fieldConfig"]["overrides"] if panel["type"] == "table" else ():
+            properties = {item["id"]: item["value"] for item in override["properties"]}
+            if "thresholds" in properties:
+                assert {"type": "special", "options": nothing} in properties["mappings"]
+
+
 def test_no_panel_shows_a_figure_of_a_reader_or_a_source_without_the_age_of_it() -> None:
     ages = {
         "consumer_lag_(seconds|records)|stream_silent": "consumer_lag_timestamp_seconds",
