@@ -172,9 +172,7 @@ def by_streams() -> list[Cells]:
     bench = Bench(more={**{name: {} for name in names}, **more})
     hybrid = next(one for one in CONTESTANTS if one.name == "sealed_hybrid")
     cases = {f"{count} datasets of 1 partition": names[:count] for count in (1, 4, 16)}
-    cases |= {
-        f"1 dataset of {more['partitions']} partitions": [name] for name, more in split.items()
-    }
+    cases |= {f"1 dataset of {count} partitions": [name] for count, name in split.items()}
     told: dict[str, list[dict[str, float]]] = {what: [] for what in cases}
     try:
         bench.start_clients()
