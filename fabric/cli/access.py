@@ -24,6 +24,25 @@ Config = Annotated[
 ]
 
 
+File = Annotated[
+    Path | None, typer.Argument(metavar="CONFIG", help="TOML file", exists=True, dir_okay=False)
+]
+Option = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="the same, as an option", exists=True, dir_okay=False),
+]
+
+
+def one_file(file: Path | None, option: Path | None, example: str) -> Path:
+    """The file of a command that takes it as argument and as option; raises ConfigInvalid."""
+    if file is not None and option is not None and file != option:
+        raise ConfigInvalid(f"{file} and --config {option} are two files; name one")
+    found = file or option
+    if found is None:
+        raise ConfigInvalid(f"this needs a file; name it: {example}, or --config {example}")
+    return found
+
+
 def as_host(config: Path | None) -> AgentConfig:
     """The agent's configuration; raises ConfigInvalid when none was named."""
     if config is None:

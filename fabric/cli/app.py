@@ -1,11 +1,14 @@
 """The tree of commands, and what an error looks like to a person."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from fabric.cli import output
 from fabric.model.errors import FabricError, Reason, UnavailableError
@@ -28,6 +31,21 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Where each first word lives: a command's function, or the tree below the word."""
+
+
+class Command(TyperCommand):
+    """One command; its help writes arguments in capitals, as our messages and pages do."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        for param in self.params:
+            if param.param_type_name == "argument" and param.metavar is None:
+                param.metavar = (param.name or "").upper()
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """What stands behind the command's words; typer puts what is required into braces."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)
+        return [re.sub(r"^\{(.*)\}", r"\1", piece) for piece in pieces]
 
 
 def tree(first: Sequence[str]) -> typer.Typer:
@@ -55,8 +73,10 @@ def tree(first: Sequence[str]) -> typer.Typer:
         branch = getattr(import_module(module), name)
         if isinstance(branch, typer.Typer):
             app.add_typer(branch, name=word)
+            for info in branch.registered_commands:
+                info.cls = Command
         else:
-            app.command(word)(branch)
+            app.command(word, cls=Command)(branch)
     return app
 
 

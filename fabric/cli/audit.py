@@ -35,6 +35,7 @@ Heads = Annotated[
 ]
 Part = Annotated[bool, typer.Option("--part", help="the files need not hold the log's beginning")]
 _BROKER = "broker"
+_NO_LOG = "name a process's audit.jsonl; if this is one, it was changed: keep it as evidence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _heads_of(first: bytes, signed: _Signed, *, demanded: bool) -> dict[int, byt
     try:
         log = read_line(first).log
     except Malformed as exc:
-        raise ChainBroken(1, str(exc.args[0])) from exc
+        raise ChainBroken(1, f"{exc.args[0]}; {_NO_LOG}") from exc
     found: dict[int, bytes] = {}
     for head in signed.heads:
         if head.link.log != log:

@@ -54,7 +54,10 @@ def described(value: bytes) -> Mapping[str, object]:
 def _place(source: str) -> tuple[str, int, int]:
     parts = source.rsplit(":", 2)
     if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
-        raise ConfigInvalid(f"{source} is neither a file nor topic:partition:offset")
+        raise ConfigInvalid(
+            f"{source} is neither a file nor topic:partition:offset; correct the path, or write a"
+            " place as in secret.G01.residents:0:42"
+        )
     return parts[0], int(parts[1]), int(parts[2])
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from fabric.cli import output
+from fabric.cli.access import File, Option, one_file
 from fabric.model.errors import ConfigInvalid
 from fabric.model.names import HostId
 
@@ -103,11 +104,13 @@ def gateway_run(config: Config) -> None:
 
 
 @gateway.command("doctor")
-def gateway_doctor(config: Config, form: output.Output = output.Form.TABLE) -> None:
+def gateway_doctor(
+    file: File = None, config: Option = None, form: output.Output = output.Form.TABLE
+) -> None:
     """Check everything that this gateway needs, changing nothing; exit 10 when a check fails."""
     from fabric.cli.doctor_gateway import examine
 
-    examine(config, form)
+    examine(one_file(file, config, "gateway.toml"), form)
 
 
 def _ask(config: Path, verb: str, *arguments: object) -> Any:
@@ -182,11 +185,13 @@ def authority_key(
 
 
 @authority.command("doctor")
-def authority_doctor(config: Config, form: output.Output = output.Form.TABLE) -> None:
+def authority_doctor(
+    file: File = None, config: Option = None, form: output.Output = output.Form.TABLE
+) -> None:
     """Check everything that the authority needs, changing nothing; exit 10 when a check fails."""
     from fabric.cli.doctor_authority import examine
 
-    examine(config, form)
+    examine(one_file(file, config, "authority.toml"), form)
 
 
 @authority.command("run")

@@ -94,7 +94,7 @@ def status(
 
 
 def lag(
-    topics: Annotated[list[str] | None, typer.Argument(metavar="[TOPIC]...")] = None,
+    topics: Annotated[list[str] | None, typer.Argument(metavar="TOPIC")] = None,
     config: Config = None,
     *,
     sort: Annotated[Sort, typer.Option("--sort", help="worst first, by this")] = Sort.SECONDS,

@@ -159,3 +159,28 @@ def test_a_folder_that_cannot_be_made_ends_an_agent_with_a_line_and_exit_2(tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert "agent.folder: " in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("gateway run", "fabric gateway run [OPTIONS] CONFIG"),
+        ("doctor", "fabric doctor [OPTIONS] [CONFIG]"),
+        ("lag", "fabric lag [OPTIONS] [TOPIC]..."),
+        ("audit verify", "fabric audit verify [OPTIONS] FILES..."),
+    ],
+)
+def test_help_writes_arguments_in_capitals(words: str, usage: str) -> None:
+    done = fabric(*words.split(), "--help")
+    assert done.stdout.splitlines()[0] == f"Usage: {usage}"
+
+
+def test_what_cannot_be_inspected_or_verified_says_what_to_name(tmp_path: Path) -> None:
+    foo = fabric("inspect", "foo")
+    assert foo.returncode == 2
+    assert "correct the path, or write a place as in secret.G01.residents:0:42" in foo.stderr
+    text = tmp_path / "passwd"
+    text.write_text("root:x:0:0\n")
+    none = fabric("audit", "verify", text)
+    assert none.returncode == 1
+    assert "line 1 is not JSON; name a process's audit.jsonl" in none.stderr

@@ -217,3 +217,25 @@ def test_the_token_of_the_signing_keys_is_looked_at(fabric, tmp_path) -> None:
         found = {item["check"]: item for item in done.json}
         assert found["keys"]["seen"].startswith(seen)
         assert found["keys"]["ok"] is (token == "agent")
+
+
+# How the file is named
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["gateway", "doctor"], ["authority", "doctor"]])
+def test_every_doctor_takes_its_file_as_argument_and_as_option(
+    fabric, tmp_path: Path, words: list[str]
+) -> None:
+    config = tmp_path / "any.toml"
+    config.write_text("wrong = 1")
+    for form in ([config], ["-c", config], ["--config", config], [config, "-c", config]):
+        done = fabric(*words, *form)
+        assert (done.code, done.out[:12]) == (2, "FAIL  config"), form
+    other = tmp_path / "other.toml"
+    other.touch()
+    both = fabric(*words, config, "-c", other)
+    assert (both.code, both.out) == (2, "")
+    assert "name one" in both.err
+    none = fabric(*words)
+    assert (none.code, none.out) == (2, "")
+    assert "--config" in none.err
