@@ -6,6 +6,7 @@ config_audit.py and config_keys.py. A value in the environment
 the file's folder. No value ever shows in an error, because URLs hold passwords.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -44,6 +45,8 @@ _RESULT_LIFETIME_S_MAX = 24 * 3600
 _OWNERS = (("agent", "an agent's file"), ("admin", "an authority's file"))
 """Tables that one process alone has: its file, given to another, is wrong in every line."""
 
+_GATEWAYS_OWN = ("listen", "advertised", "side_listen")
+"""Keys that [gateway] has in a gateway's own file alone; the others name gateways there."""
 
 class Section(BaseModel):
     """One table of a file; unknown keys are refused, values never change."""
@@ -267,12 +270,9 @@ class _File(BaseSettings):
             ConfigInvalid: the message names the file, the key or variable, and the remedy.
         """
         content = read(path)
-        for table, whose in _OWNERS:
-            if table in content and table not in cls.model_fields:
-                raise ConfigInvalid(
-                    f"{path}: has a table [{table}], so it is {whose}; name {cls.file_name}"
-                    " instead, or remove the table"
-                )
+        stranger = cls._stranger(content)
+        if stranger is not None:
+            raise ConfigInvalid(f"{path}: {stranger}")
         stray = unknown((AgentConfig, GatewayConfig, AuthorityConfig))
         if stray is not None:
             raise ConfigInvalid(f"{path}: {stray}: is no setting; correct its spelling or unset it")
@@ -281,6 +281,24 @@ class _File(BaseSettings):
             raise ConfigInvalid(f"{path}: {name} goes on below another variable; remove one")
         try:
             config = cls(**content)
+    @classmethod
+    def _stranger(cls, content: Mapping[str, Any]) -> str | None:
+        """That a file is another process's, in one sentence instead of a fault in each line."""
+        for table, whose in _OWNERS:
+            if table in content and table not in cls.model_fields:
+                return (
+                    f"has a table [{table}], so it is {whose}; name {cls.file_name} instead, or"
+                    " remove the table"
+                )
+        gateway = content.get("gateway")
+        own = [key for key in _GATEWAYS_OWN if isinstance(gateway, Mapping) and key in gateway]
+        if own and cls.file_name.removesuffix(".toml") not in content:
+            return (
+                f"has a key gateway.{own[0]}, so it is a gateway's file; name {cls.file_name}"
+                " instead"
+            )
+        return None
+
         except ValidationError as exc:
             why = explain(exc, lambda place: told_of(cls, place))
             raise ConfigInvalid(f"{path}: {why}") from None

@@ -210,6 +210,8 @@ def test_wrong_key_is_named_with_a_remedy(tmp_path: Path, old: str, new: str, na
         (AuthorityConfig, AGENT, "it is an agent's file; name authority.toml instead"),
         (AgentConfig, AUTHORITY, "it is an authority's file; name agent.toml instead"),
         (GatewayConfig, AUTHORITY, "it is an authority's file; name gateway.toml instead"),
+        (AgentConfig, GATEWAY, "so it is a gateway's file; name agent.toml instead$"),
+        (AuthorityConfig, GATEWAY, "so it is a gateway's file; name authority.toml instead$"),
     ],
 )
 def test_another_processs_file_is_told_as_such(
