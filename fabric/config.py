@@ -1,7 +1,7 @@
 """The settings of the three processes: TOML files, checked when they load.
 
 What a single setting may be is in config_fields.py; sections that stand alone are in
-config_audit.py and config_keys.py. A value in the environment
+config_audit.py, config_keys.py and config_web.py. A value in the environment
 (`FABRIC_<SECTION>__<KEY>`, config_env.py) stands above the file. Relative paths are relative to
 the file's folder. No value ever shows in an error, because URLs hold passwords.
 """
@@ -30,6 +30,7 @@ from fabric.config_fields import (
 )
 from fabric.config_file import explain, read
 from fabric.config_keys import KeysConfig
+from fabric.config_web import WebConfig
 from fabric.model.errors import ConfigInvalid
 from fabric.model.limits import (
     BLOCK_BYTES_MAX,
@@ -44,9 +45,9 @@ _M = TypeVar("_M", bound=BaseModel)
 _RESULT_LIFETIME_S_MAX = 24 * 3600
 _OWNERS = (("agent", "an agent's file"), ("admin", "an authority's file"))
 """Tables that one process alone has: its file, given to another, is wrong in every line."""
-
 _GATEWAYS_OWN = ("listen", "advertised", "side_listen")
 """Keys that [gateway] has in a gateway's own file alone; the others name gateways there."""
+
 
 class Section(BaseModel):
     """One table of a file; unknown keys are refused, values never change."""
@@ -93,12 +94,6 @@ class Bootstrap(Section):
     """Addresses to begin with."""
 
     bootstrap: BootstrapsField
-
-
-class WebConfig(Section):
-    """Where /metrics, /livez and /readyz are served, in plain HTTP: keep it on loopback."""
-
-    listen: AddressField = Address("127.0.0.1", 0)
 
 
 class AgentPart(Section):
@@ -281,6 +276,11 @@ class _File(BaseSettings):
             raise ConfigInvalid(f"{path}: {name} goes on below another variable; remove one")
         try:
             config = cls(**content)
+        except ValidationError as exc:
+            why = explain(exc, lambda place: told_of(cls, place))
+            raise ConfigInvalid(f"{path}: {why}") from None
+        return _absolute(config, path.absolute().parent)
+
     @classmethod
     def _stranger(cls, content: Mapping[str, Any]) -> str | None:
         """That a file is another process's, in one sentence instead of a fault in each line."""
@@ -298,11 +298,6 @@ class _File(BaseSettings):
                 " instead"
             )
         return None
-
-        except ValidationError as exc:
-            why = explain(exc, lambda place: told_of(cls, place))
-            raise ConfigInvalid(f"{path}: {why}") from None
-        return _absolute(config, path.absolute().parent)
 
 
 class AgentConfig(_File):

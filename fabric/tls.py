@@ -31,18 +31,21 @@ def client_context(cert: Path | None, key: Path | None, ca: Path) -> ssl.SSLCont
     return context
 
 
-def server_context(cert: Path, key: Path, ca: Path, *, demand: bool = True) -> ssl.SSLContext:
+def server_context(
+    cert: Path, key: Path, ca: Path, *, demand: bool = True, ca_setting: str = "tls.ca"
+) -> ssl.SSLContext:
     """A server's context.
 
     Args:
         demand: refuse clients without a certificate that chains to `ca`; False asks for
             one and checks it when given (enrolment comes before any certificate).
+        ca_setting: key of `ca` in the settings, for errors.
 
     Raises:
         ConfigInvalid: a file cannot be read or does not fit; names the file.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _restrict(context, ca)
+    _restrict(context, ca, ca_setting)
     context.verify_mode = ssl.CERT_REQUIRED if demand else ssl.CERT_OPTIONAL
     # A resumed session would outlive the certificate that opened it.
     context.num_tickets = 0
@@ -76,7 +79,7 @@ def why_not(exc: Exception) -> str:
     return f"cannot connect ({type(exc).__name__})"
 
 
-def _restrict(context: ssl.SSLContext, ca: Path) -> None:
+def _restrict(context: ssl.SSLContext, ca: Path, setting: str = "tls.ca") -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
@@ -85,7 +88,7 @@ def _restrict(context: ssl.SSLContext, ca: Path) -> None:
         context.load_verify_locations(cafile=str(ca))
     except (OSError, ssl.SSLError) as exc:
         raise ConfigInvalid(
-            f"tls.ca: {ca} holds no CA certificates that can be read; name a PEM file that does"
+            f"{setting}: {ca} holds no CA certificates that can be read; name a PEM file that does"
         ) from exc
 
 
@@ -96,5 +99,5 @@ def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
     except (OSError, ssl.SSLError) as exc:
         raise ConfigInvalid(
             f"{cert} and {key}: not a readable certificate with its key;"
-            " correct `certificate` and `key` in section tls or admin"
+            " correct `certificate` and `key` in section tls, admin or web"
         ) from exc

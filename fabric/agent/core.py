@@ -82,7 +82,7 @@ class Core:
         )
         stack.push_async_callback(self._close)
         port = await stack.enter_async_context(
-            serving(metrics.registry, lambda: self.board.parts, config.web.listen)
+            serving(metrics.registry, lambda: self.board.parts, config.web)
         )
         _log.info("pages on port %d", port)
 

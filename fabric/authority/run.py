@@ -88,7 +88,7 @@ class _Process:
         listener = Listener(runner.server, context, setting="authority.listen")
         try:
             async with (
-                serving(self.metrics.registry, self._ready, self.config.web.listen),
+                serving(self.metrics.registry, self._ready, self.config.web),
                 listener.listening(self.config.authority.listen),
                 asyncio.TaskGroup() as group,
             ):

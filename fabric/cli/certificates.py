@@ -54,6 +54,27 @@ def look(
     return f"{subject}, {_left(left_s)} left"
 
 
+def look_at_pages(certificate: Path, key: Path, client_ca: Path) -> str:
+    """The pages' server beyond loopback: readable, of one pair, not ended, and named. Blocks.
+
+    Raises:
+        ConfigInvalid: with what is wrong and the remedy.
+    """
+    server_context(certificate, key, client_ca, ca_setting="web.client_ca")
+    left_s = (certificate_end(certificate) - datetime.now(UTC)).total_seconds()
+    if left_s <= 0:
+        raise ConfigInvalid(
+            f"{certificate} has ended; put a new one in its place, the process reads it by itself"
+        )
+    names = _names(x509.load_pem_x509_certificate(certificate.read_bytes()))
+    if not names:
+        raise ConfigInvalid(
+            f"{certificate} names no host; issue it with the names by which Prometheus reaches this"
+            " process"
+        )
+    return f"for {', '.join(names)}, {_left(left_s)} left"
+
+
 def _left(seconds: float) -> str:
     return f"{seconds / _DAY_S:.0f} days" if seconds >= 2 * _DAY_S else f"{seconds / 3600:.0f} h"
 

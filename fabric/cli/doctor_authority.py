@@ -39,7 +39,7 @@ def examine(config: Path, form: output.Form) -> None:
 def _checks(config: AuthorityConfig) -> Sequence[Check]:
     policy = Once(lambda: policy_of(config))
     pid = holder(config.authority.folder / run.AUDIT_FILE)
-    addresses = (("authority.listen", config.authority.listen), ("web.listen", config.web.listen))
+    listen = config.authority.listen
     return [
         ("package", package),
         ("process", lambda: parts.process("authority", pid)),
@@ -60,7 +60,8 @@ def _checks(config: AuthorityConfig) -> Sequence[Check]:
         ),
         ("topics", lambda: _topics(config, policy)),
         ("ticks", lambda: _ticks(config, policy)),
-        *((key, partial(parts.listening, key, listen, pid)) for key, listen in addresses),
+        ("authority.listen", partial(parts.listening, "authority.listen", listen, pid)),
+        *parts.pages(config.web, pid),
         *([("https", lambda: _https(config))] if pid is not None else []),
     ]
 

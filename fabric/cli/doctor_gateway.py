@@ -37,7 +37,6 @@ def _checks(config: GatewayConfig) -> Sequence[Check]:
     addresses = (
         ("gateway.listen", config.gateway.listen),
         ("gateway.side_listen", config.gateway.side_listen),
-        ("web.listen", config.web.listen),
     )
     return [
         ("package", package),
@@ -51,6 +50,7 @@ def _checks(config: GatewayConfig) -> Sequence[Check]:
         ("topics", lambda: _topics(config, policy)),
         ("ticks", lambda: _ticks(config, policy)),
         *((key, partial(parts.listening, key, listen, pid)) for key, listen in addresses),
+        *parts.pages(config.web, pid),
     ]
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from fabric.cli.samples import Page, Samples
 from fabric.config import AgentConfig
-from fabric.config_fields import Address
 from fabric.model.errors import ConfigInvalid, Malformed, Reason, UnavailableError
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 _ANSWER_S_MAX = 5.0
 _PAGE_BYTES_MAX = 8 * 1024 * 1024
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where to look, not where to listen
 _MARK = "attestation_attempts_total"
 
 
@@ -30,13 +28,19 @@ async def read_page(config: AgentConfig, path: Path) -> Page:
     """
     import aiohttp  # late: no other command pays for it
 
-    host, port = config.web.listen
-    if not port:
+    listen = config.web.plain
+    if listen is None:
+        raise ConfigInvalid(
+            f"{path}: web.listen is not on loopback and wants a certificate; add local ="
+            ' "127.0.0.1:PORT" with a free port to [web], where this machine may ask, and start'
+            " the agent again"
+        )
+    if not listen.port:
         raise ConfigInvalid(
             f'{path}: web.listen names no port; set listen = "127.0.0.1:9101" there and start the'
             " agent again"
         )
-    base = f"http://{Address(_EVERYWHERE.get(host, host), port)}"
+    base = f"http://{listen}"
     try:
         async with (
             asyncio.timeout(_ANSWER_S_MAX),

@@ -9,13 +9,17 @@ import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
 from fabric.attest.members import Members
+from fabric.cli.certificates import look_at_pages
+from fabric.cli.checks import Check
 from fabric.config import PolicyConfig
 from fabric.config_fields import Address
+from fabric.config_web import WebConfig
 from fabric.database.finding import Finding, ill, well
 from fabric.kafka.metadata import TopicRights, rights
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
@@ -125,6 +129,20 @@ async def listening(key: str, listen: Address, pid: int | None) -> Sequence[Find
         return [well("", f"{listen}, free")]
     seen = f"cannot listen on {listen}: {fault}"
     return [ill("", Reason.CONFIG_INVALID, seen, f"choose an address of this machine in {key}")]
+
+
+def pages(web: WebConfig, pid: int | None) -> list[Check]:
+    """Checks of /metrics, /livez and /readyz: where they are served, and with which certificate.
+
+    Args:
+        pid: our process, None when it does not run.
+    """
+    listens: list[Check] = [
+        (key, partial(listening, key, listen, pid)) for key, listen in web.addresses
+    ]
+    if web.files is None:
+        return listens
+    return [*listens, ("web.certificate", partial(asyncio.to_thread, look_at_pages, *web.files))]
 
 
 async def _accepts(address: Address) -> bool:

@@ -117,7 +117,7 @@ async def _serve(
     failures: list[BaseException] = []
     try:
         async with (
-            pages.serving(parts.metrics.registry, ready, config.web.listen) as web_port,
+            pages.serving(parts.metrics.registry, ready, config.web) as web_port,
             side as side_port,
             asyncio.TaskGroup() as group,
         ):

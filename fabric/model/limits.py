@@ -99,6 +99,8 @@ HTTPS_CONNECTIONS_MAX = 400
 """Connections of the authority. One holds 0.3 MiB before it says a word; requests are short."""
 SIDE_CONNECTIONS_MAX = 128
 """Connections of a gateway's refusal log."""
+PAGE_CONNECTIONS_MAX = 128
+"""Connections to the pages of a process from beyond its machine."""
 CONNECTION_S_MAX = 60.0
 """Life of one connection over HTTPS: handshake, requests, answers; seconds."""
 ATTEST_INTERVAL_S_MIN = 1.0

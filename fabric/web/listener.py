@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from fabric.config_fields import Address
-from fabric.model.errors import ConfigInvalid
+from fabric.model.errors import ConfigInvalid, FabricError
 from fabric.model.limits import (
     CONNECTION_S_MAX,
     CONNECTIONS_PER_IDENTITY_MAX,
@@ -35,6 +35,8 @@ class Listener:
 
     Args:
         protocol: makes the application's protocol for a connection.
+        context: of every connection, or what gives the next one's; when that raises an error
+            of ours, the connection is closed.
         setting: key of the address in the settings, for errors.
         connections_max: places; when all are taken, the oldest connection ends.
         lifetime_s: deadline of every connection, from accept to close, seconds.
@@ -43,7 +45,7 @@ class Listener:
     def __init__(
         self,
         protocol: Callable[[], asyncio.Protocol],
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | Callable[[], ssl.SSLContext],
         *,
         setting: str,
         connections_max: int = HTTPS_CONNECTIONS_MAX,
@@ -51,7 +53,7 @@ class Listener:
         lifetime_s: float = CONNECTION_S_MAX,
     ) -> None:
         self._protocol = protocol
-        self._context = context
+        self._context = context if callable(context) else lambda: context
         self._setting = setting
         self._connections_max = connections_max
         self._handshake_s = handshake_s
@@ -67,13 +69,18 @@ class Listener:
     @contextlib.asynccontextmanager
     async def listening(self, address: Address) -> AsyncIterator[int]:
         """Listen while the block runs; yields the bound port. Raises ConfigInvalid."""
+        failure: Exception | None = None
         with _bound(address, self._setting) as server:
             async with asyncio.TaskGroup() as group:
                 accepting = group.create_task(self._accept(server))
                 try:
                     yield int(server.getsockname()[1])
+                except Exception as exc:  # noqa: BLE001  # the block's own: no group around it
+                    failure = exc
                 finally:
                     accepting.cancel()
+        if failure is not None:
+            raise failure
 
     async def _accept(self, server: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -116,7 +123,7 @@ class Listener:
                 transport, _ = await loop.connect_accepted_socket(
                     lambda: _Watched(self._protocol(), closed),
                     connection,
-                    ssl=self._context,
+                    ssl=self._context(),
                     ssl_handshake_timeout=self._handshake_s,
                     ssl_shutdown_timeout=self._handshake_s,
                 )
@@ -127,6 +134,9 @@ class Listener:
                         transport.abort()
         except (OSError, TimeoutError) as exc:  # the peer's fault, and its own loss
             _log.debug("connection of %s ended: %s", peer, exc)
+        except FabricError as exc:
+            _log.debug("connection of %s closed: %s", peer, exc)
+            connection.close()
         except Exception:  # noqa: BLE001  # one connection must never end the others'
             _log.exception("connection cut by a fault of ours")
 

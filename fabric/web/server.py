@@ -1,21 +1,27 @@
-"""/metrics, /livez and /readyz of a process, in plain HTTP: meant for loopback."""
+"""/metrics, /livez and /readyz of a process: plain HTTP on loopback, elsewhere TLS with clients'
+certificates.
+"""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from fabric.config_fields import Address
+from fabric.config_web import WebConfig
 from fabric.metrics import watching
 from fabric.model.errors import ConfigInvalid, Reason
+from fabric.model.limits import PAGE_CONNECTIONS_MAX
+from fabric.web.listener import Listener
+from fabric.web.papers import Papers
 
 _log = logging.getLogger(__name__)
 _STOP_S_MAX = 1.0
 _KEEP_ALIVE_S = 75.0
-_LOCAL = Address("127.0.0.1", 0)
+_LOCAL = WebConfig()
 
 Readiness = Callable[[], Mapping[str, str | None]]
 """Each part of a process with the reason why it is not ready, or None when it is."""
@@ -23,18 +29,34 @@ Readiness = Callable[[], Mapping[str, str | None]]
 
 @asynccontextmanager
 async def serving(
-    registry: CollectorRegistry, ready: Readiness, listen: Address = _LOCAL
+    registry: CollectorRegistry, ready: Readiness, settings: WebConfig = _LOCAL
 ) -> AsyncIterator[int]:
-    """Serve the three pages while the block runs; yields the bound port.
+    """Serve the three pages while the block runs; yields the port of `listen`.
 
     Raises:
-        ConfigInvalid: the address cannot be bound.
+        ConfigInvalid: an address cannot be bound, or a file of TLS cannot be used.
     """
     told = _Ready(ready)
+    async with AsyncExitStack() as stack:
+        runner = await stack.enter_async_context(_running(registry, told))
+        port = 0
+        if settings.plain is not None:
+            key = "web.listen" if settings.plain is settings.listen else "web.local"
+            port = await _serve_plain(runner, key, settings.plain)
+        if settings.files is not None:
+            listener = _beyond(runner, Papers(settings.files))
+            port = await stack.enter_async_context(listener.listening(settings.listen))
+        stack.enter_context(watching(registry, told.parts))
+        yield port
+
+
+@asynccontextmanager
+async def _running(registry: CollectorRegistry, told: "_Ready") -> AsyncIterator[web.AppRunner]:
     app = web.Application()
     app.router.add_get("/metrics", make_aiohttp_handler(registry))
     app.router.add_get("/livez", _live)
     app.router.add_get("/readyz", told.handle)
+    app.on_response_prepare.append(_hang_up)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -44,17 +66,36 @@ async def serving(
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, listen.host, listen.port)
-        try:
-            await site.start()
-        except OSError as exc:
-            raise ConfigInvalid(
-                f"web.listen: {listen} cannot be bound ({exc.strerror}); choose a free address"
-            ) from exc
-        with watching(registry, told.parts):
-            yield int(runner.addresses[0][1])
+        yield runner
     finally:
         await runner.cleanup()
+
+
+async def _serve_plain(runner: web.AppRunner, key: str, listen: Address) -> int:
+    try:
+        await web.TCPSite(runner, listen.host, listen.port).start()
+    except OSError as exc:
+        raise ConfigInvalid(
+            f"{key}: {listen} cannot be bound ({exc.strerror}); choose a free address"
+        ) from exc
+    return int(runner.addresses[0][1])
+
+
+def _beyond(runner: web.AppRunner, papers: Papers) -> Listener:
+    assert runner.server is not None
+    return Listener(
+        runner.server,
+        papers.context,
+        setting="web.listen",
+        connections_max=PAGE_CONNECTIONS_MAX,
+    )
+
+
+async def _hang_up(request: web.Request, response: web.StreamResponse) -> None:
+    """A connection over TLS is for one answer: the next asks for the certificate again."""
+    if request.secure:
+        response.force_close()
+        response.headers["Connection"] = "close"
 
 
 async def _live(request: web.Request) -> web.Response:

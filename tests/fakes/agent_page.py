@@ -14,7 +14,6 @@ from prometheus_client import generate_latest
 from fabric.agent.supervisor import Board
 from fabric.cli.page import parse_page
 from fabric.cli.samples import Page
-from fabric.config_fields import Address
 from fabric.metrics import AgentMetrics
 from fabric.model.names import Topic
 from fabric.web.server import serving
@@ -83,8 +82,7 @@ class FakeAgent:
         loop = asyncio.new_event_loop()
 
         async def run() -> None:
-            listen = Address("127.0.0.1", 0)
-            async with serving(self.metrics.registry, lambda: self.board.parts, listen) as port:
+            async with serving(self.metrics.registry, lambda: self.board.parts) as port:
                 told.append(port)
                 ready.set()
                 await stop.wait()

@@ -221,6 +221,30 @@ def test_another_processs_file_is_told_as_such(
         kind.load(written(tmp_path, text))
 
 
+def test_a_gateways_key_in_an_agents_own_file_is_a_wrong_key(tmp_path: Path) -> None:
+    text = AGENT.replace("[gateway]", '[gateway]\nlisten = "127.0.0.1:1"')
+    assert "gateway.listen: is not a known key" in refusal(tmp_path, text)
+
+
+def test_no_word_of_the_library_stands_before_our_own(tmp_path: Path) -> None:
+    text = AGENT.replace('host = "G01/registry/host-a"', "host = 5").replace(
+        '"127.0.0.1:9101"', '"0.0.0.0:9101"'
+    )
+    assert "Value error" not in refusal(tmp_path, text)
+
+
+def test_pages_for_everybody_are_refused_in_one_line_with_what_to_write(tmp_path: Path) -> None:
+    text = refusal(tmp_path, AGENT.replace('"127.0.0.1:9101"', '"0.0.0.0:9101"'))
+    assert text.startswith(f"{tmp_path / 'part.toml'}: web: listen: is not on loopback")
+    assert "add certificate, key, client_ca" in text
+
+
+def test_files_of_the_pages_are_below_the_files_folder(tmp_path: Path) -> None:
+    more = '"0.0.0.0:9111"\ncertificate = "w.pem"\nkey = "w.key"\nclient_ca = "m.pem"'
+    config = AgentConfig.load(written(tmp_path, AGENT.replace('"127.0.0.1:9101"', more)))
+    assert config.web.files == (tmp_path / "w.pem", tmp_path / "w.key", tmp_path / "m.pem")
+
+
 def test_the_name_of_a_file_is_no_comment_that_python_may_strip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,24 @@ def test_address_is_written_as_it_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("127.0.0.1.example", False),
+        ("localhost.example", False),
+    ],
+)
+def test_what_others_may_reach_is_no_loopback(host: str, loopback: bool) -> None:
+    assert Address(host, 1).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
         (AddressField, "[::1]:9392", Address("::1", 9392)),

@@ -7,7 +7,7 @@ import pytest
 
 from fabric.attest.keys import Alg, SigningKey, Use
 from fabric.authority.pki import Ca, issue_platform, issue_svid, make_ca
-from fabric.cli.certificates import look
+from fabric.cli.certificates import look, look_at_pages
 from fabric.model.errors import ConfigInvalid
 from fabric.model.names import HostId
 
@@ -80,3 +80,26 @@ def test_a_key_of_another_certificate_is_told(tmp_path: Path, ca: Ca) -> None:
     files = Files(tmp_path, ca)
     files.key.write_bytes(issue_platform(ca, "gateway", hosts=[], days=1)[1])
     assert "correct `certificate` and `key`" in refused(files)
+
+
+# The pages' server
+
+
+def test_the_pages_certificate_says_for_whom_and_how_long(tmp_path: Path, ca: Ca) -> None:
+    files = Files(tmp_path, ca)
+    seen = look_at_pages(files.certificate, files.key, files.ca)
+    assert seen == "for localhost, 127.0.0.1, 9 days left"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "days", "words"), [(["localhost"], 0, "has ended"), ([], 9, "names no host")]
+)
+def test_a_pages_certificate_that_prometheus_would_refuse_is_told(
+    tmp_path: Path, ca: Ca, hosts: list[str], days: int, words: str
+) -> None:
+    files = Files(tmp_path, ca)
+    certificate, key = issue_platform(ca, "web", hosts=hosts, days=days)
+    files.certificate.write_bytes(certificate)
+    files.key.write_bytes(key)
+    with pytest.raises(ConfigInvalid, match=words):
+        look_at_pages(files.certificate, files.key, files.ca)

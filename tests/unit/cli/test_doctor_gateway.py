@@ -36,7 +36,12 @@ def test_with_every_file_in_place_only_peers_are_missing(fabric, files: Platform
         ("gateway.pem", "admin.pem", "certificate", "correct `certificate` and `key`"),
         ("/gateway.", "/verifier.", "certificate", "must be CN=gateway,O=fabric-platform"),
         ("localhost:", "gateway-1.example:", "certificate", "Hostname mismatch"),
-        ('"127.0.0.1:', '"192.0.2.1:', "gateway.listen", "cannot listen"),
+        (
+            '[gateway]\nlisten = "127.0.0.1:',
+            '[gateway]\nlisten = "192.0.2.1:',
+            "gateway.listen",
+            "cannot listen",
+        ),
     ],
 )
 def test_a_wrong_setting_is_told_at_its_check(

@@ -261,3 +261,26 @@ def test_lag_of_an_unknown_dataset_names_those_that_are_there(fabric, agent, con
 )
 def test_a_span_is_said_in_the_largest_unit_that_tells_enough(length: int, text: str) -> None:
     assert module._span(timedelta(seconds=length)) == text
+
+
+def test_an_agent_that_serves_only_others_says_where_this_machine_may_ask(
+    fabric, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path)
+    files = '"0.0.0.0:9111"\ncertificate = "w"\nkey = "w"\nclient_ca = "w"'
+    config.write_text(config.read_text().replace('"127.0.0.1:9"\n\n', f"{files}\n"))
+    done = fabric("status", "--config", config)
+    assert done.code == 2
+    assert 'add local = "127.0.0.1:PORT"' in done.err
+
+
+def test_an_agent_that_serves_others_is_asked_on_its_local_address(
+    fabric, agent, tmp_path: Path
+) -> None:
+    with agent.serve() as port:
+        config = write_config(tmp_path)
+        files = '"0.0.0.0:9111"\ncertificate = "w"\nkey = "w"\nclient_ca = "w"\n'
+        files += f'local = "127.0.0.1:{port}"'
+        config.write_text(config.read_text().replace('"127.0.0.1:9"\n\n', f"{files}\n"))
+        done = fabric("status", "--config", config, "-o", "json")
+    assert done.json["answers"]

@@ -99,14 +99,27 @@ def test_rules_use_only_metrics_that_the_code_has() -> None:
         assert used <= known, f"{rule.get('alert', rule.get('record'))}: {used - known}"
 
 
-def test_every_target_file_that_is_scraped_exists_and_names_its_targets() -> None:
-    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+@pytest.mark.parametrize("name", ["prometheus.yml", "remote.yml"])
+def test_every_target_file_that_is_scraped_exists_and_names_its_targets(name: str) -> None:
+    config = yaml.safe_load((FOLDER / name).read_text())
     for job in config["scrape_configs"]:
         for discovery in job["file_sd_configs"]:
             for name in discovery["files"]:
                 for group in yaml.safe_load((FOLDER / name).read_text()):
                     assert set(group["labels"]) == {"agency", "role", "instance"}
                     assert job["job_name"] == f"fabric-{group['labels']['role']}"
+
+
+def test_the_remote_scrape_is_the_local_one_over_tls_with_a_certificate() -> None:
+    local, remote = (
+        yaml.safe_load((FOLDER / name).read_text()) for name in ("prometheus.yml", "remote.yml")
+    )
+    for job in remote["scrape_configs"]:
+        assert job.pop("scheme") == "https"
+        tls = job.pop("tls_config")
+        assert set(tls) == {"ca_file", "cert_file", "key_file", "min_version"}
+        assert tls["min_version"] == "TLS13"
+    assert remote == local
 
 
 def test_targets_of_a_demo_carry_agency_role_and_instance() -> None:

@@ -15,6 +15,7 @@ import yaml
 from typer.main import get_command
 
 from fabric.cli.app import tree
+from fabric.config_web import WebConfig
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 UNITS = DEPLOY / "systemd"
@@ -257,6 +258,25 @@ def test_a_pod_is_asked_and_reached_where_the_sample_listens(role: str) -> None:
         if doc["kind"] == "NetworkPolicy" and doc["metadata"]["name"] == role
     ]
     assert opened == ports(role)
+
+
+@pytest.mark.parametrize("role", ON_PLATFORM)
+def test_pages_are_opened_where_the_samples_other_lines_put_them(role: str) -> None:
+    text = (DEPLOY / f"{role}.toml").read_text().partition("[web]")[2].partition("\n\n")[0]
+    lines = [line.removeprefix("# ") for line in text.splitlines() if " = " in line]
+    web = WebConfig.model_validate(tomllib.loads("\n".join(lines[1:])))
+    assert str(web.local) == sample(role)["web"]["listen"]  # where the probes ask
+    policies = [
+        doc["spec"]["ingress"]
+        for doc in documents(DEPLOY / "kubernetes" / "pages.yaml")
+        if doc["metadata"]["name"] == f"{role}-pages"
+    ]
+    (((rule,)),) = policies
+    assert [port["port"] for port in rule["ports"]] == [web.listen.port]
+    assert rule["from"], "its pages are for a Prometheus alone"
+    head = (DEPLOY / "kubernetes" / "pages.yaml").read_text().partition("apiVersion")[0]
+    for value in (web.listen, web.local, web.certificate, web.key, web.client_ca):
+        assert f'"{value}"' in head
 
 
 @pytest.mark.parametrize("role", ON_PLATFORM)

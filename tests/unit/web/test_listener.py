@@ -158,3 +158,31 @@ async def test_an_address_that_is_taken_is_a_configuration_error(
         with pytest.raises(ConfigInvalid, match="authority.listen"):
             async with Listener(Echo, contexts[0], setting="authority.listen").listening(address):
                 pass
+
+
+async def test_a_context_that_cannot_be_had_closes_the_connection_and_not_the_next(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, client = contexts
+    told: list[bool] = []
+
+    def context() -> ssl.SSLContext:
+        told.append(True)
+        if len(told) == 1:
+            raise ConfigInvalid("web.client_ca: is spoilt")
+        return server
+
+    listener = Listener(Echo, context, setting="web.listen")
+    async with listener.listening(LOCAL) as port:
+        with pytest.raises(OSError):  # noqa: PT011  # however the system words a hang-up
+            await echoes(port, client)
+        assert await echoes(port, client)
+
+
+async def test_an_error_of_the_block_comes_out_as_it_is(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    listener = Listener(Echo, contexts[0], setting="authority.listen")
+    with pytest.raises(ConfigInvalid, match="another setting"):
+        async with listener.listening(LOCAL):
+            raise ConfigInvalid("another setting")
