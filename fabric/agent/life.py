@@ -36,6 +36,7 @@ from fabric.agent.view import WorldView
 from fabric.attest.result import Result
 from fabric.config import AgentConfig, Capture
 from fabric.database.registry import open_source
+from fabric.database.sqlite_outbox import FILE as OUTBOX_FILE
 from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import AgentMetrics
@@ -239,7 +240,7 @@ class Life:
     def _start_outbox(self, host: Host) -> None:
         topics = [*self._config.outbox.topics]
         tables = {f"{_OUTBOX_TABLE}-{topic}": topic for topic in topics}
-        path = self._config.agent.folder / "outbox.db"
+        path = self._config.agent.folder / OUTBOX_FILE
 
         def make() -> ChangeSource:
             self._outbox = SqliteOutbox(path, source_tables(host, tables))

@@ -1,5 +1,6 @@
 """A doctor's look at the databases of an agent, with what the policy says of their tables."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -10,6 +11,8 @@ from fabric.config import AgentConfig, Apply
 from fabric.config import Capture as CaptureConfig
 from fabric.database.finding import Capture, Finding, failed
 from fabric.database.registry import examine_source, examine_target, given_name
+from fabric.database.sqlite_examine import examine_outbox
+from fabric.database.sqlite_outbox import FILE as OUTBOX
 from fabric.model.errors import FabricError
 from fabric.model.names import Topic
 from fabric.policy.decide import dataset_of
@@ -49,6 +52,18 @@ async def target(part: Apply, policy: Once[Policy]) -> Sequence[Finding]:
     """One target's database."""
     targets, unknown = await _datasets(policy, part.tables, target_of)
     return [*await examine_target(part.kind, part.url, targets), *unknown]
+
+
+async def outbox(config: AgentConfig, policy: Once[Policy]) -> Sequence[Finding]:
+    """The file of the Python API's `publish`, and what the policy knows of its topics."""
+    topics = [str(topic) for topic in config.outbox.topics]
+    found = [await asyncio.to_thread(examine_outbox, config.agent.folder / OUTBOX, topics)]
+    for topic in topics:
+        try:
+            dataset_of(await policy.get(), topic)
+        except FabricError as exc:
+            found.append(failed(f"topic {topic}", exc))
+    return found
 
 
 async def _datasets(

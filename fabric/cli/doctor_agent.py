@@ -13,7 +13,7 @@ from fabric.cli import output, parts
 from fabric.cli.access import log_of, policy_of, svid
 from fabric.cli.attest import standing
 from fabric.cli.checks import Check, Once, run_doctor
-from fabric.cli.databases import source, target
+from fabric.cli.databases import outbox, source, target
 from fabric.cli.figures import problem_of
 from fabric.cli.page import read_page
 from fabric.cli.unattested import check_open, explained, papers
@@ -50,6 +50,10 @@ def _checks(config: AgentConfig, path: Path) -> Sequence[Check]:
             (f"broker {address}", lambda address=address: _broker(config, path, address))
             for address in config.broker.bootstrap
         ),
+        *(
+            (f"refusals {url}", lambda url=url: _refusals(config, path, url))
+            for url in config.gateway.refusals
+        ),
         ("attestation", lambda: _attestation(config, path)),
         ("ticks", lambda: _ticks(config, path, policy)),
         *(
@@ -68,6 +72,8 @@ def _checks(config: AgentConfig, path: Path) -> Sequence[Check]:
             )
             for number, part in enumerate(config.apply, 1)
         ),
+        *([("outbox", lambda: outbox(config, policy))] if config.outbox.topics else []),
+        *parts.pages(config.web, agent),
     ]
 
 
@@ -146,6 +152,11 @@ async def _authority(config: AgentConfig) -> str:
 async def _gateway(config: AgentConfig, path: Path, address: str) -> str:
     context = client_context(*await papers(config, path), config.tls.ca)
     return await parts.reach(address, context, Reason.GATEWAY_UNAVAILABLE)
+
+
+async def _refusals(config: AgentConfig, path: Path, url: str) -> str:
+    """Where the gateway says why it refused a record: the same certificate, another port."""
+    return await _gateway(config, path, parts.address_of(url))
 
 
 async def _broker(config: AgentConfig, path: Path, address: str) -> str:

@@ -5,7 +5,7 @@ The file is opened read-only. Functions block: call them in a thread.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 from fabric.database import sqlite_token as tokens
 from fabric.database.finding import MADE, Capture, Finding, failed, ill, parked, well
 from fabric.database.sqlite_capture import check, is_intact, is_watermark
+from fabric.database.sqlite_outbox import ROWS_MAX as OUTBOX_ROWS_MAX
 from fabric.database.sqlite_tables import check_table
 from fabric.database.sqlite_thread import unavailable
 from fabric.locks import holder
@@ -21,6 +22,7 @@ from fabric.model.errors import ConfigInvalid, FabricError, Reason
 from fabric.ports import SourceTable, Target
 
 _BUSY_S_MAX = 5.0
+_WHY_FULL = "start the agent; if it runs, see with fabric status why the platform takes nothing"
 
 
 def examine_source(path: str, capture: Capture) -> list[Finding]:
@@ -58,6 +60,42 @@ def examine_target(path: str, targets: Sequence[Target]) -> list[Finding]:
             ]
     except FabricError as exc:
         return [failed("file", exc)]
+
+
+def examine_outbox(path: Path, topics: Collection[str]) -> Finding:
+    """The outbox of the Python API: that it may be written, and what waits in it.
+
+    Args:
+        topics: those that the settings publish.
+    """
+    folder = path.absolute().parent
+    if not path.exists():  # the folder, too, is made at the first start
+        return _absent(path) if folder.exists() else well("file", MADE)
+    try:
+        with _opened(path) as connection, unavailable():
+            waiting = dict(_waiting(connection))
+    except FabricError as exc:
+        return failed("file", exc)
+    lost = sorted(waiting.keys() - set(topics))
+    if lost:
+        return ill(
+            "file",
+            Reason.TOPIC_UNKNOWN,
+            f"{waiting[lost[0]]} changes for {lost[0]} wait, and [outbox] topics lacks it",
+            "put the topic back until they are sent, then take it out",
+        )
+    if sum(waiting.values()) >= OUTBOX_ROWS_MAX:
+        return ill("file", Reason.OVERLOADED, "it is full: no more is taken", _WHY_FULL)
+    found = _file(path, Reason.SOURCE_UNFIT)
+    return found if found.reason else well("file", f"{sum(waiting.values())} changes wait")
+
+
+def _waiting(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    if not connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE name = 'fabric_outbox'"
+    ).fetchone():
+        return []
+    return connection.execute("SELECT topic, count(*) FROM fabric_outbox GROUP BY topic").fetchall()
 
 
 @contextmanager

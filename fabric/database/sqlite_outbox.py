@@ -22,11 +22,13 @@ from fabric.model.errors import FabricError, Malformed, Reason, UnavailableError
 from fabric.model.names import Origin, Topic
 from fabric.ports import Captured, Event, Opened, Reached, SourceTable
 
+FILE = "outbox.db"
+"""Its name in the agent's folder."""
+ROWS_MAX = 1_000_000
+"""Changes that may wait; more are refused, so that a dead platform does not fill the disk."""
 _POLL_S = 0.02
 _SILENCE_S = 10.0
 _PAGE_ROWS = 1_000
-_ROWS_MAX = 1_000_000
-"""Changes that may wait; more are refused, so that a dead platform does not fill the disk."""
 _NOBODY = Origin("0", "outbox", "outbox")
 """Stands in stored changes, whose origin is given by the capture that reads them."""
 _DDL = (
@@ -222,7 +224,7 @@ def _last_id(connection: sqlite3.Connection) -> int:
 
 def _add(connection: sqlite3.Connection, topic: str, now_us: int, datum: bytes) -> int:
     first = connection.execute("SELECT min(id) FROM fabric_outbox").fetchone()[0]
-    if first is not None and _last_id(connection) - first + 1 >= _ROWS_MAX:
+    if first is not None and _last_id(connection) - first + 1 >= ROWS_MAX:
         raise UnavailableError(Reason.OVERLOADED, "outbox is full; the platform must take it first")
     cursor = connection.execute(
         "INSERT INTO fabric_outbox (topic, commit_us, datum) VALUES (?, ?, ?)",

@@ -1,6 +1,8 @@
 """`fabric doctor` where nothing runs: each failed check has its cause and its remedy."""
 
 import contextlib
+import json
+import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fabric.authority.pki import issue_platform, make_ca
 from fabric.cli.remedies import REMEDIES, remedy_of
 from fabric.demo.process import free_port
 from fabric.model.errors import DeniedError, Reason
@@ -217,6 +220,78 @@ def test_the_token_of_the_signing_keys_is_looked_at(fabric, tmp_path) -> None:
         found = {item["check"]: item for item in done.json}
         assert found["keys"]["seen"].startswith(seen)
         assert found["keys"]["ok"] is (token == "agent")
+
+
+# What an agent listens on, asks and keeps
+
+
+def checked(fabric, config: Path) -> dict[str, dict[str, str]]:
+    done = fabric("doctor", config, "-o", "json")
+    return {item["check"]: item for item in done.json}
+
+
+def test_a_taken_address_of_the_pages_is_told_before_the_start(fabric, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = checked(fabric, write_config(tmp_path, port=port))["web.listen"]
+    assert not found["ok"]
+    assert found["seen"] == f"config_invalid: another process listens on 127.0.0.1:{port}"
+    assert "web.listen" in found["remedy"]
+    assert checked(fabric, write_config(tmp_path, port=port))["web.listen"]["ok"]
+
+
+def test_papers_of_pages_for_others_are_looked_at(fabric, tmp_path: Path) -> None:
+    config = write_config(tmp_path, port=0)
+    ca = make_ca("monitoring")
+    for name, data in zip(
+        ("w.pem", "w.key"), issue_platform(ca, "web", hosts=["host-b.example"], days=9), strict=True
+    ):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "m.pem").write_bytes(ca.cert_pem)
+    table = '[web]\nlisten = "127.1:0"\nlocal = "127.0.0.1:0"\ncertificate = "w.pem"\n'
+    text = config.read_text().replace('listen = "127.0.0.1:0"\n', "")
+    config.write_text(text.replace("[web]\n", table + 'key = "w.key"\nclient_ca = "m.pem"\n'))
+    found = checked(fabric, config)
+    assert found["web.local"]["ok"]
+    assert found["web.certificate"]["seen"] == "for host-b.example, 9 days left"
+    (tmp_path / "m.pem").write_text("no CA")
+    seen = checked(fabric, config)["web.certificate"]["seen"]
+    assert seen.startswith("config_invalid: web.client_ca: ")
+
+
+def test_each_refusal_log_is_asked_with_our_certificate(fabric, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    urls = [f"https://127.0.0.1:{free_port()}" for _ in range(2)]
+    text = config.read_text()
+    config.write_text(text.replace("[gateway]", f"[gateway]\nrefusals = {json.dumps(urls)}"))
+    found = checked(fabric, config)
+    assert found[f"refusals {urls[0]}"]["seen"].startswith("not_attested")
+    ca = make_ca("svid")
+    (tmp_path / "state").mkdir(exist_ok=True)
+    for name, data in zip(
+        ("svid.pem", "svid.key"), issue_platform(ca, "x", hosts=[], days=9), strict=True
+    ):
+        (tmp_path / "state" / name).write_bytes(data)
+    found = checked(fabric, config)
+    for url in urls:
+        seen = found[f"refusals {url}"]["seen"]
+        assert seen.startswith("gateway_unavailable: ")
+        assert seen.endswith("nobody listens there")
+        assert found[f"refusals {url}"]["remedy"]
+
+
+def test_the_outbox_is_looked_at_where_there_is_one(fabric, tmp_path: Path) -> None:
+    plain = checked(fabric, write_config(tmp_path))
+    assert not any(check.startswith("outbox") for check in plain)
+    topics = '[outbox]\ntopics = ["secret.G01.residents", "secret.G01.more"]\n'
+    found = checked(fabric, write_config(tmp_path, topics))
+    assert found["outbox file"]["ok"]
+    assert found["outbox topic secret.G01.more"]["seen"].startswith("topic_unknown")
+    (tmp_path / "state").mkdir(exist_ok=True)
+    (tmp_path / "state" / "outbox.db").write_bytes(b"no database at all" * 100)
+    spoilt = checked(fabric, write_config(tmp_path, topics))["outbox file"]
+    assert not spoilt["ok"]
+    assert spoilt["remedy"]
 
 
 # How the file is named

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from fabric.database import sqlite_examine
-from fabric.database.finding import Capture, Finding
+from fabric.database.finding import MADE, Capture, Finding
 from fabric.database.sqlite import SqliteSink, SqliteSource
+from fabric.database.sqlite_outbox import SqliteOutbox
+from fabric.model.change import Op
 from fabric.model.errors import Reason
+from fabric.model.names import Topic
 from fabric.ports import Reached, SourceTable
 from tests.contract.sink_suite import Feed, stream, target
 from tests.contract.worlds import NOTES, NOTES_SCHEMA, POISON, person
@@ -156,3 +159,43 @@ async def test_a_target_is_well_until_a_change_waits_in_quarantine(tmp_path: Pat
 def test_a_target_table_that_does_not_fit_is_named(tmp_path: Path) -> None:
     run(tmp_path / "t.db", "CREATE TABLE people (id INTEGER PRIMARY KEY)")
     assert ills(look_at_target(tmp_path / "t.db")) == {"table people"}
+
+
+# The outbox
+
+
+async def outbox(folder: Path, *topics: str) -> Path:
+    """An outbox with one change for each topic."""
+    path = folder / "outbox.db"
+    known = [replace(TABLE, topic=Topic.parse(topic)) for topic in topics]
+    made = SqliteOutbox(path, known)
+    await made.open(None)
+    for topic in topics:
+        await made.put(Topic.parse(topic), Op.UPSERT, {"region": "a", "number": 1, "body": None})
+    await made.close()
+    return path
+
+
+async def test_an_outbox_says_how_much_waits(tmp_path: Path) -> None:
+    absent = sqlite_examine.examine_outbox(tmp_path / "no" / "outbox.db", [])
+    assert (absent.reason, absent.seen) == (None, MADE)
+    found = sqlite_examine.examine_outbox(await outbox(tmp_path, str(NOTES)), [str(NOTES)])
+    assert (found.reason, found.seen) == (None, "1 changes wait")
+
+
+async def test_changes_that_no_setting_publishes_any_more_are_told(tmp_path: Path) -> None:
+    found = sqlite_examine.examine_outbox(await outbox(tmp_path, str(NOTES)), [])
+    assert found.reason is Reason.TOPIC_UNKNOWN
+    assert f"1 changes for {NOTES} wait" in found.seen
+    assert found.remedy
+
+
+async def test_a_full_outbox_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_examine, "OUTBOX_ROWS_MAX", 1)
+    found = sqlite_examine.examine_outbox(await outbox(tmp_path, str(NOTES)), [str(NOTES)])
+    assert found.reason is Reason.OVERLOADED
+
+
+def test_an_outbox_that_is_no_database_is_told(tmp_path: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"nothing of ours" * 100)
+    assert sqlite_examine.examine_outbox(tmp_path / "outbox.db", []).reason is not None

@@ -125,7 +125,7 @@ async def test_wrong_use_is_refused_before_anything_is_stored(tmp_path: Path) ->
 
 
 async def test_a_full_outbox_is_overloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_outbox, "_ROWS_MAX", 2)
+    monkeypatch.setattr(sqlite_outbox, "ROWS_MAX", 2)
     box = outbox(tmp_path)
     await box.open(None)
     for number in range(2):
