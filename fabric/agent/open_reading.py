@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fabric.agent.host import BlockTarget, Host
+from fabric.agent.lag_meter import LagMeter
 from fabric.agent.log_check import starts_at
 from fabric.agent.open_form import Gathered, gather, try_decode
 from fabric.agent.read_machine import Log, ReadMachine, incomplete
@@ -15,7 +16,6 @@ from fabric.model.names import Stream
 from fabric.policy.types import Dataset
 from fabric.ports import Record, StreamState
 
-_LAG_S = 10.0
 _PAUSE_S = 1.0
 _DUPLICATE = "duplicate"
 
@@ -57,8 +57,9 @@ class OpenReader:
         self._topic = dataset.topic
         self._partition = partition
         self._sink = sink
-        self._position = 0
-        self._heard_at = host.clock.monotonic()
+        self._meter = LagMeter(
+            host, (dataset.topic, partition), sink=sink, part=part, has_signs=False
+        )
         self._decode_s = 0.0
         self._bytes = 0
         self._is_paused = False
@@ -72,15 +73,16 @@ class OpenReader:
         states = {s: state for s, state in streams.items() if s.partition == self._partition}
         self._machine = ReadMachine(self._log, states)
         where = (place, self._partition)
-        self._position, is_sure = await starts_at(
+        position, is_sure = await starts_at(
             self._host.log, self._machine, states, place=where, is_known=self._is_known
         )
+        self._meter.stands_at(position)
         if not is_sure:
             self._host.telemetry.read_anew(self._topic, self._partition)
         self._host.telemetry.board.show(self._part, None)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read())
-            tasks.create_task(self._measure())
+            tasks.create_task(self._meter.run())
 
     def _is_known(self, stream: Stream, state: StreamState, record: Record) -> bool | None:
         """Whether a record of the stream is not newer than what was applied."""
@@ -89,12 +91,14 @@ class OpenReader:
         return all(change.sequence <= state.high for change in mine) if mine else None
 
     async def _read(self) -> None:
-        async for records in self._host.log.read(str(self._topic), self._partition, self._position):
+        start = self._meter.position
+        async for records in self._host.log.read(str(self._topic), self._partition, start):
             if records:
+                self._meter.came(records)
+                self._meter.takes(records[0])
                 await self._until_fresh()
                 await self._take(records)
-                self._position = records[-1].offset + 1
-                self._heard_at = self._host.clock.monotonic()
+                self._meter.stands_at(records[-1].offset + 1)
 
     async def _until_fresh(self) -> None:
         """Wait while the view of the members is too old to move rows by."""
@@ -134,7 +138,8 @@ class OpenReader:
             self._host.telemetry.opened(block, "", sealed_bytes=self._bytes, seconds=self._decode_s)
             self._bytes = 0
             try:
-                applied = await self._sink.apply(block, state, new)
+                with self._meter.giving(block):
+                    applied = await self._sink.apply(block, state, new)
             except FabricError as exc:
                 if exc.reason is not Reason.OVERLOADED:
                     raise
@@ -143,14 +148,3 @@ class OpenReader:
             self._machine.load(stream, applied.state)
             self._host.telemetry.applied(block, applied)
             return
-
-    async def _measure(self) -> None:
-        while True:
-            _, end = await self._host.log.bounds(str(self._topic), self._partition)
-            self._host.telemetry.lag(
-                self._topic,
-                self._partition,
-                records=max(0, end - self._position),
-                heard_s=0.0,  # an open stream has no signs of life
-            )
-            await asyncio.sleep(_LAG_S)

@@ -20,6 +20,7 @@ from fabric.agent import read_machine as m
 from fabric.agent.anchoring import AnchorSearch
 from fabric.agent.aside import aside
 from fabric.agent.host import BlockTarget, Host
+from fabric.agent.lag_meter import LagMeter
 from fabric.agent.log_check import is_accepted, starts_at
 from fabric.agent.receipting import Receipting
 from fabric.agent.tick_machine import is_hopeless
@@ -37,7 +38,6 @@ _AHEAD_MAX = 3
 _BACK_S = 0.5
 _SHORT_BYTES_MAX = 16 * 1024
 _PAUSE_S = 1.0
-_LAG_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +92,10 @@ class SealedReader:
         self._handling = asyncio.Lock()
         self._shown: set[Stream] = set()
         self._acted_on: set[tuple[str, bytes]] = set()
-        self._position = 0
         self._is_sure = True
-        self._heard_at = host.clock.monotonic()
+        self._meter = LagMeter(
+            host, (dataset.topic, partition), sink=sink, part=part, has_signs=True
+        )
 
     async def run(self) -> None:
         """Read for ever.
@@ -109,13 +110,14 @@ class SealedReader:
         self._machine = m.ReadMachine(m.Log(cluster=cluster, topic_id=topic_id), states)
         if self._receipts is not None:
             await self._receipts.resume(states)
-        self._position, self._is_sure = await self._where(states)
+        position, self._is_sure = await self._where(states)
+        self._meter.stands_at(position)
         if not self._is_sure:
             self._host.telemetry.read_anew(self._topic, self._partition)
         self._host.telemetry.board.show(self._part, None)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_reading())
-            tasks.create_task(self._measure())
+            tasks.create_task(self._meter.run())
             if self._receipts is not None:
                 tasks.create_task(self._receipts.run())
 
@@ -140,7 +142,7 @@ class SealedReader:
         except* _GoBack:
             back = self._machine.release()
             assert back is not None
-            self._position = back
+            self._meter.stands_at(back)
         raise _GoBack
 
     async def _states(self) -> Mapping[Stream, StreamState]:
@@ -177,19 +179,21 @@ class SealedReader:
             raise _GoBack  # with the lock: nothing is handled before the position is set back
 
     async def _fetch(self, queue: "_Queue", tasks: asyncio.TaskGroup) -> None:
-        async for records in self._host.log.read(str(self._topic), self._partition, self._position):
+        start = self._meter.position
+        async for records in self._host.log.read(str(self._topic), self._partition, start):
+            self._meter.came(records)
             for record in records:
                 await queue.put((record, tasks.create_task(self._look(record))))
 
     async def _take(self, queue: "_Queue") -> None:
         while True:
             record, task = await queue.get()
+            self._meter.takes(record)
             looked = await task
             async with self._handling:
                 await self._handle(record, looked)
                 self._show_held()
-            self._position = record.offset + 1
-            self._heard_at = self._host.clock.monotonic()
+            self._meter.stands_at(record.offset + 1)
 
     # Looking: no order matters
 
@@ -337,7 +341,8 @@ class SealedReader:
 
     async def _apply(self, command: m.Apply) -> m.Applied | m.NotApplied:
         try:
-            applied = await self._sink.apply(command.block, command.expected, command.new)
+            with self._meter.giving(command.block):
+                applied = await self._sink.apply(command.block, command.expected, command.new)
         except FabricError as exc:
             if exc.reason is Reason.DATABASE_UNAVAILABLE:
                 raise
@@ -350,17 +355,6 @@ class SealedReader:
         self._host.telemetry.paused(self._part, reason)
         await self._host.view.changed.wait(_PAUSE_S)
         return await self._look(record)
-
-    async def _measure(self) -> None:
-        while True:
-            _, end = await self._host.log.bounds(str(self._topic), self._partition)
-            self._host.telemetry.lag(
-                self._topic,
-                self._partition,
-                records=max(0, end - self._position),
-                heard_s=self._host.clock.monotonic() - self._heard_at,
-            )
-            await asyncio.sleep(_LAG_S)
 
 
 def _still(looked: _Looked, was_live: bool) -> _Looked:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fabric.agent.epoch_machine import Wanted, Why
+from fabric.agent.reached import UNKNOWN, Behind, Reached
 from fabric.agent.sparing import Sparing
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
@@ -50,7 +51,7 @@ class Telemetry:
         self._policy = policy
         self._sparing = Sparing()
         self._readers: dict[tuple[Topic, int], set[object]] = {}
-        self._reached: dict[tuple[Topic, int], float] = {}
+        self._reached = Reached()
         self._pauses: dict[str, _Pause] = {}
         self._repeating: set[Topic] = set()
         self._silent: set[tuple[Topic, int]] = set()
@@ -181,7 +182,7 @@ class Telemetry:
 
     def _forget_streams(self, topic: Topic, partition: int) -> None:
         """Take what was shown of one partition's streams off the board."""
-        self._reached.pop((topic, partition), None)
+        self._reached.forget((topic, partition))
         self._silent.discard((topic, partition))
         self.board.forget(f"silence {topic}:{partition}")
         self._stopped = {s for s in self._stopped if (s.topic, s.partition) != (topic, partition)}
@@ -293,7 +294,7 @@ class Telemetry:
         self._metrics.incomplete(topic, applied.state.incomplete)
         if block.runs:
             commit = block.runs[-1].commit_us / 1e6
-            self._reach(topic, block.stream.partition, commit)
+            self._reached.reach((topic, block.stream.partition), commit)
             self._metrics.end_to_end(topic, time.time() - commit)
             self._metrics.moved(topic, WAYS[1], commit)
 
@@ -301,19 +302,32 @@ class Telemetry:
         """How many changes wait for a person."""
         self._metrics.quarantine(topic, records)
 
-    def lag(self, topic: Topic, partition: int, *, records: int, heard_s: float) -> None:
+    def lag(
+        self,
+        topic: Topic,
+        partition: int,
+        *,
+        records: int,
+        heard_s: float,
+        behind: Behind = UNKNOWN,
+    ) -> bool:
         """How many records the log is ahead of the target; seconds since one came.
 
-        What is unapplied was committed after the last applied change, or came after the
-        target was last seen level with the log: the later of the two bounds its age.
+        Returns:
+            Whether it is known how old what is unapplied may be. If not, nothing was
+            measured: a backlog of unknown age must not look like none.
         """
-        now = time.time()
-        place = (topic, partition)
-        if records <= 0 or place not in self._reached:
-            self._reach(topic, partition, now)
-        self._metrics.lag(
-            topic, partition, records=records, seconds=now - self._reached[place], measured=now
-        )
+        now, place = time.time(), (topic, partition)
+        if records <= 0:
+            self._reached.reach(place, now)
+        since = self._reached.since(place, behind)
+        if since is not None:
+            self._metrics.lag(topic, partition, records=records, seconds=now - since, measured=now)
+        self._silence(place, heard_s)
+        return since is not None
+
+    def _silence(self, place: tuple[Topic, int], heard_s: float) -> None:
+        topic, partition = place
         silent = heard_s > SILENCES_MISSED_MAX * SILENCE_INTERVAL_S
         self._metrics.silent(topic, partition, silent)
         if silent and place not in self._silent:
@@ -327,10 +341,6 @@ class Telemetry:
             self.board.show(part, Reason.SILENT, f"nothing heard for {heard_s:.0f} s")
         else:
             self.board.forget(part)
-
-    def _reach(self, topic: Topic, partition: int, at: float) -> None:
-        """Everything committed up to `at` (Unix seconds) is in the target."""
-        self._reached[topic, partition] = max(at, self._reached.get((topic, partition), 0.0))
 
     # Receipts
 

@@ -248,7 +248,9 @@ def test_a_stream_is_shown_as_never_measured_from_the_moment_it_is_to_be_read(a:
     it = a.host.telemetry
     it.begins("reader", SECRET, 0)
     assert measured(a) == 0
-    it.lag(SECRET, 0, records=4, heard_s=0)
+    assert not it.lag(SECRET, 0, records=4, heard_s=0)
+    assert measured(a) == 0
+    assert it.lag(SECRET, 0, records=0, heard_s=0)
     it.begins("reader", SECRET, 0)
     assert measured(a) > 0
 
