@@ -189,8 +189,9 @@ def row_of(flow: Flow, page: Page, config: str) -> Row:
     """
     samples, topic = page.samples, str(flow.topic)
     lag = _lag(flow, page)
-    found = [*_of_parts(flow, page), *_of_samples(flow, samples, lag.seconds, config)]
-    if not lag.is_known and State.STARTING not in dict(found):
+    parts = _of_parts(flow, page)
+    found = [*parts, *_of_samples(flow, page, lag.seconds, config)]
+    if not lag.is_known and not parts:  # a part that says what is wrong knows better
         found.append(_unmeasured(flow, page, lag))
     return Row(
         flow=flow,
@@ -270,10 +271,10 @@ def _starting(part: str, parts: Mapping[str, str | None]) -> tuple[State, Proble
 
 
 def _of_samples(
-    flow: Flow, samples: Samples, lag_seconds: float | None, config: str
+    flow: Flow, page: Page, lag_seconds: float | None, config: str
 ) -> list[tuple[State, Problem]]:
     """What only figures tell: lag, silence, quarantine, rows that may lack."""
-    topic, found = str(flow.topic), []
+    samples, topic, found = page.samples, str(flow.topic), []
     part = f"{'capture' if flow.way is Way.SENDS else 'apply'} {topic}"
 
     def add(state: State, wrong: str, remedy: str) -> None:
@@ -295,11 +296,20 @@ def _of_samples(
             wrong += ": nothing from before this host was named is given to it (from_join)"
             remedy = "have the sender send the dataset anew; until then only what came since counts"
         add(State.INCOMPLETE, wrong, remedy)
-    if samples.value("stream_silent", topic=topic):
+    if _is_silent(flow, page):
         who = ", ".join(flow.peers) or "the sender"
         remedy = f"ask {who} whether its agent runs; nobody can tell what was changed since"
         add(State.SILENT, f"{who} has gone silent", remedy)
     return found
+
+
+def _is_silent(flow: Flow, page: Page) -> bool:
+    """Whether a stream is silent, as somebody heard who listens still."""
+    topic = str(flow.topic)
+    return any(
+        lag.is_known and page.samples.value("stream_silent", topic=topic, partition=str(number))
+        for number, lag in enumerate(_by_partition(flow, page))
+    )
 
 
 def _unmeasured(flow: Flow, page: Page, lag: Measured) -> tuple[State, Problem]:
@@ -329,11 +339,18 @@ def problems(page: Page, rows: Sequence[Row], now: datetime) -> list[Problem]:
     """Everything that is wrong, host first, each thing once."""
     own = {problem.part for row in rows for problem in row.problems}
     found = [] if page.parts.get("attestation") else _expired(page.samples, now)
+    own |= _told_by_samples(rows)
     host = {part: wrong for part, wrong in page.parts.items() if wrong and part not in own}
     found += [problem_of(part, wrong) for part, wrong in host.items() if wrong != _STARTING]
     found += [problem for row in rows for problem in row.problems]
     starting = [problem_of(part, _STARTING) for part in host]
     return [*dict.fromkeys(found or starting)]
+
+
+def _told_by_samples(rows: Sequence[Row]) -> set[str]:
+    """Parts whose dataset says the same by name, after what is wrong on this host."""
+    applied = [row.flow for row in rows if row.flow.way is Way.APPLIES]
+    return {f"silence {flow.topic}:{n}" for flow in applied for n in range(flow.partitions)}
 
 
 def _expired(samples: Samples, now: datetime) -> list[Problem]:

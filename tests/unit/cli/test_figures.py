@@ -257,6 +257,52 @@ def test_a_part_that_tells_what_it_waits_for_is_the_state_beside_an_old_lag(
     assert row(flow, agent).state is State.WAITING
 
 
+def test_a_part_that_tells_why_it_does_not_read_needs_no_guess_at_why_nothing_is_measured(
+    flow: Flow,
+) -> None:
+    agent = FakeAgent()
+    agent.board.show(f"apply {SECRET}:0", Reason.NOT_A_CONSUMER)
+    seen = row(flow, agent)
+    assert [problem.reason for problem in seen.problems] == [Reason.NOT_A_CONSUMER]
+
+
+def test_a_lag_that_nobody_measures_is_said_beside_what_waits_in_quarantine(
+    flow: Flow, agent: FakeAgent
+) -> None:
+    agent.lag(SECRET, 0, 0.0, ago=240)
+    agent.metrics.quarantine(SECRET, 2)
+    told = {problem.reason for problem in row(flow, agent).problems}
+    assert told == {State.QUARANTINE, State.UNMEASURED}
+
+
+# Silence
+
+
+def test_what_keeps_us_waiting_here_is_said_before_the_silence_of_a_sender(
+    flow: Flow, agent: FakeAgent
+) -> None:
+    agent.metrics.silent(SECRET, 0, True)
+    agent.board.show(f"silence {SECRET}:0", Reason.SILENT, "nothing heard for 31 s")
+    agent.board.show(f"apply {SECRET}:0", Reason.DATABASE_UNAVAILABLE)
+    page = agent.page()
+    seen = row_of(flow, page, FILE)
+    assert seen.state is State.WAITING
+    told = [problem.reason for problem in problems(page, [seen], NOW)]
+    assert told == [Reason.DATABASE_UNAVAILABLE, State.SILENT]
+
+
+def test_a_silence_that_nobody_listens_to_any_more_is_not_told(
+    flow: Flow, agent: FakeAgent
+) -> None:
+    agent.metrics.silent(SECRET, 0, True)
+    agent.board.show(f"silence {SECRET}:0", Reason.SILENT, "nothing heard for 31 s")
+    agent.board.show(f"apply {SECRET}:0", Reason.DATABASE_UNAVAILABLE)
+    agent.lag(SECRET, 0, 0.0, ago=240)
+    page = agent.page()
+    told = [problem.reason for problem in problems(page, [row_of(flow, page, FILE)], NOW)]
+    assert told == [Reason.DATABASE_UNAVAILABLE]
+
+
 # Partitions
 
 
