@@ -11,7 +11,7 @@ from fabric.cli import output
 from fabric.cli.access import Config, as_host, log_of
 from fabric.cli.topics import held_record
 from fabric.config import AgentConfig
-from fabric.model.errors import ConfigInvalid, FabricError, Malformed
+from fabric.model.errors import ConfigInvalid, DeniedError, FabricError, Malformed, Reason
 from fabric.model.limits import ENVELOPE_BYTES_MAX
 from fabric.ports import Log, Record
 
@@ -61,8 +61,32 @@ def _place(source: str) -> tuple[str, int, int]:
     return parts[0], int(parts[1]), int(parts[2])
 
 
+async def _bounds(log: Log, topic: str, partition: int) -> tuple[int, int]:
+    """As ports.Log.bounds; raises ConfigInvalid for a place that is not there, or not ours.
+
+    Whoever mistypes a topic or a partition has not found a drifted topic or a lost right.
+    """
+    try:
+        return await log.bounds(topic, partition)
+    except DeniedError as exc:
+        if exc.reason is Reason.TOPIC_DRIFT:
+            raise ConfigInvalid(f"{topic}: {exc.args[0]}") from exc
+        if exc.reason is Reason.NOT_A_CONSUMER:
+            said = "there is no such topic, or it is not yours to read"
+            raise ConfigInvalid(f"{topic}: {said}") from exc
+        raise
+
+
+async def _check_offset(log: Log, topic: str, partition: int, offset: int) -> None:
+    first, end = await _bounds(log, topic, partition)
+    if not first <= offset < end:
+        held = f"its offsets are {first} to {end - 1}" if first < end else "it is empty"
+        raise ConfigInvalid(f"{topic}:{partition} has no record {offset}: {held}")
+
+
 async def _fetch(host: AgentConfig, topic: str, partition: int, offset: int) -> bytes:
     async with log_of(host) as log:
+        await _check_offset(log, topic, partition, offset)
         return (await held_record(log, topic, partition, offset)).value or b""
 
 
@@ -83,7 +107,7 @@ def tail(
 
     async def follow() -> None:
         async with log_of(as_host(config)) as log:
-            start, end = await log.bounds(topic, partition)
+            start, end = await _bounds(log, topic, partition)
             first = start if beginning else max(start, end - (count or 0))
             await _print(log, (topic, partition, first), count, form)
 

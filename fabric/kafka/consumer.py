@@ -85,7 +85,10 @@ class PartitionConsumer:
         client = self._consumer._client
         partitions = await client._wait_on_metadata(self._place.topic)
         if self._place.partition not in partitions:
-            raise DeniedError(Reason.TOPIC_DRIFT, f"topic lacks partition {self._place.partition}")
+            has = f"{len(partitions)} partition{'s' if len(partitions) != 1 else ''}"
+            raise DeniedError(
+                Reason.TOPIC_DRIFT, f"topic has {has}, and no {self._place.partition}"
+            )
 
     def seek(self, offset: int) -> None:
         """Go on reading at `offset`."""

@@ -9,6 +9,7 @@ import pytest
 
 from fabric.cli import look
 from fabric.config import AgentConfig
+from fabric.model.errors import DeniedError, Reason
 from tests.fakes.agent_page import write_config
 from tests.fakes.log import MemoryLog
 
@@ -100,10 +101,59 @@ def test_inspect_of_a_file_that_is_too_large_reads_none_of_it(
 def test_inspect_of_a_record_that_does_not_come_names_the_broker(
     fabric, config, held, monkeypatch
 ) -> None:
+    async def bounds(self: MemoryLog, topic: str, partition: int) -> tuple[int, int]:
+        return 0, 5
+
+    monkeypatch.setattr(MemoryLog, "bounds", bounds)
     monkeypatch.setattr("fabric.cli.topics.REQUEST_S_MAX", 0.05)
     done = fabric("inspect", f"{TOPIC}:0:4", "-c", config)
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("fabric: broker_unavailable: ")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (f"{TOPIC}:0:4", f"{TOPIC}:0 has no record 4: its offsets are 0 to 3"),
+        (f"{TOPIC}:1:0", f"{TOPIC}:1 has no record 0: it is empty"),
+    ],
+)
+def test_inspect_of_a_place_that_the_log_does_not_have_says_which_it_has(
+    fabric, config, held, place: str, said: str
+) -> None:
+    done = fabric("inspect", place, "-c", config)
+    assert (done.code, done.out, done.err) == (2, "", f"fabric: config_invalid: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (Reason.TOPIC_DRIFT, "topic has 1 partition, and no 9"),
+        (Reason.NOT_A_CONSUMER, "there is no such topic, or it is not yours to read"),
+    ],
+)
+@pytest.mark.parametrize("words", [("inspect", f"{TOPIC}:9:0"), ("tail", TOPIC)])
+def test_a_place_that_is_not_there_is_wrong_usage_and_no_attack(
+    fabric, config, held, monkeypatch, words: tuple[str, str], reason: Reason, said: str
+) -> None:
+    async def bounds(self: MemoryLog, topic: str, partition: int) -> tuple[int, int]:
+        raise DeniedError(reason, "topic has 1 partition, and no 9")
+
+    monkeypatch.setattr(MemoryLog, "bounds", bounds)
+    done = fabric(*words, "-c", config)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"fabric: config_invalid: {TOPIC}: {said}\n"
+
+
+def test_a_denial_that_is_no_matter_of_the_place_stays_one(
+    fabric, config, held, monkeypatch
+) -> None:
+    async def bounds(self: MemoryLog, topic: str, partition: int) -> tuple[int, int]:
+        raise DeniedError(Reason.HISTORY_LOST, "cut")
+
+    monkeypatch.setattr(MemoryLog, "bounds", bounds)
+    done = fabric("tail", TOPIC, "-c", config)
+    assert (done.code, done.err) == (11, "fabric: history_lost: cut\n")
 
 
 def test_a_file_that_may_not_be_read_is_a_line_and_exit_2(

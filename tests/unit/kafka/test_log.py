@@ -116,6 +116,9 @@ async def test_a_missing_partition_is_drift_and_a_missing_topic_is_waited_for(
     with pytest.raises(DeniedError) as caught:
         await log.append(topic, 7, [(None, b"x")])
     assert caught.value.reason is Reason.TOPIC_DRIFT
+    with pytest.raises(DeniedError, match="topic has 1 partition, and no 7") as caught:
+        await log.bounds(topic, 7)
+    assert caught.value.reason is Reason.TOPIC_DRIFT
     with pytest.raises(UnavailableError):
         await log.identity("secret.T1.never-made")
 
