@@ -11,6 +11,7 @@ from fabric.agent.parts import datasets_of
 from fabric.agent.readers import Readers, Reading
 from fabric.agent.subscription import Subscription
 from fabric.config import Apply
+from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.names import Topic
 from fabric.policy.types import Dataset
 from tests.fakes.platform import OPEN, SECRET, Platform, TestHost, dataset
@@ -177,6 +178,33 @@ async def test_a_dataset_that_is_withdrawn_is_shown_no_more_and_again_when_it_co
         await until(lambda: sorted(begun) == [0, 0, 1, 1])
         await until(lambda: of_topic <= b.board.parts.keys())
         assert b.shows(measured)
+
+
+async def test_what_was_never_read_since_the_start_is_shown_as_never_measured(
+    platform: Platform, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_database(kind: str, url: str) -> MemorySink:
+        raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "it is away")
+
+    monkeypatch.setattr(readers, "open_sink", no_database)
+    declare(platform, [b], dataset(SECRET, partitions=2), dataset(OPEN))
+    denied = DeniedError(Reason.NOT_A_CONSUMER, "no right to read")
+    labels = [(SECRET, "0"), (SECRET, "1"), (OPEN, "0")]
+    registry, name = b.metrics.registry, "fabric_consumer_lag_timestamp_seconds"
+
+    async def read(part: str, partition: int) -> None:
+        raise denied
+
+    async with running() as parts:
+        of_b = readers_of(b, parts)
+        of_b.apply(0, target(SECRET))
+        parts.spawn(of_b.keep(Reading(topic=OPEN, name=(f"subscribe {OPEN}", ""), read=read)))
+        reasons = {Reason.DATABASE_UNAVAILABLE, Reason.NOT_A_CONSUMER}
+        await until(lambda: reasons <= {*b.board.reasons().values()})
+        for topic, partition in labels:
+            place = {"topic": str(topic), "partition": partition, "level": topic.level}
+            assert registry.get_sample_value(name, place) == 0
+        assert not b.shows("fabric_consumer_lag_seconds")
 
 
 async def test_the_lag_of_what_a_subscriber_read_goes_with_it(
