@@ -4,6 +4,7 @@ Host A keeps its tables in SQLite and host B in PostgreSQL, so that B's database
 taken away alone. Each test leaves the world well for the next one; the last one does not.
 """
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -11,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
+import psycopg
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -120,6 +122,33 @@ def test_b_names_its_database_while_that_is_away_and_goes_on_when_it_is_back(
     world.postgres.start()
     world.remember()
     settle(world)
+
+
+def b_measures(world: World, name: str) -> float:
+    """A figure of B's for the sealed dataset; 0 while B does not answer."""
+    with contextlib.suppress(OSError):
+        return world.parts["B"].metric(f"fabric_{name}", topic=str(SECRET))
+    return 0.0
+
+
+def test_b_that_starts_behind_a_locked_table_says_how_long_and_never_that_a_is_silent(
+    world: World,
+) -> None:
+    agent, away_s = world.parts["B"], 8
+    agent.stop()
+    commit_rows(world)
+    assert stays(lambda: agent.pid is None, away_s)
+    with psycopg.connect(world.urls["B"]) as connection:
+        connection.execute("LOCK TABLE residents IN SHARE ROW EXCLUSIVE MODE")
+        agent.start()
+        await_value(lambda: b_measures(world, "consumer_lag_timestamp_seconds") > 0, "B's lag")
+        assert b_measures(world, "consumer_lag_seconds") >= away_s
+        await_reason(agent, f"apply {SECRET}", "database_unavailable", wait_s=40)
+        assert stays(lambda: b_measures(world, "stream_silent") == 0, 35)
+        assert not any("silence" in part for part in reasons(agent))
+        assert b_measures(world, "consumer_lag_seconds") >= away_s + 35
+    settle(world)
+    await_value(lambda: b_measures(world, "consumer_lag_seconds") == 0, "B to be level")
 
 
 def restart_gateway(world: World, text: str) -> None:
