@@ -168,8 +168,13 @@ class Capture(Section):
 
 
 class Apply(Section):
-    """One database to write: topics, each with the table its rows go to."""
+    """One database to write: topics, each with the table its rows go to.
 
+    Attributes:
+        name: what metrics call it; its place in the file, from 0, where it has none.
+    """
+
+    name: PartField | None = None
     kind: Literal["postgresql", "sqlite"]
     url: TextField = Field(repr=False)
     tables: dict[TopicField, TextField] = Field(min_length=1, max_length=LIST_MAX)
@@ -325,6 +330,9 @@ class AgentConfig(_File):
         sources = [capture.source for capture in self.capture] + [self.outbox.source]
         if len(set(sources)) != len(sources):
             raise ValueError("capture: two sources have one name; rename one")
+        targets = [apply.name or str(number) for number, apply in enumerate(self.apply)]
+        if len(set(targets)) != len(targets):
+            raise ValueError("apply: two targets have one name; rename one")
         sent = [topic for capture in self.capture for topic in capture.tables.values()]
         if len(set(sent) | set(self.outbox.topics)) != len(sent) + len(self.outbox.topics):
             raise ValueError("capture: one topic is fed twice; keep one of them")

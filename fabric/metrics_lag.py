@@ -4,6 +4,7 @@ Gauges of a stream exist while somebody reads it here: what nobody reads any mor
 figures, and the time of measurement says which of the others still hold.
 """
 
+import math
 from datetime import datetime
 
 from fabric.families import one_of
@@ -11,6 +12,8 @@ from fabric.metrics_audit import ReceiptFamilies
 from fabric.model.names import Topic
 
 WAYS = ("sends", "applies")
+DATABASES = ("source", "target")
+"""What a database is to the agent."""
 _DATASET = ("topic", "level")
 
 
@@ -36,6 +39,11 @@ class LagFamilies(ReceiptFamilies):
         self._incomplete = self._gauge("dataset_incomplete", "1 while rows may lack.", _DATASET)
         self._last = self._gauge("last_change_timestamp_seconds", "Commit.", (*_DATASET, "way"))
         self._make_sources(("source",))
+        self._database = self._gauge(
+            "database_up",
+            "1 answers, 0 does not, NaN was not asked yet.",
+            ("kind", "database"),
+        )
 
     def _make_sources(self, source: tuple[str, ...]) -> None:
         self._capture_lag = self._gauge(
@@ -48,6 +56,16 @@ class LagFamilies(ReceiptFamilies):
         self._snapshot_left = self._gauge(
             "snapshot_rows_remaining", "Rows of the snapshot still to be read.", source
         )
+
+    # Databases
+
+    def has_database(self, kind: str, name: str) -> None:
+        """The configuration names a database; nobody has asked it anything yet."""
+        self._database.labels(one_of(kind, DATABASES), name).set(math.nan)
+
+    def database(self, kind: str, name: str, answers: bool) -> None:
+        """Whether a database answered what it was asked last; `kind` is one of DATABASES."""
+        self._database.labels(one_of(kind, DATABASES), name).set(int(answers))
 
     # Sources
 

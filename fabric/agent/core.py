@@ -16,13 +16,14 @@ from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.life import Kept, Life
 from fabric.agent.own import device, key_stores, lock
-from fabric.agent.readers import Readers, Spawn
+from fabric.agent.readers import Readers, Spawn, target_name
 from fabric.agent.subscription import Subscription
 from fabric.agent.supervisor import Board, supervise
 from fabric.config import AgentConfig
 from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import check_extension
 from fabric.metrics import AgentMetrics
+from fabric.metrics_lag import DATABASES
 from fabric.model.errors import Reason, UsageError
 from fabric.model.names import Topic
 from fabric.ports import Tpm
@@ -96,8 +97,20 @@ class Core:
     def start(self, spawn: Spawn) -> None:
         """Start every part; `spawn` runs a coroutine beside the others."""
         self._spawn = spawn
+        self._show_databases()
         self._live(self._policies)
         spawn(supervise(TRUST, self._start_over, self.board, stop=self._stop))
+
+    def _show_databases(self) -> None:
+        """Every database that the settings name, before the first is asked."""
+        config, metrics = self._config, self._kept.metrics
+        sources = [capture.source for capture in config.capture]
+        if config.outbox.topics:
+            sources.append(config.outbox.source)
+        for source in sources:
+            metrics.has_database(DATABASES[0], source)
+        for number, apply in enumerate(config.apply):
+            metrics.has_database(*target_name(number, apply))
 
     def _live(self, policies: PolicyRepository) -> None:
         self._life = Life(self._kept, policies, self._spawn)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fabric.agent.host import Host
 from fabric.agent.lane import Lane
@@ -22,12 +23,15 @@ from fabric.agent.publish_machine import (
     Stored,
     Tick,
 )
+from fabric.metrics_lag import DATABASES
 from fabric.model.block import Block
 from fabric.model.change import Sequence as ChangeSequence
+from fabric.model.errors import FabricError
 from fabric.model.names import Origin, Stream, Topic
 from fabric.ports import ChangeSource
 from fabric.store.state import SourceState
 
+_T = TypeVar("_T")
 _FLUSH_S = 0.2
 _DRAIN_S_MAX = 5.0
 _MAINTAIN_S = 1.0
@@ -99,7 +103,7 @@ class Publisher:
                 is let go.
         """
         resume = self._plan.resume
-        opened = await self._source.open(resume.resume if resume else None)
+        opened = await self._asked(self._source.open(resume.resume if resume else None))
         self._generation = opened.generation
         self._machine = PublishMachine(
             self._plan.origin,
@@ -247,9 +251,20 @@ class Publisher:
         await self._progress.advance(state)
         await self._source.release(wanted.position)
 
+    async def _asked(self, question: Coroutine[object, object, _T]) -> _T:
+        """What the source answers; metrics tell whether it does."""
+        name = self._plan.origin.source
+        try:
+            answer = await question
+        except FabricError as exc:
+            self._host.telemetry.database(DATABASES[0], name, exc.reason)
+            raise
+        self._host.telemetry.database(DATABASES[0], name, None)
+        return answer
+
     async def _watch(self) -> None:
         while True:
-            status = await self._source.status()
+            status = await self._asked(self._source.status())
             name = self._plan.origin.source
             self._host.telemetry.figures(name, status, self._host.clock.now())
             self._host.telemetry.waits(self._plan.part, await self._source.waits())

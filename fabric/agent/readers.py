@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 
 from fabric.agent.custody import Custody
 from fabric.agent.host import Host
@@ -18,6 +19,7 @@ from fabric.agent.subscription import Subscription
 from fabric.agent.supervisor import supervise
 from fabric.config import Apply
 from fabric.database.registry import open_sink
+from fabric.metrics_lag import DATABASES
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import Topic
 
@@ -25,6 +27,11 @@ Spawn = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
 
 _LOOK_S = 60.0
 _COUNT_S = 10.0
+
+
+def target_name(number: int, apply: Apply) -> tuple[str, str]:
+    """What metrics call the database of the apply that stands at `number`, from 0."""
+    return DATABASES[1], apply.name or str(number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +73,12 @@ class Readers:
 
     def apply(self, number: int, apply: Apply) -> None:
         """Start to apply to one target; returns at once."""
-        holder = SinkHolder(apply.tables, lambda: open_sink(apply.kind, apply.url), self._view)
+        holder = SinkHolder(
+            apply.tables,
+            lambda: open_sink(apply.kind, apply.url),
+            self._view,
+            told=partial(self._host.telemetry.database, *target_name(number, apply)),
+        )
         self._holders.append(holder)
         self._supervise(f"quarantine {number}", lambda: self._count_quarantine(holder, number))
         for topic in apply.tables:

@@ -19,14 +19,21 @@ class SinkHolder:
     Args:
         tables: topic to table.
         make: makes a sink that is not open yet.
+        told: gets None when the database answered what it was asked, else why it did not.
     """
 
     def __init__(
-        self, tables: Mapping[Topic, str], make: Callable[[], ChangeSink], view: WorldView
+        self,
+        tables: Mapping[Topic, str],
+        make: Callable[[], ChangeSink],
+        view: WorldView,
+        *,
+        told: Callable[[Reason | None], None] = lambda _reason: None,
     ) -> None:
         self._tables = tables
         self._make = make
         self._view = view
+        self._told = told
         self._sink: ChangeSink | None = None
         self._opened: Mapping[Topic, Target] = {}
         self._lock = asyncio.Lock()
@@ -53,7 +60,12 @@ class SinkHolder:
     async def _open(self) -> None:
         targets = self._wanted()
         sink = self._make()
-        await sink.open([*targets.values()])
+        try:
+            await sink.open([*targets.values()])
+        except FabricError as exc:
+            self._told(exc.reason)
+            raise
+        self._told(None)
         self._sink, self._opened = sink, targets
 
     def _wanted(self) -> Mapping[Topic, Target]:
@@ -69,7 +81,14 @@ class SinkHolder:
         sink = self._sink
         if sink is None:
             return {}
-        return {topic: len(await sink.quarantined(topic)) for topic in self._opened}
+        try:
+            found = {topic: len(await sink.quarantined(topic)) for topic in self._opened}
+        except FabricError as exc:
+            if self._sink is sink:  # one that was thrown away meanwhile tells nothing
+                self._told(exc.reason)
+            raise
+        self._told(None)
+        return found
 
     async def broken(self, sink: ChangeSink) -> None:
         """Throw this sink away; the next `use` opens another.

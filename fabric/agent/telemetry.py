@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fabric.agent.epoch_machine import Wanted, Why
+from fabric.agent.measures import Measures
 from fabric.agent.reached import UNKNOWN, Behind, Reached
 from fabric.agent.sparing import Sparing
 from fabric.agent.supervisor import Board
@@ -39,14 +40,14 @@ class _Pause:
     is_told: bool = False
 
 
-class Telemetry:
+class Telemetry(Measures):
     """Board, metrics and audit of one agent."""
 
     def __init__(
         self, board: Board, metrics: AgentMetrics, audit: AuditLog, *, policy: PolicyAudit
     ) -> None:
+        super().__init__(metrics)
         self.board = board
-        self._metrics = metrics
         self._audit = audit
         self._policy = policy
         self._sparing = Sparing()

@@ -180,6 +180,12 @@ def test_wrong_value_of_the_environment_is_named(
         ('source = "registry"', 'source = "Registry"', "capture.0.source: name must be"),
         ('source = "registry"', 'source = "outbox"', "two sources have one name"),
         ('"secret.G01.residents"', '"residents"', "capture.0.tables.public.residents: "),
+        (
+            "[[apply]]",
+            '[[apply]]\nname = "1"\nkind = "sqlite"\nurl = "x"\n[apply.tables]\n'
+            '"public.G01.a" = "a"\n[[apply]]',
+            "apply: two targets have one name",
+        ),
         ('"public.G01.wards" = "wards"', "", "apply.0.tables: "),
         ('"public.G01.wards" = "wards"', '"wards" = "wards"', "apply.0.tables.wards: "),
         (

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,15 @@ kind = "sqlite"
 url = "source.db"
 [capture.tables]
 "residents" = "secret.G01.residents"
+[[apply]]
+kind = "sqlite"
+url = "first.db"
+tables = { "secret.G01.notes" = "notes" }
+[[apply]]
+name = "copies"
+kind = "sqlite"
+url = "second.db"
+tables = { "secret.G01.notes" = "notes" }
 """
 
 
@@ -65,6 +75,11 @@ async def test_an_authority_that_is_away_shows_and_everything_waits(
         await until(lambda: "authority_unavailable" in core.board.problems.get("attestation", ""))
         await until(lambda: "policy" not in core.board.problems)
         assert core.board.problems["capture registry"] == "not_ready: starting"
+        for kind, name in (("source", "registry"), ("target", "0"), ("target", "copies")):
+            asked = {"kind": kind, "database": name}
+            up = core._kept.metrics.registry.get_sample_value("fabric_database_up", asked)
+            assert up is not None
+            assert math.isnan(up)
         async with aiohttp.ClientSession() as web:
             async with web.get(f"http://127.0.0.1:{port}/readyz") as answer:
                 assert answer.status == 503

@@ -1,6 +1,7 @@
 """A capture from its source to the log and into another host's table, all in memory."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 
@@ -24,7 +25,7 @@ from tests.contract.softhsm import tokens
 from tests.fakes import running as parts_beside
 from tests.fakes.platform import NOTES, OPEN, ORIGIN, SECRET, A, Platform, TestHost
 from tests.fakes.running import running, table, until
-from tests.fakes.source import MemoryDatabase
+from tests.fakes.source import MemoryDatabase, MemorySource
 from tests.fakes.table import MemoryStore
 
 
@@ -343,3 +344,30 @@ async def test_no_block_waits_for_the_way_of_one_that_has_arrived(a: TestHost) -
         stop.set()
         await running
     assert [block.runs[0].position for block in lane.stored] == [1, 2, 3]
+
+
+async def test_a_source_shows_whether_it_answers(
+    a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers() -> float:
+        return a.metric("fabric_database_up", kind="source", database="main")
+
+    async def away(_source: MemorySource, *_args: object) -> None:
+        raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "database does not answer")
+
+    a.metrics.has_database("source", "main")
+    assert math.isnan(answers())
+    database = MemoryDatabase([table()])
+    a.attest()
+    async with running() as parts:
+        await parts.view(a)
+        with monkeypatch.context() as patched:
+            patched.setattr(MemorySource, "open", away)
+            parts.capture(a, database)
+            await until(lambda: "capture main" in a.board.problems)
+            await until(lambda: answers() == 0)
+        await until(lambda: answers() == 1)
+        await until(lambda: a.board.is_ready)
+        monkeypatch.setattr(MemorySource, "status", away)
+        await until(lambda: "capture main" in a.board.problems)
+        assert answers() == 0

@@ -281,3 +281,24 @@ async def test_targets_are_closed_when_nobody_reads_any_more(
         await until(lambda: any(h._sink is not None for h in read._holders))
     await read.close()
     assert closed == ["closed"]
+
+
+async def test_a_target_answers_also_where_nobody_may_read_what_it_is_for(
+    platform: Platform, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = platform.log.bounds
+
+    async def denied(topic: str, partition: int) -> tuple[int, int]:
+        if topic == str(OPEN):
+            raise DeniedError(Reason.NOT_A_CONSUMER, "the broker denies reading")
+        return await bounds(topic, partition)
+
+    monkeypatch.setattr(readers, "open_sink", lambda _kind, _url: MemorySink(MemoryStore()))
+    monkeypatch.setattr(platform.log, "bounds", denied)
+    declare(platform, [b], dataset(OPEN))
+    b.attest()
+    async with running() as parts:
+        await parts.view(b)
+        readers_of(b, parts).apply(0, target(OPEN))
+        await until(lambda: "not_a_consumer" in b.board.problems.get(f"apply {OPEN}:0", ""))
+        assert b.metric("fabric_database_up", kind="target", database="0") == 1

@@ -117,6 +117,49 @@ async def test_quarantine_is_counted_while_open(holder: SinkHolder) -> None:
     assert await holder.count_quarantine() == {SECRET: 0, OPEN: 0}
 
 
+async def test_a_database_tells_whether_it_answered_last(
+    a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Sink.away = UnavailableError(Reason.DATABASE_UNAVAILABLE, "database does not answer")
+    told: list[Reason | None] = []
+    holder = SinkHolder(
+        {SECRET: "notes"}, lambda: Sink(MemoryStore()), a.host.view, told=told.append
+    )
+    with pytest.raises(UnavailableError):
+        await holder.use(SECRET)
+    Sink.away = None
+    await holder.use(SECRET)
+    await holder.count_quarantine()
+
+    async def fails(_sink: Sink, _topic: object) -> None:
+        raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "database does not answer")
+
+    monkeypatch.setattr(Sink, "quarantined", fails)
+    with pytest.raises(UnavailableError):
+        await holder.count_quarantine()
+    assert told == [Reason.DATABASE_UNAVAILABLE, None, None, Reason.DATABASE_UNAVAILABLE]
+
+
+async def test_a_sink_that_was_thrown_away_tells_nothing_of_its_database(
+    a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Sink.away = None
+    told: list[Reason | None] = []
+    holder = SinkHolder(
+        {SECRET: "notes"}, lambda: Sink(MemoryStore()), a.host.view, told=told.append
+    )
+    sink = await holder.use(SECRET)
+
+    async def closed(_sink: Sink, _topic: object) -> None:
+        await holder.broken(sink)
+        raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "target is closed")
+
+    monkeypatch.setattr(Sink, "quarantined", closed)
+    with pytest.raises(UnavailableError):
+        await holder.count_quarantine()
+    assert told == [None]
+
+
 def test_a_target_is_what_the_policy_says() -> None:
     target = target_of(dataset(SECRET, on_unappliable="stop", partitions=3), "public.notes")
     assert (target.table, target.quarantine, target.partitions) == ("public.notes", False, 3)
