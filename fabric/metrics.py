@@ -23,6 +23,7 @@ from fabric.policy.types import LevelRule
 
 OUTCOMES = ("applied", "duplicate", "quarantined")
 """What applying did with changes; `duplicate` counts whole blocks a reader dropped."""
+BLOCK_OUTCOMES = OUTCOMES[:2]
 OPERATIONS = ("enrol", "activate", "challenge", "attest", "notices")
 RESULTS = ("ok", "refused", "unavailable")
 ATTESTATIONS = ("attested", "refused", "unavailable")
@@ -45,6 +46,7 @@ PARTS = (
 """Kinds of parts that /readyz names; the kind is the first word of a part's name."""
 _DATASET = ("topic", "level")
 _BLOCK_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1)
+_STORE_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10)
 _REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _WAY_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
@@ -96,6 +98,7 @@ class AgentMetrics(_Role, LagFamilies):
 
     def __init__(self, rules: Collection[LevelRule]) -> None:
         super().__init__()
+        self._suites: dict[Topic, str] = {}
         self._make_seal_and_open()
         self._make_capture()
         self._make_apply()
@@ -105,24 +108,35 @@ class AgentMetrics(_Role, LagFamilies):
             start(family, pairs)
         start(self._attestations, [(result,) for result in ATTESTATIONS])
 
-    def publishes(self, topic: Topic, suite: str) -> None:
-        """This agent is to publish a dataset: its counters begin at zero."""
+    def publishes(self, topic: Topic, suite: str, source: str) -> None:
+        """This agent is to publish a dataset of a source: its counters begin at zero."""
+        self._suites[topic] = suite
         place = (str(topic), topic.level)
         for family in self._sealed:
             start(family, [(*place, suite)])
-        start(self._refused, ((*place, reason) for reason in RECORD_REASONS))
+        for family in self._refused:
+            start(family, ((*place, suite, reason) for reason in RECORD_REASONS))
+        start(self._captured, [(source, topic.level)])
+        start(self._produce_s, (place,))
+        if suite:
+            start(self._epoch, (place,))
+            start(self._served, (place,))
 
     def reads(self, topic: Topic, suite: str) -> None:
         """This agent is to read a dataset: its counters begin at zero."""
+        self._suites[topic] = suite
         place = (str(topic), topic.level)
         for family in self._opened:
             start(family, [(*place, suite)])
-        start(self._applied, ((*place, outcome) for outcome in OUTCOMES))
-        start(self._rejected, ((*place, reason) for reason in RECORD_REASONS))
+        start(self._applied, ((*place, suite, outcome) for outcome in OUTCOMES))
+        start(self._applied_blocks, ((*place, suite, outcome) for outcome in BLOCK_OUTCOMES))
+        for family in self._rejected:
+            start(family, ((*place, suite, reason) for reason in RECORD_REASONS))
         start(self._end_to_end, (place,))
+        start(self._apply_s, (place,))
 
     def _make_seal_and_open(self) -> None:
-        labels, refusal = (*_DATASET, "suite"), (*_DATASET, "reason")
+        labels, refusal = (*_DATASET, "suite"), (*_DATASET, "suite", "reason")
         self._sealed = (
             self._counter("sealed_records_total", "Changes acknowledged in blocks.", labels),
             self._counter("sealed_blocks_total", "Blocks acknowledged.", labels),
@@ -136,21 +150,31 @@ class AgentMetrics(_Role, LagFamilies):
         )
         self._seal_s = self._histogram("seal_duration_seconds", "Per block.", labels[1:], _BLOCK_S)
         self._open_s = self._histogram("open_duration_seconds", "Per block.", labels[1:], _BLOCK_S)
-        self._rejected = self._counter(
-            "rejected_records_total", "Records read and not taken.", refusal
+        self._rejected = (
+            self._counter("rejected_records_total", "Records read and not taken.", refusal),
+            self._counter("rejected_rows_total", "Rows that verified ones name.", refusal),
         )
-        self._refused = self._counter(
-            "refused_blocks_total", "Own blocks that a gateway refused.", refusal
+        self._refused = (
+            self._counter("refused_blocks_total", "Own blocks that were refused.", refusal),
+            self._counter("refused_rows_total", "Row changes in them.", refusal),
         )
 
     def _make_capture(self) -> None:
         self._captured = self._counter(
-            "capture_changes_total", "Changes read from a source.", ("source", "level")
+            "capture_changes_total", "Changes of a source acknowledged.", ("source", "level")
+        )
+        self._produce_s = self._histogram(
+            "produce_duration_seconds", "Sent to acknowledged.", _DATASET, _STORE_S
         )
 
     def _make_apply(self) -> None:
-        self._applied = self._counter(
-            "applied_records_total", "Effect on the target.", (*_DATASET, "outcome")
+        effect = (*_DATASET, "suite", "outcome")
+        self._applied = self._counter("applied_records_total", "Effect on the target.", effect)
+        self._applied_blocks = self._counter(
+            "applied_blocks_total", "Blocks applied, and dropped as duplicates.", effect
+        )
+        self._apply_s = self._histogram(
+            "apply_duration_seconds", "One transaction of the target.", _DATASET, _STORE_S
         )
         self._end_to_end = self._histogram(
             "end_to_end_latency_seconds", "Source commit to local commit.", _DATASET, _WAY_S
@@ -188,21 +212,40 @@ class AgentMetrics(_Role, LagFamilies):
             family.labels(str(topic), topic.level, suite).inc(amount)
         self._open_s.labels(topic.level, suite).observe(seconds)
 
-    def rejected(self, topic: Topic, reason: Reason) -> None:
-        """One record was read and not taken."""
-        self._rejected.labels(str(topic), topic.level, reason.value).inc()
+    def rejected(self, topic: Topic, reason: Reason, rows: int = 0) -> None:
+        """One record was read and not taken; it has so many rows, where that is known."""
+        for family, amount in zip(self._rejected, (1, rows), strict=True):
+            family.labels(*self._place(topic), reason.value).inc(amount)
 
-    def refused(self, topic: Topic, reason: Reason) -> None:
-        """One block of ours was refused by a gateway."""
-        self._refused.labels(str(topic), topic.level, reason.value).inc()
+    def refused(self, topic: Topic, reason: Reason, rows: int = 0) -> None:
+        """One block of ours, of so many row changes, was refused."""
+        for family, amount in zip(self._refused, (1, rows), strict=True):
+            family.labels(*self._place(topic), reason.value).inc(amount)
 
     def applied(self, topic: Topic, outcome: str, count: int = 1) -> None:
         """Changes had an effect on the target; `outcome` is one of OUTCOMES."""
         known = one_of(outcome, OUTCOMES)
-        self._applied.labels(str(topic), topic.level, known).inc(count)
+        self._applied.labels(*self._place(topic), known).inc(count)
+
+    def applied_block(self, topic: Topic, outcome: str) -> None:
+        """What became of a whole block; `outcome` is one of BLOCK_OUTCOMES."""
+        known = one_of(outcome, BLOCK_OUTCOMES)
+        self._applied_blocks.labels(*self._place(topic), known).inc()
+
+    def _place(self, topic: Topic) -> tuple[str, str, str]:
+        """Labels of a dataset; the suite is the policy's, which no record can choose."""
+        return str(topic), topic.level, self._suites.get(topic, "")
+
+    def produce_took(self, topic: Topic, seconds: float) -> None:
+        """A block was sent and acknowledged, and that took so long."""
+        self._produce_s.labels(str(topic), topic.level).observe(seconds)
+
+    def apply_took(self, topic: Topic, seconds: float) -> None:
+        """The target took a block, and that took so long."""
+        self._apply_s.labels(str(topic), topic.level).observe(seconds)
 
     def captured(self, source: str, level: str, count: int) -> None:
-        """Changes were read from a source."""
+        """Changes of a source were acknowledged."""
         self._captured.labels(source, level).inc(count)
 
     def end_to_end(self, topic: Topic, seconds: float) -> None:

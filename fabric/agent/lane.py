@@ -192,15 +192,18 @@ class SealedLane:
             try:
                 shot = shot or await self._seal(block, packed)
                 self._sending.begins(block.stream)
+                began = self._host.clock.monotonic()
                 offset = await self._host.log.append(
                     str(self._topic), block.stream.partition, [(None, shot.sealed.data)]
                 )
                 self._sending.over(block.stream)
+                took = self._host.clock.monotonic() - began
+                self._host.telemetry.produce_took(self._topic, took)
                 return self._acknowledged(shot, offset)
             except FabricError as exc:
                 if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:
                     raise
-                shot = await self._refused(exc, shot, attempt)
+                shot = await self._refused(exc, block, shot, attempt)
                 attempt += 1
 
     async def _seal(self, block: Block, packed: Packed | None) -> _Shot:
@@ -273,7 +276,9 @@ class SealedLane:
         )
         return Kept(head=kept, plaintext_bytes=shot.sealed.plaintext_bytes)
 
-    async def _refused(self, exc: FabricError, shot: _Shot | None, attempt: int) -> _Shot | None:
+    async def _refused(
+        self, exc: FabricError, block: Block, shot: _Shot | None, attempt: int
+    ) -> _Shot | None:
         """Wait as the reason's class says; the shot to try again, or None to seal anew."""
         now = self._host.clock.now()
         epoch = self._epochs.current
@@ -284,7 +289,7 @@ class SealedLane:
             epoch_opened=epoch.served.started if epoch else None,
             now=now,
         )
-        self._host.telemetry.refused(self._topic, exc.reason, loud=what.loud)
+        self._host.telemetry.refused(self._topic, exc.reason, loud=what.loud, rows=block.count)
         self._host.telemetry.held(self._topic, exc.reason, str(exc.args[0]))
         if what.action is Action.STOP:
             raise exc

@@ -1,7 +1,11 @@
 """What goes to an agent's metrics and nowhere else: not audited, not on the status board."""
 
+from collections.abc import Mapping
+from datetime import datetime
+
 from fabric.metrics import AgentMetrics
 from fabric.model.errors import Reason
+from fabric.model.names import Topic
 
 _SPOKE = frozenset({Reason.SOURCE_UNFIT, Reason.TARGET_UNFIT})
 """Refusals of ours that a database had to answer for; it may be unfit, and is there."""
@@ -13,6 +17,41 @@ class Measures:
     def __init__(self, metrics: AgentMetrics) -> None:
         self._metrics = metrics
 
+    def publishes(self, topic: Topic, suite: str, source: str) -> None:
+        """A lane for a dataset of a source was made; `suite` is empty for the open form."""
+        self._metrics.publishes(topic, suite, source)
+
+    def sealing_took(self, topic: Topic, suite: str, seconds: float) -> None:
+        """One block was sealed."""
+        self._metrics.seal_took(topic.level, suite, seconds)
+
+    def figures(self, source: str, status: Mapping[str, float], now: datetime) -> None:
+        """A source told how far it is."""
+        left = status.get("snapshot_total", 0.0) - status.get("snapshot_rows", 0.0)
+        self._metrics.capture_lag(
+            source,
+            seconds=status.get("lag_seconds", 0.0),
+            log_bytes=status.get("lag_bytes", 0.0),
+            rows_left=left,
+        )
+        self._metrics.capture_alive(source, now)
+
+    def captures(self, source: str) -> None:
+        """A source is to be read; until it tells something it has given no sign of life."""
+        self._metrics.captures(source)
+
+    def reads(self, topic: Topic, suite: str) -> None:
+        """A reader of a dataset was made; `suite` is empty for the open form."""
+        self._metrics.reads(topic, suite)
+
     def database(self, kind: str, name: str, reason: Reason | None) -> None:
         """A database answered what it was asked; else `reason` says why it did not."""
         self._metrics.database(kind, name, reason is None or reason in _SPOKE)
+
+    def produce_took(self, topic: Topic, seconds: float) -> None:
+        """A block was sent and acknowledged, and that took so long."""
+        self._metrics.produce_took(topic, seconds)
+
+    def apply_took(self, topic: Topic, seconds: float) -> None:
+        """The target took a block, and that took so long."""
+        self._metrics.apply_took(topic, seconds)

@@ -55,22 +55,25 @@ class OpenLane:
                 )
                 values = await self._values(block, dataset)
                 self._sending.begins(block.stream)
+                began = self._host.clock.monotonic()
                 for batch in _batches(values):
                     items = [(None, value) for value in batch]
                     await self._host.log.append(str(self._topic), block.stream.partition, items)
             except FabricError as exc:
                 if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:
                     raise
-                await self._refused(exc, attempt)
+                await self._refused(exc, block, attempt)
                 attempt += 1
                 continue
+            took = self._host.clock.monotonic() - began
+            self._host.telemetry.produce_took(self._topic, took)
             size = sum(len(value) for value in values)
             self._host.telemetry.stored(block, "", size, size)
             self._host.telemetry.held(self._topic, None, "")
             head = StreamHead(stream=block.stream, head=None, upto=block.upto)
             return Kept(head=head, plaintext_bytes=size)
 
-    async def _refused(self, exc: FabricError, attempt: int) -> None:
+    async def _refused(self, exc: FabricError, block: Block, attempt: int) -> None:
         what = plan(
             exc.reason,
             attempt=attempt,
@@ -78,7 +81,7 @@ class OpenLane:
             epoch_opened=None,
             now=self._host.clock.now(),
         )
-        self._host.telemetry.refused(self._topic, exc.reason, loud=what.loud)
+        self._host.telemetry.refused(self._topic, exc.reason, loud=what.loud, rows=block.count)
         self._host.telemetry.held(self._topic, exc.reason, str(exc.args[0]))
         if what.action is Action.STOP:
             raise exc

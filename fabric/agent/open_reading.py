@@ -137,6 +137,7 @@ class OpenReader:
             block, new = step
             self._host.telemetry.opened(block, "", sealed_bytes=self._bytes, seconds=self._decode_s)
             self._bytes = 0
+            began = self._host.clock.monotonic()
             try:
                 with self._meter.giving(block):
                     applied = await self._sink.apply(block, state, new)
@@ -146,5 +147,6 @@ class OpenReader:
                 self._machine.load(stream, await self._sink.state(stream))
                 continue
             self._machine.load(stream, applied.state)
+            self._host.telemetry.apply_took(self._topic, self._host.clock.monotonic() - began)
             self._host.telemetry.applied(block, applied)
             return

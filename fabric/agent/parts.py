@@ -74,7 +74,7 @@ async def publisher(
     lanes: dict[Topic, Lane] = {}
     for feed in feeds:
         dataset = decide.dataset_of(host.view.policy, str(feed.topic))
-        host.telemetry.publishes(feed.topic, dataset.suite)
+        host.telemetry.publishes(feed.topic, dataset.suite, source)
         if feed.sealed:
             lanes[feed.topic] = SealedLane(
                 host,

@@ -323,12 +323,15 @@ class SealedReader:
 
     def _settle(self, record: Record, looked: _Looked, command: m.Drop | m.Stop | m.Done) -> None:
         telemetry = self._host.telemetry
+        verified = looked.first.header if isinstance(looked.first, m.Came) else looked.ruled_out
+        rows = 0 if verified is None else verified.count
         if isinstance(command, m.Drop):
-            telemetry.dropped(self._topic, record.offset, command.reason, command.outcome)
-            if command.reason is not None and looked.ruled_out is not None:
-                self._show_ruled_out(looked.ruled_out, command.reason)
+            reason, outcome = command.reason, command.outcome
+            telemetry.dropped(self._topic, record.offset, reason, outcome, rows)
+            if reason is not None and looked.ruled_out is not None:
+                self._show_ruled_out(looked.ruled_out, reason)
         elif isinstance(command, m.Stop):
-            telemetry.stopped(command.stream, command.reason)
+            telemetry.stopped(command.stream, command.reason, rows)
 
     def _show_ruled_out(self, header: Header, reason: Reason) -> None:
         """Tell of a block that is missing here from now on, of a stream that we read."""
@@ -340,6 +343,7 @@ class SealedReader:
             self._host.telemetry.ruled_out(stream, reason, version)
 
     async def _apply(self, command: m.Apply) -> m.Applied | m.NotApplied:
+        began = self._host.clock.monotonic()
         try:
             with self._meter.giving(command.block):
                 applied = await self._sink.apply(command.block, command.expected, command.new)
@@ -347,6 +351,7 @@ class SealedReader:
             if exc.reason is Reason.DATABASE_UNAVAILABLE:
                 raise
             return m.NotApplied(reason=exc.reason)
+        self._host.telemetry.apply_took(self._topic, self._host.clock.monotonic() - began)
         self._host.telemetry.applied(command.block, applied)
         return m.Applied(state=applied.state)
 

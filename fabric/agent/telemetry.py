@@ -5,7 +5,6 @@ and what stopped; values are names, numbers and reasons, never row data.
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -62,10 +61,6 @@ class Telemetry(Measures):
 
     # Lanes
 
-    def publishes(self, topic: Topic, suite: str) -> None:
-        """A lane for a dataset was made; `suite` is empty for the open form."""
-        self._metrics.publishes(topic, suite)
-
     def publishes_no_more(self, topic: Topic) -> None:
         """A dataset was withdrawn: its lane is gone, and nobody will replace its epoch."""
         self.board.forget(f"publish {topic}")
@@ -75,9 +70,9 @@ class Telemetry(Measures):
         """A lane cannot go on for `reason`; None: it goes on."""
         self.board.show(f"publish {topic}", reason, detail)
 
-    def refused(self, topic: Topic, reason: Reason, *, loud: bool) -> None:
-        """A block was refused; `loud` ones are audited."""
-        self._metrics.refused(topic, reason)
+    def refused(self, topic: Topic, reason: Reason, *, loud: bool, rows: int = 0) -> None:
+        """A block of so many row changes was refused; `loud` ones are audited."""
+        self._metrics.refused(topic, reason, rows)
         if loud:
             self._audit.write("block_refused", {"topic": str(topic), "reason": reason.value})
 
@@ -87,10 +82,6 @@ class Telemetry(Measures):
         self.held(topic, reason, "acknowledged blocks are gone from the log; reading anew")
         self._metrics.refused(topic, reason)
         self._audit.write("log_went_back", {"stream": str(stream)})
-
-    def sealing_took(self, topic: Topic, suite: str, seconds: float) -> None:
-        """One block was sealed."""
-        self._metrics.seal_took(topic.level, suite, seconds)
 
     def stored(self, block: Block, suite: str, plaintext_bytes: int, sent_bytes: int) -> None:
         """A block was acknowledged; `suite` is empty for the open form."""
@@ -135,30 +126,11 @@ class Telemetry(Measures):
 
     # Sources
 
-    def captures(self, source: str) -> None:
-        """A source is to be read; until it tells something it has given no sign of life."""
-        self._metrics.captures(source)
-
-    def figures(self, source: str, status: Mapping[str, float], now: datetime) -> None:
-        """A source told how far it is."""
-        left = status.get("snapshot_total", 0.0) - status.get("snapshot_rows", 0.0)
-        self._metrics.capture_lag(
-            source,
-            seconds=status.get("lag_seconds", 0.0),
-            log_bytes=status.get("lag_bytes", 0.0),
-            rows_left=left,
-        )
-        self._metrics.capture_alive(source, now)
-
     def waits(self, part: str, why: str | None) -> None:
         """A capture that is open waits for what the words say; None: it goes on."""
         self.board.show(part, Reason.NOT_READY if why else None, why or "")
 
     # Readers
-
-    def reads(self, topic: Topic, suite: str) -> None:
-        """A reader of a dataset was made; `suite` is empty for the open form."""
-        self._metrics.reads(topic, suite)
 
     def begins(self, reader: object, topic: Topic, partition: int) -> None:
         """Somebody is to read a stream: it is shown as not measured until it is measured.
@@ -213,14 +185,14 @@ class Telemetry(Measures):
             "read_anew", {"topic": str(topic), "partition": partition, "reason": reason}
         )
 
-    def stopped(self, stream: Stream, reason: Reason) -> None:
+    def stopped(self, stream: Stream, reason: Reason, rows: int = 0) -> None:
         """A stream ended, until a person looks or its sender reads its source anew."""
         self._stopped.add(stream)
         shown, detail = reason, "stopped; nothing more of it is applied"
         if reason is Reason.GAP and stream in self._ruled_out:
             shown, detail = Reason.HISTORY_REFUSED, f"stopped at a gap: {self._ruled_out[stream]}"
         self.board.show(f"stream {stream}", shown, detail)
-        self._metrics.rejected(stream.topic, reason)
+        self._metrics.rejected(stream.topic, reason, rows)
         self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
 
     def ruled_out(self, stream: Stream, reason: Reason, version: int) -> None:
@@ -249,16 +221,23 @@ class Telemetry(Measures):
         self.board.forget(f"anchor {stream}")
         self._audit.write("stream_anchored", {"stream": str(stream)})
 
-    def dropped(self, topic: Topic, offset: int, reason: Reason | None, outcome: str) -> None:
-        """A record was passed over; one with a reason is audited."""
+    def dropped(
+        self, topic: Topic, offset: int, reason: Reason | None, outcome: str, rows: int = 0
+    ) -> None:
+        """A record was passed over; one with a reason is audited.
+
+        Args:
+            rows: that its verified header names; 0 where nothing verified.
+        """
         if reason is not None:
-            self._metrics.rejected(topic, reason)
+            self._metrics.rejected(topic, reason, rows)
             self._often("record_dropped", topic=str(topic), offset=offset, reason=reason.value)
         elif outcome in _DUPLICATES:
             self._metrics.applied(topic, "duplicate")
+            self._metrics.applied_block(topic, "duplicate")
             self._repeated(topic, offset, outcome)
         elif outcome == Reason.UNANCHORED:
-            self._metrics.rejected(topic, Reason.UNANCHORED)
+            self._metrics.rejected(topic, Reason.UNANCHORED, rows)
 
     def _repeated(self, topic: Topic, offset: int, outcome: str) -> None:
         """Audit the first of repeated records that follow each other: a log may hold millions."""
@@ -282,6 +261,7 @@ class Telemetry(Measures):
             self.board.forget(f"stream {block.stream}")
         self._repeating.discard(topic)
         self._metrics.applied(topic, "applied", applied.applied)
+        self._metrics.applied_block(topic, "applied")
         if applied.quarantined:
             self._metrics.applied(topic, "quarantined", applied.quarantined)
             self._audit.write(

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fabric.metrics import (
+    BLOCK_OUTCOMES,
     GATEWAY_APIS,
     OPERATIONS,
     OUTCOMES,
@@ -40,7 +41,7 @@ def place(topic: Topic) -> dict[str, str]:
 
 def test_zero_is_there_before_anything_happened() -> None:
     metrics = AgentMetrics(RULES)
-    metrics.publishes(OPEN, "")
+    metrics.publishes(OPEN, "", "registry")
     metrics.reads(TOPIC, "hybrid")
     agent = metrics.registry
     assert value(agent, "sealed_records_total", **place(OPEN), suite="") == 0
@@ -48,10 +49,20 @@ def test_zero_is_there_before_anything_happened() -> None:
     assert value(agent, "opened_records_total", **place(TOPIC), suite="hybrid") == 0
     assert value(agent, "end_to_end_latency_seconds_count", **place(TOPIC)) == 0
     for reason in RECORD_REASONS:
-        assert value(agent, "rejected_records_total", **place(TOPIC), reason=reason) == 0
-        assert value(agent, "refused_blocks_total", **place(OPEN), reason=reason) == 0
+        for name in ("rejected_records_total", "rejected_rows_total"):
+            assert value(agent, name, **place(TOPIC), suite="hybrid", reason=reason) == 0
+        for name in ("refused_blocks_total", "refused_rows_total"):
+            assert value(agent, name, **place(OPEN), suite="", reason=reason) == 0
     for outcome in OUTCOMES:
-        assert value(agent, "applied_records_total", **place(TOPIC), outcome=outcome) == 0
+        effect = {**place(TOPIC), "suite": "hybrid", "outcome": outcome}
+        assert value(agent, "applied_records_total", **effect) == 0
+    for outcome in BLOCK_OUTCOMES:
+        effect = {**place(TOPIC), "suite": "hybrid", "outcome": outcome}
+        assert value(agent, "applied_blocks_total", **effect) == 0
+    for name in ("produce_duration_seconds_count", "apply_duration_seconds_count"):
+        topic = OPEN if name.startswith("produce") else TOPIC
+        assert value(agent, name, **place(topic)) == 0
+    assert value(agent, "capture_changes_total", source="registry", level="public") == 0
     gateway = GatewayMetrics(RULES).registry
     for reason in RECORD_REASONS:
         assert value(gateway, "gateway_denied_total", level="secret", reason=reason) == 0
@@ -66,14 +77,18 @@ def test_zero_is_there_before_anything_happened() -> None:
 
 def test_agent_counts_what_it_seals_opens_applies_and_refuses() -> None:
     metrics = AgentMetrics(RULES)
+    metrics.reads(TOPIC, "hybrid")
     metrics.sealed(TOPIC, "hybrid", changes=5, plaintext_bytes=100, sealed_bytes=150)
     metrics.seal_took("secret", "hybrid", 0.001)
     metrics.opened(TOPIC, "hybrid", changes=3, sealed_bytes=70, seconds=0.002)
-    metrics.rejected(TOPIC, Reason.REPLAYED)
+    metrics.rejected(TOPIC, Reason.REPLAYED, 4)
     metrics.rejected(TOPIC, Reason.INTERNAL)
-    metrics.refused(TOPIC, Reason.TOO_OLD)
+    metrics.refused(TOPIC, Reason.TOO_OLD, 6)
+    metrics.produce_took(TOPIC, 0.01)
+    metrics.apply_took(TOPIC, 0.01)
     metrics.applied(TOPIC, "applied", 7)
     metrics.applied(TOPIC, "duplicate")
+    metrics.applied_block(TOPIC, "applied")
     metrics.captured("registry", "secret", 9)
     found = metrics.registry
     took = {"level": "secret", "suite": "hybrid"}
@@ -86,10 +101,16 @@ def test_agent_counts_what_it_seals_opens_applies_and_refuses() -> None:
     assert value(found, "opened_records_total", **pair) == 3
     assert value(found, "opened_bytes_total", **pair) == 70
     assert value(found, "open_duration_seconds_count", **took) == 1
-    assert value(found, "rejected_records_total", **place(TOPIC), reason="replayed") == 1
-    assert value(found, "refused_blocks_total", **place(TOPIC), reason="too_old") == 1
-    assert value(found, "applied_records_total", **place(TOPIC), outcome="applied") == 7
-    assert value(found, "applied_records_total", **place(TOPIC), outcome="duplicate") == 1
+    assert value(found, "rejected_records_total", **pair, reason="replayed") == 1
+    assert value(found, "rejected_rows_total", **pair, reason="replayed") == 4
+    assert value(found, "rejected_rows_total", **pair, reason="internal") == 0
+    assert value(found, "refused_blocks_total", **pair, reason="too_old") == 1
+    assert value(found, "refused_rows_total", **pair, reason="too_old") == 6
+    assert value(found, "applied_records_total", **pair, outcome="applied") == 7
+    assert value(found, "applied_records_total", **pair, outcome="duplicate") == 1
+    assert value(found, "applied_blocks_total", **pair, outcome="applied") == 1
+    assert value(found, "produce_duration_seconds_count", **place(TOPIC)) == 1
+    assert value(found, "apply_duration_seconds_count", **place(TOPIC)) == 1
     assert value(found, "capture_changes_total", source="registry", level="secret") == 9
 
 
@@ -243,3 +264,24 @@ def test_names_help_and_labels_follow_the_rules(role: str) -> None:
         assert re.fullmatch(r"fabric_[a-z0-9_]+", family.name)
         assert family.documentation.endswith(".")
         assert not {label for sample in family.samples for label in sample.labels} & FORBIDDEN
+
+
+def test_a_sealed_dataset_has_no_epoch_and_no_recipients_before_the_first() -> None:
+    metrics = AgentMetrics(RULES)
+    metrics.publishes(TOPIC, "hybrid", "registry")
+    metrics.publishes(OPEN, "", "registry")
+    found = metrics.registry
+    for name in ("key_epoch", "key_epoch_recipients"):
+        assert value(found, name, **place(TOPIC)) == 0
+        assert value(found, name, **place(OPEN)) is None
+    assert value(found, "key_epoch_start_timestamp_seconds", **place(TOPIC)) is None
+
+
+def test_what_is_refused_and_applied_goes_by_the_suite_that_policy_demands_now() -> None:
+    metrics = AgentMetrics(RULES)
+    for suite in ("classic", "hybrid"):
+        metrics.reads(TOPIC, suite)
+        metrics.rejected(TOPIC, Reason.SUITE_REFUSED)
+    for suite in ("classic", "hybrid"):
+        labels = {**place(TOPIC), "suite": suite, "reason": "suite_refused"}
+        assert value(metrics.registry, "rejected_records_total", **labels) == 1

@@ -60,6 +60,7 @@ async def test_blocks_of_a_lapsed_sender_wait_and_are_taken_when_its_next_result
         assert STREAM not in b.board.parts
     assert [e for e, _ in b.audit.events] == ["stream_unanchored", "stream_anchored"]
     assert b.metric("fabric_rejected_records_total", reason="unanchored") > 0
+    assert b.metric("fabric_rejected_rows_total", reason="unanchored") > 0
 
 
 async def test_blocks_after_the_last_carried_head_are_not_applied(

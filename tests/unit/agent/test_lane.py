@@ -191,6 +191,8 @@ async def test_wait_sends_the_same_bytes_again(platform: Platform, a: TestHost) 
     assert len(refusals.seen) == 3
     assert len(set(refusals.seen)) == 1
     assert a.metric("fabric_refused_blocks_total", level="secret", reason="result_unknown") == 2
+    assert a.metric("fabric_refused_rows_total", level="secret", reason="result_unknown") == 4
+    assert a.metric("fabric_produce_duration_seconds_count", level="secret") == 1
 
 
 @pytest.mark.usefixtures("quick")

@@ -72,4 +72,6 @@ async def test_a_replayed_log_changes_nothing(platform: Platform, a: TestHost, b
         )
     assert store.rows(OPEN) == database.held(table(OPEN))
     assert b.metric("fabric_applied_records_total", level="public", outcome="duplicate") >= 1
+    assert a.metric("fabric_produce_duration_seconds_count", level="public") > 0
+    assert b.metric("fabric_apply_duration_seconds_count", level="public") > 0
     assert b.board.is_ready

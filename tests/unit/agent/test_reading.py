@@ -116,6 +116,9 @@ async def test_garbage_in_the_log_is_dropped_counted_and_audited(
         await until(lambda: b.metric("fabric_rejected_records_total", level="secret",
                                      reason="bad_signature") == 1)  # fmt: skip
     assert b.metric("fabric_rejected_records_total", level="secret", reason="not_sealed") == 2
+    assert b.metric("fabric_rejected_rows_total") == 0  # nobody knows what an unverified one holds
+    applied_blocks = b.metric("fabric_applied_blocks_total", outcome="applied")
+    assert applied_blocks == b.metric("fabric_apply_duration_seconds_count") > 0
     assert [e for e, _ in b.audit.events] == ["record_dropped"] * 3
     assert b.board.parts["apply secret.G01.notes:0"] is None
 
@@ -140,6 +143,7 @@ async def test_an_envelope_replayed_inside_the_log_is_counted_and_harmless(
                 == count
             )
         )
+        assert b.metric("fabric_applied_blocks_total", outcome="duplicate") == count
     assert store.rows(SECRET) == database.held(table())
 
 

@@ -41,10 +41,11 @@ def test_a_held_topic_shows_until_it_goes_on(a: TestHost) -> None:
 def test_refusals_are_counted_and_loud_ones_audited(a: TestHost) -> None:
     it = a.host.telemetry
     it.refused(SECRET, Reason.RESULT_UNKNOWN, loud=False)
-    it.refused(SECRET, Reason.BAD_SIGNATURE, loud=True)
+    it.refused(SECRET, Reason.BAD_SIGNATURE, loud=True, rows=3)
     assert a.audit.events == [("block_refused", {"topic": str(SECRET), "reason": "bad_signature"})]
     for reason in ("result_unknown", "bad_signature"):
         assert a.metric("fabric_refused_blocks_total", level="secret", reason=reason) == 1
+    assert a.metric("fabric_refused_rows_total", level="secret", reason="bad_signature") == 3
 
 
 def test_a_stored_block_counts_changes_blocks_and_bytes(a: TestHost) -> None:
@@ -77,11 +78,12 @@ def test_an_applied_block_counts_and_its_quarantine_is_audited(a: TestHost) -> N
 def test_dropped_records_are_told_apart(a: TestHost) -> None:
     it = a.host.telemetry
     it.dropped(SECRET, 1, Reason.NOT_SEALED, "")
-    it.dropped(SECRET, 2, None, "duplicate")
+    it.dropped(SECRET, 2, None, "duplicate", 9)
     it.dropped(SECRET, 3, None, "superseded")
     it.dropped(SECRET, 4, None, "before_join")
     assert a.metric("fabric_rejected_records_total", level="secret", reason="not_sealed") == 1
     assert a.metric("fabric_applied_records_total", level="secret", outcome="duplicate") == 2
+    assert a.metric("fabric_rejected_rows_total") == 0
     assert [(e, fields["offset"]) for e, fields in a.audit.events] == [
         ("record_dropped", 1),
         ("records_repeated", 2),
