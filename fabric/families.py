@@ -40,9 +40,9 @@ class Families:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
-    def _info(self, name: str, text: str) -> None:
+    def _info(self, name: str, text: str, **more: str) -> None:
         build = Info(f"{self._prefix}_{name}", text, registry=self.registry)
-        build.info({"version": _version(), "python": sys.version.partition(" ")[0]})
+        build.info({"version": _version(), "python": sys.version.partition(" ")[0], **more})
 
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(f"{self._prefix}_{name}", text, labels, registry=self.registry)

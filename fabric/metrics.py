@@ -20,6 +20,7 @@ from fabric.model.errors import Reason, ReasonClass, class_of
 from fabric.model.limits import EPOCH_AGE_S_MAX
 from fabric.model.names import Topic
 from fabric.policy.types import LevelRule
+from fabric.seal.suites import SUITES
 
 OUTCOMES = ("applied", "duplicate", "quarantined")
 """What applying did with changes; `duplicate` counts whole blocks a reader dropped."""
@@ -56,7 +57,7 @@ class _Role(AuditFamilies):
 
     def __init__(self) -> None:
         super().__init__()
-        self._info("build", "Build of this process.")
+        self._info("build", "Build of this process.", suites=" ".join(SUITES))
         self._policy = self._gauge("policy_version", "Version of the policy in force.")
         self._policy_end = self._gauge("policy_expiry_timestamp_seconds", "End of the policy.")
         self._policy_failures = self._counter(

@@ -1,23 +1,36 @@
-"""Metric families of audit logs and receipts; fabric/metrics.py puts them into its roles."""
+"""Metric families of event loops, audit logs and receipts; fabric/metrics.py is who uses them."""
 
 from fabric.families import Families, start
 from fabric.model.names import Topic
 
 RECEIPTS = ("sent", "lost")
 """What became of receipts."""
+_LATE_S = (0.005, 0.025, 0.1, 0.5, 2.5)
 
 
 class AuditFamilies(Families):
-    """What every process shows of its audit log."""
+    """What every process shows of its event loop and its audit log."""
 
     def __init__(self) -> None:
         super().__init__("fabric")
+        self._late = self._histogram(
+            "event_loop_lag_seconds", "How late the loop comes to what is due.", (), _LATE_S
+        )
+        self._audit_events = self._counter("audit_events_total", "Audit events written.")
         self._audit_failures = self._counter(
             "audit_write_failures_total", "Audit events that were not written."
         )
         self._audit_lines = self._gauge(
             "audit_unsigned_lines", "Lines of the audit log after the last signed head."
         )
+
+    def loop_late(self, seconds: float) -> None:
+        """The event loop came so late to what was due."""
+        self._late.observe(max(0.0, seconds))
+
+    def audit_written(self) -> None:
+        """An audit event was written."""
+        self._audit_events.inc()
 
     def audit_failed(self) -> None:
         """An audit event could not be written."""

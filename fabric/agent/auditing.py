@@ -15,7 +15,13 @@ FILE = "audit.jsonl"
 def open_audit(config: AgentConfig, clock: Clock, metrics: AgentMetrics) -> FileAudit:
     """The log in the agent's folder; raises ConfigInvalid."""
     bounds = Bounds(file_bytes_max=config.audit.file_bytes_max, files_max=config.audit.files_max)
-    audit = FileAudit(config.agent.folder / FILE, clock, failed=metrics.audit_failed, bounds=bounds)
+    audit = FileAudit(
+        config.agent.folder / FILE,
+        clock,
+        failed=metrics.audit_failed,
+        written=metrics.audit_written,
+        bounds=bounds,
+    )
     audit.write("agent_started", {"host": str(config.agent.host)})
     return audit
 

@@ -32,6 +32,7 @@ from fabric.repository.client import PolicyRepository, open_repository
 from fabric.repository.waiting import first_policy
 from fabric.store.clock import SystemClock
 from fabric.store.files import own_folder
+from fabric.web.lateness import telling_lateness
 from fabric.web.server import serving
 
 TRUST = "trust"
@@ -63,6 +64,7 @@ class Core:
         stack.callback(os.close, lock(self._folder / "agent.lock"))
         self._policies = await self._open_policies()
         metrics = AgentMetrics([*self._policies.policy.rules.values()])
+        stack.enter_context(telling_lateness(metrics.loop_late))
         clock = SystemClock()
         audit = open_audit(config, clock, metrics)
         stack.callback(audit.close)

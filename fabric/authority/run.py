@@ -40,6 +40,7 @@ from fabric.store.audit import Bounds, FileAudit
 from fabric.store.clock import SystemClock
 from fabric.store.files import own_folder
 from fabric.tls import certificate_end, client_context, server_context
+from fabric.web.lateness import telling_lateness
 from fabric.web.listener import Listener
 from fabric.web.server import serving
 
@@ -185,6 +186,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
         stack.callback(ledger.close)
         clock = SystemClock(await ledger.do(Ledger.newest))
         metrics = AuthorityMetrics()
+        stack.enter_context(telling_lateness(metrics.loop_late))
         metrics.certificate(certificate_end(config.tls.certificate))
         audit = _audit_of(config, clock, metrics)
         stack.callback(audit.close)
@@ -257,6 +259,7 @@ def _audit_of(config: AuthorityConfig, clock: Clock, metrics: AuthorityMetrics) 
         config.authority.folder / AUDIT_FILE,
         clock,
         failed=metrics.audit_failed,
+        written=metrics.audit_written,
         bounds=Bounds(file_bytes_max=limits.file_bytes_max, files_max=limits.files_max),
     )
 

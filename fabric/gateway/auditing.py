@@ -38,7 +38,13 @@ class Auditing:
         bounds = Bounds(
             file_bytes_max=config.audit.file_bytes_max, files_max=config.audit.files_max
         )
-        self._file = FileAudit(folder / FILE, clock, failed=metrics.audit_failed, bounds=bounds)
+        self._file = FileAudit(
+            folder / FILE,
+            clock,
+            failed=metrics.audit_failed,
+            written=metrics.audit_written,
+            bounds=bounds,
+        )
         self.refusals = RefusalAudit(self._file)
         self.policy = PolicyAudit(self._file, clock)
         self._file.write("gateway_started", {"listen": str(config.gateway.listen)})

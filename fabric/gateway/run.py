@@ -25,6 +25,7 @@ from fabric.repository.waiting import first_policy
 from fabric.store.clock import SystemClock
 from fabric.tls import certificate_end, client_context, server_context
 from fabric.web import server as pages
+from fabric.web.lateness import telling_lateness
 
 _log = logging.getLogger(__name__)
 _ASK_AGAIN_S = 3.0
@@ -65,7 +66,8 @@ async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> No
         refresh_s=config.policy.refresh_s,
     )
     try:
-        await _serve(config, parts, keeper, auditing, stop=stop or asyncio.Event())
+        with telling_lateness(metrics.loop_late):
+            await _serve(config, parts, keeper, auditing, stop=stop or asyncio.Event())
     finally:
         await log.close()
         auditing.close()

@@ -47,6 +47,7 @@ class FileAudit:
         path: made with mode 0600 when missing; full files lie beside it, named after
             the number of their first line.
         failed: called when an event could not be written; the decision it tells of stands.
+        written: called when a line was written.
 
     Raises:
         ConfigInvalid: the file cannot be opened, or another process writes it.
@@ -58,11 +59,13 @@ class FileAudit:
         clock: Clock,
         *,
         failed: Callable[[], None],
+        written: Callable[[], None] = lambda: None,
         bounds: Bounds | None = None,
     ) -> None:
         self._path = path
         self._clock = clock
         self._failed = failed
+        self._written = written
         self._bounds = bounds or Bounds()
         self._lock = threading.Lock()
         self._lost = 0
@@ -181,6 +184,7 @@ class FileAudit:
         except OSError:
             return False
         self._link = link
+        self._written()
         return True
 
     def _put(self, data: bytes) -> None:

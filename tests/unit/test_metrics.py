@@ -3,6 +3,7 @@
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -171,6 +172,8 @@ def test_every_role_shows_policy_revocations_and_audit() -> None:
         metrics.revocations(3, NOW)
         metrics.revocations(4, None)
         metrics.audit_failed()
+        metrics.audit_written()
+        metrics.loop_late(0.01)
         metrics.audit_unsigned(5)
         metrics.certificate(NOW)
         found = metrics.registry
@@ -180,6 +183,8 @@ def test_every_role_shows_policy_revocations_and_audit() -> None:
         assert value(found, "revocation_list_number") == 4
         assert value(found, "revocation_list_timestamp_seconds") == NOW.timestamp()
         assert value(found, "audit_write_failures_total") == 1
+        assert value(found, "audit_events_total") == 1
+        assert value(found, "event_loop_lag_seconds_count") == 1
         assert value(found, "audit_unsigned_lines") == 5
         assert value(found, "certificate_expiry_timestamp_seconds") == NOW.timestamp()
 
@@ -285,3 +290,10 @@ def test_what_is_refused_and_applied_goes_by_the_suite_that_policy_demands_now()
     for suite in ("classic", "hybrid"):
         labels = {**place(TOPIC), "suite": suite, "reason": "suite_refused"}
         assert value(metrics.registry, "rejected_records_total", **labels) == 1
+
+
+def test_a_build_names_its_version_and_its_suites() -> None:
+    text = generate_latest(GatewayMetrics(RULES).registry).decode()
+    (build,) = re.findall(r"^fabric_build_info\{(.*)\} 1.0$", text, re.M)
+    assert 'suites="classic hybrid hybrid-tpm hybrid-top"' in build
+    assert f'version="{version("agency-fabric")}"' in build

@@ -247,3 +247,19 @@ def test_event_is_written_even_when_the_clock_went_back(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     FileAudit(path, clock, failed=Failures()).write("stopped", {})
     assert lines_of(path)[1].time == "unknown"
+
+
+def test_every_line_that_is_written_is_told_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Failures()
+    audit = FileAudit(tmp_path / "audit.jsonl", ManualClock(), failed=Failures(), written=written)
+    audit.write("first", {})
+
+    def full(*_args: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.os, "write", full)
+        audit.write("lost", {})
+    assert written.count == len(lines_of(tmp_path / "audit.jsonl")) == 2
