@@ -39,6 +39,12 @@ RECORD_REASONS = tuple(
     or reason in (*_DENIALS.split(), "not_attested", "host_suspended", "host_revoked", "too_large")
 )
 """Reasons whose counters exist from the start; others appear with their first case."""
+CUTS = (
+    *("connections", "handshakes", "handshake", "frame_time"),
+    *(Reason.IDENTITY_MISMATCH, Reason.API_REFUSED, Reason.MALFORMED, Reason.OVERLOADED),
+    *(Reason.BROKER_UNAVAILABLE, Reason.NOT_READY, Reason.INTERNAL),
+)
+"""Limits that end a connection, and reasons that do; another reason appears with its first case."""
 PARTS = (
     *("policy", "members", "broker", "gateway", "attestation", "view", "ticks", "trust"),
     *("anchor", "silence"),
@@ -122,6 +128,7 @@ class AgentMetrics(_Role, LagFamilies):
         if suite:
             start(self._epoch, (place,))
             start(self._served, (place,))
+            self.may_grant(topic)
 
     def reads(self, topic: Topic, suite: str) -> None:
         """This agent is to read a dataset: its counters begin at zero."""
@@ -303,6 +310,7 @@ class GatewayMetrics(_Role):
         start(self._requests, product(GATEWAY_APIS, ("ok", "refused")))
         start(self._request_s, ((api,) for api in GATEWAY_APIS))
         start(self._admitted, ((level,) for level in levels))
+        start(self._cut, ((limit,) for limit in CUTS))
         start(self._denied, product((*levels, ""), RECORD_REASONS))
 
     def request(self, api: str, *, is_ok: bool, seconds: float) -> None:

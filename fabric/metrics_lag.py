@@ -1,4 +1,4 @@
-"""Metric families of what an agent applies and lags; fabric/metrics.py puts them into its roles.
+"""Metric families of sources, targets, lag and grants; fabric/metrics.py puts them into its roles.
 
 Gauges of a stream exist while somebody reads it here: what nobody reads any more has no
 figures, and the time of measurement says which of the others still hold.
@@ -7,7 +7,7 @@ figures, and the time of measurement says which of the others still hold.
 import math
 from datetime import datetime
 
-from fabric.families import one_of
+from fabric.families import one_of, start
 from fabric.metrics_audit import ReceiptFamilies
 from fabric.model.names import Topic
 
@@ -35,6 +35,10 @@ class LagFamilies(ReceiptFamilies):
             "consumer_lag_timestamp_seconds", "When the lag was last measured; 0: never.", stream
         )
         self._silent = self._gauge("stream_silent", "1 when three empty blocks are due.", stream)
+        self._oldest = self._gauge(
+            "quarantine_oldest_timestamp_seconds", "Commit of the oldest; 0: none.", _DATASET
+        )
+        self._grants = self._counter("grants_given_total", "Wraps acknowledged.", _DATASET)
         self._quarantine = self._gauge("quarantine_records", "Waiting for a person.", _DATASET)
         self._incomplete = self._gauge("dataset_incomplete", "1 while rows may lack.", _DATASET)
         self._last = self._gauge("last_change_timestamp_seconds", "Commit.", (*_DATASET, "way"))
@@ -53,6 +57,7 @@ class LagFamilies(ReceiptFamilies):
         self._capture_beat = self._gauge(
             "capture_heartbeat_timestamp_seconds", "Last sign of life; 0: none yet.", source
         )
+        self._outbox = self._gauge("outbox_records", "Changes read, not acknowledged.", source)
         self._snapshot_left = self._gauge(
             "snapshot_rows_remaining", "Rows of the snapshot still to be read.", source
         )
@@ -81,9 +86,23 @@ class LagFamilies(ReceiptFamilies):
         self._capture_bytes.labels(source).set(max(0.0, log_bytes))
         self._snapshot_left.labels(source).set(max(0.0, rows_left))
 
+    def outbox(self, source: str, changes: int) -> None:
+        """So many changes of a source are read and not acknowledged."""
+        self._outbox.labels(source).set(changes)
+
     def capture_alive(self, source: str, at: datetime) -> None:
         """A source gave a sign of life."""
         self._capture_beat.labels(source).set(at.timestamp())
+
+    # Grants
+
+    def may_grant(self, topic: Topic) -> None:
+        """This agent may give out keys of a dataset: its counter begins at zero."""
+        start(self._grants, [_dataset(topic)])
+
+    def granted(self, topic: Topic, wraps: int) -> None:
+        """So many hosts were given the secret of an epoch."""
+        self._grants.labels(*_dataset(topic)).inc(wraps)
 
     # Targets
 
@@ -98,7 +117,7 @@ class LagFamilies(ReceiptFamilies):
 
     def forget_applied(self, topic: Topic) -> None:
         """Nobody here reads a dataset any more: what is true of its target is not known."""
-        for family in (self._quarantine, self._incomplete):
+        for family in (self._quarantine, self._oldest, self._incomplete):
             family.remove(*_dataset(topic))
         self._last.remove(*_dataset(topic), WAYS[1])
 
@@ -115,9 +134,16 @@ class LagFamilies(ReceiptFamilies):
         """Whether a stream's sender has gone silent."""
         self._silent.labels(*_stream(topic, partition)).set(int(is_silent))
 
-    def quarantine(self, topic: Topic, records: int) -> None:
-        """How many changes of a dataset wait for a person."""
+    def quarantine(self, topic: Topic, records: int, oldest: float = 0.0) -> None:
+        """How many changes of a dataset wait for a person, and the first one's commit."""
         self._quarantine.labels(*_dataset(topic)).set(records)
+        self._oldest.labels(*_dataset(topic)).set(oldest)
+
+    def stood_incomplete(self, topic: Topic, was_incomplete: bool) -> None:
+        """What the target held when a reader began; another one may know worse already."""
+        child = self._incomplete.labels(*_dataset(topic))
+        if was_incomplete:
+            child.set(1)
 
     def incomplete(self, topic: Topic, is_incomplete: bool) -> None:
         """Whether the target may lack rows."""

@@ -52,6 +52,7 @@ class Custody:
         dataset = view.dataset(self._topic)
         if dataset is None or not decide.is_custodian(dataset, view.me):
             return 0
+        self._host.telemetry.may_grant(self._topic)
         try:
             result = view.current(now)
             view.check_grants(dataset, now)

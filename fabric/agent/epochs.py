@@ -294,6 +294,7 @@ class Epochs:
         self._asked = None
         self._machine.opened()
         self._host.telemetry.epoch_opened(self._topic, why, draft.number, draft.started)
+        self._host.telemetry.granted(self._topic, len(self._current.served.hosts))
         self._host.telemetry.epoch_serves(self._topic, len(self._current.served.hosts))
         return self._current
 

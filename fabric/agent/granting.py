@@ -127,6 +127,7 @@ async def send_grants(
             host.telemetry.refused(topic, exc.reason, loud=class_of(exc.reason) in _LOUD)
             return served
         served |= {(name, key.thumbprint) for name, key in part.items()}
+        host.telemetry.granted(topic, len(part))
     return served
 
 

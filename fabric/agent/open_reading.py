@@ -71,6 +71,7 @@ class OpenReader:
         self._log = Log(cluster=cluster, topic_id=topic_id)
         streams = await self._sink.streams(self._topic)
         states = {s: state for s, state in streams.items() if s.partition == self._partition}
+        self._host.telemetry.stands(self._topic, states.values())
         self._machine = ReadMachine(self._log, states)
         where = (place, self._partition)
         position, is_sure = await starts_at(

@@ -120,6 +120,12 @@ class _Work:
                 return block.runs[0].position
         return self.pending[0].position if self.pending else None
 
+    @property
+    def outstanding(self) -> int:
+        """Changes that are not acknowledged, on their way or not."""
+        sent = (block.count for block in (self.in_flight, self.ahead) if block is not None)
+        return self.count + sum(sent)
+
     def cut_upto(self) -> ChangeSequence:
         """Where the next block begins."""
         last = self.ahead or self.in_flight
@@ -169,6 +175,11 @@ class PublishMachine:
         waiting = sum(work.count for work in self._work.values())
         too_many = waiting >= _QUEUE_BLOCKS_MAX * self._limits.changes_max
         return too_many or waiting * self._change_bytes >= QUEUE_BYTES_MAX
+
+    @property
+    def outstanding(self) -> int:
+        """Changes that were taken in and are not acknowledged."""
+        return sum(work.outstanding for work in self._work.values())
 
     @property
     def is_idle(self) -> bool:

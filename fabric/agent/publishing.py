@@ -267,5 +267,6 @@ class Publisher:
             status = await self._asked(self._source.status())
             name = self._plan.origin.source
             self._host.telemetry.figures(name, status, self._host.clock.now())
+            self._host.telemetry.outbox(name, self._machine.outstanding)
             self._host.telemetry.waits(self._plan.part, await self._source.waits())
             await asyncio.sleep(_MAINTAIN_S)

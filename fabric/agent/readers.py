@@ -109,9 +109,9 @@ class Readers:
         self._board.show(f"quarantine {number}", None)
         while True:
             with contextlib.suppress(FabricError):
-                for topic, records in (await holder.count_quarantine()).items():
+                for topic, waiting in (await holder.count_quarantine()).items():
                     if self._view.dataset(topic) is not None:
-                        self._host.telemetry.quarantine(topic, records)
+                        self._host.telemetry.quarantine(topic, waiting)
             await asyncio.sleep(_COUNT_S)
 
     # What is started

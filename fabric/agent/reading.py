@@ -107,6 +107,7 @@ class SealedReader:
         place = str(self._topic)
         cluster, topic_id = await self._host.log.identity(place)
         states = await self._states()
+        self._host.telemetry.stands(self._topic, states.values())
         self._machine = m.ReadMachine(m.Log(cluster=cluster, topic_id=topic_id), states)
         if self._receipts is not None:
             await self._receipts.resume(states)

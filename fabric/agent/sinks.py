@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 
+from fabric.agent.measures import Waiting
 from fabric.agent.view import WorldView
 from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.names import Topic
@@ -76,13 +77,13 @@ class SinkHolder:
             if (dataset := self._view.dataset(topic)) is not None
         }
 
-    async def count_quarantine(self) -> Mapping[Topic, int]:
+    async def count_quarantine(self) -> Mapping[Topic, Waiting]:
         """Parked changes by topic; empty while the sink is not open."""
         sink = self._sink
         if sink is None:
             return {}
         try:
-            found = {topic: len(await sink.quarantined(topic)) for topic in self._opened}
+            found = {topic: await _waiting(sink, topic) for topic in [*self._opened]}
         except FabricError as exc:
             if self._sink is sink:  # one that was thrown away meanwhile tells nothing
                 self._told(exc.reason)
@@ -110,6 +111,14 @@ class SinkHolder:
             with contextlib.suppress(FabricError, TimeoutError, OSError):
                 async with asyncio.timeout(_CLOSE_S_MAX):
                     await sink.close()
+
+
+async def _waiting(sink: ChangeSink, topic: Topic) -> Waiting:
+    """What of a topic is parked; only the oldest one's row is fetched, for its time."""
+    parked = await sink.quarantined(topic)
+    first = await sink.parked(parked[0].id) if parked else None
+    change = None if first is None else first.change
+    return Waiting(len(parked), 0.0 if change is None else change.commit_us / 1e6)
 
 
 def target_of(dataset: Dataset, table: str) -> Target:

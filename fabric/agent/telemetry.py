@@ -279,10 +279,6 @@ class Telemetry(Measures):
             self._metrics.end_to_end(topic, time.time() - commit)
             self._metrics.moved(topic, WAYS[1], commit)
 
-    def quarantine(self, topic: Topic, records: int) -> None:
-        """How many changes wait for a person."""
-        self._metrics.quarantine(topic, records)
-
     def lag(
         self,
         topic: Topic,

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fabric.metrics import (
     BLOCK_OUTCOMES,
+    CUTS,
     GATEWAY_APIS,
     OPERATIONS,
     OUTCOMES,
@@ -67,6 +68,8 @@ def test_zero_is_there_before_anything_happened() -> None:
     gateway = GatewayMetrics(RULES).registry
     for reason in RECORD_REASONS:
         assert value(gateway, "gateway_denied_total", level="secret", reason=reason) == 0
+    for limit in CUTS:
+        assert value(gateway, "gateway_cut_connections_total", limit=limit) == 0
     for api in GATEWAY_APIS:
         assert value(gateway, "gateway_requests_total", api=api, outcome="ok") == 0
     authority = AuthorityMetrics().registry
@@ -139,6 +142,7 @@ def test_agent_shows_trust_and_datasets() -> None:
     metrics = AgentMetrics(RULES)
     metrics.attested(4, NOW - timedelta(minutes=10), NOW)
     metrics.epoch_serves(TOPIC, 2)
+    metrics.granted(TOPIC, 3)
     metrics.approved_until(NOW + timedelta(days=30))
     metrics.attestation("attested")
     metrics.epoch(TOPIC, 4, NOW)
@@ -152,6 +156,7 @@ def test_agent_shows_trust_and_datasets() -> None:
     assert value(found, "attestation_lifetime_seconds") == 600
     assert value(found, "attestation_host_level") == 4
     assert value(found, "key_epoch_recipients", **dataset) == 2
+    assert value(found, "grants_given_total", **dataset) == 3
     month = (NOW + timedelta(days=30)).timestamp()
     assert value(found, "approval_expiry_timestamp_seconds") == month
     assert value(found, "attestation_attempts_total", result="attested") == 1
@@ -276,7 +281,7 @@ def test_a_sealed_dataset_has_no_epoch_and_no_recipients_before_the_first() -> N
     metrics.publishes(TOPIC, "hybrid", "registry")
     metrics.publishes(OPEN, "", "registry")
     found = metrics.registry
-    for name in ("key_epoch", "key_epoch_recipients"):
+    for name in ("key_epoch", "key_epoch_recipients", "grants_given_total"):
         assert value(found, name, **place(TOPIC)) == 0
         assert value(found, name, **place(OPEN)) is None
     assert value(found, "key_epoch_start_timestamp_seconds", **place(TOPIC)) is None

@@ -52,7 +52,7 @@ def test_what_is_forgotten_of_a_dataset_leaves_its_other_streams_and_other_datas
     metrics.forget_stream(TOPIC, 1)
     metrics.forget_applied(TOPIC)
     left = shown(metrics.registry)
-    assert len(left) == 7
+    assert len(left) == 8
     assert all(str(OTHER) in name for name in left)
 
 

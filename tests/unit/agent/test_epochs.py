@@ -174,8 +174,10 @@ async def test_under_retained_a_late_host_is_granted_every_kept_epoch(
     it.ask(Why.RESEAL)
     await ready(a, it)
     b.attest()
+    assert a.metric("fabric_grants_given_total", topic=str(SECRET)) == 2  # to itself, twice
     assert await grant_late(a, it) == 2
     assert await grant_late(a, it) == 0
+    assert a.metric("fabric_grants_given_total", topic=str(SECRET)) == 4
     granted = [parse_grant(v).grant for v in platform.log.values(GRANTS) if kind_of(v) == GRANT]
     assert [[r.host for r in grant.recipients] for grant in granted] == [[B], [B]]
 

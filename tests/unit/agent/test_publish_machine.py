@@ -154,7 +154,9 @@ def test_a_full_block_is_cut_ahead_while_one_is_in_flight_and_no_third() -> None
     first, ahead = found
     assert (first.upto, ahead.count) == (ahead.after, 4)
     assert blocks(it.step(Tick(), later(60))) == []
+    assert it.outstanding == 12
     (third,) = blocks(it.step(Stored(block=first, plaintext_bytes=40), NOW))
+    assert it.outstanding == 12 - first.count
     assert third.after == ahead.upto
 
 

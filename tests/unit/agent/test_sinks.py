@@ -1,14 +1,18 @@
 """A target database that goes away and comes back."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Many
 from dataclasses import replace
 
 import pytest
 
+from fabric.agent.measures import Waiting
 from fabric.agent.sinks import SinkHolder, target_of
+from fabric.model.block import Block
+from fabric.model.change import ZERO, Op, Run, Sequence
 from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
-from fabric.ports import Target
-from tests.fakes.platform import OPEN, SECRET, Platform, TestHost, dataset
+from fabric.model.names import Stream
+from fabric.ports import StreamState, Target
+from tests.fakes.platform import OPEN, ORIGIN, SECRET, Platform, TestHost, dataset
 from tests.fakes.table import MemorySink, MemoryStore
 
 
@@ -19,7 +23,7 @@ class Sink(MemorySink):
     away: FabricError | None = None
     closed = 0
 
-    async def open(self, targets: Sequence[Target]) -> None:
+    async def open(self, targets: Many[Target]) -> None:
         if Sink.away is not None:
             raise Sink.away
         Sink.made += 1
@@ -27,6 +31,23 @@ class Sink(MemorySink):
 
     async def close(self) -> None:
         Sink.closed += 1
+
+
+STREAM = Stream(ORIGIN, SECRET, 0)
+
+
+def block(position: int, commit_us: int) -> Block:
+    rows = [{"id": position, "text": "x"}]
+    run = Run(op=Op.UPSERT, position=position, ordinal=1, commit_us=commit_us, rows=rows)
+    after = Sequence(1, position - 1, 1) if position > 1 else ZERO
+    return Block(stream=STREAM, after=after, upto=Sequence(1, position, 1), runs=(run,))
+
+
+def state(position: int) -> StreamState:
+    return StreamState(
+        high=Sequence(1, position, 1), chain=b"", offset=position, cluster="c", topic_id="t",
+        incomplete=False,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -101,7 +122,7 @@ async def test_a_dataset_that_changes_while_its_sink_opens_is_opened_as_it_is_th
     changed = {**platform.policy.datasets, str(SECRET): dataset(SECRET, partitions=2)}
     opens = Sink.open
 
-    async def slowly(sink: Sink, targets: Sequence[Target]) -> None:
+    async def slowly(sink: Sink, targets: Many[Target]) -> None:
         await opens(sink, targets)
         a.host.view.take_policy(replace(platform.policy, version=8, datasets=changed))
 
@@ -114,7 +135,17 @@ async def test_a_dataset_that_changes_while_its_sink_opens_is_opened_as_it_is_th
 async def test_quarantine_is_counted_while_open(holder: SinkHolder) -> None:
     assert await holder.count_quarantine() == {}
     await holder.use(SECRET)
-    assert await holder.count_quarantine() == {SECRET: 0, OPEN: 0}
+    assert await holder.count_quarantine() == {SECRET: Waiting(0, 0), OPEN: Waiting(0, 0)}
+
+
+async def test_the_oldest_parked_change_tells_its_time(a: TestHost) -> None:
+    Sink.away, store = None, MemoryStore()
+    store.refuses = lambda row: True
+    holder = SinkHolder({SECRET: "notes"}, lambda: Sink(store), a.host.view)
+    sink = await holder.use(SECRET)
+    for place, commit_us in ((1, 5_500_000), (2, 9_000_000)):
+        await sink.apply(block(place, commit_us), await sink.state(STREAM), state(place))
+    assert await holder.count_quarantine() == {SECRET: Waiting(2, 5.5)}
 
 
 async def test_a_database_tells_whether_it_answered_last(

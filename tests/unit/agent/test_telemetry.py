@@ -5,6 +5,7 @@ import time
 import pytest
 
 from fabric.agent.epoch_machine import Wanted, Why
+from fabric.agent.measures import Waiting
 from fabric.model.block import Block
 from fabric.model.change import Op, Run, Sequence
 from fabric.model.errors import Reason
@@ -144,7 +145,7 @@ def test_epochs_and_sources_show(a: TestHost) -> None:
         NOW,
     )
     assert a.metric("fabric_snapshot_rows_remaining", source="main") == 60
-    it.quarantine(SECRET, 7)
+    it.quarantine(SECRET, Waiting(7, 0))
     assert a.metric("fabric_quarantine_records", topic=str(SECRET), level="secret") == 7
 
 
@@ -261,7 +262,7 @@ def test_what_nobody_reads_any_more_is_shown_no_more(a: TestHost) -> None:
     it, stream = a.host.telemetry, block().stream
     it.begins("reader", SECRET, 0)
     it.applied(block(), applied(quarantined=1))
-    it.quarantine(SECRET, 1)
+    it.quarantine(SECRET, Waiting(1, 0))
     it.lag(SECRET, 0, records=4, heard_s=31)
     it.stopped(stream, Reason.GAP)
     it.unanchored(stream)
