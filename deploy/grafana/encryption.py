@@ -172,11 +172,7 @@ _ADMISSION = (
         "Connections of producers",
         [
             ("sum by (instance) (fabric_gateway_connections)", "open at {{instance}}"),
-            (
-                f"round(sum by (limit) (increase({CUT}[5m]))) > 0"
-                " or 0 * sum(fabric_gateway_connections)",
-                "cut {{limit}}",
-            ),
+            (counted(CUT, "", by="instance", why="limit"), "cut at {{instance}} {{limit}}"),
         ],
         text="Those cut in five minutes, by the limit that they passed.",
         none="no gateway",
@@ -249,6 +245,11 @@ _KEYS = (
             (
                 "Granted to",
                 f"max by (agency, topic, level) (fabric_key_epoch_recipients{{{F}}})",
+                "short",
+            ),
+            (
+                "Grants given",
+                f"sum by (agency, topic, level) (fabric_grants_given_total{{{F}}})",
                 "short",
             ),
         ],

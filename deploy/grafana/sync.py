@@ -21,6 +21,7 @@ DATASET = "by (agency, topic)"
 SOURCES = "by (agency, source)"
 PROCESS = "by (agency, role, instance)"
 PARTS = "fabric_parts_waiting"
+PARKED = f"fabric_quarantine_oldest_timestamp_seconds{{{F}}}"
 UP = f'up{{job=~"fabric-.+",{A}}}'
 NAMED = "{{topic}} at {{agency}}"
 MEASURED_S = 60
@@ -151,6 +152,7 @@ _NOW = (
                 "short",
             ),
             ("Quarantine", f"sum {DATASET} (fabric_quarantine_records{{{F}}})", "short"),
+            ("Oldest there", f"max {DATASET} ((time() - {PARKED}) * ({PARKED} > bool 0))", "s"),
             ("Incomplete", f"max {DATASET} (fabric_dataset_incomplete{{{F}}})", "bool_yes_no"),
             ("Silent", SILENT, "bool_yes_no"),
         ],
@@ -184,6 +186,7 @@ _NOW = (
                 f"time() - min {SOURCES} (fabric_capture_heartbeat_timestamp_seconds{{{A}}})",
                 "s",
             ),
+            ("Not acknowledged", f"max {SOURCES} (fabric_outbox_records{{{A}}})", "short"),
             ("Snapshot rows left", ROWS_LEFT, "short"),
             ("Acknowledged", f"sum {SOURCES} (fabric_capture_changes_total{{{A}}})", "short"),
         ],
@@ -208,8 +211,8 @@ _NOW = (
             ("Not anchored", _parts('="anchor"'), "short"),
             ("Silent", _parts('="silence"'), "short"),
             ("No ticks", _parts('="ticks"'), "short"),
-            ("Databases", _parts('=~"capture|apply"'), "short"),
-            ("Others", _parts('!~"stream|anchor|silence|ticks|capture|apply"'), "short"),
+            ("Databases", f"sum {PROCESS} (fabric_database_up{{{A}}} == bool 0)", "short"),
+            ("Others", _parts('!~"stream|anchor|silence|ticks"'), "short"),
         ],
         labels={"agency": "Agency", "role": "Role", "instance": "Process"},
         steps={
@@ -229,7 +232,8 @@ _NOW = (
         },
         worst="In all",
         height=8,
-        text="/readyz names part and reason. A process that does not answer counts as one.",
+        text="/readyz names part and reason. A process that does not answer counts as one."
+        " Databases: those that do not answer.",
         alerts=("ProcessDown", "PartWaiting", "StreamStopped", "StreamUnanchored", "StreamSilent"),
     ),
 )
@@ -325,6 +329,34 @@ _LAG = (
         alerts=("CaptureBehind", "CaptureSilent"),
     ),
 )
+_TIMES = (
+    lines(
+        "Time of one block to its acknowledgement, and of one transaction of a target, p99",
+        [
+            (
+                f"histogram_quantile(0.99, sum by (topic, le) (rate("
+                f"fabric_{way}_duration_seconds_bucket{{{F}}}[$__rate_interval])))",
+                f"{way} {{{{topic}}}}",
+            )
+            for way in ("produce", "apply")
+        ],
+        unit="s",
+        text="Per block. If one is slow and the other is not, it says at which end to look.",
+        none="nothing came",
+    ),
+    lines(
+        "How late event loops are, p99",
+        [
+            (
+                "histogram_quantile(0.99, sum by (role, instance, le) (rate("
+                f"fabric_event_loop_lag_seconds_bucket{{{A}}}[$__rate_interval])))",
+                "{{role}} {{instance}}",
+            )
+        ],
+        unit="s",
+        text="Late by more than a tenth of a second: the process has too much to do.",
+    ),
+)
 _FLOW = (
     lines(
         "Rows sent, per second",
@@ -376,6 +408,7 @@ PAGE = Page(
         Row(title="Now", panels=_NOW),
         Row(title="What is in the way", panels=_ERRORS),
         Row(title="Lag", panels=_LAG),
+        Row(title="Where the time goes", panels=_TIMES),
         Row(title="Throughput", panels=_FLOW),
     ),
 )

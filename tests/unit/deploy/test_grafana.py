@@ -25,6 +25,10 @@ UNSHOWN = {
     "fabric_build_info",  # never changes while a process lives
     "fabric_sealed_blocks_total",  # rows tell more
     "fabric_opened_blocks_total",
+    "fabric_applied_blocks_total",
+    "fabric_rejected_rows_total",  # what was refused, and why, records and blocks tell
+    "fabric_refused_rows_total",
+    "fabric_audit_events_total",  # only what is not written asks for somebody
     "fabric_opened_bytes_total",  # what was sent is shown
 }
 
