@@ -234,7 +234,10 @@ _NOW = (
         height=8,
         text="/readyz names part and reason. A process that does not answer counts as one."
         " Databases: those that do not answer.",
-        alerts=("ProcessDown", "PartWaiting", "StreamStopped", "StreamUnanchored", "StreamSilent"),
+        alerts=(
+            *("ProcessDown", "PartWaiting", "DatabaseAway"),
+            *("StreamStopped", "StreamUnanchored", "StreamSilent"),
+        ),
     ),
 )
 _ERRORS = (
