@@ -1,9 +1,9 @@
 """Every metric of the fabric: with metrics_audit.py and metrics_lag.py all that names one.
 
-Each role has a class with a registry of its own. Labels come from closed sets,
-and their children exist from the start, so that a zero is a zero and not an
-absence. No label holds a user, a record key or free text; `agency`, `role` and
-`instance` are the scraper's to add. Counters of seconds and bytes are base units.
+Each role has a class with a registry of its own. Labels come from closed sets.
+Counters and histograms begin at zero as soon as their labels are known, so that a zero
+is a zero and not an absence. No label holds a user, a record key or free text; `agency`,
+`role` and `instance` are the scraper's to add. Counters of seconds and bytes are base units.
 """
 
 from collections.abc import Collection
@@ -309,7 +309,7 @@ class GatewayMetrics(_Role):
         )
         start(self._requests, product(GATEWAY_APIS, ("ok", "refused")))
         start(self._request_s, ((api,) for api in GATEWAY_APIS))
-        start(self._admitted, ((level,) for level in levels))
+        start(self._admitted, ((level,) for level in (*levels, "")))
         start(self._cut, ((limit,) for limit in CUTS))
         start(self._denied, product((*levels, ""), RECORD_REASONS))
 

@@ -68,6 +68,7 @@ def test_zero_is_there_before_anything_happened() -> None:
     gateway = GatewayMetrics(RULES).registry
     for reason in RECORD_REASONS:
         assert value(gateway, "gateway_denied_total", level="secret", reason=reason) == 0
+    assert value(gateway, "gateway_admitted_records_total", level="") == 0
     for limit in CUTS:
         assert value(gateway, "gateway_cut_connections_total", limit=limit) == 0
     for api in GATEWAY_APIS:

@@ -9,6 +9,9 @@ PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(fabric_[a-z0-9_]+)` \| (\w+) \| ([^|]*) \| ([^|]*) \| (.+) \|$", re.M)
 
 
+ABSENT = re.compile(r"`(fabric_[a-z0-9_]+)`")
+
+
 def words(cell: str) -> list[str]:
     return re.findall(r"[a-z_]+", cell)
 
@@ -24,3 +27,13 @@ def test_page_lists_every_metric_once_with_its_type_labels_and_roles() -> None:
         name: (family.type, list(family.labels), family.roles)
         for name, family in families().items()
     }
+
+
+def test_what_the_page_calls_absent_is_absent_and_what_it_names_instead_is_there() -> None:
+    _, _, table = PAGE.read_text().partition("| Not there | Why |")
+    rows = [row.strip("|").split(" | ") for row in table.splitlines() if "`" in row]
+    absent = {name for row in rows for name in ABSENT.findall(row[0])}
+    instead = {name for row in rows for name in ABSENT.findall(row[1])}
+    assert absent
+    assert not absent & families().keys()
+    assert instead <= families().keys()
