@@ -57,8 +57,6 @@ def cuts(before: Policy | None, after: Policy, now: datetime) -> tuple[Cut, ...]
     found = []
     for topic, dataset in sorted(before.datasets.items() if before is not None else ()):
         assert before is not None
-        if not before.rules[dataset.topic.level].sealed:
-            continue
         senders = tuple(sorted(host for host in before.approvals if origins_of(dataset, host)))
         for rule, hosts in _of_dataset(before, after, dataset, senders, now):
             found.append(Cut(topic=topic, rule=rule, hosts=hosts))
@@ -77,26 +75,44 @@ def _of_dataset(
     if kept is None:
         yield f"{file}: is withdrawn or moves to another level", senders
         return
-    yield from _of_trust(before, after, senders)
     for origin in dataset.producers:
         if origin not in kept.producers:
             system = (origin.agency, origin.system)
             hosts = tuple(host for host in senders if (host.agency, host.system) == system)
             yield f"{file}: producers: {origin} is taken out", hosts
-    if kept.label != dataset.label:
-        yield f"{file}: label: {dataset.label} becomes {kept.label}", senders
     if kept.schema.fingerprint != dataset.schema.fingerprint:
         yield f"{file}: schema: changes", senders
-    yield from _of_level(before, after, dataset, senders)
-    yield from _of_suites(before, after, dataset, senders, now)
+    was, is_sealed = (policy.rules[topic.level].sealed for policy in (before, after))
+    if was is not is_sealed:
+        yield f"levels.yaml: {topic.level}.sealed: becomes {str(is_sealed).lower()}", senders
+    elif is_sealed:
+        yield from _of_trust(before, after, senders)
+        yield from _of_sealed(file, dataset, kept, senders)
+        yield from _of_level(before, after, dataset, senders)
+        yield from _of_suites(before, after, dataset, senders, now)
+    elif kept.schema_id != dataset.schema_id:
+        yield f"{file}: schema_id: {dataset.schema_id} becomes {kept.schema_id}", senders
 
 
 def _of_trust(before: Policy, after: Policy, senders: tuple[HostId, ...]) -> _Found:
-    """Results are signed by exactly the verifier's keys, and name hosts in its domain."""
-    if before.trust.verifier_keys != after.trust.verifier_keys:
+    """Results are signed by exactly the verifier's keys or those of before, in its domain."""
+    count = {after.trust.verifier_keys, after.trust.former_keys}
+    if before.trust.verifier_keys not in count:
         yield "policy.yaml: trust.verifier.keys: are others", senders
+    if before.trust.former_keys and before.trust.former_keys not in count:
+        yield "policy.yaml: trust.verifier.former: loses keys", senders
     if before.trust.trust_domain != after.trust.trust_domain:
         yield "policy.yaml: trust.trust_domain: is another", senders
+
+
+def _of_sealed(file: str, dataset: Dataset, kept: Dataset, senders: tuple[HostId, ...]) -> _Found:
+    """What an envelope names of its dataset, and who may have granted its epoch."""
+    if kept.label != dataset.label:
+        yield f"{file}: label: {dataset.label} becomes {kept.label}", senders
+    for name in dataset.custodians:
+        system = "/".join(name.split("/")[:2])
+        if not {name, system} & {*kept.custodians}:
+            yield f"{file}: custodians: {name} is taken out, with what it granted", senders
 
 
 def _of_level(
@@ -104,9 +120,6 @@ def _of_level(
 ) -> _Found:
     level = dataset.topic.level
     old, new = before.rules[level], after.rules[level]
-    if not new.sealed:
-        yield f"levels.yaml: {level}.sealed: becomes false", senders
-        return
     if new.host_level_min > old.host_level_min:
         low = (h for h in senders if before.approvals[h].security_level < new.host_level_min)
         change = f"rises from {old.host_level_min} to {new.host_level_min}"
@@ -123,8 +136,6 @@ def _of_suites(
 ) -> _Found:
     level = dataset.topic.level
     old, new = before.rules[level], after.rules[level]
-    if not new.sealed:
-        return
     for suite in old.suites:
         was, stays = _opens(before, old, suite), _opens(after, new, suite)
         if was is None:
@@ -132,7 +143,8 @@ def _of_suites(
         if stays is None:
             rule = f"suites.yaml, levels.yaml: {suite} opens nothing at level {level} any more"
             yield rule, senders
-        elif suite == dataset.suite and _ends_sooner(was, stays) and _has_ended(stays, now):
+        elif _ends_sooner(was, stays) and _has_ended(stays, now):
+            # Also one that the dataset has left: when it did is known to nobody here.
             yield f"suites.yaml: {suite}.until: {stays.until} has passed", senders
 
 
