@@ -183,10 +183,21 @@ def test_verifier_keys_must_fit_their_algorithms(keys: Any) -> None:
 def test_former_keys_are_others_than_todays_and_fit_their_algorithms() -> None:
     value = documents()["policy.yaml"]
     keys = value["trust"]["verifier"]["keys"]
-    for former in ([dict(keys[0])], [{"alg": -19, "public": "05" * 31}]):
+    for former in ([dict(key) for key in keys], [{"alg": -19, "public": "05" * 31}]):
         value["trust"]["verifier"]["former"] = former
         with pytest.raises(UsageError, match=r"trust\.verifier"):
             read_document("x.yaml", dumped(value), PolicyDocument)
+
+
+def test_one_key_of_the_verifier_may_change_and_the_other_stay() -> None:
+    """Both lists count whole: without the one of before, all that it signed would be void."""
+    value = documents()["policy.yaml"]
+    verifier = value["trust"]["verifier"]
+    first, second = verifier["keys"]
+    for former in ([{**first}, {**second, "public": "05" * 1952}], [{**first}]):
+        verifier["former"] = former
+        read = read_document("x.yaml", dumped(value), PolicyDocument).trust.verifier
+        assert [key.public for key in read.former] == [key["public"] for key in former]
 
 
 @pytest.mark.parametrize("domain", ["", "Fabric", "a..b", "a/b", "spiffe://x"])
