@@ -249,7 +249,7 @@ def _opened_policy(
     policies.load()
     if renewal is not None and renewal.renew(datetime.now(UTC), policies.timestamp):
         policies.load()
-    check_keys(policies.policy, signers)
+    check_start(policies.policy, signers)
     return policies, renewal
 
 
@@ -288,14 +288,28 @@ def fault_of(policy: Policy, signers: tuple[SigningKey, ...], now: datetime) -> 
     return None
 
 
+def check_start(policy: Policy, signers: tuple[SigningKey, ...]) -> None:
+    """Keys that the policy lists as former ones will do to start with; raises ConfigInvalid.
+
+    In the middle of a planned change everybody believes them still, and a restart must not
+    end the fabric. That they are not today's shows as `fault_of`.
+    """
+    if not signers or _named(signers) != policy.trust.former_keys:
+        check_keys(policy, signers)
+
+
 def check_keys(policy: Policy, signers: tuple[SigningKey, ...]) -> None:
-    """Nobody believes us unless the policy names our keys; raises ConfigInvalid."""
-    ours = tuple((int(key.public.alg), key.public.data) for key in signers)
-    if policy.trust.verifier_keys != ours:
+    """Today's keys are what an authority should have; raises ConfigInvalid."""
+    if policy.trust.verifier_keys != _named(signers):
         raise ConfigInvalid(
             "authority.verifier_key: its keys are not the policy's trust.verifier.keys;"
             " publish a policy with these keys, or use the key file that belongs to it"
         )
+
+
+def _named(signers: tuple[SigningKey, ...]) -> tuple[tuple[int, bytes], ...]:
+    """Keys as a policy lists them."""
+    return tuple((int(key.public.alg), key.public.data) for key in signers)
 
 
 def renewal_of(config: AuthorityConfig) -> Renewal | None:

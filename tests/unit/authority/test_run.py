@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from fabric.attest.appraise import Counters, Enrolment
 from fabric.attest.members import NoticeKind
@@ -27,7 +28,7 @@ from tests.fakes.audit import MemoryAudit
 from tests.fakes.authority_site import READER, SENDER, AuthoritySite, until
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy_repository import Repository, key
-from tests.fakes.policy_workspace import make_workspace, publish_all
+from tests.fakes.policy_workspace import live_files, make_workspace, publish_all
 from tests.fakes.verifier import Verifier, a_result, a_state
 
 ENROLMENT = Enrolment(
@@ -52,6 +53,32 @@ def test_a_running_authority_says_what_is_wrong_with_its_policy(tmp_path: Path) 
     assert run.fault_of(site.policy, signers, before) is None
     assert "expired" in (run.fault_of(site.policy, signers, site.policy.expires) or "")
     assert "trust.verifier.keys" in (run.fault_of(site.policy, Verifier().signers, before) or "")
+
+
+def named(verifier: Verifier) -> list[dict[str, Any]]:
+    """Its keys as policy.yaml lists them."""
+    return [{"alg": int(alg), "public": key.hex()} for alg, key in verifier.trust.verifier_keys]
+
+
+def test_an_authority_starts_with_the_keys_of_before_while_they_count(tmp_path: Path) -> None:
+    """A crash between two steps of a planned change must not end the fabric."""
+    new, old = Verifier(), Verifier()
+    content = live_files()
+    document = yaml.safe_load(content["policy.yaml"])
+    document["trust"]["verifier"] |= {"keys": named(new), "former": named(old)}
+    content["policy.yaml"] = yaml.safe_dump(document).encode()
+    workspace = publish_all(make_workspace(tmp_path, content), datetime.now(UTC))
+    where = str(workspace.repository.relative_to(tmp_path))
+    anchor = workspace.repository / "metadata" / "1.root.json"
+    (tmp_path / "1.root.json").write_bytes(anchor.read_bytes())
+    loaded = config(tmp_path, where)
+    for verifier in (new, old):
+        policies, _ = run._opened_policy(loaded, verifier.signers)
+    fault = run.fault_of(policies.policy, old.signers, datetime.now(UTC))
+    assert "trust.verifier.keys" in (fault or "")  # said until it has the new ones
+    for signers in (Verifier().signers, old.signers[:1], (new.signers[0], old.signers[1]), ()):
+        with pytest.raises(ConfigInvalid, match=r"trust\.verifier\.keys"):
+            run._opened_policy(loaded, signers)
 
 
 def config(folder: Path, repository: str, timestamp_key: str = "") -> AuthorityConfig:
