@@ -98,6 +98,11 @@ def check_key(certificate: bytes, public: EkKey) -> None:
         raise PeerError(Reason.IDENTITY_MISMATCH, "endorsement certificate is another key's")
 
 
+def has_ended(certificate: bytes, now: datetime) -> bool:
+    """Whether an endorsement certificate's own time is over; raises Malformed."""
+    return now > _parse(certificate).not_valid_after_utc
+
+
 def certified_name(certificate: bytes) -> bytes:
     """TPM name of the key in an endorsement certificate that nobody has checked.
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from fabric.attest.appraise import EVIDENCE, Appraisal, Counters, Enrolment, Question, appraise
 from fabric.attest.binding import qualifying
-from fabric.attest.ek import check_ek
+from fabric.attest.ek import check_ek, has_ended
 from fabric.attest.keys import Use
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.attest.messages import AttestRequest
@@ -154,11 +154,27 @@ def _check_maker(policy: Policy, known: Known, now: datetime) -> None:
     try:
         check_ek(known.enrolment.ek_certificate, policy.trust.ek_ca_pem, now, since=known.enrolled)
     except DeniedError as exc:
-        raise DeniedError(
-            exc.reason,
-            "policy does not trust the maker of this host's TPM any more; put its CA back into the"
-            " file that policy.yaml names as trust.ek_ca, or give the host another TPM",
-        ) from exc
+        raise DeniedError(exc.reason, _why_no_maker(known, now)) from exc
+
+
+_IN_THE_FILE = "into the file that policy.yaml names as trust.ek_ca"
+_ELSE = "or give the host another TPM"
+
+
+def _why_no_maker(known: Known, now: datetime) -> str:
+    """Cause and remedy of a chain that holds neither now nor at the enrolment."""
+    assert known.enrolment is not None
+    if known.enrolled is None or not has_ended(known.enrolment.ek_certificate, now):
+        return (
+            "policy does not trust the maker of this host's TPM any more; put its CA back"
+            f" {_IN_THE_FILE}, {_ELSE}"
+        )
+    # The maker may have issued its CA anew: that one was not there when the host enrolled.
+    return (
+        "endorsement certificate of this host's TPM has ended, and policy has no certificate of"
+        f" its maker's CA that was valid on {known.enrolled:%Y-%m-%d}, when the host enrolled;"
+        f" put that one back {_IN_THE_FILE}, beside a newer one, {_ELSE}"
+    )
 
 
 def judge(case: Case) -> Verdict:

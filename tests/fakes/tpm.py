@@ -49,15 +49,15 @@ class FakeTpmCa:
     def __init__(self, name: str = "fake TPM manufacturer") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = _builder(self._name, self._name, self._key.public_key())
+        self.pem = self.issue()
+        """What a policy trusts."""
+
+    def issue(self, since: datetime | None = None) -> bytes:
+        """A certificate of the root, PEM; another time one of the same name and key."""
+        builder = _builder(self._name, self._name, self._key.public_key(), since=since)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         builder = builder.add_extension(_key_usage(ca=True), True)
-        self._certificate = builder.sign(self._key, hashes.SHA256())
-
-    @property
-    def pem(self) -> bytes:
-        """What a policy trusts."""
-        return self._certificate.public_bytes(Encoding.PEM)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def certify(
         self,
@@ -433,15 +433,15 @@ def _builder(
     subject: x509.Name,
     public: rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
     until: datetime | None = None,
+    since: datetime | None = None,
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
         .issuer_name(issuer)
         .subject_name(subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=400))
+        .not_valid_before(since or datetime.now(UTC) - timedelta(days=400))
         .not_valid_after(until or datetime(9999, 12, 31, tzinfo=UTC))
     )
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from fabric.attest.ek import certified_name, check_ek, check_key, ek_name, qualified_name
+from fabric.attest.ek import certified_name, check_ek, check_key, ek_name, has_ended, qualified_name
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason, UsageError
 from tests.fakes.tpm import EKU_EK, FakeTpm, FakeTpmCa
 
@@ -182,3 +182,9 @@ def test_a_chain_that_held_at_enrolment_holds_while_its_maker_is_trusted() -> No
     check_ek(TPM.ek_certificate(), CA.pem, NOW, since=NOW - timedelta(days=9_999))
     with pytest.raises(DeniedError):
         check_ek(der, FakeTpmCa("another").pem, NOW, since=NOW - timedelta(days=2))
+
+
+def test_a_certificate_has_ended_by_its_own_date_alone() -> None:
+    der = CA.certify(TPM.ek.public_key(), until=NOW)
+    assert [has_ended(der, NOW + timedelta(days=days)) for days in (-1, 1)] == [False, True]
+    assert not has_ended(TPM.ek_certificate(), NOW)

@@ -276,6 +276,22 @@ def test_an_endorsement_certificate_may_end_while_its_maker_is_trusted(machine: 
         assert reason_of(call) is Reason.EVIDENCE_REFUSED
 
 
+def test_a_maker_that_issued_its_ca_anew_is_asked_for_the_one_of_then(machine: Machine) -> None:
+    """It is trusted as ever, so what is said must not be that it is not."""
+    policy, known = policy_for(machine), known_of(machine)
+    assert known.enrolment is not None
+    der = MAKER.certify(machine.tpm.ek.public_key(), until=NOW - timedelta(days=2))
+    enrolment = replace(known.enrolment, ek_certificate=der)
+    ended = replace(known, enrolment=enrolment, enrolled=NOW - timedelta(days=3))
+    anew = MAKER.issue(since=NOW - timedelta(days=1))
+    date = f"{ended.enrolled:%Y-%m-%d}"
+    with pytest.raises(DeniedError, match=f"has ended.*was valid on {date}.*beside") as error:
+        approved(with_makers(policy, anew), ended, machine.host, NOW)
+    assert error.value.reason is Reason.EVIDENCE_REFUSED
+    assert "any more" not in str(error.value)
+    approved(with_makers(policy, anew + MAKER.pem), ended, machine.host, NOW)
+
+
 def test_an_enrolment_without_its_certificate_has_to_be_made_again(machine: Machine) -> None:
     case = case_of(machine, policy_for(machine))
     assert case.known.enrolment is not None
