@@ -118,6 +118,7 @@ def test_every_key_of_the_verifier_must_have_signed(signers: tuple[SigningKey, .
 
 
 def test_former_keys_count_as_long_as_the_policy_names_them() -> None:
+    """MUST-9.41."""
     new, result = Verifier(), a_result()
     old = encode(result, TRUST_DOMAIN, VERIFIER.signers)
     both = replace(new.trust, former_keys=VERIFIER.trust.verifier_keys)
@@ -129,6 +130,7 @@ def test_former_keys_count_as_long_as_the_policy_names_them() -> None:
 
 
 def test_a_key_of_today_and_one_of_before_say_nothing_together() -> None:
+    """MUST-9.41."""
     new = Verifier()
     both = replace(new.trust, former_keys=VERIFIER.trust.verifier_keys)
     for signers in (
@@ -138,6 +140,21 @@ def test_a_key_of_today_and_one_of_before_say_nothing_together() -> None:
     ):
         with pytest.raises(PeerError) as refused:
             decode(encode(a_result(), TRUST_DOMAIN, signers), both)
+        assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
+def test_a_key_that_stays_counts_with_its_own_list_alone() -> None:
+    """MUST-9.41, where one key of two changes."""
+    same, old = VERIFIER.signers
+    new, newer = (SigningKey.generate(Alg.ML_DSA_65) for _ in range(2))
+    today = (*VERIFIER.trust.verifier_keys[:1], (int(new.public.alg), new.public.data))
+    both = replace(VERIFIER.trust, verifier_keys=today, former_keys=VERIFIER.trust.verifier_keys)
+    result = a_result()
+    for signers in ((same, new), (same, old)):
+        assert decode(encode(result, TRUST_DOMAIN, signers), both) == result
+    for signers in ((same,), (same, newer), (same, old, new), (old, same)):
+        with pytest.raises(PeerError) as refused:
+            decode(encode(result, TRUST_DOMAIN, signers), both)
         assert refused.value.reason is Reason.BAD_SIGNATURE
 
 

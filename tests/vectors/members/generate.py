@@ -6,6 +6,7 @@ Each is a view that reads `records` in their order, signed by the Ed25519 key
     comment   what is shown, in one sentence
     musts     the rules of docs/format.md that it is about
     verifier  public key, hexadecimal
+    former    its key of before, if the policy names one
     now       milliseconds since 1970
     records   [key, value] each, hexadecimal
     number    the last notice that the view holds without a gap
@@ -34,6 +35,7 @@ from tests.fakes.sealing import NOW, fixed
 
 FOLDER = Path(__file__).parent
 PEN = SigningKey.from_private_bytes(Alg.ED25519, fixed("verifier"))
+FORMER_PEN = SigningKey.from_private_bytes(Alg.ED25519, fixed("verifier before"))
 OTHER_PEN = SigningKey.from_private_bytes(Alg.ED25519, fixed("somebody"))
 SECOND = timedelta(seconds=1)
 Record = tuple[bytes, bytes]
@@ -63,9 +65,9 @@ def listed(notices: Iterable[Notice]) -> bytes:
     return found
 
 
-def told(item: Notice, pen: SigningKey = PEN) -> Record:
-    """A notice's record."""
-    return notice_record(item, [pen])
+def told(item: Notice, *pens: SigningKey) -> Record:
+    """A notice's record, by the verifier unless others sign it."""
+    return notice_record(item, pens or [PEN])
 
 
 def beat(number: int, seconds: int, of: bytes | None = None) -> Record:
@@ -104,6 +106,12 @@ def vector(
         "whole": None if whole is None else fields.milliseconds(NOW + whole * SECOND),
         "refused": {str(at): why for at, why in (refused or {}).items()},
     }
+
+
+def changing(*args: Any, **fields: Any) -> dict[str, Any]:
+    """A vector under a policy that names the verifier's key of before, too."""
+    made = vector(*args, musts=["MUST-9.41"], **fields)
+    return {**made, "former": FORMER_PEN.public.data.hex()}
 
 
 def vectors() -> dict[str, Callable[[], dict[str, Any]]]:
@@ -163,6 +171,32 @@ def vectors() -> dict[str, Callable[[], dict[str, Any]]]:
             number=0,
             whole=9,
             refused={0: "bad_signature"},
+        ),
+        "former-key": lambda: changing(
+            "a notice by the key of before counts while the policy names it",
+            [told(NOTICES[0], FORMER_PEN), two, beat(2, 9)],
+            number=2,
+            whole=9,
+        ),
+        "former-key-gone": lambda: vector(
+            "a notice by a key of before that the policy does not name says nothing",
+            [told(NOTICES[0], FORMER_PEN), beat(0, 9)],
+            number=0,
+            whole=9,
+            musts=["MUST-9.41"],
+            refused={0: "bad_signature"},
+        ),
+        "former-key-mixed": lambda: changing(
+            "keys of both lists together say nothing, in either order",
+            [
+                told(NOTICES[0], PEN, FORMER_PEN),
+                told(NOTICES[0], FORMER_PEN, PEN),
+                told(NOTICES[0], OTHER_PEN),
+                beat(0, 9),
+            ],
+            number=0,
+            whole=9,
+            refused=dict.fromkeys(range(3), "bad_signature"),
         ),
         "without-list": lambda: vector(
             "a heartbeat without the hash of the list",

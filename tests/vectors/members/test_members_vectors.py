@@ -26,12 +26,14 @@ def load(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_view_is_whole_when_the_vector_says_so(name: str) -> None:
-    """MUST-9.31, MUST-9.32."""
+    """MUST-9.31, MUST-9.32, MUST-9.41."""
     vector = load(name)
+    former = bytes.fromhex(vector.get("former", ""))
     trust = Trust(
         trust_domain="fabric.example",
         verifier_name="verifier",
         verifier_keys=((-19, bytes.fromhex(vector["verifier"])),),
+        former_keys=((-19, former),) if former else (),
         ca_pem=b"",
         ek_ca_pem=b"",
     )
