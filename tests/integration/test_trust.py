@@ -106,6 +106,10 @@ def test_new_verifier_keys_are_taken_and_old_ones_dropped_by_agents_that_run(
     commit_rows(world)
     await_taken(world, version)
     assert all(results(world, letter, old) for letter in "AB")
+    restart_authority(world)  # a crash between two steps: it serves, and says what is to be done
+    authority = world.parts["authority"]
+    await_value(lambda: set(reasons(authority)) == {"policy"}, "the authority to serve", wait_s=60)
+    assert "trust.verifier.keys" in str(authority.health()[1])
     (world.layout.pki / "verifier.keys").write_bytes(encode_verifier_keys(signers))
     commit_rows(world)
     restart_authority(world)
