@@ -16,7 +16,7 @@ from fabric.database.postgresql_reduce import Part, count, halves, reduce, whole
 from fabric.database.postgresql_state import NONE, TRACKED, UNTRACKED, Place
 from fabric.database.postgresql_tables import TargetTable
 from fabric.database.postgresql_write import Missing, TableWriter
-from fabric.model.change import Change, Op, Row, Run
+from fabric.model.change import Change, Op, Ordinals, Row, Run
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import DeniedError, Malformed, Reason
 from fabric.model.names import Stream
@@ -57,6 +57,7 @@ class Applier:
         self._offset = offset
         self._place = place
         self._generation = 0
+        self._ordinals = Ordinals()
         self._parked: set[bytes] = set()
         self.stops = not table.target.quarantine
         self.careful = False
@@ -184,11 +185,12 @@ class Applier:
                 self.writer.snapshot = NONE
 
     def _change(self, run: Run, place: int) -> Change:
+        ordinal = self._ordinals.at(run, place)
         return Change(
             topic=self._stream.topic,
             origin=self._stream.origin,
             op=run.op,
-            sequence=ChangeSequence(self._generation, run.position, run.ordinals[place]),
+            sequence=ChangeSequence(self._generation, run.position, ordinal),
             commit_us=run.commit_us,
             row=run.rows[place],
             absent=run.absent,

@@ -13,7 +13,7 @@ from typing import assert_never
 from fabric.database import sqlite_quarantine as quarantine
 from fabric.database.sqlite_state import Snapshot, origin_ids, snapshot_of
 from fabric.database.sqlite_tables import Statement, TargetTable
-from fabric.model.change import Change, Op, Row, Run
+from fabric.model.change import Change, Op, Ordinals, Row, Run
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import DeniedError, FabricError, Malformed, Reason, UsageError
 from fabric.model.names import Stream
@@ -59,6 +59,7 @@ class Applier:
         self._place = {"origin": own, "part": stream.partition}
         self._parked = quarantine.parked_keys(connection, stream)
         self._room: int | None = None
+        self._ordinals = Ordinals()
         self.snapshot = snapshot_of(connection, stream)
         self.applied = 0
         self.quarantined = 0
@@ -136,7 +137,7 @@ class Applier:
         row = part.rows[place]
         key = self._key(row)
         self._take_room()
-        change = part.change(place, self._stream)
+        change = part.change(place, self._stream, self._ordinals)
         where = (self._stream, self._offset, key)
         quarantine.park(self._connection, change, self._table.target, where)
         self._parked.add(key)
@@ -276,10 +277,10 @@ class _Part:
         middle = len(self.rows) // 2
         return self.only(range(middle)), self.only(range(middle, len(self.rows)))
 
-    def change(self, place: int, stream: Stream) -> Change:
+    def change(self, place: int, stream: Stream, ordinals: Ordinals) -> Change:
         """One row as a change."""
         run = self.run
-        ordinal = run.ordinals[self._places[place]]
+        ordinal = ordinals.at(run, self._places[place])
         return Change(
             topic=stream.topic,
             origin=stream.origin,

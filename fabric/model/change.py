@@ -112,6 +112,24 @@ class Run:
         return f"Run({self.op.name}, position={self.position}, count={self.count})"
 
 
+class Ordinals:
+    """Ordinals of runs' changes, asked for one by one, as for rows that are parked.
+
+    A run may leave places out, so that each ordinal is a sum over those before it: for
+    thousands of parked rows they are counted once.
+    """
+
+    def __init__(self) -> None:
+        self._run: Run | None = None
+        self._ordinals: Many[int] = ()
+
+    def at(self, run: Run, place: int) -> int:
+        """Ordinal of the change at this place; quick while the run is the one asked of last."""
+        if run is not self._run:
+            self._run, self._ordinals = run, run.ordinals
+        return self._ordinals[place]
+
+
 class Change(NamedTuple):
     """One row operation, as `subscribe` and the quarantine show it."""
 

@@ -1,5 +1,7 @@
 """fabric.database.postgresql_apply"""
 
+from dataclasses import replace
+
 import asyncpg
 import pytest
 
@@ -10,6 +12,8 @@ from fabric.model.errors import DeniedError, Reason
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import ITEMS_DDL, applying, item, target
 from tests.contract.postgresql_world import Application
+from tests.contract.sink_suite import Feed
+from tests.fakes.ordinals import counting_ordinals
 
 database = postgresql_world.database
 
@@ -29,6 +33,24 @@ async def test_one_bad_row_in_a_thousand_is_found_in_bulk(database: str) -> None
         assert (done.applied, done.quarantined) == (997, 3)
         reasons = {each.reason for each in await sink.sink.quarantined(None)}
         assert reasons == {"StringDataRightTruncationError 22001"}
+
+
+@pytest.mark.integration
+async def test_parked_rows_of_a_run_do_not_count_its_ordinals_each_anew(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = counting_ordinals(monkeypatch)
+    await Application(database).run(ITEMS_DDL.replace("name text", "name varchar(5)"))
+    async with applying(database) as sink:
+        feed = Feed(sink.sink, sink.stream)
+        block = feed.block((Op.UPSERT, [item(n, "too long") for n in (1, 2, 3)]))
+        (run,) = block.runs
+        await feed.send(replace(block, runs=(replace(run, steps=(2, 2)),)))
+        idents = [each.id for each in await sink.sink.quarantined(None)]
+        parked = [await sink.sink.parked(ident) for ident in idents]
+    changes = [each.change for each in parked if each and each.change]
+    assert [change.sequence.ordinal for change in changes] == [1, 3, 5]
+    assert len(counted) == 1
 
 
 @pytest.mark.integration

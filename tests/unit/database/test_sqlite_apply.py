@@ -1,10 +1,12 @@
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from fabric.database import sqlite_quarantine as quarantine
 from fabric.database import sqlite_state as states
+from fabric.database.datum import decode_change
 from fabric.database.sqlite_apply import Applier, why
 from fabric.database.sqlite_state import Snapshot
 from fabric.database.sqlite_tables import TargetTable, prepare
@@ -12,6 +14,7 @@ from fabric.model.change import Op, Row, Run
 from fabric.model.errors import DeniedError, Malformed, Reason, UsageError
 from tests.contract.sink_suite import stream, target
 from tests.contract.worlds import NOTES, NOTES_SCHEMA, note
+from tests.fakes.ordinals import counting_ordinals
 
 TARGET = target(NOTES, NOTES_SCHEMA)
 
@@ -66,6 +69,27 @@ def test_few_statements_find_one_bad_row_in_many(database: sqlite3.Connection) -
     one.apply(run(Op.UPSERT, *rows), 1)
     savepoints = [sql for sql in seen if sql.startswith("SAVEPOINT")]
     assert len(savepoints) < 25
+
+
+def test_parked_rows_of_a_run_do_not_count_its_ordinals_each_anew(
+    database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(
+        "CREATE TABLE notes (region TEXT, number INTEGER, body TEXT CHECK (body <> 'bad'),"
+        " PRIMARY KEY (region, number))"
+    )
+    counted = counting_ordinals(monkeypatch)
+    table = prepare(database, TARGET)
+    database.execute("BEGIN")
+    one = applier(database, table)
+    rows = [note("a", n, "bad") for n in (1, 2, 1, 3)]
+    one.apply(replace(run(Op.UPSERT, *rows), steps=(2, 2, 2)), 1)
+    parked = [
+        decode_change(data, NOTES_SCHEMA, NOTES).sequence.ordinal
+        for (data,) in database.execute("SELECT change FROM fabric_quarantine ORDER BY id")
+    ]
+    assert sorted(parked) == [1, 3, 5, 7]
+    assert len(counted) == 1
 
 
 def test_a_constraint_that_rolls_everything_back_is_unfit(database: sqlite3.Connection) -> None:

@@ -1,5 +1,6 @@
 """Runs, sequences and what lies after one."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from fabric.model.change import (
     ORDINAL_MAX,
     ZERO,
     Op,
+    Ordinals,
     Run,
     Sequence,
     after,
@@ -78,6 +80,25 @@ def test_a_run_with_places_left_out_is_cut_between_its_own_ordinals() -> None:
     seen = [change.sequence.ordinal for change in changes_of(some, 2, TOPIC, ORIGIN)]
     assert seen == [3, 7, 8, 9]
     assert (steps_of([3, 7, 8, 9]), steps_of([4, 5, 6]), steps_of([4])) == ((4, 1, 1), (), ())
+
+
+class Counted(tuple[int, ...]):
+    """Steps that know how often somebody went through them."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_ordinals_that_are_asked_for_one_by_one_are_counted_once_for_each_run() -> None:
+    steps = Counted((4, 1, 1))
+    some, ordinals = replace(run(), steps=steps), Ordinals()
+    assert [ordinals.at(some, place) for place in range(4)] == [3, 7, 8, 9]
+    assert steps.times == 1
+    assert ordinals.at(run(ordinal=5), 1) == 6
+    assert ordinals.at(some, 3) == 9
 
 
 def test_mark_is_before_or_after_as_a_whole() -> None:
