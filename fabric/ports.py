@@ -83,7 +83,13 @@ class ChangeSource(Protocol):
         """Let go of everything at or before `position`; it will never be asked for again."""
 
     async def status(self) -> Mapping[str, float]:
-        """Figures for metrics: `lag_seconds`, `lag_bytes`, `snapshot_rows`, `snapshot_total`."""
+        """Figures for metrics: `lag_seconds`, `lag_bytes`, `snapshot_rows`, `snapshot_total`.
+
+        `lag_seconds` is 0 only while every commit that was seen is released, and the last two
+        are equal only while no snapshot has rows to read. A source with a log of its own adds
+        `log_released`, the place in it up to which everything is released, in the bytes that
+        `lag_bytes` counts from there to the log's end.
+        """
 
     async def waits(self) -> str | None:
         """For what a snapshot waits, in words that name no row, and what to do about it.

@@ -2,6 +2,8 @@
 
 from collections import deque
 
+from fabric.database.source_figures import age_s
+
 _STEP_US = 1_000_000
 """Commits closer than this share one entry, so that a long wait stays small."""
 _ENTRIES_MAX = 100_000
@@ -29,4 +31,4 @@ class Lag:
 
     def seconds(self, now_us: int) -> float:
         """Age of the oldest open commit; 0 when there is none."""
-        return max(0.0, (now_us - self._open[0][1]) / 1e6) if self._open else 0.0
+        return age_s(self._open[0][1] if self._open else None, now_us)

@@ -28,6 +28,7 @@ from fabric.database.postgresql_snapshot import Snapshots
 from fabric.database.postgresql_stream import ReplicationStream
 from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Token
 from fabric.database.postgresql_unseen import Unseen
+from fabric.database.source_figures import rows_in_all
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
 from fabric.ports import Captured, Event, Opened, Reached, SourceTable
 
@@ -41,6 +42,13 @@ _FRAMES_PER_TURN = 500
 _RETRY_S = 0.05
 _LOCKED_RETRY_S = 0.5
 """As long as a try waits for the lock itself, so that the stream has half of the time."""
+
+# The end of what is inserted: a commit that waits for no disk is not written yet.
+_LOG = (
+    "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::float8,"
+    " pg_catalog.pg_wal_lsn_diff(confirmed_flush_lsn, '0/0')::float8"
+    " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +323,7 @@ class PostgresSource:
         topic = self._pending()
         assert topic is not None
         progress = self._at().snapshots[topic]
+        self._lag.committed(mark.position, mark.commit_us)
         if progress.state == BEGUN and changes.window is not None:
             events, progress = snapshots.ended(changes.window, mark, progress)
             changes.window = None
@@ -361,17 +370,17 @@ class PostgresSource:
         """Figures for metrics; see ports.ChangeSource.status."""
         parts = self._opened()
         async with parts.session.asking("ask how far the slot is") as connection:
-            lag = await connection.fetchval(
-                "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(),"
-                " confirmed_flush_lsn)::float8"
-                " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
-                self._names[0],
-            )
+            found = await connection.fetchrow(_LOG, self._names[0])
+        if found is None:
+            raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "the replication slot is gone")
+        end, released = found
+        snapshots, is_over = parts.snapshots, self._pending() is None
         return {
             "lag_seconds": self._lag.seconds(time.time_ns() // 1000),
-            "lag_bytes": max(0.0, float(lag or 0)),
-            "snapshot_rows": float(parts.snapshots.rows),
-            "snapshot_total": float(max(parts.snapshots.total, parts.snapshots.rows)),
+            "lag_bytes": max(0.0, end - released),
+            "log_released": released,
+            "snapshot_rows": float(snapshots.rows),
+            "snapshot_total": rows_in_all(snapshots.rows, snapshots.total, is_over=is_over),
         }
 
     async def waits(self) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fabric.database.datum import decode_change, encode_change
+from fabric.database.source_figures import age_s
 from fabric.database.sqlite_thread import SqliteThread
 from fabric.database.sqlite_token import generation_in
 from fabric.model.change import MARKS, Change, Op, Row, Run
@@ -60,13 +61,14 @@ class SqliteOutbox:
         self._tables = {str(table.topic): table for table in tables}
         self._life: _Life | None = None
         self._position = 0
+        self._released = 0
         self._news = asyncio.Event()
 
     async def open(self, resume: str | None) -> Opened:
         """Open the file; what waits there is sent, also after a foreign token."""
         await self._thread.open()
         self._life = await self._thread.write(lambda c: _begin(c, resume))
-        self._position = self._life.position
+        self._position = self._released = self._life.position
         return Opened(generation=self._life.generation, position=self._position)
 
     async def put(self, topic: Topic, op: Op, row: Row) -> ChangeSequence:
@@ -156,22 +158,22 @@ class SqliteOutbox:
 
     async def release(self, position: int) -> None:
         """Delete changes at or before `position`."""
+        self._released = max(self._released, position)
         await self._thread.write(
             lambda c: c.execute("DELETE FROM fabric_outbox WHERE id <= ?", (position,)).rowcount
         )
 
     async def status(self) -> Mapping[str, float]:
         """Figures for metrics; there is no snapshot."""
-        start = self._position
+        start = self._released
         row = await self._thread.call(
             lambda c: c.execute(
                 "SELECT min(commit_us), sum(length(datum)) FROM fabric_outbox WHERE id > ?",
                 (start,),
             ).fetchone()
         )
-        lag_s = max(0.0, time.time() - row[0] / 1e6) if row[0] is not None else 0.0
         return {
-            "lag_seconds": lag_s,
+            "lag_seconds": age_s(row[0], time.time_ns() // 1000),
             "lag_bytes": float(row[1] or 0),
             "snapshot_rows": 0.0,
             "snapshot_total": 0.0,

@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import partial
 
 from fabric.database import sqlite_token as tokens
+from fabric.database.source_figures import age_s, rows_in_all
 from fabric.database.sqlite_capture import (
     add_watermark,
     install,
@@ -70,6 +71,8 @@ class SqliteSource:
         self._versions = (-1, -1)
         self._totals: dict[str, int] = {}
         self._rows_read = 0
+        self._released = 0
+        self._chunked = (0, 0)
 
     async def open(self, resume: str | None) -> Opened:
         """Make or check the change table; see ports.ChangeSource.open."""
@@ -82,6 +85,7 @@ class SqliteSource:
             await self.close()
             raise
         self._token = token
+        self._released = token.position
         self._readers = [TableReader(t, self._numbers[t.table]) for t in self._tables]
         return Opened(generation=token.generation, position=token.position)
 
@@ -246,29 +250,35 @@ class SqliteSource:
         moved = replace(progress, begun=True, done=done, cursor=None if done else chunk.cursor)
         self._token = replace(token, snapshots={**token.snapshots, name: moved})
         self._rows_read += len(chunk.rows)
+        self._chunked = (position, runs[-1].commit_us)
         return [Captured(topic=reader.topic, run=run) for run in runs]
 
     async def release(self, position: int) -> None:
         """Delete change rows before `position`; the watermark there stays, as proof of it."""
+        self._released = max(self._released, position)
         while await self._thread.write(lambda c: _delete_some(c, position)) == _RELEASE_ROWS:
             pass
 
     async def status(self) -> Mapping[str, float]:
         """Figures for metrics; `lag_bytes` is 0, a change table has no bytes to count."""
-        position = self._open_token().position
+        snapshots, released = self._open_token().snapshots, self._released
         waiting = await self._thread.call(
             lambda c: c.execute(
                 "SELECT commit_us FROM fabric_changes WHERE id > ? AND source IS NOT NULL"
                 " ORDER BY id LIMIT 1",
-                (position,),
+                (released,),
             ).fetchone()
         )
-        lag_s = max(0.0, time.time() - waiting[0] / 1e6) if waiting else 0.0
+        at, chunk_us = self._chunked
+        # Of chunks that are not released the last one stands for all: a snapshot is no delay.
+        oldest = min([*(waiting or ()), *([chunk_us] if at > released else ())], default=None)
+        counted = sum(self._totals.values())
+        is_over = all(progress.done for progress in snapshots.values())
         return {
-            "lag_seconds": lag_s,
+            "lag_seconds": age_s(oldest, time.time_ns() // 1000),
             "lag_bytes": 0.0,
             "snapshot_rows": float(self._rows_read),
-            "snapshot_total": float(sum(self._totals.values())),
+            "snapshot_total": float(rows_in_all(self._rows_read, counted, is_over=is_over)),
         }
 
     async def waits(self) -> str | None:

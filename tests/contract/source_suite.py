@@ -49,6 +49,12 @@ def live_keys(follower: Follower, table: SourceTable) -> list[tuple[int, int, ob
     ]
 
 
+async def rows_left(follower: Follower) -> float:
+    """Rows of snapshots that are still to be read, as the metrics show them."""
+    status = await follower.source.status()
+    return status["snapshot_total"] - status["snapshot_rows"]
+
+
 class SourceSuite:
     @pytest.fixture
     def world(self) -> SourceWorld:
@@ -251,6 +257,41 @@ class SourceSuite:
         assert {"lag_seconds", "lag_bytes", "snapshot_rows", "snapshot_total"} <= set(status)
         assert all(value >= 0 for value in status.values())
         await follower.close()
+
+    async def test_what_is_read_and_not_released_lags(self, world: SourceWorld) -> None:
+        follower = await self._synced(world)
+        await follower.source.release(follower.reached[-1].position)
+        assert (await follower.source.status())["lag_seconds"] == 0
+        await world.insert(world.people, [person(300)])
+        await catch_up(world, follower)
+        assert (await follower.source.status())["lag_seconds"] > 0
+        await follower.source.release(follower.reached[-1].position)
+        assert (await follower.source.status())["lag_seconds"] == 0
+        await follower.close()
+
+    async def test_what_a_snapshot_read_lags_until_it_is_released(self, world: SourceWorld) -> None:
+        follower = await self._synced(world)
+        assert (await follower.source.status())["lag_seconds"] > 0
+        await follower.source.release(follower.reached[-1].position)
+        assert (await follower.source.status())["lag_seconds"] == 0
+        await follower.close()
+
+    async def test_rows_of_snapshots_are_left_until_the_last_one_ends(
+        self, world: SourceWorld
+    ) -> None:
+        await world.insert(world.people, [person(n) for n in range(CHUNK_ROWS * 2)])
+        first = await follow(world.source(), None, make_replica(world))
+        await first.until(lambda: bool(first.replica.rows(PEOPLE)))
+        assert await rows_left(first) > 0
+        await first.close()
+        again = await follow(world.source(), first.resume, first.replica)
+        assert await rows_left(again) > 0
+        await again.until(lambda: str(PEOPLE) in again.replica.ended)
+        if str(NOTES) not in again.replica.ended:
+            assert await rows_left(again) > 0
+        await again.until_ended(PEOPLE, NOTES)
+        assert await rows_left(again) == 0
+        await again.close()
 
     async def test_a_source_that_goes_on_waits_for_nothing(self, world: SourceWorld) -> None:
         follower = await self._synced(world)

@@ -71,7 +71,7 @@ class MemorySource:
         self._database = database
         self._chunk_rows = chunk_rows
         self._silence_s = silence_s
-        self._position = 0
+        self._position = self._opened = self._chunked = 0
         self._generation = 0
         self._cursors: dict[str, list[object] | None] = {}
         self._done: set[str] = set()
@@ -87,6 +87,7 @@ class MemorySource:
             self._generation = max(int(time.time()), _generation(resume) + 1)
             self._position = database.position
             self._cursors, self._done = {}, set()
+        self._opened, self._chunked = self._position, 0
         return Opened(generation=self._generation, position=self._position)
 
     async def read(self) -> AsyncIterator[Event]:
@@ -123,7 +124,7 @@ class MemorySource:
         keys = keys[: self._chunk_rows]
         # A watermark takes a position of its own, so that a chunk sent again is never "seen".
         self._database.position += 1
-        self._position = self._database.position
+        self._position = self._chunked = self._database.position
         parts: list[tuple[Op, list[Row]]] = [] if begun else [(Op.SNAPSHOT_BEGIN, [])]
         if keys:
             parts.append((Op.UPSERT, [dict(self._database.held(table)[k]) for k in keys]))
@@ -157,8 +158,16 @@ class MemorySource:
         database.log[:] = [commit for commit in database.log if commit[0] > position]
 
     async def status(self) -> Mapping[str, float]:
-        """No figures worth showing."""
-        return {"lag_seconds": 0, "lag_bytes": 0, "snapshot_rows": 0, "snapshot_total": 0}
+        """Whether anything waits, and how many tables are still to be read."""
+        released = max(self._opened, self._database.released)
+        waits = self._chunked > released or any(at > released for at, *_ in self._database.log)
+        left = sum(table.table not in self._done for table in self._database.tables)
+        return {
+            "lag_seconds": float(waits),
+            "lag_bytes": 0,
+            "snapshot_rows": 0,
+            "snapshot_total": left,
+        }
 
     async def waits(self) -> str | None:
         """What the database's test says."""

@@ -86,6 +86,32 @@ async def test_what_was_not_released_comes_again_and_what_was_does_not(tmp_path:
     await box.close()
 
 
+async def test_a_change_that_is_read_lags_until_it_is_released(tmp_path: Path) -> None:
+    box = outbox(tmp_path)
+    await box.open(None)
+    await box.put(PEOPLE, Op.UPSERT, person(1))
+    _, reached = await take(box.read())
+    status = await box.status()
+    assert status["lag_seconds"] > 0
+    assert status["lag_bytes"] > 0
+    await box.release(reached.position)
+    status = await box.status()
+    assert (status["lag_seconds"], status["lag_bytes"]) == (0, 0)
+    await box.close()
+
+
+async def test_what_an_earlier_life_had_acknowledged_does_not_lag(tmp_path: Path) -> None:
+    box = outbox(tmp_path)
+    await box.open(None)
+    await box.put(PEOPLE, Op.UPSERT, person(1))
+    _, reached = await take(box.read())
+    await box.close()
+    box = outbox(tmp_path)
+    await box.open(reached.resume)
+    assert (await box.status())["lag_seconds"] == 0
+    await box.close()
+
+
 @pytest.mark.parametrize(
     "resume", [None, "", "{}", '{"kind": "outbox", "database": "00", "position": 0}']
 )

@@ -167,7 +167,9 @@ async def test_reading_before_opening_is_a_bug() -> None:
         await source.status()
 
 
-async def test_lag_is_the_age_of_the_oldest_change_not_read(world: SqliteSourceWorld) -> None:
+async def test_lag_is_the_age_of_the_oldest_change_not_released(
+    world: SqliteSourceWorld,
+) -> None:
     source = world.source()
     await source.open(None)
     assert (await source.status())["lag_seconds"] == 0
