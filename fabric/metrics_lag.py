@@ -5,6 +5,7 @@ figures, and the time of measurement says which of the others still hold.
 """
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 
 from fabric.families import one_of, start
@@ -54,6 +55,9 @@ class LagFamilies(ReceiptFamilies):
             "capture_lag_seconds", "Age of the oldest unacknowledged commit; 0 when idle.", source
         )
         self._capture_bytes = self._gauge("capture_lag_bytes", "Log kept for us.", source)
+        self._capture_released = self._gauge(
+            "capture_released_bytes", "Place in the source's log before which all is done.", source
+        )
         self._capture_beat = self._gauge(
             "capture_heartbeat_timestamp_seconds", "Last sign of life; 0: none yet.", source
         )
@@ -78,6 +82,18 @@ class LagFamilies(ReceiptFamilies):
         """This agent is to read a source, which has given no sign of life yet."""
         self._capture_beat.labels(source)
 
+    def capture_figures(self, source: str, status: Mapping[str, float], at: datetime) -> None:
+        """What a source said of itself, asked at this time; see ports.ChangeSource.status."""
+        self.capture_lag(
+            source,
+            seconds=status.get("lag_seconds", 0.0),
+            log_bytes=status.get("lag_bytes", 0.0),
+            rows_left=status.get("snapshot_total", 0.0) - status.get("snapshot_rows", 0.0),
+        )
+        if (released := status.get("log_released")) is not None:
+            self.capture_released(source, released)
+        self.capture_alive(source, at)
+
     def capture_lag(
         self, source: str, *, seconds: float, log_bytes: float, rows_left: float
     ) -> None:
@@ -89,6 +105,10 @@ class LagFamilies(ReceiptFamilies):
     def outbox(self, source: str, changes: int) -> None:
         """So many changes of a source are read and not acknowledged."""
         self._outbox.labels(source).set(changes)
+
+    def capture_released(self, source: str, place: float) -> None:
+        """Up to where in a source's log, of those that have one, everything is acknowledged."""
+        self._capture_released.labels(source).set(place)
 
     def capture_alive(self, source: str, at: datetime) -> None:
         """A source gave a sign of life."""

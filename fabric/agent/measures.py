@@ -38,15 +38,8 @@ class Measures:
         self._metrics.seal_took(topic.level, suite, seconds)
 
     def figures(self, source: str, status: Mapping[str, float], now: datetime) -> None:
-        """A source told how far it is."""
-        left = status.get("snapshot_total", 0.0) - status.get("snapshot_rows", 0.0)
-        self._metrics.capture_lag(
-            source,
-            seconds=status.get("lag_seconds", 0.0),
-            log_bytes=status.get("lag_bytes", 0.0),
-            rows_left=left,
-        )
-        self._metrics.capture_alive(source, now)
+        """A source told how far it is, asked at `now`."""
+        self._metrics.capture_figures(source, status, now)
 
     def captures(self, source: str) -> None:
         """A source is to be read; until it tells something it has given no sign of life."""

@@ -264,9 +264,10 @@ class Publisher:
 
     async def _watch(self) -> None:
         while True:
+            # The time before: by then, at least, everything that was committed is in the figures.
+            name, asked = self._plan.origin.source, self._host.clock.now()
             status = await self._asked(self._source.status())
-            name = self._plan.origin.source
-            self._host.telemetry.figures(name, status, self._host.clock.now())
+            self._host.telemetry.figures(name, status, asked)
             self._host.telemetry.outbox(name, self._machine.outstanding)
             self._host.telemetry.waits(self._plan.part, await self._source.waits())
             await asyncio.sleep(_MAINTAIN_S)

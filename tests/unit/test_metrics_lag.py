@@ -1,5 +1,7 @@
 """Figures of sources and targets: there while somebody reads them, and told from never."""
 
+from datetime import UTC, datetime
+
 from prometheus_client import CollectorRegistry
 
 from fabric.metrics_lag import WAYS, LagFamilies
@@ -35,6 +37,15 @@ def test_a_source_that_gave_no_sign_of_life_has_the_time_zero() -> None:
     name = "fabric_capture_heartbeat_timestamp_seconds"
     assert metrics.registry.get_sample_value(name, source) == 0
     assert metrics.registry.get_sample_value("fabric_capture_lag_seconds", source) is None
+
+
+def test_a_source_without_a_log_has_no_place_in_it() -> None:
+    metrics, source = LagFamilies(), {"source": "registry"}
+    name, at = "fabric_capture_released_bytes", datetime.now(UTC)
+    metrics.capture_figures("registry", {"lag_seconds": 0.0}, at)
+    assert metrics.registry.get_sample_value(name, source) is None
+    metrics.capture_figures("registry", {"log_released": 77.0}, at)
+    assert metrics.registry.get_sample_value(name, source) == 77
 
 
 def test_what_is_forgotten_of_a_dataset_leaves_its_other_streams_and_other_datasets() -> None:

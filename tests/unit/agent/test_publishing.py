@@ -3,7 +3,8 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 
 import pytest
 
@@ -23,7 +24,7 @@ from fabric.store.file_keys import FileKeys
 from fabric.store.state import StreamHead
 from tests.contract.softhsm import tokens
 from tests.fakes import running as parts_beside
-from tests.fakes.platform import NOTES, OPEN, ORIGIN, SECRET, A, Platform, TestHost
+from tests.fakes.platform import NOTES, OPEN, ORIGIN, SECRET, A, ManualClock, Platform, TestHost
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase, MemorySource
 from tests.fakes.table import MemoryStore
@@ -91,6 +92,43 @@ async def test_what_a_snapshot_waits_for_is_shown_until_it_goes_on(
         )
         database.held_by = None
         await until(lambda: a.board.is_ready)
+
+
+class _Slow(MemorySource):
+    """A source that takes a minute to say how far it is."""
+
+    def __init__(self, database: MemoryDatabase, clock: ManualClock) -> None:
+        super().__init__(database)
+        self._clock = clock
+
+    async def status(self) -> Mapping[str, float]:
+        found = await super().status()
+        self._clock.ahead += timedelta(seconds=60)
+        return found
+
+
+async def test_figures_bear_the_time_at_which_they_were_asked_for(a: TestHost) -> None:
+    asked = a.platform.clock.now()
+    stop = asyncio.Event()
+    feed = Feed(topic=SECRET, schema=NOTES, partitions=1, salt=bytes(32), sealed=True)
+    limits = Limits(changes_max=1, bytes_max=10**6, linger_s=0, silence_s=60)
+    plan = Plan(part="capture", origin=ORIGIN, feeds=[feed], limits=limits, resume=None, upto={})
+    it = Publisher(
+        a.host,
+        plan,
+        _Slow(MemoryDatabase([]), a.platform.clock),
+        lanes={SECRET: _HandLane()},
+        progress=Progress("main", a.host.identity),
+        stop=stop,
+    )
+    name = "fabric_capture_heartbeat_timestamp_seconds"
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(it.run())
+        await until(lambda: bool(a.metric(name, source=ORIGIN.source)))
+        shown = a.metric(name, source=ORIGIN.source)
+        stop.set()
+        await running
+    assert 0 <= shown - asked.timestamp() < 30
 
 
 async def test_open_levels_travel_in_the_open(platform: Platform, a: TestHost, b: TestHost) -> None:

@@ -145,6 +145,8 @@ def test_epochs_and_sources_show(a: TestHost) -> None:
         NOW,
     )
     assert a.metric("fabric_snapshot_rows_remaining", source="main") == 60
+    it.figures("main", {"log_released": 77}, NOW)
+    assert a.metric("fabric_capture_released_bytes", source="main") == 77
     it.quarantine(SECRET, Waiting(7, 0))
     assert a.metric("fabric_quarantine_records", topic=str(SECRET), level="secret") == 7
 

@@ -30,6 +30,7 @@ UNSHOWN = {
     "fabric_refused_rows_total",
     "fabric_audit_events_total",  # only what is not written asks for somebody
     "fabric_opened_bytes_total",  # what was sent is shown
+    "fabric_capture_released_bytes",  # how far it is from the log's end tells more
 }
 
 
