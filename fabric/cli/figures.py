@@ -36,6 +36,7 @@ class State(StrEnum):
 
     IN_STEP = "in_step"
     CATCHING_UP = "catching_up"
+    COPYING = "copying"
     STARTING = "starting"
     BEHIND = "behind"
     UNMEASURED = "unmeasured"
@@ -47,7 +48,7 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
-HEALTHY = frozenset({State.IN_STEP, State.CATCHING_UP})
+HEALTHY = frozenset({State.IN_STEP, State.CATCHING_UP, State.COPYING})
 _BY_CLASS = {
     ReasonClass.WAIT: State.WAITING,
     ReasonClass.RESEAL: State.WAITING,
@@ -195,7 +196,7 @@ def row_of(flow: Flow, page: Page, config: str) -> Row:
         found.append(_unmeasured(flow, page, lag))
     return Row(
         flow=flow,
-        state=_state(found, lag.records if flow.way is Way.APPLIES else lag.seconds),
+        state=_state(found, lag),
         rows=int(_moved(flow, samples)),
         lag=lag,
         last_change=samples.time("last_change_timestamp_seconds", topic=topic, way=flow.way.value),
@@ -228,10 +229,13 @@ def _by_partition(flow: Flow, page: Page) -> list[Measured]:
     return [of_partition(page, str(flow.topic), number) for number in range(flow.partitions)]
 
 
-def _state(found: Sequence[tuple[State, Problem]], lag: float | None) -> State:
+def _state(found: Sequence[tuple[State, Problem]], lag: Measured) -> State:
     if found:
         return max((state for state, _ in found), key=[*State].index)
-    return State.IN_STEP if lag == 0 else State.CATCHING_UP
+    if lag.rows_left:
+        return State.COPYING
+    waits = lag.seconds if lag.records is None else lag.records
+    return State.IN_STEP if waits == 0 else State.CATCHING_UP
 
 
 def _of_parts(flow: Flow, page: Page) -> list[tuple[State, Problem]]:

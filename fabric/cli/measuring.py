@@ -22,6 +22,9 @@ class Measured:
         at: when it was measured, of several partitions the one longest ago; None for never.
         records: of the log, not applied yet; None for captures, which have no log.
         log_bytes: the source's change log kept for the capture; None for applies.
+        log_released: place in that log before which everything is acknowledged, in bytes; None
+            for sources without one.
+        rows_left: of snapshots, still to be read; 0 only when none is under way. None for applies.
     """
 
     at: datetime | None
@@ -29,6 +32,8 @@ class Measured:
     records: int | None = None
     seconds: float | None = None
     log_bytes: int | None = None
+    log_released: int | None = None
+    rows_left: int | None = None
 
 
 def of_capture(page: Page, source: str) -> Measured:
@@ -36,12 +41,18 @@ def of_capture(page: Page, source: str) -> Measured:
     at = page.samples.time("capture_heartbeat_timestamp_seconds", source=source)
     if not _is_known(page, at):
         return Measured(at=at, is_known=False)
-    log_bytes = page.samples.value("capture_lag_bytes", source=source)
+
+    def whole(name: str) -> int | None:
+        found = page.samples.value(name, source=source)
+        return None if found is None else int(found)
+
     return Measured(
         at=at,
         is_known=True,
         seconds=page.samples.value("capture_lag_seconds", source=source),
-        log_bytes=None if log_bytes is None else int(log_bytes),
+        log_bytes=whole("capture_lag_bytes"),
+        log_released=whole("capture_released_bytes"),
+        rows_left=whole("snapshot_rows_remaining"),
     )
 
 

@@ -42,7 +42,7 @@ _EVERY_S = 1.0
 _WIDTH = 200
 _COLUMNS = ("dataset", "", "peer", "form", "rows", "lag", "lag s", "last change", "state")
 _NUMBERS = frozenset({"rows", "lag", "lag s"})
-_STYLES = {State.IN_STEP: "green", State.CATCHING_UP: "green", State.STARTING: "yellow"}
+_STYLES = {**dict.fromkeys(HEALTHY, "green"), State.STARTING: "yellow"}
 
 
 class Sort(StrEnum):

@@ -69,9 +69,11 @@ class FakeAgent:
         measured = time.time() - ago
         self.metrics.lag(topic, partition, records=records, seconds=seconds, measured=measured)
 
-    def captures(self, source: str, seconds: float, log_bytes: int, *, ago: float = 0.0) -> None:
+    def captures(
+        self, source: str, seconds: float, log_bytes: int, *, ago: float = 0.0, rows_left: int = 0
+    ) -> None:
         """How far a source is ahead, as it was measured `ago` seconds before now."""
-        self.metrics.capture_lag(source, seconds=seconds, log_bytes=log_bytes, rows_left=0)
+        self.metrics.capture_lag(source, seconds=seconds, log_bytes=log_bytes, rows_left=rows_left)
         self.metrics.capture_alive(source, datetime.now(UTC) - timedelta(seconds=ago))
 
     @contextmanager

@@ -125,6 +125,22 @@ def test_a_capture_counts_what_was_acknowledged_and_the_log_it_keeps(
     assert seen.state is State.CATCHING_UP
 
 
+@pytest.mark.parametrize("seconds", [0, 2])
+def test_a_capture_whose_snapshot_is_under_way_is_copying_and_not_in_step(
+    tmp_path: Path, agent: FakeAgent, seconds: float
+) -> None:
+    agent.captures("registry", seconds, 0, rows_left=1)
+    seen = row(sending(tmp_path), agent)
+    assert (seen.state, seen.lag.rows_left) == (State.COPYING, 1)
+    assert seen.state in HEALTHY
+    assert seen.problems == ()
+
+
+def test_a_snapshot_that_is_slow_is_behind_all_the_same(tmp_path: Path, agent: FakeAgent) -> None:
+    agent.captures("registry", BEHIND_S, 0, rows_left=1)
+    assert row(sending(tmp_path), agent).state is State.BEHIND
+
+
 @pytest.mark.parametrize("way", Way)
 def test_the_last_change_is_the_commit_of_what_was_moved_last(
     tmp_path: Path, agent: FakeAgent, way: Way
