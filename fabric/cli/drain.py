@@ -1,5 +1,7 @@
 """`fabric agent drain`: wait until everything that a host has sent is carried by a result.
 
+Drained means: no snapshot runs, the platform has acknowledged every change that was committed
+at the sources when the drain began, and published results carry the last block of each stream.
 Once its approval is withdrawn no result of the host is published any more, so what no
 result carries until then strands every reader that has not read it. The agent goes on
 meanwhile: nothing is changed here, it is only watched.
@@ -8,7 +10,7 @@ meanwhile: nothing is changed here, it is only watched.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,6 +28,8 @@ from fabric.model.limits import REQUEST_S_MAX
 from fabric.store.sealed import read_heads
 
 LOOK_S = 1.0
+AGAIN = timedelta(seconds=1)
+"""Between two measurements of a lag that both say that nothing waits."""
 Heads: TypeAlias = Mapping[str, bytes]
 """Hash of the last acknowledged envelope, by stream."""
 
@@ -39,9 +43,13 @@ class Drain:
 
     Attributes:
         since: a lag that was measured before tells nothing of now.
+        ends: of the sources' logs, as they were when each was measured first.
+        quiet: when the last source was measured as nothing waited for the first time.
     """
 
     since: datetime
+    ends: dict[str, int] = field(default_factory=dict)
+    quiet: datetime | None = None
     seen: dict[str, set[bytes]] = field(default_factory=dict)
     carried: set[str] = field(default_factory=set)
 
@@ -52,11 +60,15 @@ class Drain:
             rows: what the agent says of every dataset.
             result: the newest that is published, None when it is not known.
         """
-        busy = [why for row in rows if (why := self._why_busy(row))]
+        sends = [row for row in rows if row.flow.way is Way.SENDS]
+        busy = [why for row in sends if (why := self._why_busy(row))]
         if busy:
+            self.quiet = None
             self.seen.clear()
             self.carried.clear()
             return busy
+        if fresh := self._measured_once(sends):
+            return fresh
         for stream, digest in heads.items():
             self.seen.setdefault(stream, set()).add(digest)
         if result is not None:
@@ -68,14 +80,37 @@ class Drain:
         ]
 
     def _why_busy(self, row: Row) -> str | None:
-        if row.flow.way is not Way.SENDS:
-            return None
-        if row.state is not State.IN_STEP:
-            words = "; ".join(problem.wrong for problem in row.problems)
-            return f"{row.flow.topic}: {words or row.state.value}"
         if row.lag.at is None or row.lag.at < self.since:
-            return f"{row.flow.topic}: its lag is not measured anew yet"
+            words = _words(row) or "its lag is not measured anew yet"
+            return f"{row.flow.topic}: {words}"
+        # A commit that the database has not given to the agent yet shows in no lag.
+        is_behind = False
+        if row.lag.log_released is not None:
+            end = row.lag.log_released + (row.lag.log_bytes or 0)
+            is_behind = row.lag.log_released < self.ends.setdefault(row.flow.source, end)
+        if row.state is not State.IN_STEP:
+            return f"{row.flow.topic}: {_words(row) or row.state.value}"
+        if is_behind:
+            return (
+                f"{row.flow.topic}: its source's log of before is not read"
+                " and acknowledged to its end"
+            )
         return None
+
+    def _measured_once(self, sends: Sequence[Row]) -> list[str]:
+        """Who is quiet by one measurement alone, which may be of just before a last change."""
+        times = [row.lag.at for row in sends if row.lag.at is not None]
+        self.quiet = self.quiet or max(times, default=self.since)
+        until = self.quiet + AGAIN
+        return [
+            f"{row.flow.topic}: nothing waits; its lag is to be measured once more"
+            for row in sends
+            if row.lag.at is None or row.lag.at < until
+        ]
+
+
+def _words(row: Row) -> str:
+    return "; ".join(problem.wrong for problem in row.problems)
 
 
 async def drain(config: AgentConfig, path: Path, within_s: float) -> dict[str, object]:

@@ -81,7 +81,9 @@ def agent_drain(
 ) -> None:
     """Wait until results carry all that this host has sent: its approval may end then. 10 if late.
 
-    Let nothing more be written to its sources before; the agent goes on running meanwhile.
+    Drained means: no snapshot runs, the platform has acknowledged every change that was committed
+    at the sources when the command began, and published results carry the last block of each
+    stream. Let nothing more be written to the sources before; the agent goes on running meanwhile.
     """
     from fabric.cli.drain import drain
     from fabric.config import AgentConfig
