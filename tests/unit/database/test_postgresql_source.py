@@ -46,6 +46,28 @@ async def test_a_source_that_is_not_open_says_so() -> None:
 
 
 @pytest.mark.integration
+async def test_a_large_commit_is_in_the_log_of_before_until_it_is_released(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        await source.release(read.reached.position)
+        await application.run("INSERT INTO items SELECT n, 'x' FROM generate_series(1, 5000) n")
+        before = await source.status()
+        end = before["log_released"] + before["lag_bytes"]
+        assert before["lag_bytes"] > 100_000
+        assert before["lag_seconds"] == 0  # nobody has read it yet
+        await read.until(lambda: len(read.rows()) == 5000)
+        assert (await source.status())["log_released"] < end
+        async with asyncio.timeout(20):
+            while (await source.status())["log_released"] < end:
+                await source.release(read.reached.position)
+                await read.until(lambda: True)
+        assert len(read.rows()) == 5000
+
+
+@pytest.mark.integration
 async def test_an_unchanged_toast_value_is_absent(database: str) -> None:
     application = Application(database)
     await application.run(ITEMS_DDL)
