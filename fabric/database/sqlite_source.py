@@ -85,7 +85,7 @@ class SqliteSource:
             await self.close()
             raise
         self._token = token
-        self._released = token.position
+        self._released, self._chunked = token.position, (0, 0)
         self._readers = [TableReader(t, self._numbers[t.table]) for t in self._tables]
         return Opened(generation=token.generation, position=token.position)
 
