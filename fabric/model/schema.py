@@ -167,11 +167,6 @@ class RowSchema:
                 return item["type"]
         raise UsageError(Reason.SCHEMA_MISMATCH, "field is not in the schema")
 
-    def is_nullable(self, name: str) -> bool:
-        """Whether a field may be null."""
-        declared = self.type_of(name)
-        return declared == "null" or (isinstance(declared, list) and "null" in declared)
-
     def __hash__(self) -> int:
         return hash(self.fingerprint)
 

@@ -52,9 +52,6 @@ def test_schema_is_taken_with_its_fields_and_key() -> None:
     schema = RowSchema.parse(text(), ("id", "born"))
     assert schema.key == ("id", "born")
     assert schema.fields[:3] == ("id", "born", "phone")
-    assert schema.is_nullable("phone")
-    assert schema.is_nullable("nothing")
-    assert not schema.is_nullable("id")
     with pytest.raises(UsageError):
         schema.type_of("other")
 
