@@ -124,8 +124,11 @@ class Publisher:
                 for task in running:
                     task.cancel()
         finally:
-            await self._progress.flush()
-            await self._source.close()
+            # Whoever ends a capture may lose patience while heads are written.
+            try:
+                await self._progress.flush()
+            finally:
+                await self._source.close()
 
     def _parts(self) -> Sequence[Coroutine[object, object, None]]:
         streams = self._machine.streams

@@ -18,7 +18,8 @@ from fabric.model.limits import RETRY_S_MAX, RETRY_S_MIN
 
 _HOLD_S = 10.0
 _HEALTHY_S = 60.0
-_PATIENCE_S = 2.0
+_PATIENCE_S = 8.0
+"""Longer than any part needs to close: a capture of SQLite may wait 5 s for the application."""
 _FAMILIES: tuple[type[FabricError], ...] = (UsageError, PeerError, DeniedError, UnavailableError)
 _log = logging.getLogger("fabric.agent")
 

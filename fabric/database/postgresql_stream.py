@@ -249,11 +249,13 @@ class ReplicationStream:
     async def close(self) -> None:
         """End the stream, so that the slot is free at once, and close the connection."""
         streaming, self._timer = self._timer, None
-        if streaming is not None:
-            streaming.cancel()
-            self._send_status()
-            await self._end_copy()
-        await self._connection.close()
+        try:
+            if streaming is not None:
+                streaming.cancel()
+                self._send_status()
+                await self._end_copy()
+        finally:
+            await self._connection.close()
 
     async def _end_copy(self) -> None:
         try:

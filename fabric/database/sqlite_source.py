@@ -286,13 +286,20 @@ class SqliteSource:
         return None
 
     async def close(self) -> None:
-        """Close the connection and let another capture in."""
-        await self._thread.close()
+        """Close the connection and let another capture in.
+
+        The thread does both: it may wait for the application's lock for longer than who
+        ends a capture, and until it is done it is at work on the change table.
+        """
         self._token = None
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._lock)
-            self._lock = None
+        lock, self._lock = self._lock, None
+        await self._thread.close(lambda: _unlock(lock))
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        with contextlib.suppress(OSError):
+            os.close(lock)
 
 
 def _in_a_row(parts: Sequence[tuple[Op, list[Row]]], position: int, ordinal: int) -> list[Run]:

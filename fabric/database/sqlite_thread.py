@@ -102,19 +102,26 @@ class SqliteThread:
         with unavailable():
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def close(self) -> None:
-        """Close the connection after what was handed over before; may be called twice."""
+    async def close(self, then: Callable[[], None] = lambda: None) -> None:
+        """Close the connection after what was handed over before; may be called twice.
+
+        Args:
+            then: runs right after that on the thread, also when nobody waits for it any more.
+        """
         if self._pool is None:
             return
         pool, self._pool = self._pool, None
-        closed = asyncio.get_running_loop().run_in_executor(pool, self._disconnect)
+        closed = asyncio.get_running_loop().run_in_executor(pool, self._disconnect, then)
         pool.shutdown(wait=False)
         await asyncio.shield(closed)
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+    def _disconnect(self, then: Callable[[], None]) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        finally:
             self._connection = None
+            then()
 
 
 def _transact(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

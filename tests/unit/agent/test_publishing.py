@@ -410,3 +410,32 @@ async def test_a_source_shows_whether_it_answers(
         monkeypatch.setattr(MemorySource, "status", away)
         await until(lambda: "capture main" in a.board.problems)
         assert answers() == 0
+
+
+async def test_a_source_is_closed_also_when_progress_cannot_be_written(
+    a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, closed = _Rows(), asyncio.Event()
+    plan = Plan(
+        part="capture",
+        origin=ORIGIN,
+        feeds=[],
+        limits=Limits(changes_max=1, bytes_max=10**6, linger_s=0, silence_s=60),
+        resume=None,
+        upto={},
+    )
+    progress, stop = Progress("main", a.host.identity), asyncio.Event()
+
+    async def fail() -> None:
+        raise UnavailableError(Reason.OVERLOADED, "state file cannot be written")
+
+    async def close() -> None:
+        closed.set()
+
+    monkeypatch.setattr(source, "close", close)
+    monkeypatch.setattr(progress, "flush", fail)
+    stop.set()
+    it = Publisher(a.host, plan, source, lanes={}, progress=progress, stop=stop)
+    with pytest.raises((UnavailableError, ExceptionGroup)):
+        await it.run()
+    assert closed.is_set()

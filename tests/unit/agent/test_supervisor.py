@@ -6,6 +6,7 @@ import pytest
 
 from fabric.agent import supervisor
 from fabric.agent.supervisor import Board, cause_of, end, supervise
+from fabric.database import sqlite_thread
 from fabric.model.errors import (
     DeniedError,
     PeerError,
@@ -59,6 +60,10 @@ async def test_a_task_that_loses_a_cancellation_is_ended_too(
         await end(tasks)
     assert lost == [1]
     assert all(task.cancelled() for task in tasks)
+
+
+def test_patience_outlasts_a_capture_that_waits_for_the_application() -> None:
+    assert supervisor._PATIENCE_S > sqlite_thread._BUSY_S_MAX + 1
 
 
 def test_the_cause_of_a_group_is_its_gravest() -> None:

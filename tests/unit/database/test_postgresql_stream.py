@@ -149,3 +149,22 @@ async def test_the_server_stops_at_once_when_everything_is_released(server_folde
         with pytest.raises(UnavailableError):
             await read.forever(releasing=True)
         await stopping
+
+
+async def test_a_close_that_is_cancelled_leaves_no_connection_that_would_hold_the_slot(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, ending = await ReplicationStream.connect(database), asyncio.Event()
+    stream._timer = asyncio.get_running_loop().call_later(60, ending.set)  # as while it streams
+
+    async def end_for_ever() -> None:
+        ending.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stream, "_send_status", lambda: None)
+    monkeypatch.setattr(stream, "_end_copy", end_for_ever)
+    async with asyncio.TaskGroup() as tasks:
+        closing = tasks.create_task(stream.close())
+        await ending.wait()
+        closing.cancel()
+    assert stream._connection.closed

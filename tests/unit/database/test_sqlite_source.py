@@ -1,5 +1,6 @@
 """What is SQLite's own; what every source does is in tests/contract."""
 
+import asyncio
 import shutil
 import sqlite3
 from pathlib import Path
@@ -176,3 +177,33 @@ async def test_lag_is_the_age_of_the_oldest_change_not_released(
     await world.insert(world.people, [person(1)])
     assert 0 <= (await source.status())["lag_seconds"] < 60
     await source.close()
+
+
+async def test_another_capture_gets_in_also_when_a_close_was_cancelled(
+    world: SqliteSourceWorld,
+) -> None:
+    """The capture's thread waits for the application's lock; who ends it waits less long."""
+    source, application = world.source(), sqlite3.connect(world.file.path, isolation_level=None)
+    await source.open(None)
+    application.execute("BEGIN IMMEDIATE")
+    async with asyncio.TaskGroup() as tasks:
+        releasing = tasks.create_task(source.release(0))
+        await asyncio.sleep(0.05)
+        closing = tasks.create_task(source.close())
+        await asyncio.sleep(0.05)
+        closing.cancel()
+        application.execute("ROLLBACK")
+        await releasing
+    application.close()
+    async with asyncio.timeout(10):
+        while not await _opens(world.source()):
+            await asyncio.sleep(0.01)
+
+
+async def _opens(source: SqliteSource) -> bool:
+    try:
+        await source.open(None)
+    except UnavailableError:
+        return False
+    await source.close()
+    return True

@@ -1,11 +1,14 @@
+import asyncio
 import sqlite3
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from fabric.database import sqlite_thread
 from fabric.database.sqlite_thread import SqliteThread, quote
 from fabric.model.errors import Reason, UnavailableError, UsageError
+from tests.fakes.running import until
 
 
 async def opened(path: Path) -> SqliteThread:
@@ -75,3 +78,20 @@ async def test_a_closed_thread_is_unavailable_and_closes_twice(tmp_path: Path) -
 
 def test_names_are_quoted() -> None:
     assert quote('a"b') == '"a""b"'
+
+
+async def test_what_is_to_follow_a_close_follows_also_when_nobody_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    thread, began, goes_on = await opened(tmp_path / "a.db"), Event(), Event()
+    done = list[bool]()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(thread.call(lambda _: began.set() or goes_on.wait(20)))
+        await asyncio.to_thread(began.wait, 20)
+        closing = tasks.create_task(thread.close(lambda: done.append(thread._connection is None)))
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert not done  # not while the thread is at work on the file
+        goes_on.set()
+    await until(lambda: done == [True])
