@@ -161,6 +161,7 @@ class Core:
         """Read a topic for a subscriber until this is cancelled, in every life."""
         while True:
             readers = await self.readers()
+            subscription.begin()
             task = self._current.spawn(readers.subscribe(topic, subscription))
             try:
                 await asyncio.wait([task])

@@ -13,6 +13,7 @@ from fabric.agent.identity import Identity
 from fabric.agent.read_machine import BEGINNING
 from fabric.model.block import Block
 from fabric.model.change import Change, Sequence, changes_of
+from fabric.model.errors import Reason, UnavailableError
 from fabric.model.names import Stream, Topic
 from fabric.ports import Applied, StreamState
 
@@ -88,6 +89,7 @@ class Subscription:
         self._topic = topic
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue(_QUEUE_BLOCKS_MAX)
         self._given: dict[Stream, StreamState] = {}
+        self._is_between = False
 
     async def streams(self, topic: Topic) -> Mapping[Stream, StreamState]:
         """Where to go on: what was delivered in this life, else what was acknowledged."""
@@ -99,20 +101,40 @@ class Subscription:
         return (await self.streams(stream.topic)).get(stream)
 
     async def apply(self, block: Block, expected: StreamState | None, new: StreamState) -> Applied:
-        """Queue the block; waits while the subscriber is busy."""
+        """Queue the block; waits while the subscriber is busy.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE, the life that read the block has ended.
+        """
+        self._check()
         await self._queue.put(Delivery(block=block, before=expected, after=new))
+        self._check()
         self._given[block.stream] = new
         return Applied(state=new, applied=block.count, quarantined=0)
 
+    def _check(self) -> None:
+        if self._is_between:
+            raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "subscription is between two lives")
+
     def forget(self) -> None:
-        """Go on from what was acknowledged; nobody reads now.
+        """Go on from what was acknowledged, once another life begins.
 
         What waits here was verified under other trust anchors: it is read and verified anew.
+        Nothing is taken until `begin`: readers of the old life may end later than this.
         """
+        self._is_between = True
         self._given.clear()
         while not self._queue.empty():
             self._queue.get_nowait()
 
+    def begin(self) -> None:
+        """Another life reads from now on; every reader of the one before has ended."""
+        self.forget()
+        self._is_between = False
+
     async def next(self) -> Delivery:
         """The next block."""
-        return await self._queue.get()
+        while True:
+            delivery = await self._queue.get()
+            if not self._is_between:
+                return delivery

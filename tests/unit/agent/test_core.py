@@ -15,16 +15,20 @@ import pytest
 
 from fabric.agent import supervisor
 from fabric.agent.core import Core
+from fabric.agent.life import Life
 from fabric.agent.own import lock
 from fabric.agent.subscription import Subscription
 from fabric.config import AgentConfig
-from fabric.model.errors import ConfigInvalid, Reason, UsageError
+from fabric.model.change import ZERO
+from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
 from fabric.model.names import HostId, Topic
+from fabric.ports import StreamState
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
 from tests.fakes.policy_files import READER, TOPIC, documents, files
 from tests.fakes.policy_repository import Repository
 from tests.fakes.running import until
+from tests.fakes.sealing import block
 from tests.fakes.verifier import Verifier
 
 CAPTURE = """
@@ -198,6 +202,24 @@ async def test_a_subscriber_is_read_for_in_every_life(tmp_path: Path) -> None:
         await until(lambda: reads == [1, -1, 2, -2])
 
 
+async def test_a_subscriber_gets_nothing_from_a_life_that_ended(tmp_path: Path) -> None:
+    config, topic = write_agent(tmp_path), Topic.parse(TOPIC)
+    async with opened(config) as core:
+        first, subscription = core._current, Subscription(core.identity, topic)
+        readers = _LateReaders(first)
+        _attested(core, readers)
+        reading = core._spawn(core.subscribe(topic, subscription))
+        await until(lambda: bool(readers.late))
+        other_trust(tmp_path)
+        await until(lambda: core._current is not first)
+        _attested(core, _Readers([], 2))
+        await asyncio.sleep(0.01)
+        assert readers.late[0].done()
+        assert subscription._given == {}
+        assert subscription._queue.empty()
+        reading.cancel()
+
+
 def _attested(core: Core, readers: "_Readers") -> None:
     """As when there is a certificate."""
     core._current._readers = readers  # type: ignore[assignment]
@@ -220,6 +242,29 @@ class _Readers:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+class _LateReaders(_Readers):
+    """One of its partitions loses a cancellation, and has a block to give after that."""
+
+    def __init__(self, life: Life) -> None:
+        super().__init__([], 1)
+        self.late: list[asyncio.Task[None]] = []
+        self._life = life
+
+    async def subscribe(self, topic: Topic, subscription: Subscription) -> None:
+        async def read() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await asyncio.sleep(0.05)
+            new = StreamState(
+                high=ZERO, chain=b"", offset=1, cluster="c", topic_id="t", incomplete=False
+            )
+            with contextlib.suppress(UnavailableError):
+                await subscription.apply(block(1), None, new)
+
+        self.late.append(self._life.spawn(read()))
+        await super().subscribe(topic, subscription)
 
 
 async def test_a_renewed_timestamp_moves_the_end_of_the_policy_in_force(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fabric.agent.subscription import Position, Subscription
 from fabric.agent.supervisor import supervise
 from fabric.model.block import trim
 from fabric.model.change import Change
+from fabric.model.errors import UnavailableError
 from fabric.model.names import Origin, Stream, Topic
 from fabric.ports import StreamState
 from fabric.store.file_keys import FileKeys
@@ -89,8 +90,46 @@ async def test_what_was_verified_under_other_anchors_is_not_delivered_but_read_a
     await it.apply(block(3), kept, state((1, 100, 3), offset=8))
     it.forget()
     assert await it.state(STREAM) == kept
+    it.begin()
     await it.apply(block(2), kept, state((1, 100, 2), offset=8))
     assert len(await delivered(it)) == 2
+
+
+async def test_a_block_that_comes_late_from_an_ended_life_is_neither_given_nor_gone_on_from(
+    identity: Identity,
+) -> None:
+    it = Subscription(identity, TOPIC)
+    it.forget()
+    with pytest.raises(UnavailableError):
+        await it.apply(block(3), None, state((1, 100, 3), offset=8))
+    it.begin()
+    assert await it.state(STREAM) is None
+    await it.apply(block(2), None, state((1, 100, 2), offset=8))
+    assert len(await delivered(it)) == 2
+
+
+async def test_a_block_that_waited_for_the_subscriber_as_its_life_ended_is_not_given(
+    identity: Identity,
+) -> None:
+    it, new = Subscription(identity, TOPIC), state((1, 100, 3), offset=8)
+
+    async def apply() -> None:
+        with pytest.raises(UnavailableError):
+            await it.apply(block(3), None, new)
+
+    for _ in range(4):
+        await it.apply(block(3), None, new)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(apply())
+        await asyncio.sleep(0)
+        it.forget()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(it.next())
+        await asyncio.sleep(0)
+        it.begin()
+        assert await it.streams(TOPIC) == {}
+        await it.apply(block(2), None, new)
+    assert len([*reading.result().changes()]) == 2
 
 
 async def test_a_position_inside_a_block_reads_the_record_again_and_drops_what_was_done(
