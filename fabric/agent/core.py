@@ -125,15 +125,22 @@ class Core:
             FabricError: what is needed for it cannot be had; nothing runs meanwhile.
         """
         while True:
-            self.board.show(TRUST, None)
-            life = self._current
-            await life.view.outdated.wait()
-            await life.end()
-            self.board.show(TRUST, Reason.NOT_READY, "trust anchors have changed; starting over")
+            outdated = self._current.view.outdated
+            if not outdated.is_set():  # else the try before this one has failed
+                self.board.show(TRUST, None)
+            await outdated.wait()
+            await self._end_life()
             policies = await self._open_policies()
             if self._stop.is_set():
                 return
             self._live(policies)
+
+    async def _end_life(self) -> None:
+        """End the current life; no moment of it looks well, and it clears the board."""
+        changed = (TRUST, Reason.NOT_READY, "trust anchors have changed; starting over")
+        self.board.show(*changed)
+        await self._current.end()
+        self.board.show(*changed)
 
     # Running
 

@@ -23,6 +23,7 @@ from fabric.model.change import ZERO
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
 from fabric.model.names import HostId, Topic
 from fabric.ports import StreamState
+from fabric.repository.client import PolicyRepository
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
 from tests.fakes.policy_files import READER, TOPIC, documents, files
@@ -183,6 +184,45 @@ async def test_a_life_that_cannot_begin_says_so_and_is_tried_again(
         (tmp_path / "away.pem").rename(ca)
         await until(lambda: "trust" not in core.board.problems)
         assert core._current.view.policy.version == 8
+
+
+async def test_an_agent_is_not_ready_while_a_life_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ready = write_agent(tmp_path), list[bool]()
+    async with opened(config) as core:
+        first = core._current
+        end = first.end
+
+        async def noted() -> None:
+            ready.append("trust" not in core.board.problems)
+            await end()
+
+        monkeypatch.setattr(first, "end", noted)
+        other_trust(tmp_path)
+        await until(lambda: core._current is not first)
+    assert ready == [False]
+
+
+async def test_an_agent_whose_life_cannot_begin_never_says_that_it_is_well_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fabric.agent")
+    monkeypatch.setattr(supervisor, "_HOLD_S", 0.05)
+    config, tries = write_agent(tmp_path), list[int]()
+    async with opened(config) as core:
+        opens = core._open_policies
+
+        async def noted() -> PolicyRepository:
+            tries.append(1)
+            return await opens()
+
+        monkeypatch.setattr(core, "_open_policies", noted)
+        (tmp_path / "ca.pem").unlink()
+        other_trust(tmp_path)
+        await until(lambda: len(tries) >= 3)
+        assert "trust" in core.board.problems
+    assert "trust: well again" not in caplog.text
 
 
 async def test_a_subscriber_is_read_for_in_every_life(tmp_path: Path) -> None:
