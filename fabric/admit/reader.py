@@ -24,6 +24,7 @@ _NOT_OF_BLOCKS = frozenset({Reason.POLICY_NEWER, Reason.POLICY_EXPIRED, Reason.T
 class RuledOut(DeniedError):
     """A host of the origin's own system sealed it while it was trusted; the policy refuses it now.
 
+    TOO_OLD may be the broker's doing as well: the log's time says when it was stored.
     So nobody else can make a reader say that its stream is refused.
     """
 

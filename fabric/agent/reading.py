@@ -90,6 +90,7 @@ class SealedReader:
         self._book = host.view.book(dataset.topic)
         self._search = AnchorSearch(host, dataset.topic, partition)
         self._handling = asyncio.Lock()
+        self._streams = host.telemetry.streams
         self._shown: set[Stream] = set()
         self._acted_on: set[tuple[str, bytes]] = set()
         self._is_sure = True
@@ -154,9 +155,9 @@ class SealedReader:
         """Tell which streams began and ended to be held."""
         held = self._machine.held.keys()
         for stream in held - self._shown:
-            self._host.telemetry.unanchored(stream)
+            self._streams.unanchored(stream, self._part)
         for stream in self._shown - held:
-            self._host.telemetry.anchored(stream)
+            self._streams.anchored(stream, self._part)
         self._shown = {*held}
 
     async def _watch_held(self) -> None:
@@ -332,7 +333,7 @@ class SealedReader:
             if reason is not None and looked.ruled_out is not None:
                 self._show_ruled_out(looked.ruled_out, reason)
         elif isinstance(command, m.Stop):
-            telemetry.stopped(command.stream, command.reason, rows)
+            self._streams.stopped(command.stream, command.reason, rows)
 
     def _show_ruled_out(self, header: Header, reason: Reason) -> None:
         """Tell of a block that is missing here from now on, of a stream that we read."""
@@ -341,7 +342,7 @@ class SealedReader:
         is_ours = state is not None or stream.origin in self._dataset.producers
         if is_ours and (state is None or header.upto > state.high):
             version = self._host.view.policy.version
-            self._host.telemetry.ruled_out(stream, reason, version)
+            self._streams.ruled_out(stream, reason, version)
 
     async def _apply(self, command: m.Apply) -> m.Applied | m.NotApplied:
         began = self._host.clock.monotonic()

@@ -12,6 +12,7 @@ from fabric.agent.epoch_machine import Wanted, Why
 from fabric.agent.measures import Measures
 from fabric.agent.reached import UNKNOWN, Behind, Reached
 from fabric.agent.sparing import Sparing
+from fabric.agent.stream_board import StreamBoard
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
 from fabric.metrics import ATTESTATIONS, AgentMetrics
@@ -40,13 +41,18 @@ class _Pause:
 
 
 class Telemetry(Measures):
-    """Board, metrics and audit of one agent."""
+    """Board, metrics and audit of one agent.
+
+    Attributes:
+        streams: those that are read and do not go on.
+    """
 
     def __init__(
         self, board: Board, metrics: AgentMetrics, audit: AuditLog, *, policy: PolicyAudit
     ) -> None:
         super().__init__(metrics)
         self.board = board
+        self.streams = StreamBoard(board, metrics, audit)
         self._audit = audit
         self._policy = policy
         self._sparing = Sparing()
@@ -55,8 +61,6 @@ class Telemetry(Measures):
         self._pauses: dict[str, _Pause] = {}
         self._repeating: set[Topic] = set()
         self._silent: set[tuple[Topic, int]] = set()
-        self._stopped: set[Stream] = set()
-        self._ruled_out: dict[Stream, str] = {}
         self._unfit: dict[tuple[Topic, str], frozenset[HostId]] = {}
 
     # Lanes
@@ -158,11 +162,7 @@ class Telemetry(Measures):
         self._reached.forget((topic, partition))
         self._silent.discard((topic, partition))
         self.board.forget(f"silence {topic}:{partition}")
-        self._stopped = {s for s in self._stopped if (s.topic, s.partition) != (topic, partition)}
-        tail = f"@{topic}:{partition}"
-        for part in [*self.board.parts]:
-            if part.startswith(("stream ", "anchor ")) and part.endswith(tail):
-                self.board.forget(part)
+        self.streams.forget(topic, partition)
 
     def paused(self, part: str, reason: Reason | None) -> None:
         """A reader waits for `reason`; None: it goes on."""
@@ -184,42 +184,6 @@ class Telemetry(Measures):
         self._audit.write(
             "read_anew", {"topic": str(topic), "partition": partition, "reason": reason}
         )
-
-    def stopped(self, stream: Stream, reason: Reason, rows: int = 0) -> None:
-        """A stream ended, until a person looks or its sender reads its source anew."""
-        self._stopped.add(stream)
-        shown, detail = reason, "stopped; nothing more of it is applied"
-        if reason is Reason.GAP and stream in self._ruled_out:
-            shown, detail = Reason.HISTORY_REFUSED, f"stopped at a gap: {self._ruled_out[stream]}"
-        self.board.show(f"stream {stream}", shown, detail)
-        self._metrics.rejected(stream.topic, reason, rows)
-        self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
-
-    def ruled_out(self, stream: Stream, reason: Reason, version: int) -> None:
-        """The policy of this version refuses a block that the stream's own sender once sent."""
-        self._ruled_out[stream] = (
-            f"policy version {version} refuses blocks that its sender sealed before ({reason})"
-        )
-        if stream not in self._stopped:
-            part = f"stream {stream}"
-            self.board.show(part, Reason.HISTORY_REFUSED, self._ruled_out[stream])
-
-    def _went_on(self, stream: Stream) -> None:
-        """A stream that had ended is applied again: its sender read its source anew."""
-        self._stopped.discard(stream)
-        self.board.forget(f"stream {stream}")
-        self._audit.write("stream_resumed", {"stream": str(stream)})
-
-    def unanchored(self, stream: Stream) -> None:
-        """Nothing vouches for a stream's next block: its records are passed over for now."""
-        detail = "waits for its sender's next result; its last blocks are not applied"
-        self.board.show(f"anchor {stream}", Reason.UNANCHORED, detail)
-        self._audit.write("stream_unanchored", {"stream": str(stream)})
-
-    def anchored(self, stream: Stream) -> None:
-        """Something vouches for what a stream waited with."""
-        self.board.forget(f"anchor {stream}")
-        self._audit.write("stream_anchored", {"stream": str(stream)})
 
     def dropped(
         self, topic: Topic, offset: int, reason: Reason | None, outcome: str, rows: int = 0
@@ -255,10 +219,7 @@ class Telemetry(Measures):
     def applied(self, block: Block, applied: Applied) -> None:
         """A block's changes are in the target."""
         topic = block.stream.topic
-        if block.stream in self._stopped:
-            self._went_on(block.stream)
-        if self._ruled_out.pop(block.stream, None) is not None:
-            self.board.forget(f"stream {block.stream}")
+        self.streams.applied(block.stream)
         self._repeating.discard(topic)
         self._metrics.applied(topic, "applied", applied.applied)
         self._metrics.applied_block(topic, "applied")

@@ -155,13 +155,13 @@ def test_nothing_that_is_told_holds_a_row(a: TestHost) -> None:
     it = a.host.telemetry
     it.applied(block(), applied(quarantined=1))
     it.stored(block(), "classic", 100, 300)
-    it.stopped(STREAM, Reason.GAP)
+    it.streams.stopped(STREAM, Reason.GAP)
     assert "a secret text" not in repr(a.audit.events) + repr(a.board.parts)
 
 
 def test_a_stream_that_goes_on_after_a_stop_is_well_again_and_audited(a: TestHost) -> None:
     it, stream = a.host.telemetry, block().stream
-    it.stopped(stream, Reason.GAP)
+    it.streams.stopped(stream, Reason.GAP)
     assert a.board.reasons() == {f"stream {stream}": Reason.GAP}
     for _ in range(2):
         it.applied(block(), applied())
@@ -185,11 +185,11 @@ def test_a_silent_stream_makes_its_reader_unready_until_it_speaks(a: TestHost) -
 
 def test_what_waits_for_an_anchor_is_shown_counted_and_audited(a: TestHost) -> None:
     it, stream = a.host.telemetry, block().stream
-    it.unanchored(stream)
+    it.streams.unanchored(stream, "reader")
     it.dropped(SECRET, 3, None, "unanchored")
     assert a.board.reasons() == {f"anchor {stream}": Reason.UNANCHORED}
     assert a.metric("fabric_rejected_records_total", reason="unanchored") == 1
-    it.anchored(stream)
+    it.streams.anchored(stream, "reader")
     assert a.board.is_ready
     assert [event for event, _ in a.audit.events] == ["stream_unanchored", "stream_anchored"]
 
@@ -222,15 +222,15 @@ def test_a_host_to_whose_key_nothing_can_be_wrapped_is_audited_until_it_has_anot
 
 def test_what_a_newer_policy_refuses_is_said_in_words_and_not_as_a_bare_gap(a: TestHost) -> None:
     it, part = a.host.telemetry, f"stream {STREAM}"
-    it.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
+    it.streams.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
     words = "policy version 8 refuses blocks that its sender sealed before (level_too_low)"
     assert a.board.problems == {part: f"history_refused: {words}"}
-    it.stopped(STREAM, Reason.GAP)
-    it.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
+    it.streams.stopped(STREAM, Reason.GAP)
+    it.streams.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
     assert a.board.problems == {part: f"history_refused: stopped at a gap: {words}"}
     it.applied(block(), applied())
     assert a.board.is_ready
-    it.stopped(STREAM, Reason.GAP)
+    it.streams.stopped(STREAM, Reason.GAP)
     assert a.board.reasons() == {part: Reason.GAP}
 
 
@@ -238,7 +238,7 @@ def test_a_refused_block_that_opens_no_gap_is_forgotten_once_its_stream_goes_on(
     a: TestHost,
 ) -> None:
     it = a.host.telemetry
-    it.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
+    it.streams.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
     it.applied(block(), applied())
     assert a.board.is_ready
 
@@ -266,9 +266,9 @@ def test_what_nobody_reads_any_more_is_shown_no_more(a: TestHost) -> None:
     it.applied(block(), applied(quarantined=1))
     it.quarantine(SECRET, Waiting(1, 0))
     it.lag(SECRET, 0, records=4, heard_s=31)
-    it.stopped(stream, Reason.GAP)
-    it.unanchored(stream)
-    it.stopped(Stream(ORIGIN, SECRET, 1), Reason.GAP)
+    it.streams.stopped(stream, Reason.GAP)
+    it.streams.unanchored(stream, "reader")
+    it.streams.stopped(Stream(ORIGIN, SECRET, 1), Reason.GAP)
     for _ in range(2):
         it.ends("reader", SECRET, 0)
     assert a.board.parts.keys() == {f"stream {ORIGIN}@{SECRET}:1"}
