@@ -149,6 +149,7 @@ class Readers:
             await supervise(part, run, self._board)
         finally:
             self._board.forget(part)
+            self._host.telemetry.streams.left(part)
             self._host.telemetry.ends(reading, reading.topic, partition)
 
     async def _is_known(self, reading: Reading, part: str, partition: int) -> bool:

@@ -91,7 +91,9 @@ class SealedReader:
         self._search = AnchorSearch(host, dataset.topic, partition)
         self._handling = asyncio.Lock()
         self._streams = host.telemetry.streams
-        self._shown: set[Stream] = set()
+        self._shown = {*self._streams.waiting(part)}
+        # What an earlier run showed stands until this one has come to what it is about.
+        self._unsure = {*self._shown}
         self._acted_on: set[tuple[str, bytes]] = set()
         self._is_sure = True
         self._meter = LagMeter(
@@ -154,11 +156,12 @@ class SealedReader:
     def _show_held(self) -> None:
         """Tell which streams began and ended to be held."""
         held = self._machine.held.keys()
+        self._unsure -= held
         for stream in held - self._shown:
             self._streams.unanchored(stream, self._part)
-        for stream in self._shown - held:
+        for stream in self._shown - held - self._unsure:
             self._streams.anchored(stream, self._part)
-        self._shown = {*held}
+        self._shown = {*held, *self._unsure}
 
     async def _watch_held(self) -> None:
         """Go back once more of what was passed over is carried, between two records."""
@@ -333,6 +336,7 @@ class SealedReader:
             if reason is not None and looked.ruled_out is not None:
                 self._show_ruled_out(looked.ruled_out, reason)
         elif isinstance(command, m.Stop):
+            self._unsure.discard(command.stream)
             self._streams.stopped(command.stream, command.reason, rows)
 
     def _show_ruled_out(self, header: Header, reason: Reason) -> None:
@@ -354,6 +358,7 @@ class SealedReader:
                 raise
             return m.NotApplied(reason=exc.reason)
         self._host.telemetry.apply_took(self._topic, self._host.clock.monotonic() - began)
+        self._unsure.discard(command.block.stream)
         self._host.telemetry.applied(command.block, applied)
         return m.Applied(state=applied.state)
 

@@ -63,6 +63,44 @@ async def test_blocks_of_a_lapsed_sender_wait_and_are_taken_when_its_next_result
     assert b.metric("fabric_rejected_rows_total", reason="unanchored") > 0
 
 
+async def test_a_reader_that_is_started_again_while_a_stream_waits_says_when_it_goes_on(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = await sent(platform, a, b), MemoryStore()
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        first = parts.apply(b, store)
+        await until(lambda: STREAM in b.board.problems)
+        first.cancel()
+        await asyncio.wait([first])
+        a.attest(heads=[hashes(platform)[-1]])  # while nobody reads
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        await until(lambda: STREAM not in b.board.parts)
+    assert [e for e, _ in b.audit.events] == ["stream_unanchored", "stream_anchored"]
+
+
+async def test_a_stream_that_waits_still_after_its_reader_was_started_again_is_told_of_once(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    await sent(platform, a, b)
+    a.attest(heads=[hashes(platform)[0]])
+    store = MemoryStore()
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        first = parts.apply(b, store)
+        await until(lambda: STREAM in b.board.problems)
+        first.cancel()
+        await asyncio.wait([first])
+        unanchored = b.metric("fabric_rejected_records_total", reason="unanchored")
+        parts.apply(b, store)
+        await until(
+            lambda: b.metric("fabric_rejected_records_total", reason="unanchored") > unanchored
+        )
+        assert STREAM in b.board.problems
+    assert [e for e, _ in b.audit.events] == ["stream_unanchored"]
+
+
 async def test_blocks_after_the_last_carried_head_are_not_applied(
     platform: Platform, a: TestHost, b: TestHost
 ) -> None:
