@@ -2,7 +2,9 @@
 
 Heads may be written late, because a reader takes a new epoch that starts up to 64
 heads back; the resume token never before the heads, and both before the source
-lets go.
+lets go. Each write takes time of the disk that the event loop and other programs
+want, too, and one that is synced the most of it: so heads are written as late as
+that limit lets them be, and not each time synced.
 """
 
 import asyncio
@@ -13,8 +15,10 @@ from fabric.model.limits import HEADS_REMEMBERED
 from fabric.model.names import Stream
 from fabric.store.state import SourceState, StreamHead
 
-_UNWRITTEN_MAX = HEADS_REMEMBERED // 4
-_UNWRITTEN_MANY = _UNWRITTEN_MAX // 2
+_UNWRITTEN_MAX = HEADS_REMEMBERED // 2
+"""As many again may come while they are written, so half of what a reader remembers."""
+_UNWRITTEN_MANY = 3 * HEADS_REMEMBERED // 8
+_UNSYNCED_MANY = HEADS_REMEMBERED // 2
 
 
 class Progress:
@@ -30,6 +34,7 @@ class Progress:
         self._identity = identity
         self._unwritten: dict[Stream, StreamHead] = {}
         self._count: dict[Stream, int] = {}
+        self._unsynced: dict[Stream, int] = {}
         self._lock = asyncio.Lock()
         self.due = asyncio.Event()
 
@@ -38,11 +43,17 @@ class Progress:
         """Heads that only memory holds."""
         return self._unwritten
 
+    @property
+    def is_sync_due(self) -> bool:
+        """Whether a power cut would cost a stream so many heads that they should be synced."""
+        return max(self._unsynced.values(), default=0) >= _UNSYNCED_MANY
+
     async def note(self, head: StreamHead) -> None:
         """Take one acknowledgement; writes when a stream has too many in memory alone."""
         stream = head.stream
         self._unwritten[stream] = head
         self._count[stream] = count = self._count.get(stream, 0) + 1
+        self._unsynced[stream] = self._unsynced.get(stream, 0) + 1
         if count >= _UNWRITTEN_MAX:
             await self.flush()
         elif count >= _UNWRITTEN_MANY:
@@ -66,7 +77,11 @@ class Progress:
                 if state is not None:
                     files.save_source(self._source, state)
 
+            # The token's commit is synced, and with it whatever was written before it.
+            durable = durable or (state is None and self.is_sync_due)
             self._count.clear()  # what comes meanwhile counts anew; a failure ends the capture
+            if durable or state is not None:
+                self._unsynced.clear()
             await asyncio.to_thread(write)
             for head in heads:
                 if self._unwritten.get(head.stream) is head:

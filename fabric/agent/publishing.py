@@ -32,7 +32,7 @@ from fabric.ports import ChangeSource
 from fabric.store.state import SourceState
 
 _T = TypeVar("_T")
-_FLUSH_S = 0.2
+_FLUSH_S = 0.5
 _DRAIN_S_MAX = 5.0
 _MAINTAIN_S = 1.0
 _TICK_S_MAX = 0.5
@@ -233,7 +233,7 @@ class Publisher:
         """Write heads before a block must wait for that; now and then let the source go on."""
         clock, written = asyncio.get_running_loop().time, 0.0
         while True:
-            if clock() - written >= _FLUSH_S:
+            if clock() - written >= _FLUSH_S or self._progress.is_sync_due:
                 written = clock()
                 await self._write_down()
             else:
