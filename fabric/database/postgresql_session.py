@@ -177,7 +177,8 @@ class Session:
     async def fetch(self, topic: str, rows: Sequence[Row], xid: int) -> list[Row | None]:
         """The rows with the keys of `rows` as they are now, None for each that is gone.
 
-        A later state at an earlier place does no harm: what leads there comes again.
+        At its place in the log only what the log leaves out may be taken from such a row (see
+        `filled`): a later value that is unique may be another row's until then.
 
         Args:
             xid: the transaction that changed them. Before it is visible, the table holds what
@@ -238,10 +239,19 @@ class Session:
             start = place + 1
             found = next(found_rows)
             if found is not None:
-                runs.append(replace(run.part(place, place + 1), rows=[found], absent=()))
+                whole = filled(row, found, run.absent)
+                runs.append(replace(run.part(place, place + 1), rows=[whole], absent=()))
         if start < len(run.rows):
             runs.append(run.part(start, run.count))
         return [replace(captured, run=each) for each in runs]
+
+
+def filled(row: Row, found: Row, absent: Sequence[str]) -> Row:
+    """The row of a change, with what the log leaves out as it was found.
+
+    That may be of a later state, which comes again: large values, seldom unique.
+    """
+    return {**row, **{name: found[name] for name in absent}}
 
 
 async def _converted(fit: FitTable, records: list[Any]) -> list[Row]:

@@ -23,7 +23,7 @@ from fabric.database.postgresql_generation import Place
 from fabric.database.postgresql_identity import changed, goes_on, identities
 from fabric.database.postgresql_lag import Lag
 from fabric.database.postgresql_preflight import check
-from fabric.database.postgresql_session import Session
+from fabric.database.postgresql_session import Session, filled
 from fabric.database.postgresql_snapshot import Snapshots
 from fabric.database.postgresql_stream import ReplicationStream
 from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Token
@@ -334,7 +334,7 @@ class PostgresSource:
         return events
 
     async def _moved(self, item: Moved) -> None:
-        """The log lacks columns of a row with a new key: take the row as it is now.
+        """The log lacks columns of a row with a new key: take them as they are now.
 
         When it is gone, readers never have it, and changes of it in part would find nothing.
         """
@@ -343,7 +343,7 @@ class PostgresSource:
         topic = str(item.table.topic)
         (row,) = await session.fetch(topic, [item.row], self._xid)
         if row is not None:
-            changes.put(item.table, row)
+            changes.put(item.table, filled(item.row, row, item.absent))
             return
         changes.skip(item.table)
         key = tuple(item.row[name] for name in item.table.schema.key)
