@@ -263,3 +263,16 @@ def _written_array(field: Field, column: ServerColumn) -> Written:
         f" ORDER BY e.o)::{column.sql_type} END"
     )
     return Written(field=field, wire="text", sql=sql, convert=json_writer(field))
+
+
+def bytes_of(value: Value) -> int:
+    """About how much memory a value, or a row of them, takes."""
+    match value:
+        case str() | bytes():
+            return len(value)
+        case list():
+            return sum(map(bytes_of, value))
+        case dict():
+            return sum(map(bytes_of, value.values()))
+        case _:
+            return 8

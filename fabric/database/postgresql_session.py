@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -21,13 +21,11 @@ from fabric.database.postgresql_columns import converter_of, quoted, rows_of, ta
 from fabric.database.postgresql_connect import translated
 from fabric.database.postgresql_identity import changed
 from fabric.database.postgresql_preflight import FitTable
-from fabric.database.postgresql_token import Gone
 from fabric.database.postgresql_types import NATIVE, PASSED, ServerColumn, fields_of
 from fabric.database.postgresql_window import XID_MASK, Key, Visible, is_before
 from fabric.database.postgresql_wire import parse_lsn
-from fabric.model.change import Row, Run
+from fabric.model.change import Row
 from fabric.model.errors import DeniedError, Reason, UnavailableError
-from fabric.ports import Captured
 
 _COUNT_S_MAX = 5.0
 _COUNT_ROWS_MAX = 1_000_000
@@ -35,12 +33,15 @@ _COUNT_ROWS_MAX = 1_000_000
 _CONVERT_ROWS = 500
 """Rows converted between two turns of the event loop."""
 _ROW_HELD_S_MAX = 30.0
-"""How long a single row waits for one, while the stream stands; well below its deadline."""
-_FETCH_ROWS = 100
-"""Rows read by their keys at once; each may hold a large value."""
+"""How long the rows of one run wait for it, while the stream stands; well below its deadline."""
 _POLL_S = 0.05
 _LOCK_S_MAX = 0.5
 """How long a read waits for a table's lock at once, while the stream stands."""
+
+
+def held_until() -> float:
+    """Until when rows that are to be fetched now may be waited for."""
+    return time.monotonic() + _ROW_HELD_S_MAX
 
 
 class Held(Enum):
@@ -174,33 +175,33 @@ class Session:
             raise changed(fit.table.table)
         return records, visible
 
-    async def fetch(self, topic: str, rows: Sequence[Row], xid: int) -> list[Row | None]:
+    async def fetch(
+        self, topic: str, rows: Sequence[Row], xid: int, *, ends: float | None = None
+    ) -> list[Row | None]:
         """The rows with the keys of `rows` as they are now, None for each that is gone.
 
         At its place in the log only what the log leaves out may be taken from such a row (see
-        `filled`): a later value that is unique may be another row's until then.
+        `postgresql_whole.filled`): a later value that is unique may be another row's until then.
 
         Args:
             xid: the transaction that changed them. Before it is visible, the table holds what
                 was before, or nothing, and what is given would never be put right.
+            ends: how long to wait for what keeps them from being read, of `time.monotonic`.
 
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, also when that takes too long.
         """
+        records = await self._fetch(topic, rows, xid, ends or held_until())
+        now = await _converted(self.fit(topic), [record[1:] for record in records])
         found: list[Row | None] = [None] * len(rows)
-        for start in range(0, len(rows), _FETCH_ROWS):
-            records = await self._fetch(topic, rows[start : start + _FETCH_ROWS], xid)
-            now = await _converted(self.fit(topic), [record[1:] for record in records])
-            for record, row in zip(records, now, strict=True):
-                found[start + record[0] - 1] = row
-        if rows:
-            await self._make_durable()
+        for record, row in zip(records, now, strict=True):
+            found[record[0] - 1] = row
+        await self._make_durable()
         return found
 
-    async def _fetch(self, topic: str, rows: Sequence[Row], xid: int) -> list[Any]:
+    async def _fetch(self, topic: str, rows: Sequence[Row], xid: int, ends: float) -> list[Any]:
         fit = self.fit(topic)
         sql, arguments = keys_query(fit, rows)
-        ends = time.monotonic() + _ROW_HELD_S_MAX
         while True:
             found = await self._read(topic, sql, arguments, lambda visible: visible.saw(xid))
             if not isinstance(found, Held):
@@ -222,36 +223,6 @@ class Session:
             )
         if not is_durable:
             await self.emit("flush")  # our own commits are durable, and so is the log before them
-
-    async def whole(self, captured: Captured, gone: Gone, xid: int) -> list[Captured]:
-        """A run of parts of rows, with those of `gone` rows as `fetch` gives them, or left out."""
-        run = captured.run
-        key = self._tables[str(captured.topic)][0].table.schema.key
-        wanted = [row for row in run.rows if gone.has(tuple(row[name] for name in key))]
-        found_rows = iter(await self.fetch(str(captured.topic), wanted, xid))
-        runs: list[Run] = []
-        start = 0
-        for place, row in enumerate(run.rows):
-            if not gone.has(tuple(row[name] for name in key)):
-                continue
-            if start < place:
-                runs.append(run.part(start, place))
-            start = place + 1
-            found = next(found_rows)
-            if found is not None:
-                whole = filled(row, found, run.absent)
-                runs.append(replace(run.part(place, place + 1), rows=[whole], absent=()))
-        if start < len(run.rows):
-            runs.append(run.part(start, run.count))
-        return [replace(captured, run=each) for each in runs]
-
-
-def filled(row: Row, found: Row, absent: Sequence[str]) -> Row:
-    """The row of a change, with what the log leaves out as it was found.
-
-    That may be of a later state, which comes again: large values, seldom unique.
-    """
-    return {**row, **{name: found[name] for name in absent}}
 
 
 async def _converted(fit: FitTable, records: list[Any]) -> list[Row]:

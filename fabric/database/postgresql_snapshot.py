@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from fabric.database.postgresql_blockers import told
 from fabric.database.postgresql_changes import RUN_BYTES_MAX, RUN_ROWS_MAX, Mark
+from fabric.database.postgresql_columns import bytes_of
 from fabric.database.postgresql_session import Held, Session
 from fabric.database.postgresql_token import BEGUN, DONE, Progress
 from fabric.database.postgresql_unseen import Unseen
@@ -152,7 +153,7 @@ class Snapshots:
     def _measure(self, rows: list[Row]) -> None:
         """Aim the next chunk at the queue's bytes."""
         sample = rows[:: max(1, len(rows) // 64)]
-        self._row_bytes = max(64, sum(map(_size, sample)) // max(1, len(sample)))
+        self._row_bytes = max(64, sum(map(bytes_of, sample)) // max(1, len(sample)))
 
     def is_mark(self, mark: Mark) -> bool:
         """Whether it is the one we wait for; older ones come by after a restart."""
@@ -211,7 +212,3 @@ class Snapshots:
         if topic not in self._counted:
             self._counted.add(topic)
             self.total += max(0, await self._session.count(topic))
-
-
-def _size(row: Row) -> int:
-    return sum(len(v) if isinstance(v, str | bytes) else 8 for v in row.values())

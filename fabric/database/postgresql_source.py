@@ -23,11 +23,12 @@ from fabric.database.postgresql_generation import Place
 from fabric.database.postgresql_identity import changed, goes_on, identities
 from fabric.database.postgresql_lag import Lag
 from fabric.database.postgresql_preflight import check
-from fabric.database.postgresql_session import Session, filled
+from fabric.database.postgresql_session import Session
 from fabric.database.postgresql_snapshot import Snapshots
 from fabric.database.postgresql_stream import ReplicationStream
 from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Token
 from fabric.database.postgresql_unseen import Unseen
+from fabric.database.postgresql_whole import filled, whole
 from fabric.database.source_figures import rows_in_all
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
 from fabric.ports import Captured, Event, Opened, Reached, SourceTable
@@ -177,24 +178,28 @@ class PostgresSource:
             if not changes.out:
                 continue
             items, changes.out = changes.out, []
-            for item in items:
-                for event in await self._events(item):
-                    yield event
+            async for event in self._events(items):
+                yield event
 
-    async def _events(self, item: Item) -> list[Event]:
-        """What an item is to the outside."""
-        match item:
-            case Captured():
-                return await self._captured(item) if item.run.absent else [item]
-            case Committed():
-                return self._committed(item)
-            case Mark():
-                return list(self._marked(item))
-            case Moved():
-                await self._moved(item)
-                return []
+    async def _events(self, items: Sequence[Item]) -> AsyncIterator[Event]:
+        """What items are to the outside."""
+        for item in items:
+            match item:
+                case Captured() if item.run.absent:
+                    async for captured in self._captured(item):
+                        yield captured
+                case Captured():
+                    yield item
+                case Committed():
+                    if (reached := self._committed(item)) is not None:
+                        yield reached
+                case Mark():
+                    for event in self._marked(item):
+                        yield event
+                case Moved():
+                    await self._moved(item)
 
-    async def _captured(self, item: Captured) -> list[Event]:
+    async def _captured(self, item: Captured) -> AsyncIterator[Captured]:
         """Parts of rows, of which readers may not have the rest.
 
         The snapshot that is to begin brings the row whole, as it is then. Whole rows go out
@@ -202,19 +207,20 @@ class PostgresSource:
         """
         progress = self._at().snapshots[str(item.topic)]
         if progress.state == PENDING:
-            return []
+            return
         if progress.gone is None or item.run.position > progress.gone.until:
-            return [item]
-        return [*await self._opened().session.whole(item, progress.gone, self._xid)]
+            yield item
+            return
+        async for each in whole(self._opened().session, item, progress.gone, self._xid):
+            yield each
 
-    def _committed(self, item: Committed) -> list[Event]:
+    def _committed(self, item: Committed) -> Reached | None:
         self._token = self._at().at(item.position)
         self._unsaid = True
         self._note_foreign(item.position)
         if item.has_rows:
             self._lag.committed(item.position, item.commit_us)
-        reached = self._reached(idle=False)
-        return [reached] if reached else []
+        return self._reached(idle=False)
 
     def _note_foreign(self, position: int) -> None:
         """Readers lack what a sink wrote, until a snapshot that is yet to begin brings it."""

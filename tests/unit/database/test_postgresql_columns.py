@@ -9,6 +9,7 @@ import pytest
 from fabric.database.postgresql_columns import (
     ROUNDING,
     SPELLED,
+    bytes_of,
     demand_exact_key,
     quoted,
     rows_of,
@@ -26,6 +27,7 @@ from fabric.database.postgresql_types import (
     reader_of,
     server_column,
 )
+from fabric.model.change import Row
 from fabric.model.schema import RowSchema
 
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}
@@ -147,3 +149,8 @@ def test_types_without_a_form_of_ours_are_selected_as_text() -> None:
     plain = selected(enum, column("text"), reader_of(enum, column("text")))
     with pytest.raises(ValueError, match="x"):
         rows_of([plain], [("b",)])
+
+
+def test_a_rows_size_is_that_of_all_it_holds() -> None:
+    row: Row = {"a": "x" * 1000, "b": [b"y" * 500, None], "c": {"k": "z" * 300}, "d": 1}
+    assert bytes_of(row) == 1000 + 500 + 8 + 300 + 8

@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from fabric.database import postgresql_source
+from fabric.database.postgresql_session import Session
 from fabric.demo.postgresql import Postgres
-from fabric.model.change import Op
+from fabric.model.change import Op, Row
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason, UnavailableError, UsageError
-from fabric.ports import Reached, SourceTable
+from fabric.ports import Captured, Reached, SourceTable
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import (
     ITEMS,
@@ -177,6 +180,33 @@ async def test_a_row_that_is_read_takes_nothing_from_there_that_the_log_holds(
         given = [row for run in read.runs[before:] if run.op is Op.UPSERT for row in run.rows]
         assert [row["name"] for row in given] == ["b", "c"]
         assert given[0] == item(key, "b", BIG)
+
+
+@pytest.mark.integration
+async def test_rows_that_are_read_whole_leave_before_more_are_read(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    fetch, fetched = Session.fetch, [0]
+
+    async def counting(
+        self: Session, topic: str, rows: Sequence[Row], *more: Any, **named: Any
+    ) -> Any:
+        fetched[0] += len(rows)
+        return await fetch(self, topic, rows, *more, **named)
+
+    monkeypatch.setattr(Session, "fetch", counting)
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        async with applying(database) as sink:
+            await sink.upsert(*[item(number, "a", BIG) for number in range(40)])
+        await application.run("UPDATE items SET name = 'b'")
+        async for event in source.read():
+            if isinstance(event, Captured):
+                assert fetched[0] == event.run.count < 40
+                break
 
 
 @pytest.mark.integration
