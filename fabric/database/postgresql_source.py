@@ -30,12 +30,10 @@ from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Token
 from fabric.database.postgresql_unseen import Unseen
 from fabric.database.postgresql_whole import filled, whole
 from fabric.database.source_figures import rows_in_all
-from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
+from fabric.model.errors import ConfigInvalid, Reason, UsageError
 from fabric.ports import Captured, Event, Opened, Reached, SourceTable
 
 _SILENCE_S = 5.0
-_DEAF_S = 60.0
-"""A server that sends nothing for so long, heartbeats included, is gone."""
 _REACHED_S = 0.02
 _REACHED_RUNS = 64
 _FRAMES_PER_TURN = 500
@@ -260,10 +258,6 @@ class PostgresSource:
         """Wait for the server; write a heartbeat into a log that is quiet."""
         parts = self._opened()
         now = time.monotonic()
-        if now - stream.heard > _DEAF_S:
-            raise UnavailableError(
-                Reason.DATABASE_UNAVAILABLE, f"the server has sent nothing for {_DEAF_S:.0f} s"
-            )
         due = max(self._said, self._beat) + self._silence_s
         if now >= due:
             self._beat = now

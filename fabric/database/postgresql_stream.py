@@ -24,6 +24,8 @@ _ANSWER_S_MAX = 20.0
 _CLOSE_S_MAX = 1.0
 _STATUS_S_MAX = 10.0
 _STATUS_SOON_S = 0.1
+_DEAF_S = 60.0
+"""A server from which so long a wait hears nothing, heartbeats included, is gone."""
 _OPTIONS = (
     "-c DateStyle=ISO -c TimeZone=UTC -c bytea_output=hex -c IntervalStyle=postgres"
     " -c extra_float_digits=1"
@@ -43,6 +45,7 @@ class ReplicationStream:
         self._received = 0
         self._held: bytes | None = None
         self.heard = time.monotonic()
+        self._silent_s = 0.0
 
     @classmethod
     async def connect(cls, url: str) -> "ReplicationStream":
@@ -150,12 +153,19 @@ class ReplicationStream:
             alive_at: from this time on (of `time.monotonic`) a keepalive is for it, too.
 
         Raises:
-            UnavailableError: the stream has ended.
+            UnavailableError: the stream has ended, or is silent for too long.
         """
+        began = time.monotonic()
         try:
             await self._wait(timeout_s, alive_at)
         except (psycopg.Error, OSError, ValueError) as exc:
             raise _unavailable("read the replication stream", exc) from None
+        # Only who listens can tell that nothing is said: what else we do may take long.
+        waited_s = time.monotonic() - began
+        self._silent_s = self._silent_s + waited_s if self.heard < began else 0.0
+        if self._silent_s > _DEAF_S:
+            why = f"the server has sent nothing for {_DEAF_S:.0f} s"
+            raise UnavailableError(Reason.DATABASE_UNAVAILABLE, why)
 
     async def _wait(self, timeout_s: float, alive_at: float) -> None:
         loop = asyncio.get_running_loop()

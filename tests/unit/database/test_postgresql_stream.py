@@ -1,7 +1,10 @@
 """fabric.database.postgresql_stream"""
 
 import asyncio
+import time
 from math import inf
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -168,3 +171,23 @@ async def test_a_close_that_is_cancelled_leaves_no_connection_that_would_hold_th
         await ending.wait()
         closing.cancel()
     assert stream._connection.closed
+
+
+async def test_a_server_is_gone_after_a_long_silence_and_not_after_long_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    nothing: Any = SimpleNamespace(pgconn=None)
+    stream = ReplicationStream(nothing)
+
+    async def silent(timeout_s: float, _alive_at: float) -> None:
+        nonlocal now
+        now += timeout_s
+
+    monkeypatch.setattr(stream, "_wait", silent)
+    now += 500
+    for _ in range(12):
+        await stream.wait(5.0, alive_at=now)
+    with pytest.raises(UnavailableError, match="has sent nothing for 60 s"):
+        await stream.wait(5.0, alive_at=now)
