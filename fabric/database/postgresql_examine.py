@@ -111,6 +111,7 @@ async def examine_source(url: str, capture: Capture) -> list[Finding]:
                 if token is not None
                 for each in _unfinished(token)
             ],
+            *_lacking(tokens.decode(capture.resume)),
         ]
     finally:
         await shut(connection)
@@ -197,6 +198,19 @@ async def _room(connection: "asyncpg.Connection[Any]", capture: Capture) -> Find
 def _unfinished(token: Token) -> list[Progress]:
     """The dataset whose snapshot is under way; those after it wait for it."""
     return [each for each in token.snapshots.values() if each.state != DONE][:1]
+
+
+def _lacking(token: Token | None) -> list[Finding]:
+    """Tables to which more was applied than an agent remembers: slower, and no fault."""
+    return [
+        well(
+            f"rows of {each.table}",
+            "more were applied to it than are remembered: large values are read from the table for"
+            " every change that lacks them, which is slower; a new snapshot ends it",
+        )
+        for each in (token.snapshots.values() if token else ())
+        if each.lacks_any
+    ]
 
 
 async def _snapshot(

@@ -20,6 +20,7 @@ from fabric.database.postgresql_changes import Changes, Committed, Item, Mark, M
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import connect, shut, translated
 from fabric.database.postgresql_generation import Place
+from fabric.database.postgresql_gone import given, noted
 from fabric.database.postgresql_identity import changed, goes_on, identities
 from fabric.database.postgresql_lag import Lag
 from fabric.database.postgresql_preflight import check
@@ -187,7 +188,7 @@ class PostgresSource:
                     async for captured in self._captured(item):
                         yield captured
                 case Captured():
-                    yield item
+                    yield self._whole(item)
                 case Committed():
                     if (reached := self._committed(item)) is not None:
                         yield reached
@@ -210,25 +211,22 @@ class PostgresSource:
             yield item
             return
         async for each in whole(self._opened().session, item, progress.gone, self._xid):
-            yield each
+            yield self._whole(each)
+
+    def _whole(self, item: Captured) -> Captured:
+        """Note what readers lack no more once they are given this."""
+        key = self._opened().session.fit(str(item.topic)).table.schema.key
+        self._token = given(self._at(), item, key)
+        return item
 
     def _committed(self, item: Committed) -> Reached | None:
-        self._token = self._at().at(item.position)
+        changes = self._opened().changes
+        foreign, changes.foreign = changes.foreign, {}
+        self._token = noted(self._at().at(item.position), foreign)
         self._unsaid = True
-        self._note_foreign(item.position)
         if item.has_rows:
             self._lag.committed(item.position, item.commit_us)
         return self._reached(idle=False)
-
-    def _note_foreign(self, position: int) -> None:
-        """Readers lack what a sink wrote, until a snapshot that is yet to begin brings it."""
-        changes = self._opened().changes
-        foreign, changes.foreign = changes.foreign, {}
-        for topic, keys in foreign.items():
-            progress = self._at().snapshots[topic]
-            if progress.state != PENDING:
-                noted = progress.with_foreign(keys, at=position)
-                self._token = self._at().with_progress(topic, noted)
 
     def _reached(self, *, idle: bool) -> Reached | None:
         """Say how far we are, unless it was just said and more is waiting."""

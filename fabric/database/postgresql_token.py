@@ -5,7 +5,7 @@ agent's state file on the same host.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ class Gone:
 
     Attributes:
         until: where the log ended then; what removed them lies before it. The last position of
-            all when a sink wrote one of them: such a row stays.
+            all when a sink wrote one of them: such a row stays until it goes out whole.
         keys: theirs; None for too many.
     """
 
@@ -77,6 +77,20 @@ class Progress:
         for key in keys:
             progress = progress.without(key, at=at, until=_FOR_EVER)
         return progress
+
+    def having(self, keys: Set[Key] | None) -> "Progress":
+        """The same when readers have these rows, or none is left of them; None for all."""
+        if self.gone is None or keys is None:
+            return replace(self, gone=None)
+        if self.gone.keys is None:
+            return self
+        left = self.gone.keys - keys
+        return replace(self, gone=replace(self.gone, keys=left) if left else None)
+
+    @property
+    def lacks_any(self) -> bool:
+        """Whether any row may be one that a sink wrote: there were too many to remember."""
+        return self.gone is not None and self.gone.keys is None and self.gone.until == _FOR_EVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

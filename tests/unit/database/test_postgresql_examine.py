@@ -15,7 +15,7 @@ from fabric.database.postgresql_examine import (
     of_slot,
 )
 from fabric.database.postgresql_slot import Slot
-from fabric.database.postgresql_token import Token, encode
+from fabric.database.postgresql_token import DONE, Progress, Token, encode
 from fabric.demo.process import free_port
 from fabric.model.errors import Reason
 from fabric.ports import SourceTable
@@ -182,6 +182,21 @@ async def test_a_capture_is_well_while_it_runs_and_when_it_has_stopped(
         assert ills(held) == {"slot"}
         assert "(fabric)" in held["slot"].seen
     assert not ills(await look(database, replace(capture, resume=token)))
+
+
+@pytest.mark.integration
+async def test_a_table_with_too_many_applied_rows_is_shown_and_well(
+    database: str, capture: Capture
+) -> None:
+    await Application(database).run(ITEMS_DDL)
+    rows = Progress(table="public.items", fingerprint="f", state=DONE)
+    for count, shown in ((64, False), (65, True)):
+        lacking = rows.with_foreign([(key,) for key in range(count)], at=9)
+        token = replace(TOKEN, snapshots={str(TOPIC): lacking})
+        found = await look(database, replace(capture, resume=encode(token)))
+        assert ("rows" in found) == shown
+    assert found["rows"].reason is None
+    assert "more were applied" in found["rows"].seen
 
 
 @pytest.mark.integration

@@ -210,6 +210,20 @@ async def test_rows_that_are_read_whole_leave_before_more_are_read(
 
 
 @pytest.mark.integration
+async def test_a_row_that_a_sink_wrote_is_read_whole_once(database: str) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    async with reading(new_source(database)) as read:
+        await read.until_ended()
+        async with applying(database) as sink:
+            await sink.upsert(item(1, "a", BIG))
+        for name in ("b", "c"):
+            await application.run(f"UPDATE items SET name = '{name}'")
+            await read.until(lambda name=name: read.rows() == {1: item(1, name, BIG)})  # type: ignore[misc]  # a default
+        assert [run.absent for run in read.runs[-2:]] == [(), ("note",)]
+
+
+@pytest.mark.integration
 async def test_nor_after_a_restart(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgresql_source, "_REACHED_S", 0.0)
     application = Application(database)
