@@ -18,9 +18,11 @@ WITH RECURSIVE parts (oid) AS (
   UNION
     SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts ON i.inhparent = parts.oid
 )
-SELECT DISTINCT ON (l.virtualtransaction) l.pid, p.gid,
+SELECT DISTINCT ON (l.virtualtransaction) l.virtualtransaction AS ident, l.pid,
+    p.transaction::text::int8 AS prepared,
     pg_catalog.to_char(coalesce(p.prepared, a.xact_start), 'YYYY-MM-DD HH24:MI:SS') AS since,
-    a.wait_event = 'SyncRep' AS is_committing
+    CASE WHEN a.state IS NOT NULL THEN coalesce(a.wait_event = 'SyncRep', false) END
+        AS is_committing
 FROM pg_catalog.pg_locks l
 LEFT JOIN pg_catalog.pg_locks own ON own.virtualtransaction = l.virtualtransaction
     AND own.locktype = 'transactionid' AND own.mode = 'ExclusiveLock' AND own.granted
@@ -33,7 +35,7 @@ WHERE l.granted AND (
             SELECT d.oid FROM pg_catalog.pg_database d
             WHERE d.datname = pg_catalog.current_database())
         AND l.relation IN (SELECT oid FROM parts))
-ORDER BY l.virtualtransaction, p.gid
+ORDER BY l.virtualtransaction, prepared
 """
 
 
@@ -42,14 +44,17 @@ class Blocker:
     """One transaction that others wait for.
 
     Attributes:
+        ident: the server's own name of it, as in pg_locks.
         pid: the session's process; None for a prepared transaction.
-        gid: name of a prepared transaction, as its application gave it.
+        prepared: id of a prepared transaction. The name that its application gave it may say
+            anything, and a board is no place for that.
         since: when it began, or was prepared, UTC; None when we may not know.
         is_committing: its commit waits for a synchronous standby; None when we may not know.
     """
 
+    ident: str
     pid: int | None
-    gid: str | None
+    prepared: int | None
     since: str | None
     is_committing: bool | None
 
@@ -78,7 +83,17 @@ def told(found: Sequence[Blocker]) -> str:
 def _one(blocker: Blocker) -> str:
     since = f" since {blocker.since} UTC" if blocker.since else ""
     if blocker.pid is None:
-        return f"transaction {blocker.gid!r}, prepared{since}: commit or roll back prepared"
+        named = "" if blocker.prepared is None else f" {blocker.prepared}"
+        return (
+            f"transaction{named}, prepared{since} (pg_prepared_xacts): commit or roll back prepared"
+        )
+    if blocker.is_committing is None:
+        # A commit that waits is done already where it was made: who ends it may lose it.
+        return (
+            f"process {blocker.pid}{since}: as a superuser look at its wait_event in"
+            " pg_stat_activity; if that is SyncRep bring the standby back and do not end it,"
+            " otherwise let it commit, or end it"
+        )
     if blocker.is_committing:
         return f"process {blocker.pid}, whose commit waits for a standby{since}: bring that back"
     return f"process {blocker.pid} (pg_stat_activity), open{since}: let it commit, or end it"

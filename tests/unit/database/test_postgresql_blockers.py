@@ -1,5 +1,7 @@
 """fabric.database.postgresql_blockers"""
 
+import asyncio
+
 import psycopg
 import pytest
 
@@ -14,24 +16,62 @@ NOON = "2026-11-27 12:00:00"
 
 
 @pytest.mark.parametrize(
-    ("pid", "gid", "since", "is_committing", "words"),
+    ("pid", "prepared", "since", "is_committing", "words"),
     [
         (7, None, NOON, False, "process 7 (pg_stat_activity), open since 2026-11-27 12:00:00 UTC:"),
-        (7, None, None, None, "process 7 (pg_stat_activity), open: let it commit"),
+        (7, None, None, False, "process 7 (pg_stat_activity), open: let it commit"),
         (7, None, NOON, True, "process 7, whose commit waits for a standby since 2026"),
-        (None, "pay\n1", NOON, None, r"transaction 'pay\n1', prepared since 2026"),
+        (None, 745, NOON, None, "transaction 745, prepared since 2026-11-27 12:00:00 UTC (pg_prep"),
+        (None, None, None, None, "transaction, prepared (pg_prepared_xacts): commit or roll back"),
     ],
 )
 def test_a_blocker_is_named_with_what_to_do(
-    pid: int | None, gid: str | None, since: str | None, is_committing: bool | None, words: str
+    pid: int | None, prepared: int | None, since: str | None, is_committing: bool | None, words: str
 ) -> None:
-    one = Blocker(pid=pid, gid=gid, since=since, is_committing=is_committing)
+    one = Blocker(ident="3/4", pid=pid, prepared=prepared, since=since, is_committing=is_committing)
     assert told([one]).startswith(words)
 
 
+def test_nobody_is_told_to_end_what_may_wait_for_a_standby() -> None:
+    one = Blocker(ident="3/4", pid=7, prepared=None, since=None, is_committing=None)
+    assert told([one]).startswith("process 7: as a superuser look at its wait_event")
+    assert "if that is SyncRep bring the standby back and do not end it" in told([one])
+
+
 def test_of_many_some_are_named() -> None:
-    many = [Blocker(pid=n, gid=None, since=NOON, is_committing=False) for n in range(9)]
+    many = [
+        Blocker(ident=str(n), pid=n, prepared=None, since=NOON, is_committing=False)
+        for n in range(9)
+    ]
     assert told(many).endswith("; 6 more in pg_locks")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("may_know", [False, True])
+async def test_whether_a_commit_waits_is_unknown_to_who_may_not_know_alone(
+    database: str, may_know: bool
+) -> None:
+    role = f"looks_{next(postgresql_world.NUMBERS)}"
+    await Application(database).run(f"CREATE ROLE {role}; CREATE TABLE items (id int)")
+    asking = await connect(database)
+    table = await asking.fetchval("SELECT 'items'::regclass::oid")
+    await asking.execute("SELECT 1" if may_know else f"SET ROLE {role}")
+    works = await psycopg.AsyncConnection.connect(database)
+
+    async def work() -> None:
+        """Work, and therefore wait for nothing."""
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            await works.execute("DO $$BEGIN LOCK TABLE items; LOOP END LOOP; END$$")
+        await works.close()
+
+    async with asyncio.TaskGroup() as group, asyncio.timeout(10):
+        group.create_task(work())
+        while not (found := await blockers(asking, xids=[], table=table)):
+            await asyncio.sleep(0.02)
+        works.cancel()
+    await asking.execute(f"RESET ROLE; DROP ROLE {role}")
+    await shut(asking)
+    assert [each.is_committing for each in found] == [False if may_know else None]
 
 
 @pytest.mark.integration
