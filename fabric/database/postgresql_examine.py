@@ -4,6 +4,7 @@ The session is read-only, so the server itself sees to it that nothing is change
 part is looked at though another is ill: a person shall read all of it at once.
 """
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import asyncpg
 from fabric.database import postgresql_slot as slots
 from fabric.database import postgresql_token as tokens
 from fabric.database.finding import MADE, Capture, Finding, failed, ill, well
-from fabric.database.postgresql_blockers import blockers, told
+from fabric.database.postgresql_blockers import Blocker, blockers, told
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import connect, shut, translated, types_of
 from fabric.database.postgresql_preflight import check_server, check_table, lacking, making
@@ -26,6 +27,8 @@ from fabric.ports import SourceTable
 READ_ONLY = {"default_transaction_read_only": "on"}
 _OURS = "fabric"
 """Application name of a capture's replication connection."""
+_AGAIN_S = 5.0
+"""Between two looks at who holds a snapshot up."""
 _GOES_ON = "see these transactions end; the snapshot goes on by itself then"
 _MIB = 1024 * 1024
 _ROOM = """
@@ -216,16 +219,31 @@ def _lacking(token: Token | None) -> list[Finding]:
 async def _snapshot(
     connection: "asyncpg.Connection[Any]", progress: Progress, token: Token
 ) -> Finding:
-    """Whether somebody holds a snapshot up, which is no fault of its agent."""
-    now = Visible.parse(await connection.fetchval("SELECT pg_catalog.pg_current_snapshot()::text"))
-    past = token.unseen
-    xids = now.running if past is None else past.among(now.running)
-    table = progress.identity.table if progress.identity else None
-    found = await blockers(connection, xids=xids, table=table)
+    """Whether somebody holds a snapshot up, which is no fault of its agent.
+
+    Whoever writes does so for a moment; only who is there after a while is worth a word.
+    """
+    found = await _holding(connection, progress, token)
+    if found:
+        await asyncio.sleep(_AGAIN_S)
+        idents = {each.ident for each in found}
+        again = await _holding(connection, progress, token)
+        found = [each for each in again if each.ident in idents]
     part = f"snapshot of {progress.table}"
     if not found:
         return well(part, f"{progress.rows} rows read; nobody holds it up")
     return ill(part, Reason.NOT_READY, f"waits for {told(found)}", _GOES_ON)
+
+
+async def _holding(
+    connection: "asyncpg.Connection[Any]", progress: Progress, token: Token
+) -> list[Blocker]:
+    """Who keeps the next chunk from being read just now."""
+    now = Visible.parse(await connection.fetchval("SELECT pg_catalog.pg_current_snapshot()::text"))
+    past = token.unseen
+    xids = now.running if past is None else past.among(now.running)
+    table = progress.identity.table if progress.identity else None
+    return await blockers(connection, xids=xids, table=table)
 
 
 def of_slot(capture: Capture, state: SlotState | None) -> Finding:

@@ -1,10 +1,12 @@
 """fabric.database.postgresql_examine: what a server tells, and that it is left as it was."""
 
+import asyncio
 from dataclasses import replace
 
 import psycopg
 import pytest
 
+from fabric.database import postgresql_examine
 from fabric.database.finding import Capture, Finding
 from fabric.database.postgresql_examine import (
     Room,
@@ -200,7 +202,10 @@ async def test_a_table_with_too_many_applied_rows_is_shown_and_well(
 
 
 @pytest.mark.integration
-async def test_who_holds_a_snapshot_up_is_named(database: str, capture: Capture) -> None:
+async def test_who_holds_a_snapshot_up_is_named(
+    database: str, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_examine, "_AGAIN_S", 0.1)
     application = Application(database)
     await application.run(ITEMS_DDL)
     await application.run("INSERT INTO items SELECT i, 'n' FROM generate_series(1, 60) i")
@@ -216,6 +221,33 @@ async def test_who_holds_a_snapshot_up_is_named(database: str, capture: Capture)
         assert ills(found) == {"snapshot"}
         assert f"process {connection.info.backend_pid} " in found["snapshot"].seen
         assert "goes on by itself" in found["snapshot"].remedy
+
+
+@pytest.mark.integration
+async def test_who_is_there_for_a_moment_holds_no_snapshot_up(
+    database: str, capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run("INSERT INTO items SELECT i, 'n' FROM generate_series(1, 60) i")
+    async with reading(new_source(database, slot=capture.slot, chunk_rows=10)) as read:
+        await read.until(lambda: bool(read.rows()))
+        captured = replace(capture, resume=read.reached.resume)
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        await connection.execute("LOCK TABLE items")
+        sleep, slept = asyncio.sleep, []
+
+        async def meanwhile(seconds: float) -> None:
+            await sleep(0)
+            if seconds >= 1:  # the next transaction of the same session
+                slept.append(seconds)
+                await connection.commit()
+                await connection.execute("LOCK TABLE items")
+
+        monkeypatch.setattr(asyncio, "sleep", meanwhile)
+        found = await look(database, captured)
+        assert "nobody holds it up" in found["snapshot"].seen
+        assert slept == [5.0]
 
 
 @pytest.mark.integration
