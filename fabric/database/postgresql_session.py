@@ -37,6 +37,9 @@ _ROW_HELD_S_MAX = 30.0
 _POLL_S = 0.05
 _LOCK_S_MAX = 0.5
 """How long a read waits for a table's lock at once, while the stream stands."""
+_LOCK_LONG_S_MAX = 5.0
+"""How long one try of `_LOCK_TRIES` does: where exclusive locks queue, its turn comes."""
+_LOCK_TRIES = 10
 
 
 def held_until() -> float:
@@ -66,6 +69,7 @@ class Session:
         self._connection = connection
         self._tables = tables
         self._lock = asyncio.Lock()
+        self._locked_out = 0
 
     @contextlib.asynccontextmanager
     async def asking(self, doing: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
@@ -160,7 +164,8 @@ class Session:
             if not suffices(await _visible(connection)):
                 return Held.UNSEEN
             try:
-                async with _reading(connection, fit):
+                async with _reading(connection, fit, self._lock_s()):
+                    self._locked_out = 0
                     visible = await _visible(connection)
                     if not suffices(visible):
                         return Held.UNSEEN
@@ -170,10 +175,16 @@ class Session:
                         "SELECT pg_catalog.to_regclass($1)::oid", table_sql(fit.table.table)
                     )
             except asyncpg.LockNotAvailableError:
+                self._locked_out += 1
                 return Held.LOCKED
         if read != oid:
             raise changed(fit.table.table)
         return records, visible
+
+    def _lock_s(self) -> float:
+        """How long the next try waits for a table's lock."""
+        is_long = self._locked_out % _LOCK_TRIES == _LOCK_TRIES - 1
+        return _LOCK_LONG_S_MAX if is_long else _LOCK_S_MAX
 
     async def fetch(
         self, topic: str, rows: Sequence[Row], xid: int, *, ends: float | None = None
@@ -245,13 +256,15 @@ async def _visible(connection: "asyncpg.Connection[Any]") -> Visible:
 
 
 @contextlib.asynccontextmanager
-async def _reading(connection: "asyncpg.Connection[Any]", fit: FitTable) -> AsyncIterator[None]:
+async def _reading(
+    connection: "asyncpg.Connection[Any]", fit: FitTable, lock_s: float
+) -> AsyncIterator[None]:
     """One snapshot in which the table is read, and until whose end it is locked against DDL."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         # First the lock, then the snapshot: to one from before a rewrite of the table that was
         # waited for, the table is empty.
         await connection.execute(
-            f"SET LOCAL lock_timeout = {round(_LOCK_S_MAX * 1000)};"
+            f"SET LOCAL lock_timeout = {round(lock_s * 1000)};"
             f" LOCK TABLE {table_sql(fit.table.table)} IN ACCESS SHARE MODE"
         )
         yield

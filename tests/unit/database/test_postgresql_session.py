@@ -12,7 +12,7 @@ from fabric.database import postgresql_session
 from fabric.database.postgresql_columns import selected
 from fabric.database.postgresql_connect import connect, shut
 from fabric.database.postgresql_preflight import FitTable, check
-from fabric.database.postgresql_session import Session, chunk_query, keys_query
+from fabric.database.postgresql_session import Held, Session, chunk_query, keys_query
 from fabric.database.postgresql_types import TypeInfo, fields_of, reader_of, server_column
 from fabric.model.change import Row
 from fabric.model.errors import UnavailableError
@@ -165,6 +165,29 @@ async def test_no_crash_can_undo_a_row_that_was_fetched(database: str) -> None:
                 "SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn", written
             )
             assert await cursor.fetchone() == (True,)
+
+
+@pytest.mark.integration
+async def test_where_exclusive_locks_queue_a_read_has_its_turn(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_session, "_LOCK_S_MAX", 0.01)
+    monkeypatch.setattr(postgresql_session, "_LOCK_LONG_S_MAX", 10.0)
+    await Application(database).run(ITEMS_DDL)
+    begin = psycopg.AsyncConnection.connect
+    async with (
+        opened(database) as session,
+        asyncio.TaskGroup() as group,
+        await begin(database) as locks,
+    ):
+        await locks.execute("LOCK TABLE items")
+        for _ in range(9):
+            assert await session.chunk(str(TOPIC), None, 9, lambda _: True) is Held.LOCKED
+        tried = group.create_task(session.chunk(str(TOPIC), None, 9, lambda _: True))
+        await until_blocked(database, "LOCK TABLE")
+        await asyncio.sleep(0.1)
+        await locks.commit()
+        assert await tried is not Held.LOCKED
 
 
 @pytest.mark.integration
