@@ -31,7 +31,7 @@ from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Token
 from fabric.database.postgresql_unseen import Unseen
 from fabric.database.postgresql_whole import filled, whole
 from fabric.database.source_figures import rows_in_all
-from fabric.model.errors import ConfigInvalid, Reason, UsageError
+from fabric.model.errors import ConfigInvalid, Reason, UnavailableError, UsageError
 from fabric.ports import Captured, Event, Opened, Reached, SourceTable
 
 _SILENCE_S = 5.0

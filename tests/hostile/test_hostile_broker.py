@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.agent import reading, telemetry
+from fabric.agent import lag_meter, reading, telemetry
 from fabric.model import canonical
 from tests.hostile.edits import DROPPED, EDITS, P0, Edit, parts_of, rebuild
 from tests.hostile.story import DATA, Reading, Story
@@ -21,7 +21,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at every few seconds is looked at at once."""
-    monkeypatch.setattr(reading, "_LAG_S", 0.02)
+    monkeypatch.setattr(lag_meter, "_LAG_S", 0.02)
     monkeypatch.setattr(reading, "_PAUSE_S", 0.02)
     monkeypatch.setattr(telemetry, "PAUSE_AUDIT_S", 0.0)
 

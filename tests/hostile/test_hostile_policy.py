@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.agent import reading, telemetry
+from fabric.agent import lag_meter, reading, telemetry
 from fabric.model.errors import Reason
 from fabric.model.names import HostId, grants_topic
 from fabric.seal import envelope as form
@@ -29,7 +29,7 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at every few seconds is looked at at once."""
-    monkeypatch.setattr(reading, "_LAG_S", 0.02)
+    monkeypatch.setattr(lag_meter, "_LAG_S", 0.02)
     monkeypatch.setattr(reading, "_PAUSE_S", 0.02)
     monkeypatch.setattr(telemetry, "PAUSE_AUDIT_S", 0.0)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.agent import reading, supervisor
+from fabric.agent import lag_meter, reading, supervisor
 from fabric.model.change import ZERO
 from fabric.seal import envelope as form
 from tests.fakes.platform import SECRET
@@ -52,7 +52,7 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at every few seconds is looked at at once."""
-    monkeypatch.setattr(reading, "_LAG_S", 0.02)
+    monkeypatch.setattr(lag_meter, "_LAG_S", 0.02)
     monkeypatch.setattr(reading, "_PAUSE_S", 0.02)
 
 

@@ -123,7 +123,8 @@ def ask(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
 def audited(world: World, letter: str, event: str) -> list[dict[str, Any]]:
     """Entries of one kind in a host's audit log."""
     path = world.host(letter).folder / "state" / "audit.jsonl"
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    whole, _, _ = path.read_text().rpartition("\n")  # a line may be half written yet
+    entries = [json.loads(line) for line in whole.splitlines()]
     return [entry["fields"] for entry in entries if entry["event"] == event]
 
 
