@@ -19,7 +19,7 @@ from loadtest.world import TABLES, Bench
 
 _OUT = Path(__file__).parent / "out"
 _SECONDS, _SECONDS_MAX = 5.0, 60.0
-_REPEATS, _SHORT_REPEATS, _REPEATS_MAX = 5, 3, 20
+_REPEATS, _SHORT_REPEATS, _REPEATS_MAX = 5, 2, 20
 _SHORT_S = 2.0
 _ROWS, _ROWS_PER_S = 200_000, 1_000
 _LATENCY_S_MIN = 3.0
