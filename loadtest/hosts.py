@@ -8,6 +8,7 @@ apart from the database. The subscriber is the public API, `Agent.subscribe_bloc
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -25,7 +26,9 @@ from loadtest.meter import Measured, Meter
 from loadtest.rows import Row, slices
 
 _WAIT_S_MAX = 120.0
-_ACK_EVERY = 10_000
+_ACK_S = 0.5
+"""A position is made durable so often, as a subscriber would; what came since comes again."""
+_LOOK_EVERY = 10_000
 _SOURCE = "bench"
 
 
@@ -110,26 +113,26 @@ class BenchHost:
 
     async def consume(self, topic: str, records: int) -> Measured:
         """Take `records` changes with `Agent.subscribe_blocks`, each row as a dict."""
-        meter, taken, since = Meter(), 0, 0
+        meter, taken, acked = Meter(), 0, time.monotonic()
         async with (
             asyncio.timeout(_WAIT_S_MAX),
             aclosing(self._agent.subscribe_blocks(topic)) as deliveries,
         ):
             async for delivery in deliveries:
                 rows = sum(1 for run in delivery.block.runs for _row in run.rows)
-                taken, since = taken + rows, since + rows
+                taken += rows
                 if rows:
                     meter.first_then_mark(rows)
-                if since >= _ACK_EVERY or taken >= records:
+                if taken >= records or time.monotonic() >= acked + _ACK_S:
                     await self._agent.ack(delivery.position)
-                    since = 0
+                    acked = time.monotonic()
                 if taken >= records:
                     break
         return meter.result()
 
     async def subscribe(self, topic: str, records: int) -> Measured:
         """Take `records` changes with `Agent.subscribe`, acknowledging now and then."""
-        meter, taken, burst = Meter(), 0, 0
+        meter, taken, burst, acked = Meter(), 0, 0, time.monotonic()
         changes = self._agent.subscribe(topic)
         async with asyncio.timeout(_WAIT_S_MAX):
             async for _change, position in changes:
@@ -140,8 +143,10 @@ class BenchHost:
                     burst = 0
                 if taken >= records:
                     break
-                if burst >= _ACK_EVERY:
-                    await self._agent.ack(position)
+                if burst >= _LOOK_EVERY:
+                    if time.monotonic() >= acked + _ACK_S:
+                        await self._agent.ack(position)
+                        acked = time.monotonic()
                     meter.mark(burst)
                     burst = 0
             await self._agent.ack(position)

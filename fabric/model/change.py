@@ -157,7 +157,7 @@ def steps_of(ordinals: Many[int]) -> tuple[int, ...]:
 
 def changes_of(run: Run, generation: int, topic: Topic, origin: Origin) -> Iterator[Change]:
     """View a run change by change, in order."""
-    rows: list[Row | None] = [None] if run.op in MARKS else [*run.rows]
+    rows: Many[Row | None] = [None] if run.op in MARKS else run.rows
     # By position and bound once: this runs for every row that the Python API gives out.
     op, position, commit_us, absent = run.op, run.position, run.commit_us, run.absent
     for ordinal, row in zip(run.ordinals, rows, strict=True):
