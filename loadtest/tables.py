@@ -28,6 +28,8 @@ _TABLE = """CREATE TABLE {name} (id bigint PRIMARY KEY, full_name text NOT NULL,
 birth_date date NOT NULL, gender text NOT NULL, id_number text NOT NULL, phone text,
 address text NOT NULL, ward_code integer NOT NULL, is_active boolean NOT NULL,
 updated_at timestamptz NOT NULL)"""
+_UNSWEPT = "ALTER TABLE {name} SET (autovacuum_enabled = off)"
+"""The server sweeps a table in its own time; whichever way it met would look slow by chance."""
 _PLAIN_TOPIC, _PLAIN_NAME = "plain-residents", "public.G01.plain"
 _ROWS_PER_COMMIT = 10
 _SETTLE_S_MAX = 60.0
@@ -54,6 +56,7 @@ class Tables:
         self._source = psycopg.connect(self._urls["A"])
         for name in (FABRIC, CLASSIC, PLAIN):
             self._source.execute(_TABLE.format(name=name))
+            self._source.execute(_UNSWEPT.format(name=name))
         self._source.commit()
         self._next = {FABRIC: 1, CLASSIC: 1, PLAIN: 1}
         self._plain: list[subprocess.Popen[bytes]] = []
@@ -62,6 +65,8 @@ class Tables:
 
     def watch(self, table: str) -> None:
         """Time what arrives in B's table from now on; the sink must have made it."""
+        with psycopg.connect(self._urls["B"]) as server:
+            server.execute(_UNSWEPT.format(name=table))
         self._arrivals.watch(table)
 
     def fill(self, table: str, rows: int) -> None:
