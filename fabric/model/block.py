@@ -16,7 +16,7 @@ from typing import Any
 import fastavro
 
 from fabric.model.change import MARKS, ORDINAL_MAX, Op, Row, Run, Sequence, after, said
-from fabric.model.columns import Rows, join, split
+from fabric.model.columns import Field, Rows, join, pack_all, split, unpack_all
 from fabric.model.errors import Malformed
 from fabric.model.limits import BLOCK_CHANGES_MAX
 from fabric.model.names import Stream
@@ -82,7 +82,12 @@ def pack(block: Block, schema: RowSchema) -> bytes:
     try:
         columns, nulls = split(rows, schema.columns)
         key_columns, _ = split(keys, schema.key_columns)
-        datum = {"runs": runs, "nulls": nulls, "rows": columns, "keys": key_columns}
+        datum = {
+            "runs": runs,
+            "nulls": nulls,
+            "rows": pack_all(columns, schema.columns),
+            "keys": pack_all(key_columns, schema.key_columns),
+        }
         fastavro.schemaless_writer(out, schema.block_codec, datum)
         if any(run.steps for run in block.runs):
             fastavro.schemaless_writer(out, _STEPS, [*_all_steps(block.runs)])
@@ -156,9 +161,13 @@ def _rows(datum: Any, schema: RowSchema) -> tuple[Rows, Rows]:
         if op in counts:
             counts[op] += item["count"]
     return (
-        join(datum["rows"], datum["nulls"], schema.columns, counts[Op.UPSERT]),
-        join(datum["keys"], (), schema.key_columns, counts[Op.DELETE]),
+        _joined(datum["rows"], datum["nulls"], schema.columns, counts[Op.UPSERT]),
+        _joined(datum["keys"], (), schema.key_columns, counts[Op.DELETE]),
     )
+
+
+def _joined(packed: Any, nulls: Many[list[int]], fields: Many[Field], count: int) -> Rows:
+    return join(unpack_all(packed, nulls, fields, count), nulls, fields, count)
 
 
 def _runs(datum: Any, steps: list[int], schema: RowSchema) -> tuple[Run, ...]:

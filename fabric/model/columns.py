@@ -1,9 +1,10 @@
 """Rows as columns: how a block holds them, because one list a column is far less work than
 one map a row.
 
-Every field becomes one array. A field that may be null keeps its null rows' places apart, so
-that its values need no branch each. What is read from a block stays in columns until somebody
-asks for a row: a target that writes by column never does. Spec: docs/format.md section 4.
+Every field becomes one list of values, and how that stands in a block is `packing`'s. A field
+that may be null keeps its null rows' places apart, so that its values need no branch each. What
+is read from a block stays in columns until somebody asks for a row: a target that writes by
+column never does. Spec: docs/format.md section 4.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,9 @@ from typing import Any, TypeAlias, overload
 
 from fabric.model.change import Row, Value
 from fabric.model.errors import Malformed
+from fabric.model.packing import Column, Packed, pack, type_of, unpack
 from fabric.model.schema_weight import is_empty
 
-Column = list[Value]
 _Maker: TypeAlias = Callable[[Iterable[tuple[Value, ...]]], Iterator[Row]]
 _MAKERS_MAX = 256
 
@@ -50,8 +51,8 @@ def _field(name: str, kind: Any, known: dict[str, bool]) -> Field:
 
 def record(name: str, fields: Sequence[Field]) -> dict[str, Any]:
     """The Avro record whose fields are the columns."""
-    arrays = [{"name": f.name, "type": {"type": "array", "items": f.item}} for f in fields]
-    return {"type": "record", "name": name, "fields": arrays}
+    columns = [{"name": f.name, "type": type_of(f.item)} for f in fields]
+    return {"type": "record", "name": name, "fields": columns}
 
 
 def split(rows: Sequence[Row], fields: Sequence[Field]) -> tuple[dict[str, Column], list[Any]]:
@@ -182,6 +183,29 @@ def one_after_another(parts: Sequence[Sequence[Row]]) -> Rows | None:
             return None
         stretch = part if stretch is None else stretch.grown(len(part))
     return stretch
+
+
+def pack_all(columns: Mapping[str, Column], fields: Sequence[Field]) -> dict[str, Packed]:
+    """Every column as it stands in a block; raises as `packing.pack`."""
+    return {field.name: pack(field.item, columns[field.name]) for field in fields}
+
+
+def unpack_all(
+    packed: Mapping[str, Any], nulls: Sequence[Sequence[int]], fields: Sequence[Field], count: int
+) -> dict[str, Column]:
+    """Every column of `count` rows without its nulls, as `join` takes them.
+
+    Raises:
+        Malformed: as `packing.unpack`; or more values of a column are null than there are rows.
+    """
+    places = iter(nulls)
+    columns: dict[str, Column] = {}
+    for field in fields:
+        absent = len(next(places, ())) if field.nullable else 0
+        if absent > count:
+            raise Malformed("more rows are null than there are")
+        columns[field.name] = unpack(field.item, packed[field.name], count - absent)
+    return columns
 
 
 def join(

@@ -3,7 +3,8 @@
 A byte of Avro can stand for an empty array or, six, for a run: sixteen megabytes of them
 are millions of objects, seconds and a gigabyte. The runs and the places of nulls come
 first in a block, so they are walked here byte by byte and counted against the limits;
-columns hold plain values, whose number their bytes bound. Spec: docs/format.md, MUST-4.11.
+columns are counted as they are unpacked, and the number of an array's items is bound by its
+bytes. Spec: docs/format.md, MUST-4.11.
 """
 
 import re

@@ -37,10 +37,8 @@ RUN = {
     "name": "fabric.Run",
     "fields": [{"name": "op", "type": "int"}, *SEQUENCE, {"name": "count", "type": "int"}, ABSENT],
 }
-COLUMNS = [
-    {"name": name, "type": {"type": "array", "items": kind}}
-    for name, kind in (("id", "long"), ("text", "string"))
-]
+TEXTS = ["string", {"type": "array", "items": "string"}]
+COLUMNS = [{"name": "id", "type": "bytes"}, {"name": "text", "type": TEXTS}]
 NULLS = {"type": "array", "items": {"type": "array", "items": "int"}}
 BLOCK = {
     "type": "record",
@@ -108,8 +106,13 @@ def sealed_plaintext(suite: str) -> tuple[bytes, dict[str, Any]]:
     written = {"op": 0, "position": 100, "ordinal": 1, "commit_us": WRITTEN.commit_us, "count": 2}
     gone = {"op": 1, "position": 101, "ordinal": 1, "commit_us": 7, "count": 1}
     runs = [{**written, "absent": []}, {**gone, "absent": []}]
-    rows = {name: [row[name] for row in WRITTEN.rows] for name in ("id", "text")}
-    return plain, {"runs": runs, "nulls": [], "rows": rows, "keys": {"id": [2]}}
+    rows = {"id": longs(-(2**40), 2), "text": "ghi chú số một\0"}
+    return plain, {"runs": runs, "nulls": [], "rows": rows, "keys": {"id": longs(2)}}
+
+
+def longs(*values: int) -> bytes:
+    """A column of longs: eight bytes each, little-endian."""
+    return b"".join(value.to_bytes(8, "little", signed=True) for value in values)
 
 
 def cases() -> list[tuple[dict[str, Any], bytes, dict[str, Any]]]:

@@ -94,7 +94,7 @@ def frozen(suite: str) -> dict[str, Any]:
         },
         "result": encode(result, TRUST_DOMAIN, verifier.signers).hex(),
         "start": started.value.hex(),
-        "grant": granted[0].hex(),
+        "grant": granted.hex(),
         "envelopes": [data.hex() for data in envelopes],
         "opened": [_shown(block) for block in blocks()],
     }

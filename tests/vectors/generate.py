@@ -188,8 +188,9 @@ def with_plain(plain: bytes, **changes: Any) -> bytes:
 
 def by_column(rows: list[Any]) -> dict[str, Any]:
     """The rows of a datum, from docs/format.md section 4; no field of a note may be null."""
-    columns = {name: [row[name] for row in rows] for name in ("id", "text")}
-    return {"nulls": [], "rows": columns, "keys": {"id": []}}
+    numbers = b"".join(row["id"].to_bytes(8, "little", signed=True) for row in rows)
+    texts = "\0".join(row["text"] for row in rows)
+    return {"nulls": [], "rows": {"id": numbers, "text": texts}, "keys": {"id": b""}}
 
 
 def datum(**changes: Any) -> bytes:
@@ -429,8 +430,32 @@ def block_rows_left_over() -> bytes:
 
 @vector("block", "4.10", reason=OPEN, comment="a column is one value short")
 def block_column_short() -> bytes:
-    columns = by_column(block().runs[0].rows)["rows"]
-    return with_plain(datum(rows={**columns, "text": columns["text"][1:]}))
+    return with_columns(text="note 0 of 100\0note 1 of 100")
+
+
+def with_columns(**changed: Any) -> bytes:
+    """The good block's three notes, with one column written otherwise."""
+    return with_plain(datum(rows={**by_column(block().runs[0].rows)["rows"], **changed}))
+
+
+@vector("block", "4.13", reason=OPEN, comment="a column of numbers ends within one")
+def block_number_cut() -> bytes:
+    return with_columns(id=by_column(block().runs[0].rows)["rows"]["id"][:-1])
+
+
+@vector("block", "4.13", reason=OPEN, comment="a column holds one number more than there are rows")
+def block_number_too_many() -> bytes:
+    return with_columns(id=by_column(block().runs[0].rows)["rows"]["id"] + bytes(8))
+
+
+@vector("block", "4.14", reason=OPEN, comment="a text has a separator more than rows want")
+def block_text_too_many() -> bytes:
+    return with_columns(text="note 0 of 100\0note 1 of 100\0note 2 of 100\0")
+
+
+@vector("block", "4.14", reason=OPEN, comment="texts without a separator stand in an array")
+def block_text_in_array() -> bytes:
+    return with_columns(text=[row["text"] for row in block().runs[0].rows])
 
 
 @vector("block", "4.10", reason=OPEN, comment="nulls of a field that may not be null")
@@ -728,6 +753,13 @@ def envelope_good() -> dict[str, Any]:
 @vector("success", "4.1", "4.12", comment="three notes of five, as one of two partitions has them")
 def envelope_good_steps() -> dict[str, Any]:
     data = with_steps(1, 3)
+    return {"value": data.hex(), "hash": judge.envelope_hash(data).hex(), "count": 3}
+
+
+@vector("success", "4.13", "4.14", comment="three notes, one with a separator: texts in an array")
+def envelope_good_separator() -> dict[str, Any]:
+    rows = [{"id": i, "text": text} for i, text in enumerate(("a\0b", "", "c"))]
+    data = with_columns(**by_column(rows)["rows"] | {"text": [row["text"] for row in rows]})
     return {"value": data.hex(), "hash": judge.envelope_hash(data).hex(), "count": 3}
 
 

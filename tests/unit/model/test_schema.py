@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabric.model.columns import split
+from fabric.model.columns import pack_all, split
 from fabric.model.errors import Malformed, UsageError
 from fabric.model.schema import RowSchema
 
@@ -61,7 +61,8 @@ def test_row_goes_through_the_codec_in_physical_types() -> None:
     key = {"id": 5, "born": 10_000}
     rows, nulls = split([ROW], schema.columns)
     keys, _ = split([key], schema.key_columns)
-    datum = {"runs": [], "nulls": nulls, "rows": rows, "keys": keys}
+    packed = [pack_all(rows, schema.columns), pack_all(keys, schema.key_columns)]
+    datum = {"runs": [], "nulls": nulls, "rows": packed[0], "keys": packed[1]}
     out = BytesIO()
     fastavro.schemaless_writer(out, schema.block_codec, datum)
     out.seek(0)
