@@ -9,7 +9,7 @@ done beside the stream, and the next block waits for signature and log alone.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TypeAlias
 
 from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
@@ -113,7 +113,7 @@ class Epochs:
         self._named: Mapping[HostId, datetime] = {}
         self._chosen: tuple[tuple[int, int, Dataset], _Chosen] | None = None
         self._swept: object = None
-        self._sweep_at = datetime.min.replace(tzinfo=UTC)
+        self._sweep_at_s = 0.0
 
     @property
     def current(self) -> Epoch | None:
@@ -308,8 +308,8 @@ class Epochs:
         await self._erase(dataset)
         number = self._shelf.next_number(result.issued)
         state = (chosen[0].hosts, chosen[0].named, dataset, number)
-        now = self._host.clock.now()
-        if state == self._swept or now < self._sweep_at:
+        asked_s = self._host.clock.monotonic()
+        if state == self._swept or asked_s < self._sweep_at_s:
             return 0
         sent, whole = 0, True
         # Readers take no block of another label than the dataset's, so nobody needs its epoch.
@@ -325,7 +325,7 @@ class Epochs:
                 sent, whole = sent + done, whole and done == len(hosts)
         self._swept = state if whole else None
         if not whole:  # refused, or not acknowledged: wraps are not made anew every second
-            self._sweep_at = now + timedelta(seconds=_SWEEP_AGAIN_S)
+            self._sweep_at_s = asked_s + _SWEEP_AGAIN_S
         return sent
 
     @property

@@ -126,6 +126,11 @@ class _Work:
         sent = (block.count for block in (self.in_flight, self.ahead) if block is not None)
         return self.count + sum(sent)
 
+    def hold_to(self, now: datetime) -> None:
+        """Believe no moment after `now`: the wall clock was ahead then, and was set right."""
+        self.since = self.since and min(self.since, now)
+        self.spoke_at = self.spoke_at and min(self.spoke_at, now)
+
     def cut_upto(self) -> ChangeSequence:
         """Where the next block begins."""
         last = self.ahead or self.in_flight
@@ -241,6 +246,7 @@ class PublishMachine:
     # Cutting
 
     def _cut(self, work: _Work, now: datetime) -> Block | None:
+        work.hold_to(now)
         due = self._due_at(work)
         if due is None or due > now:
             return None

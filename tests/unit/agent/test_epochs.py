@@ -456,6 +456,25 @@ async def test_a_refused_grant_is_tried_again_and_stops_nothing(
     assert await grant_late(a, it) == 1
 
 
+async def test_a_clock_that_was_ahead_and_is_set_right_keeps_nobody_waiting_for_a_grant(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elapsed_s = 0.0
+    monkeypatch.setattr(platform.clock, "monotonic", lambda: elapsed_s)
+    a.attest()
+    it = epochs(a)
+    await ready(a, it)
+    b.attest()
+    platform.clock.ahead += timedelta(seconds=20)
+    judge = platform.log.judge
+    platform.log.judge = lambda *_: DeniedError(Reason.TOO_OLD, "revoked meanwhile")
+    assert await grant_late(a, it) == 0
+    platform.log.judge = judge
+    platform.clock.ahead -= timedelta(seconds=20)
+    elapsed_s += 5
+    assert await grant_late(a, it) == 1
+
+
 async def test_a_notice_in_the_middle_of_a_sweep_ends_it(
     platform: Platform, a: TestHost, b: TestHost
 ) -> None:

@@ -126,6 +126,30 @@ def test_a_sealed_stream_speaks_at_once_and_then_every_silence() -> None:
     assert (second.after, second.upto) == (first.upto, end_of(7, 60))
 
 
+def test_a_clock_that_was_ahead_and_is_set_right_holds_no_change_up() -> None:
+    it = machine(feed(sealed=False))
+    it.step(rows(10, 1), NOW + timedelta(hours=7))
+    assert blocks(it.step(Tick(), NOW)) == []
+    [block] = blocks(it.step(Tick(), NOW + timedelta(seconds=0.02)))
+    assert block.count == 1
+
+
+def test_a_full_block_goes_whatever_a_clock_that_is_set_right_said_before() -> None:
+    it = machine(feed(sealed=False))
+    it.step(rows(10, 2), NOW + timedelta(hours=7))
+    [block] = blocks(it.step(rows(11, 2), NOW))
+    assert block.count == 4
+
+
+def test_a_clock_that_was_ahead_and_is_set_right_lengthens_no_silence() -> None:
+    it = machine()
+    [block] = blocks(it.step(reached(10), NOW + timedelta(hours=7)))
+    it.step(Stored(block=block, plaintext_bytes=0), NOW + timedelta(hours=7))
+    assert blocks(it.step(Tick(), NOW)) == []
+    [sign] = blocks(it.step(Tick(), NOW + timedelta(seconds=10)))
+    assert sign.count == 0
+
+
 def test_an_open_stream_has_no_signs_of_life() -> None:
     it = machine(feed(OTHER, sealed=False))
     assert advances(it.step(reached(50), NOW)) == [50]
