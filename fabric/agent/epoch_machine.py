@@ -130,8 +130,8 @@ class EpochMachine:
         A recipient that must not read on, or a block that was refused, cannot wait; age,
         count, lapses and joins can, for so long as drawing up the new epoch takes.
         """
-        self._due_at = self._due_at or now
-        late = now - self._due_at >= timedelta(seconds=WAIT_S_MAX)
+        self._due_at = self._since(self._due_at, True, now)
+        late = _over(self._due_at, WAIT_S_MAX, now)
         return why.can_wait and blocks < EPOCH_BLOCKS_MAX - 1 and not late
 
     def opened(self) -> None:
@@ -140,7 +140,8 @@ class EpochMachine:
 
     @staticmethod
     def _since(before: datetime | None, holds: bool, now: datetime) -> datetime | None:
-        return (before or now) if holds else None
+        """Since when it holds; a moment after `now` comes from a clock that was set right."""
+        return min(before or now, now) if holds else None
 
 
 def late(epochs: Sequence[Served], wanted: Wanted) -> dict[int, tuple[HostId, ...]]:

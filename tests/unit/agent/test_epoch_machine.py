@@ -107,6 +107,17 @@ def test_under_from_join_a_join_starts_an_epoch_after_the_batch() -> None:
     assert it.due(served(ME), 0, joined, at(65)) is Why.JOINED
 
 
+def test_a_clock_that_was_ahead_and_is_set_right_holds_no_batch_up() -> None:
+    it = EpochMachine()
+    joined = wanted(ME, B, retained=False, named={B: at(60)})
+    assert it.due(served(ME), 0, joined, at(7000)) is None
+    assert it.due(served(ME), 0, joined, at(61)) is None
+    assert it.due(served(ME), 0, joined, at(66)) is Why.JOINED
+    assert it.can_wait(Why.JOINED, 5, at(7000))
+    assert it.can_wait(Why.JOINED, 5, at(66))
+    assert not it.can_wait(Why.JOINED, 5, at(96))
+
+
 def test_a_host_is_joined_when_it_is_named_also_if_it_is_not_attested() -> None:
     it = EpochMachine()
     joined = wanted(ME, refused={B: Reason.NOT_ATTESTED}, retained=False, named={B: at(60)})
