@@ -86,7 +86,7 @@ class Identity:
 
         Raises:
             DeniedError: SEALED_STATE_LOST, with the remedy; never made anew in silence.
-            UnavailableError: TPM_UNAVAILABLE.
+            UnavailableError: TPM_UNAVAILABLE; OVERLOADED, the file cannot be read now.
         """
         sealed = read_sealed_key(self._folder / STATE)
         if sealed is None:
@@ -95,7 +95,8 @@ class Identity:
             self._open(self._unsealed(sealed), sealed)
         except DeniedError as exc:
             raise DeniedError(
-                Reason.SEALED_STATE_LOST, f"state file does not open here now; {_REMEDY}"
+                Reason.SEALED_STATE_LOST,
+                f"state file does not open here now ({exc.args[0]}); {_REMEDY}",
             ) from exc
         return True
 

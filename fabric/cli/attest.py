@@ -137,6 +137,7 @@ def sealed_states(config: AgentConfig) -> int:
 
     Raises:
         DeniedError: SEALED_STATE_LOST, it is no state file.
+        UnavailableError: OVERLOADED, it cannot be read now.
     """
     sealed = read_sealed_key(Path(config.agent.folder) / STATE)
     return 0 if sealed is None else len(sealed.states)

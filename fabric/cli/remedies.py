@@ -75,7 +75,8 @@ REMEDIES: Mapping[Reason, str] = {
         " refused; so does the authority's audit log"
     ),
     Reason.SEALED_STATE_LOST: (
-        "boot the approved state; if the TPM was replaced or cleared, move the state file away"
+        "boot the approved state; if the TPM was replaced or cleared, or the file is damaged, move"
+        " the state file away"
     ),
     Reason.SOURCE_UNFIT: "give the source database what the message names",
     Reason.TARGET_UNFIT: "change the table as the message says, or let the agent make it",

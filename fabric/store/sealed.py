@@ -16,6 +16,9 @@ from fabric.model.errors import DeniedError, Reason, UnavailableError
 VERSION = 1
 """Of the tables below."""
 _BUSY_S = 5.0
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_CODE = 0xFF
+"""The part of SQLite's extended codes that tells the kinds of failure apart."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS secret (
@@ -73,26 +76,52 @@ def read_sealed_key(path: Path) -> SealedKey | None:
 
     Raises:
         DeniedError: SEALED_STATE_LOST, there is a file but it is no state file of ours.
+        UnavailableError: OVERLOADED, it cannot be read now.
     """
     if not path.exists():
         return None
     try:
         # Read-only, so that a file that is not ours stays as it is.
-        opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        with _closing(opened) as db:
-            row = db.execute("SELECT value FROM meta WHERE name = 'sealed'").fetchone()
-        found = json.loads(row[0])
+        with mapped(path):
+            opened = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            with _closing(opened) as db:
+                tables = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone()
+                query = "SELECT value FROM meta WHERE name = 'sealed'"
+                row = db.execute(query).fetchone() if tables else None
+        found = json.loads(row[0] if row else "")
         return SealedKey(
             pcrs=tuple(found["pcrs"]),
             states=tuple(
                 (bytes.fromhex(digest), bytes.fromhex(blob)) for digest, blob in found["states"]
             ),
         )
-    except (sqlite3.Error, TypeError, ValueError, KeyError) as exc:
-        raise DeniedError(
-            Reason.SEALED_STATE_LOST,
-            f"{path} cannot be read; restore it, or move it away to begin a new generation",
+    except (TypeError, ValueError, KeyError) as exc:
+        raise _lost(path, "it is no state file") from exc
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[None]:
+    """Say what SQLite's failures mean for a state file at `path`.
+
+    Raises:
+        DeniedError: SEALED_STATE_LOST, the file is damaged: waiting mends nothing.
+        UnavailableError: OVERLOADED, it cannot be read or written now.
+    """
+    try:
+        yield
+    except sqlite3.Error as exc:
+        if getattr(exc, "sqlite_errorcode", 0) & _CODE in _DAMAGED:
+            raise _lost(path, str(exc)) from exc
+        raise UnavailableError(
+            Reason.OVERLOADED, f"state file {path} cannot be used now ({exc})"
         ) from exc
+
+
+def _lost(path: Path, why: str) -> DeniedError:
+    return DeniedError(
+        Reason.SEALED_STATE_LOST,
+        f"{path} cannot be read ({why}); restore it, or move it away to begin a new generation",
+    )
 
 
 def read_resume(path: Path, source: str) -> str | None:

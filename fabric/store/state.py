@@ -19,11 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fabric.model.change import Sequence as ChangeSequence
-from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.errors import DeniedError, Reason
 from fabric.model.names import HostId, Origin, Stream, Topic
 from fabric.ports import StreamState
 from fabric.seal.epoch import Head
-from fabric.store.sealed import SCHEMA, VERSION, SealedKey, connect, sealed_json
+from fabric.store.sealed import SCHEMA, VERSION, SealedKey, connect, mapped, sealed_json
 from fabric.store.vault import Vault
 
 
@@ -88,35 +88,37 @@ class StoredEpoch:
 
 
 class StateFile:
-    """An open state file; the key is what the TPM unsealed."""
+    """An open state file; the key is what the TPM unsealed.
+
+    Every method raises DeniedError SEALED_STATE_LOST for a damaged file, and
+    UnavailableError OVERLOADED for one that cannot be read or written now.
+    """
 
     def __init__(self, path: Path, key: bytes) -> None:
+        self._path = path
         self._vault = Vault(key)
         self._lock = threading.Lock()
-        self._db = connect(path)
-        self._db.executescript(SCHEMA)
-        if self._db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+        with mapped(path):
+            self._db = connect(path)
+            self._db.executescript(SCHEMA)
+            [version] = self._db.execute("PRAGMA user_version").fetchone()
+        if version != VERSION:
             raise DeniedError(Reason.SEALED_STATE_LOST, "state file is of another version")
 
     @contextmanager
     def _write(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, mapped(self._path):
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                except BaseException:
-                    self._db.rollback()
-                    raise
-                self._db.commit()
-            except sqlite3.Error as exc:
-                raise UnavailableError(
-                    Reason.OVERLOADED, f"state file cannot be written ({exc})"
-                ) from exc
+                yield self._db
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.commit()
 
     def _rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
-        with self._lock:
+        with self._lock, mapped(self._path):
             return self._db.execute(query, values).fetchall()
 
     # The sealed key and small facts
@@ -160,7 +162,7 @@ class StateFile:
 
     def _empty_log(self) -> None:
         """Leave no copy of what was erased in the write-ahead log."""
-        with self._lock:
+        with self._lock, mapped(self._path):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def keys(self) -> list[KeyRecord]:

@@ -52,6 +52,14 @@ def test_a_file_that_is_not_ours_is_said_and_left(tmp_path: Path, spoil: str) ->
     assert path.read_bytes() == before
 
 
+def test_a_file_that_cannot_be_opened_now_is_not_called_lost(tmp_path: Path) -> None:
+    path = tmp_path / "agent.state"
+    path.mkdir()  # the same answer as when there is no room for the files beside it
+    with pytest.raises(UnavailableError) as caught:
+        read_sealed_key(path)
+    assert caught.value.reason is Reason.OVERLOADED
+
+
 def test_where_a_capture_stood_is_read_without_the_key_and_beside_the_agent(tmp_path: Path) -> None:
     path = tmp_path / "agent.state"
     assert read_resume(path, "main") is None

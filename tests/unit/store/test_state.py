@@ -229,6 +229,40 @@ def test_a_file_that_cannot_be_written_is_said(path: Path, state: StateFile) -> 
     state.save_heads([head(1)])
 
 
+def test_a_damaged_file_is_a_lost_state_and_no_bug(path: Path, state: StateFile) -> None:
+    state.save_keys([key("a")])
+    [(root,)] = state._rows("SELECT rootpage FROM sqlite_schema WHERE name = 'secret'")
+    [(page_bytes,)] = state._rows("PRAGMA page_size")
+    state.close()
+    assert isinstance(root, int)
+    assert isinstance(page_bytes, int)
+    with path.open("r+b") as file:
+        file.seek((root - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)
+    damaged = StateFile(path, KEY)
+    for use in (damaged.keys, lambda: damaged.save_keys([key("b")])):
+        with pytest.raises(DeniedError, match="move it away") as caught:
+            use()
+        assert caught.value.reason is Reason.SEALED_STATE_LOST
+    damaged.close()
+    path.write_bytes(b"no database at all, and longer than a header of one would be")
+    with pytest.raises(DeniedError, match="move it away") as caught:
+        StateFile(path, KEY)
+    assert caught.value.reason is Reason.SEALED_STATE_LOST
+
+
+def test_a_file_that_cannot_be_read_now_is_waited_for(path: Path, state: StateFile) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        StateFile(path.parent / "gone" / "agent.state", KEY)
+    assert caught.value.reason is Reason.OVERLOADED
+    state.save_keys([key("a")])
+    state._db.set_progress_handler(lambda: 1, 1)
+    for use in (state.keys, state._empty_log):
+        with pytest.raises(UnavailableError) as caught:
+            use()
+        assert caught.value.reason is Reason.OVERLOADED
+
+
 def test_secrets_do_not_show() -> None:
     assert "secret=hidden" in repr(epoch(1))
     assert "private=hidden" in repr(key("a"))
