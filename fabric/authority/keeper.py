@@ -90,7 +90,11 @@ class Keeper:
         self._due.set()
 
     async def run(self) -> None:
-        """Check at once, then whenever it is due; UsageError ends it."""
+        """Check at once, then whenever it is due; UsageError ends it before the first success.
+
+        Later one broker of several may answer so in the middle of a rolling change, and an
+        authority that is down stops every host within a result's life.
+        """
         delay = RETRY_S_MIN
         while True:
             self._due.clear()
@@ -98,9 +102,9 @@ class Keeper:
                 await self.check()
                 self._failure, delay = None, RETRY_S_MIN
                 self.is_made.set()
-            except UsageError:
-                raise
             except FabricError as exc:
+                if isinstance(exc, UsageError) and not self.is_made.is_set():
+                    raise
                 self._failure = str(exc)
                 _log.warning("topics and rights wait: %s", exc)
                 await asyncio.sleep(delay)

@@ -135,10 +135,26 @@ async def test_a_broker_that_hangs_does_not_hold_a_request(
         await site.keeper.follow(READER)
 
 
-async def test_a_forbidden_administrator_stops_the_process(site: AuthoritySite) -> None:
+async def test_an_administrator_that_is_forbidden_from_the_start_stops_the_process(
+    site: AuthoritySite,
+) -> None:
     site.admin.failure = ConfigInvalid("admin.certificate may not")
     with pytest.raises(ConfigInvalid):
         await site.keeper.run()
+
+
+async def test_an_administrator_that_is_forbidden_for_a_while_stops_nothing(
+    site: AuthoritySite,
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(site.keeper.run())
+        await site.keeper.is_made.wait()
+        site.admin.failure = ConfigInvalid("admin.certificate may not")
+        site.keeper.check_soon()
+        await until(lambda: "may not" in (site.keeper.why_not_ready or ""))
+        site.admin.failure = None
+        await until(lambda: site.keeper.why_not_ready is None)
+        running.cancel()
 
 
 async def test_a_foreign_writer_is_said(
