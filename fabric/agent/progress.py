@@ -4,7 +4,9 @@ Heads may be written late, because a reader takes a new epoch that starts up to 
 heads back; the resume token never before the heads, and both before the source
 lets go. Each write takes time of the disk that the event loop and other programs
 want, too, and one that is synced the most of it: so heads are written as late as
-that limit lets them be, and not each time synced.
+that limit lets them be, and not each time synced. Only a stream's first one of a life
+goes to the disk at once: however many short lives follow one another, each starts
+from a head of the one before, and what they have left unwritten does not add up.
 """
 
 import asyncio
@@ -35,6 +37,7 @@ class Progress:
         self._unwritten: dict[Stream, StreamHead] = {}
         self._count: dict[Stream, int] = {}
         self._unsynced: dict[Stream, int] = {}
+        self._begun: set[Stream] = set()
         self._lock = asyncio.Lock()
         self.due = asyncio.Event()
 
@@ -49,12 +52,18 @@ class Progress:
         return max(self._unsynced.values(), default=0) >= _UNSYNCED_MANY
 
     async def note(self, head: StreamHead) -> None:
-        """Take one acknowledgement; writes when a stream has too many in memory alone."""
+        """Take one acknowledgement.
+
+        Writes a stream's first one, and when a stream has too many in memory alone.
+        """
         stream = head.stream
+        is_first = stream not in self._begun
+        self._begun.add(stream)
         self._unwritten[stream] = head
         self._count[stream] = count = self._count.get(stream, 0) + 1
-        self._unsynced[stream] = self._unsynced.get(stream, 0) + 1
-        if count >= _UNWRITTEN_MAX:
+        # Counted for many, so that whichever write takes the first one is synced.
+        self._unsynced[stream] = self._unsynced.get(stream, 0) + (_UNSYNCED_MANY if is_first else 1)
+        if is_first or count >= _UNWRITTEN_MAX:
             await self.flush()
         elif count >= _UNWRITTEN_MANY:
             self.due.set()

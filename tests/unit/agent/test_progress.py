@@ -1,6 +1,7 @@
 """Acknowledgements on their way to the disk."""
 
 import asyncio
+from dataclasses import replace
 
 from fabric.agent import progress
 from fabric.agent.progress import Progress
@@ -19,13 +20,37 @@ def head(counter: int) -> StreamHead:
     return StreamHead(stream=STREAM, head=link, upto=Sequence(1, counter, 1))
 
 
-async def test_heads_wait_for_each_other(a: TestHost) -> None:
-    state, it = a.host.identity.state, Progress("main", a.host.identity)
+async def begun(host: TestHost) -> Progress:
+    """Progress whose stream has had its first acknowledgement, `head(0)`."""
+    it = Progress("main", host.host.identity)
     await it.note(head(0))
+    return it
+
+
+async def test_a_streams_first_head_is_on_disk_at_once(a: TestHost) -> None:
+    """Lives that end soon would else all start from one head, until no reader remembers it."""
+    state, it = a.host.identity.state, Progress("main", a.host.identity)
+    saved, synced = state.save_heads, list[bool]()
+
+    def seen(heads: list[StreamHead], *, durable: bool = False) -> None:
+        synced.append(durable)
+        saved(heads, durable=durable)
+
+    state.save_heads = seen  # type: ignore[assignment, method-assign]
+    other = replace(head(0), stream=replace(STREAM, partition=1))
+    for first in (head(0), other):
+        await it.note(first)
+        assert state.heads(SECRET)[first.stream].upto == first.upto
+    assert synced == [True, True]
+
+
+async def test_heads_wait_for_each_other(a: TestHost) -> None:
+    state, it = a.host.identity.state, await begun(a)
     await it.note(head(1))
-    assert state.heads(SECRET) == {}
+    await it.note(head(2))
+    assert state.heads(SECRET) == {STREAM: head(0)}
     await it.flush()
-    assert state.heads(SECRET) == {STREAM: head(1)}
+    assert state.heads(SECRET) == {STREAM: head(2)}
     assert it.unwritten == {}
 
 
@@ -42,7 +67,7 @@ async def test_what_comes_while_heads_are_written_stays_within_what_a_reader_rem
     a: TestHost,
 ) -> None:
     """A block is on its way when the process is killed, on top of what is acknowledged."""
-    state, it = a.host.identity.state, Progress("main", a.host.identity)
+    state, it = a.host.identity.state, await begun(a)
     saved, loop, waits = state.save_heads, asyncio.get_running_loop(), asyncio.Event()
     for counter in range(progress._UNWRITTEN_MAX - 1):
         await it.note(head(counter))
@@ -70,7 +95,7 @@ async def test_what_comes_while_heads_are_written_stays_within_what_a_reader_rem
 
 
 async def test_a_power_cut_costs_no_more_heads_than_a_reader_remembers(a: TestHost) -> None:
-    state, it = a.host.identity.state, Progress("main", a.host.identity)
+    state, it = a.host.identity.state, await begun(a)
     saved, synced = state.save_heads, list[bool]()
 
     def seen(heads: list[StreamHead], *, durable: bool = False) -> None:
@@ -112,7 +137,7 @@ async def test_the_resume_token_is_never_before_the_heads(a: TestHost) -> None:
 
 
 async def test_an_acknowledgement_during_a_write_is_not_lost(a: TestHost) -> None:
-    it = Progress("main", a.host.identity)
+    it = await begun(a)
     await it.note(head(1))
     saved = a.host.identity.state.save_heads
 
@@ -126,13 +151,13 @@ async def test_an_acknowledgement_during_a_write_is_not_lost(a: TestHost) -> Non
 
 
 async def test_a_write_is_due_long_before_a_block_waits_for_it(a: TestHost) -> None:
-    state, it = a.host.identity.state, Progress("main", a.host.identity)
+    state, it, first = a.host.identity.state, await begun(a), head(0)
     many = progress._UNWRITTEN_MANY
     for counter in range(many):
         assert not it.due.is_set()
         await it.note(head(counter))
     assert it.due.is_set()
-    assert state.heads(SECRET) == {}
+    assert state.heads(SECRET) == {STREAM: first}
     saved = state.save_heads
 
     def meanwhile(heads: list[StreamHead], *, durable: bool = False) -> None:

@@ -406,7 +406,7 @@ async def test_a_source_shows_whether_it_answers(
             await until(lambda: answers() == 0)
         await until(lambda: answers() == 1)
         await until(lambda: a.board.is_ready)
-        assert a.shows("fabric_outbox_records")
+        await until(lambda: a.shows("fabric_outbox_records"))
         monkeypatch.setattr(MemorySource, "status", away)
         await until(lambda: "capture main" in a.board.problems)
         assert answers() == 0
