@@ -164,7 +164,9 @@ class Attesting:
         await self._in_thread(lambda: self._identity.take(answer.svid_pem, answer.result, keys))
         accepted, kept = self._accepted(challenge.pcrs), longest_retention(policy)
         await self._in_thread(lambda: self._identity.keep_sealed(challenge.pcrs, accepted))
-        await self._in_thread(lambda: self._identity.erase_keys(self._clock.now(), kept))
+        # One clock that is ahead, this host's or the authority's, must not erase what is needed.
+        no_later = min(self._clock.now(), result.issued)
+        await self._in_thread(lambda: self._identity.erase_keys(no_later, kept))
         self._clock.observe(result.issued)
         self._hooks.attested(result)
         self.ready.set()

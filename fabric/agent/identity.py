@@ -170,6 +170,7 @@ class Identity:
         """Erase signing keys a day old, and HPKE keys whose data the log no longer keeps.
 
         Args:
+            now: never ahead of true time.
             retention: of the data kept longest; None keeps every HPKE key.
         """
         self.state.drop_keys(self.keyring.retire(now, retention))

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from fabric.attest.keys import Alg, Kem, PublicKey, Signer, SigningKey, Use
 from fabric.attest.result import Result, signing_keys
 from fabric.model.errors import ConfigInvalid, DeniedError, PeerError, Reason
-from fabric.model.limits import EPOCH_AGE_S_MAX
+from fabric.model.limits import CLOCK_SKEW_S_MAX, EPOCH_AGE_S_MAX
 from fabric.ports import KeyStore
 from fabric.seal.hpke import HpkeKey
 from fabric.seal.suites import SUITES, Suite
@@ -204,15 +204,15 @@ class Keyring:
     def is_due(self, now: datetime, plan: KeyPlan, result_life: timedelta) -> bool:
         """Whether a new set is to be made before the next attestation.
 
-        It is when there is none, the newest is old, policy asks for other keys, or the
-        settings for another place to keep them.
+        It is when there is none, the newest is old or was made under a clock that was
+        ahead, policy asks for other keys, or the settings for another place to keep them.
 
         Args:
             result_life: how long the next result may live; its keys must not end before it.
         """
         newest = self.newest
         life = min(KEY_LIFE, KEY_LIFE_MAX - result_life)
-        if newest is None or now - newest.made >= life:
+        if newest is None or now - newest.made >= life or _is_ahead(newest, now):
             return True
         places = [(Alg(key.public.alg), key.store) for key in newest.signing]
         wanted = [(alg, store_for(alg, self._stores).name) for alg in plan.signing]
@@ -247,16 +247,19 @@ class Keyring:
     def retire(self, now: datetime, retention: timedelta | None) -> list[str]:
         """Forget keys whose time is over; the names of their records, to be erased too.
 
-        Signing and TLS keys go when they are a day old, HPKE keys when the log has lost
-        what was sealed to them. The newest set stays: the next attestation replaces it.
+        Signing and TLS keys go when they are a day old, or when a clock that was ahead
+        made them: nobody knows how old they are. HPKE keys go when the log has lost what
+        was sealed to them. The newest set stays: the next attestation replaces it.
 
         Args:
+            now: never ahead of true time; what is erased too early is lost.
             retention: of the data kept longest; None keeps every HPKE key.
 
         Raises:
             UnavailableError: a store does not answer; nothing is forgotten then.
         """
-        old = [keys for keys in self._sets[:-1] if now - keys.made >= KEY_LIFE_MAX]
+        before = self._sets[:-1]
+        old = [k for k in before if now - k.made >= KEY_LIFE_MAX or _is_ahead(k, now)]
         for held in (held for keys in old for held in keys.signing):
             self._by_name[held.store].drop(Alg(held.public.alg), held.reference)
         for held in (held for keys in old for held in keys.signing):
@@ -274,6 +277,10 @@ class Keyring:
         over = [item for item in self._hpke if item[0] != newest and now - item[0] >= keep]
         self._hpke = [item for item in self._hpke if item not in over]
         return [_name(made, key.public) for made, key in over]
+
+
+def _is_ahead(keys: KeySet, now: datetime) -> bool:
+    return keys.made - now > timedelta(seconds=CLOCK_SKEW_S_MAX)
 
 
 def _name(made: datetime, public: PublicKey) -> str:

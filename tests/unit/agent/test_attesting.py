@@ -285,6 +285,20 @@ async def test_a_living_result_serves_while_the_authority_is_away(bench: Bench) 
     assert bench.results[0] == bench.results[1]
 
 
+async def test_no_key_is_erased_by_a_clock_that_is_ahead_of_the_authoritys(bench: Bench) -> None:
+    await bench.run(lambda: bool(bench.results))
+    bench.begin()
+    ahead = timedelta(days=40)  # more than the log keeps anything
+    bench.attesting._clock = SystemClock(wall=lambda: datetime.now(UTC) + ahead)
+    bench.authority.calls.clear()
+    await bench.run(lambda: len(bench.results) == 2)
+    bench.begin()
+    assert bench.identity.open_existing()
+    hpke = {key.public for key in bench.identity.keyring.hpke}
+    assert all(hpke >= {key for key in r.keys if key.use == Use.HPKE} for r in bench.results)
+    assert len(hpke) == 2 * len([key for key in bench.results[0].keys if key.use == Use.HPKE])
+
+
 async def test_a_result_of_a_verifier_that_is_trusted_no_more_serves_nothing(
     bench: Bench,
 ) -> None:

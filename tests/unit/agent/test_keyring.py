@@ -17,6 +17,7 @@ from fabric.agent.keyring import (
 )
 from fabric.attest.keys import Alg, Kem, Signer, SigningKey, Use
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason
+from fabric.model.limits import CLOCK_SKEW_S_MAX
 from fabric.seal.suites import suite_of
 from fabric.store.file_keys import FileKeys
 from fabric.store.state import KeyRecord
@@ -145,6 +146,26 @@ def test_an_erased_set_signs_nothing_more() -> None:
     ring.retire(NOW + timedelta(hours=24), None)
     with pytest.raises(DeniedError):
         ring.signers(a_result(keys=first.bound), suite_of("hybrid"))
+
+
+def test_a_set_from_a_clock_that_was_ahead_is_replaced_and_signs_nothing_more() -> None:
+    ahead, skew = generate(NOW + timedelta(days=40)), timedelta(seconds=CLOCK_SKEW_S_MAX)
+    ring = ring_of(to_records(ahead))
+    assert not ring.is_due(NOW + timedelta(days=40) - skew, PLAN, RESULT_LIFE)
+    assert ring.is_due(NOW, PLAN, RESULT_LIFE)
+    right = generate(NOW)
+    ring.add(right)
+    gone = ring.retire(NOW, timedelta(hours=1))
+    assert len(gone) == 3
+    assert all("/hpke/" not in name for name in gone)
+    again = ring_of([r for r in (*to_records(ahead), *to_records(right)) if r.name not in gone])
+    for it in (ring, again):
+        assert it.newest is not None
+        assert it.newest.made == NOW
+        assert not it.is_due(NOW, PLAN, RESULT_LIFE)
+        assert len(it.hpke) == 4  # something may have been sealed to the others
+        with pytest.raises(DeniedError):
+            it.signers(a_result(keys=ahead.bound), suite_of("hybrid"))
 
 
 def test_hpke_keys_stay_as_long_as_data_that_were_sealed_to_them() -> None:
