@@ -77,9 +77,8 @@ def sign_timestamp(
 ) -> bytes:
     """The next timestamp over a snapshot; raises ConfigInvalid when the key is not the role's."""
     check_key(published, signer)
-    last = published.signed(roles.TIMESTAMP, Timestamp)
     timestamp = Timestamp(
-        version=last.version + 1 if last is not None else 1,
+        version=_next_version(published.signed(roles.TIMESTAMP, Timestamp), now),
         expires=(now + timedelta(seconds=valid_s)).replace(microsecond=0),
         snapshot_meta=meta,
     )
@@ -87,3 +86,12 @@ def sign_timestamp(
     with translated():
         found.sign(signer)
     return found.to_bytes()
+
+
+def _next_version(last: Timestamp | None, now: datetime) -> int:
+    """Above the last one of this folder, and of any copy of it that was written to earlier.
+
+    The authority renews in the folder that it serves, a person publishes in a workspace of
+    their own: neither has seen the other's last version, and readers take no lower one.
+    """
+    return max(last.version + 1 if last is not None else 1, int(now.timestamp()))
