@@ -263,11 +263,15 @@ class PcrRuleDocument(Document):
 
 
 class ApprovalDocument(Document):
-    """approvals/<agency>/<system>/<host>.yaml"""
+    """approvals/<agency>/<system>/<host>.yaml
+
+    Attributes:
+        ak_name: left out until the host has enrolled: nobody knows its key before.
+    """
 
     number: Version
     ek_sha256: Digest
-    ak_name: Annotated[bytes, _octets(34)] | None
+    ak_name: Annotated[bytes, _octets(34)] | None = None
     security_level: Annotated[int, Field(ge=1, le=5)]
     clearance: LabelText
     pcrs: Annotated[tuple[int, ...], _AsTuple, Field(min_length=1, max_length=22)]
@@ -299,7 +303,7 @@ class DatasetDocument(Document):
     schema_: Annotated[Place, Field(alias="schema")]
     key: Annotated[tuple[Text, ...], _AsTuple, Field(min_length=1, max_length=16)]
     suite: Annotated[str, Field(max_length=63)]
-    partitions: Annotated[int, Field(ge=1, le=64)]
+    partitions: Annotated[int, Field(ge=1, le=64)] = 1
     salt: Digest
     retention_s: Annotated[int, Field(ge=60, le=_RETENTION_S_MAX)]
     producers: Annotated[tuple[OriginText, ...], _AsTuple, Field(min_length=1, max_length=64)]

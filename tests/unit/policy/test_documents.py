@@ -125,13 +125,34 @@ def test_wrong_value_is_refused_with_file_and_key(kind: str, key: str, wrong: An
 
 @pytest.mark.parametrize(
     ("kind", "key"),
-    [(kind, key) for kind, (value, _) in KINDS.items() for key in value],
+    [
+        (kind, key)
+        for kind, (value, _) in KINDS.items()
+        for key in value
+        if (kind, key) not in {("approval", "ak_name"), ("dataset", "partitions")}
+    ],
 )
 def test_missing_key_is_named(kind: str, key: str) -> None:
     value, model = KINDS[kind]
     rest = {k: v for k, v in value.items() if k != key}
     with pytest.raises(UsageError, match=f"x.yaml: {key}: is missing; add it"):
         read_document("x.yaml", dumped(rest), model)
+
+
+def test_approval_of_a_host_whose_attestation_key_nobody_knows_yet_lacks_its_name() -> None:
+    value, model = KINDS["approval"]
+    rest = {k: v for k, v in value.items() if k != "ak_name"}
+    found = read_document("x.yaml", dumped(rest), model)
+    assert isinstance(found, ApprovalDocument)
+    assert found.ak_name is None
+
+
+def test_dataset_has_one_partition_unless_it_says_otherwise() -> None:
+    value, model = KINDS["dataset"]
+    rest = {k: v for k, v in value.items() if k != "partitions"}
+    found = read_document("x.yaml", dumped(rest), model)
+    assert isinstance(found, DatasetDocument)
+    assert found.partitions == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
