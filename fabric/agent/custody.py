@@ -84,6 +84,7 @@ class Custody:
         dataset, now = asked.dataset, self._host.clock.now()
         wanted, keys = choose(view.policy, dataset, view.members, me=None, now=now, suite=suite)
         self._host.telemetry.chosen(self._topic, suite, wanted)
+        view.waits_for(*wanted.refused.values())
         due = self._machine.due(
             [self._held(item) for item in starts],
             wanted,

@@ -197,6 +197,7 @@ class Epochs:
             await self._name(dataset, now)
             wanted, keys = choose(view.policy, dataset, view.members, me=view.me, now=now)
             self._host.telemetry.chosen(self._topic, dataset.suite, wanted)
+            view.waits_for(*wanted.refused.values())
             self._chosen = (stamp, (replace(wanted, named=self._named), keys))
         return self._chosen[1]
 

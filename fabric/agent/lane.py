@@ -291,6 +291,7 @@ class SealedLane:
         )
         self._host.telemetry.refused(self._topic, exc.reason, loud=what.loud, rows=block.count)
         self._host.telemetry.held(self._topic, exc.reason, str(exc.args[0]))
+        self._host.view.waits_for(exc.reason)
         if what.action is Action.STOP:
             raise exc
         if what.action is Action.RESEAL and shot is not None:

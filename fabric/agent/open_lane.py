@@ -83,6 +83,7 @@ class OpenLane:
         )
         self._host.telemetry.refused(self._topic, exc.reason, loud=what.loud, rows=block.count)
         self._host.telemetry.held(self._topic, exc.reason, str(exc.args[0]))
+        self._host.view.waits_for(exc.reason)
         if what.action is Action.STOP:
             raise exc
         await self._host.view.changed.wait(max(what.pause_s, 1.0) if attempt else what.pause_s)

@@ -4,6 +4,7 @@ Whatever a look finds, the last good policy stays in force until its own end.
 """
 
 import asyncio
+import contextlib
 import logging
 
 from fabric.agent.telemetry import Telemetry
@@ -13,6 +14,8 @@ from fabric.ports import Clock
 from fabric.repository.client import PolicyRepository
 
 PART = "policy"
+_HURRY_S = 1.0
+"""Between two looks at least, whoever waits for a newer policy."""
 _log = logging.getLogger(__name__)
 
 
@@ -33,10 +36,22 @@ class Policing:
         self._clock = clock
 
     async def run(self, refresh_s: float) -> None:
-        """Look every `refresh_s` seconds, for ever."""
+        """Look every `refresh_s` seconds, and at once when a newer policy is waited for, for ever.
+
+        What others name need not be published: while looks find nothing, each pause before
+        the next one is twice the last, up to `refresh_s`.
+        """
+        wanted, pause_s = self._view.policy_wanted, _HURRY_S
         while True:
+            before, was_wanted = self._view.policy, wanted.is_set()
+            wanted.clear()
             await self.look()
-            await asyncio.sleep(refresh_s)
+            is_vain = was_wanted and self._view.policy is before
+            pause_s = min(pause_s * 2 if is_vain else _HURRY_S, refresh_s)
+            await asyncio.sleep(pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(refresh_s - pause_s):
+                    await wanted.wait()
 
     async def look(self) -> None:
         """Look once; what is wrong is shown, counted and audited."""

@@ -365,6 +365,7 @@ class SealedReader:
     async def _pause(self, record: Record, reason: Reason) -> _Looked:
         """Wait until the world has changed, then look at the same record again."""
         self._host.telemetry.paused(self._part, reason)
+        self._host.view.waits_for(reason)
         await self._host.view.changed.wait(_PAUSE_S)
         return await self._look(record)
 

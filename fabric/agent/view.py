@@ -61,6 +61,7 @@ class WorldView:
     Attributes:
         outdated: set once a policy with other trust anchors was shown: what this view
             has verified counts no more, and whoever made it makes another.
+        policy_wanted: set while somebody waits for a newer policy; cleared by who looks.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class WorldView:
         self.changed_policy = Bell()
         self.version = 0
         self.outdated = asyncio.Event()
+        self.policy_wanted = asyncio.Event()
         self._policy = policy
         self._members = Members(policy.trust)
         self._rejected = rejected
@@ -113,6 +115,11 @@ class WorldView:
         self._policy = policy
         self.changed_policy.ring()
         self._ring()
+
+    def waits_for(self, *reasons: Reason) -> None:
+        """Somebody cannot go on for these: a policy that others have is looked for soon."""
+        if Reason.POLICY_NEWER in reasons:
+            self.policy_wanted.set()
 
     def dataset(self, topic: Topic) -> Dataset | None:
         """The policy's word on a topic."""

@@ -212,6 +212,20 @@ async def test_an_approval_that_is_withdrawn_ends_the_epoch_and_every_grant(
     assert a.audit.events[-1][1]["why"] == "lost"
 
 
+async def test_a_recipient_that_only_a_newer_policy_approves_asks_for_that_policy(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    a.host.view.take_policy(replace(platform.policy, approvals=approved(A)))
+    platform.policy = replace(platform.policy, version=8)
+    it = epochs(a)
+    await ready(a, it)
+    assert not a.host.view.policy_wanted.is_set()
+    b.attest()
+    assert await grant_late(a, it) == 0
+    assert a.host.view.policy_wanted.is_set()
+
+
 async def test_from_join_grants_nothing_of_the_past(
     platform: Platform, a: TestHost, b: TestHost
 ) -> None:

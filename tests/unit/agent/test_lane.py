@@ -196,6 +196,17 @@ async def test_wait_sends_the_same_bytes_again(platform: Platform, a: TestHost) 
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_sender_that_is_behind_the_policy_asks_for_it(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    newer = DeniedError(Reason.POLICY_NEWER, "policy of the sender is newer than ours")
+    Refusals(platform, newer)
+    await stored(a, lane(a), block(10))
+    assert a.host.view.policy_wanted.is_set()
+
+
+@pytest.mark.usefixtures("quick")
 async def test_hold_says_so_and_sends_the_same_bytes_while_the_result_lives(
     platform: Platform, a: TestHost
 ) -> None:

@@ -84,6 +84,16 @@ async def test_hold_is_shown_and_looked_at_again(
     assert [event for event, _ in a.audit.events] == ["block_refused"]
 
 
+async def test_a_sender_that_is_behind_the_policy_asks_for_it(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    errors: list[FabricError | None] = [DeniedError(Reason.POLICY_NEWER, "ours is older")]
+    platform.log.judge = lambda *_: errors.pop() if errors else None
+    await stored(a, block(5))
+    assert a.host.view.policy_wanted.is_set()
+
+
 async def test_never_stops(platform: Platform, a: TestHost) -> None:
     a.attest()
     platform.log.judge = lambda *_: PeerError(Reason.MALFORMED, "a bug")

@@ -1,16 +1,21 @@
 """An agent's looks at the policy: what is newer is taken, what is not is said."""
 
+import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from fabric.agent import policing
 from fabric.agent.policing import PART, Policing
 from fabric.agent.supervisor import Board
 from fabric.agent.telemetry import Telemetry
 from fabric.agent.view import WorldView
 from fabric.metrics import AgentMetrics
+from fabric.model.errors import Reason
 from fabric.model.names import HostId
+from fabric.policy.types import Policy
 from fabric.repository.audited import PolicyAudit
 from fabric.repository.client import PolicyRepository
 from fabric.repository.fetch import FolderFetcher
@@ -59,6 +64,42 @@ async def test_a_newer_policy_is_taken_and_written_down(desk: Desk) -> None:
         desk.served.publish()
         await until(lambda: desk.view.policy.version == 8)
     assert desk.said() == [("policy_taken", 7), ("policy_taken", 8)]
+
+
+async def test_a_newer_policy_that_somebody_waits_for_is_looked_for_at_once(desk: Desk) -> None:
+    async with running() as parts:
+        parts.spawn(desk.part.run(3600))
+        await until(lambda: desk.board.parts.get(PART, "none yet") is None)
+        desk.served.publish()
+        desk.view.waits_for(Reason.GRANT_MISSING)
+        await asyncio.sleep(0.05)
+        assert desk.view.policy.version == 7
+        desk.view.waits_for(Reason.POLICY_NEWER)
+        await until(lambda: desk.view.policy.version == 8)
+
+
+async def test_looks_that_find_nothing_newer_grow_rarer_however_often_somebody_waits(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that claims a policy which nobody has published makes no storm of requests."""
+    monkeypatch.setattr(policing, "_HURRY_S", 0.02)
+    looks: list[float] = []
+    refresh = desk.policies.refresh
+
+    def counted() -> Policy | None:
+        looks.append(time.monotonic())
+        return refresh()
+
+    monkeypatch.setattr(desk.policies, "refresh", counted)
+    async with running() as parts:
+        parts.spawn(desk.part.run(3600))
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            desk.view.waits_for(Reason.POLICY_NEWER)
+            await asyncio.sleep(0.001)
+    pauses = [after - before for before, after in zip(looks, looks[1:], strict=False)]
+    assert 3 <= len(looks) <= 7
+    assert pauses[-1] > 2 * pauses[1]
 
 
 async def test_a_policy_with_other_trust_anchors_is_for_the_next_view_and_no_refusal(

@@ -209,6 +209,28 @@ async def test_what_was_sealed_after_our_policys_end_waits_for_its_renewal_and_i
     assert b.audit.events == []
 
 
+async def test_what_was_sealed_under_a_newer_policy_asks_for_it(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 10))
+    a.attest()
+    b.attest()
+    newer = replace(platform.policy, version=platform.policy.version + 1)
+    a.host.view.take_policy(newer)
+    platform.policy = newer
+    await publish(platform, a, database)
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        assert not b.host.view.policy_wanted.is_set()
+        parts.apply(b, store)
+        part = "apply secret.G01.notes:0"
+        await until(lambda: Reason.POLICY_NEWER.value in b.board.problems.get(part, ""))
+        assert b.host.view.policy_wanted.is_set()
+        b.host.view.take_policy(newer)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+
+
 async def test_a_missing_epoch_start_pauses(platform: Platform, a: TestHost, b: TestHost) -> None:
     database, store = MemoryDatabase([table()]), MemoryStore()
     database.upsert(table(), notes(0, 10))
