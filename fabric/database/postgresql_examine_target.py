@@ -14,7 +14,7 @@ from fabric.model.errors import FabricError, Reason
 from fabric.ports import Target
 
 _FABRIC = "schema fabric"
-_OURS = ("fabric.streams", "fabric.datasets", "fabric.quarantine")
+_OURS = ("fabric.streams", "fabric.datasets", "fabric.quarantine", "fabric.schemas")
 _MAY_MAKE_SCHEMAS = (
     "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')"
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 
-from fabric.database.datum import decode_change, encode_change
+from fabric.database.datum import decode_change, encode_change, written
 from fabric.model.change import Change
 from fabric.model.errors import DeniedError, Reason, UsageError
 from fabric.model.limits import PARKED_KEYS_MAX
@@ -13,6 +13,11 @@ from fabric.model.names import Origin, Stream, Topic
 from fabric.ports import Parked, Target
 
 _FIELDS = 'id, topic, origin, partition, "offset", reason, key, change'
+_BY = (
+    "CASE WHEN schema IS NOT NULL THEN"
+    " coalesce((SELECT text FROM fabric.schemas AS s WHERE s.id = schema), '') END"
+)
+"""The schema that the change was written with; empty, so unreadable, if somebody removed it."""
 LATER = "an earlier change of this key is in quarantine"
 
 
@@ -52,10 +57,14 @@ async def park(
             Reason.APPLY_FAILED,
             f"quarantine holds {held} changes and is full; retry or drop some",
         )
+    by = written(target.schema)
+    await connection.execute(
+        "INSERT INTO fabric.schemas VALUES ($1, $2) ON CONFLICT DO NOTHING", by.id, by.text
+    )
     await connection.execute(
         "INSERT INTO fabric.quarantine"
-        ' (topic, origin, partition, "offset", reason, key, change)'
-        " SELECT $1, $2, $3, $4, $5, v.key, v.change"
+        ' (topic, origin, partition, "offset", reason, key, change, schema)'
+        " SELECT $1, $2, $3, $4, $5, v.key, v.change, $8"
         " FROM unnest($6::bytea[], $7::bytea[]) WITH ORDINALITY AS v (key, change, place)"
         " ORDER BY v.place",
         *_where(stream),
@@ -63,6 +72,7 @@ async def park(
         reason,
         [key for _, key in changes],
         [encode_change(change, target.schema) for change, _ in changes],
+        by.id,
     )
 
 
@@ -90,10 +100,10 @@ async def fetch(
 
     Raises:
         UsageError: its dataset is not applied here any more.
-        Malformed: its row does not fit the dataset's schema of today.
+        Malformed: the dataset's schema of today cannot read its row.
     """
     record = await connection.fetchrow(
-        f"SELECT {_FIELDS} FROM fabric.quarantine WHERE id = $1",  # noqa: S608  # constant
+        f"SELECT {_FIELDS}, {_BY} AS by FROM fabric.quarantine WHERE id = $1",  # noqa: S608  # constants
         ident,
     )
     if record is None:
@@ -101,7 +111,7 @@ async def fetch(
     target = targets.get(record["topic"])
     if target is None:
         raise UsageError(Reason.TOPIC_UNKNOWN, f"{record['topic']} is not applied here")
-    change = decode_change(record["change"], target.schema, target.topic)
+    change = decode_change(record["change"], target.schema, target.topic, by=record["by"])
     stream = Stream(
         origin=Origin.parse(record["origin"]), topic=target.topic, partition=record["partition"]
     )

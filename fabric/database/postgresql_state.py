@@ -1,4 +1,4 @@
-"""Our own tables in a target database (schema `fabric`): streams, datasets, quarantine."""
+"""Our own tables in a target database (schema `fabric`): streams, datasets, quarantine, schemas."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +27,15 @@ CREATE TABLE IF NOT EXISTS fabric.datasets (
 CREATE TABLE IF NOT EXISTS fabric.quarantine (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, topic text NOT NULL,
     origin text NOT NULL, partition integer NOT NULL, "offset" bigint NOT NULL,
-    reason text NOT NULL, key bytea NOT NULL, change bytea NOT NULL,
+    reason text NOT NULL, key bytea NOT NULL, change bytea NOT NULL, schema bytea,
     parked_at timestamptz NOT NULL DEFAULT now());
 CREATE INDEX IF NOT EXISTS quarantine_of_stream
     ON fabric.quarantine (topic, origin, partition, id);
+CREATE TABLE IF NOT EXISTS fabric.schemas (id bytea PRIMARY KEY, text text NOT NULL);
+"""
+_NAMES_SCHEMA = """
+SELECT true FROM pg_catalog.pg_attribute
+WHERE attrelid = 'fabric.quarantine'::regclass AND attname = 'schema' AND NOT attisdropped
 """
 _PLACE = """
  RETURNING id, incomplete, snapshot,
@@ -105,6 +110,8 @@ async def create(connection: "asyncpg.Connection[Any]") -> None:
         if not exists:
             await connection.execute("CREATE SCHEMA fabric")
         await connection.execute(_DDL)
+        if not await connection.fetchval(_NAMES_SCHEMA):  # a quarantine from before the column
+            await connection.execute("ALTER TABLE fabric.quarantine ADD COLUMN schema bytea")
     except asyncpg.InsufficientPrivilegeError as exc:
         raise UsageError(
             Reason.TARGET_UNFIT,

@@ -10,9 +10,10 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+from fabric.database import sqlite_schemas as schemas
 from fabric.database.datum import decode_change, encode_change
 from fabric.database.source_figures import age_s
 from fabric.database.sqlite_thread import SqliteThread
@@ -34,7 +35,7 @@ _NOBODY = Origin("0", "outbox", "outbox")
 """Stands in stored changes, whose origin is given by the capture that reads them."""
 _DDL = (
     "CREATE TABLE IF NOT EXISTS fabric_outbox (id INTEGER PRIMARY KEY AUTOINCREMENT,"
-    " topic TEXT NOT NULL, commit_us INTEGER NOT NULL, datum BLOB NOT NULL)",
+    " topic TEXT NOT NULL, commit_us INTEGER NOT NULL, datum BLOB NOT NULL, schema BLOB)",
     "CREATE TABLE IF NOT EXISTS fabric_outbox_life (one INTEGER PRIMARY KEY CHECK (one = 1),"
     " database BLOB NOT NULL, generation INTEGER NOT NULL)",
     "INSERT OR IGNORE INTO fabric_outbox_life VALUES (1, randomblob(16), 0)",
@@ -46,6 +47,17 @@ class _Life:
     database: bytes
     generation: int
     position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One that waits; `by` is None when it is from before schemas were kept."""
+
+    id: int
+    topic: str
+    commit_us: int
+    datum: bytes = field(repr=False)
+    by: str | None
 
 
 class SqliteOutbox:
@@ -102,7 +114,7 @@ class SqliteOutbox:
             datum = encode_change(change, table.schema)
         except Malformed as exc:
             raise UsageError(Reason.SCHEMA_MISMATCH, "row does not fit the dataset") from exc
-        ident = await self._thread.write(lambda c: _add(c, str(topic), now_us, datum))
+        ident = await self._thread.write(lambda c: _add(c, table, now_us, datum))
         self._news.set()
         return ChangeSequence(life.generation, ident, 1)
 
@@ -117,9 +129,9 @@ class SqliteOutbox:
         while True:
             self._news.clear()
             found = await self._thread.call(partial(_page, position=self._position))
-            for ident, topic, commit_us, datum in found:
-                yield self._captured(ident, topic, commit_us, datum)
-                self._position = ident
+            for row in found:
+                yield self._captured(row)
+                self._position = row.id
             if found or time.monotonic() - quiet_since >= _SILENCE_S:
                 quiet_since = time.monotonic()
                 yield self._reached()
@@ -134,16 +146,23 @@ class SqliteOutbox:
         except TimeoutError:
             return
 
-    def _captured(self, ident: int, topic: str, commit_us: int, datum: bytes) -> Captured:
-        table = self._tables.get(topic)
+    def _captured(self, row: _Row) -> Captured:
+        table = self._tables.get(row.topic)
         if table is None:
             raise UsageError(
                 Reason.TOPIC_UNKNOWN,
-                f"changes for {topic} wait in the outbox, and no setting publishes it any more",
+                f"changes for {row.topic} wait in the outbox, and no setting publishes it any more",
             )
-        change = decode_change(datum, table.schema, table.topic)
+        try:
+            change = decode_change(row.datum, table.schema, table.topic, by=row.by)
+        except Malformed as exc:
+            raise UsageError(
+                Reason.SCHEMA_MISMATCH,
+                f"changes for {row.topic} wait in the outbox, and today's schema cannot read"
+                " them; publish the one that they were written with until they are sent",
+            ) from exc
         rows = [] if change.row is None else [change.row]
-        run = Run(op=change.op, position=ident, ordinal=1, commit_us=commit_us, rows=rows)
+        run = Run(op=change.op, position=row.id, ordinal=1, commit_us=row.commit_us, rows=rows)
         return Captured(topic=table.topic, run=run)
 
     def _reached(self) -> Reached:
@@ -192,6 +211,7 @@ class SqliteOutbox:
 def _begin(connection: sqlite3.Connection, resume: str | None) -> _Life:
     for statement in _DDL:
         connection.execute(statement)
+    schemas.create(connection, "fabric_outbox")
     database, old = connection.execute(
         "SELECT database, generation FROM fabric_outbox_life"
     ).fetchone()
@@ -224,21 +244,27 @@ def _last_id(connection: sqlite3.Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _add(connection: sqlite3.Connection, topic: str, now_us: int, datum: bytes) -> int:
+def _add(connection: sqlite3.Connection, table: SourceTable, now_us: int, datum: bytes) -> int:
     first = connection.execute("SELECT min(id) FROM fabric_outbox").fetchone()[0]
     if first is not None and _last_id(connection) - first + 1 >= ROWS_MAX:
         raise UnavailableError(Reason.OVERLOADED, "outbox is full; the platform must take it first")
     cursor = connection.execute(
-        "INSERT INTO fabric_outbox (topic, commit_us, datum) VALUES (?, ?, ?)",
-        (topic, now_us, datum),
+        "INSERT INTO fabric_outbox (topic, commit_us, datum, schema) VALUES (?, ?, ?, ?)",
+        (str(table.topic), now_us, datum, schemas.keep(connection, table.schema)),
     )
     if cursor.lastrowid is None:
         raise FabricError(Reason.INTERNAL, "outbox row has no id")
     return cursor.lastrowid
 
 
-def _page(connection: sqlite3.Connection, position: int) -> list[tuple[int, str, int, bytes]]:
-    return connection.execute(
-        "SELECT id, topic, commit_us, datum FROM fabric_outbox WHERE id > ? ORDER BY id LIMIT ?",
+def _page(connection: sqlite3.Connection, position: int) -> list[_Row]:
+    found = connection.execute(
+        "SELECT id, topic, commit_us, datum, schema FROM fabric_outbox"
+        " WHERE id > ? ORDER BY id LIMIT ?",
         (position, _PAGE_ROWS),
     ).fetchall()
+    by = schemas.texts(connection, {row[4] for row in found})
+    return [
+        _Row(id=ident, topic=topic, commit_us=commit_us, datum=datum, by=by.get(schema))
+        for ident, topic, commit_us, datum, schema in found
+    ]

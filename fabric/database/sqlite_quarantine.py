@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 
+from fabric.database import sqlite_schemas as schemas
 from fabric.database.datum import decode_change, encode_change
 from fabric.model.change import Change
 from fabric.model.errors import Reason, UsageError
@@ -10,7 +11,7 @@ from fabric.model.limits import PARKED_KEYS_MAX
 from fabric.model.names import Origin, Stream, Topic
 from fabric.ports import Parked, Target
 
-_FIELDS = 'id, topic, origin, partition, "offset", reason, key, change'
+_FIELDS = 'id, topic, origin, partition, "offset", reason, key, change, schema'
 
 
 def parked_keys(connection: sqlite3.Connection, stream: Stream) -> set[bytes]:
@@ -40,7 +41,8 @@ def park(
     stream, offset, key = place
     connection.execute(
         "INSERT INTO fabric_quarantine"
-        ' (topic, origin, partition, "offset", reason, key, change) VALUES (?, ?, ?, ?, ?, ?, ?)',
+        ' (topic, origin, partition, "offset", reason, key, change, schema)'
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             str(stream.topic),
             str(stream.origin),
@@ -49,6 +51,7 @@ def park(
             "an earlier change of this key is in quarantine",
             key,
             encode_change(change, target.schema),
+            schemas.keep(connection, target.schema),
         ),
     )
 
@@ -90,7 +93,7 @@ def fetch(
 
     Raises:
         UsageError: its dataset is not applied here any more.
-        Malformed: its row does not fit the dataset's schema of today.
+        Malformed: the dataset's schema of today cannot read its row.
     """
     row = connection.execute(
         f"SELECT {_FIELDS} FROM fabric_quarantine WHERE id = ?",  # noqa: S608  # constant
@@ -102,6 +105,7 @@ def fetch(
     if target is None:
         raise UsageError(Reason.TOPIC_UNKNOWN, f"{row[1]} is not applied to this database")
     stream = Stream(origin=Origin.parse(row[2]), topic=target.topic, partition=row[3])
+    by = schemas.texts(connection, [row[8]]).get(row[8])
     parked = Parked(
         id=row[0],
         topic=target.topic,
@@ -109,7 +113,7 @@ def fetch(
         offset=row[4],
         reason=row[5],
         key=row[6],
-        change=decode_change(row[7], target.schema, target.topic),
+        change=decode_change(row[7], target.schema, target.topic, by=by),
     )
     return parked, stream
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 from enum import IntEnum
 
+from fabric.database import sqlite_schemas as schemas
 from fabric.database.sqlite_capture import APPLYING
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.names import Origin, Stream, Topic
@@ -22,7 +23,7 @@ _DDL = (
     " origin TEXT NOT NULL, UNIQUE (topic, origin))",
     "CREATE TABLE IF NOT EXISTS fabric_quarantine (id INTEGER PRIMARY KEY AUTOINCREMENT,"
     ' topic TEXT NOT NULL, origin TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER'
-    " NOT NULL, reason TEXT NOT NULL, key BLOB NOT NULL, change BLOB NOT NULL)",
+    " NOT NULL, reason TEXT NOT NULL, key BLOB NOT NULL, change BLOB NOT NULL, schema BLOB)",
     "CREATE INDEX IF NOT EXISTS fabric_quarantine_key ON fabric_quarantine (topic, key)",
     APPLYING,
 )
@@ -45,6 +46,7 @@ def create(connection: sqlite3.Connection) -> None:
     """Make what is absent."""
     for statement in _DDL:
         connection.execute(statement)
+    schemas.create(connection, "fabric_quarantine")
 
 
 def load(connection: sqlite3.Connection, stream: Stream) -> StreamState | None:

@@ -1,5 +1,6 @@
 """What every ChangeSink must do. Subclass it and give a `world` fixture, as in source_suite."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -370,6 +371,27 @@ class SinkSuite:
         assert len(await sink.quarantined(None)) == 1
         done = await feed.upsert(person(1, "free"))
         assert (done.applied, done.quarantined) == (1, 0)
+        await sink.close()
+
+    async def test_a_parked_change_is_read_by_the_schema_that_it_was_written_with(
+        self, world: SinkWorld
+    ) -> None:
+        sink = await self._open(world)
+        await world.spoil(target())
+        await Feed(sink, stream()).upsert(person(1, POISON))
+        await sink.close()
+        fields = PEOPLE_SCHEMA.declared["fields"]  # photo and balance are of one physical type
+        text = json.dumps({**PEOPLE_SCHEMA.declared, "fields": [*fields[:-2], *fields[:-3:-1]]})
+        today = target(schema=RowSchema.parse(text, PEOPLE_SCHEMA.key))
+        sink = await self._open(world, today)
+        (parked,) = await sink.quarantined(None)
+        shown = await sink.parked(parked.id)
+        assert shown is not None
+        assert shown.change is not None
+        assert shown.change.row == person(1, POISON)
+        await world.heal(today)
+        assert await sink.retry(parked.id) == 1
+        assert await world.rows(today) == [person(1, POISON)]
         await sink.close()
 
     async def test_a_drop_makes_the_stream_incomplete(self, world: SinkWorld) -> None:

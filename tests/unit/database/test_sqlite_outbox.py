@@ -1,4 +1,7 @@
 import asyncio
+import contextlib
+import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from fabric.database.sqlite import SqliteOutbox
 from fabric.model.change import Op, Sequence
 from fabric.model.errors import Reason, UnavailableError, UsageError
 from fabric.model.names import Topic
+from fabric.model.schema import RowSchema
 from fabric.ports import Captured, Event, Reached, SourceTable
 from tests.contract.worlds import NOTES, NOTES_SCHEMA, PEOPLE, PEOPLE_SCHEMA, note, person
 
@@ -173,4 +177,63 @@ async def test_an_idle_outbox_says_what_it_has_reached(
     found, reached = await take(box.read())
     assert (found, reached.position) == ([], opened.position)
     assert (await box.status())["lag_seconds"] == 0
+    await box.close()
+
+
+SWAPPED = RowSchema.parse(
+    json.dumps({**NOTES_SCHEMA.declared, "fields": NOTES_SCHEMA.declared["fields"][::-1]}),
+    NOTES_SCHEMA.key,
+)
+
+
+def notes(folder: Path, schema: RowSchema) -> SqliteOutbox:
+    return SqliteOutbox(folder / "agent.db", [SourceTable(table="", topic=NOTES, schema=schema)])
+
+
+async def test_what_waits_is_read_by_the_schema_that_it_was_put_with(tmp_path: Path) -> None:
+    box = notes(tmp_path, NOTES_SCHEMA)
+    await box.open(None)
+    await box.put(NOTES, Op.UPSERT, note("a", 1))
+    await box.close()
+    box = notes(tmp_path, SWAPPED)
+    await box.open(None)
+    await box.put(NOTES, Op.DELETE, {"region": "a", "number": 1})
+    found, _ = await take(box.read())
+    assert [event.run.rows for event in found] == [
+        [note("a", 1)],
+        [{"region": "a", "number": 1}],
+    ]
+    await box.close()
+
+
+async def test_an_outbox_from_before_schemas_were_kept_still_opens(tmp_path: Path) -> None:
+    box = notes(tmp_path, NOTES_SCHEMA)
+    await box.open(None)
+    await box.put(NOTES, Op.UPSERT, note("a", 1))
+    await box.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "agent.db")) as file:
+        file.execute("DROP TABLE fabric_schemas")
+        file.execute("ALTER TABLE fabric_outbox DROP COLUMN schema")
+        file.commit()
+    box = notes(tmp_path, NOTES_SCHEMA)
+    await box.open(None)
+    await box.put(NOTES, Op.UPSERT, note("a", 2))
+    found, _ = await take(box.read())
+    assert [event.run.rows for event in found] == [[note("a", 1)], [note("a", 2)]]
+    await box.close()
+
+
+async def test_what_today_cannot_be_read_is_held_with_the_remedy(tmp_path: Path) -> None:
+    box = notes(tmp_path, NOTES_SCHEMA)
+    await box.open(None)
+    await box.put(NOTES, Op.UPSERT, note("a", 1))
+    await box.close()
+    more = {"name": "more", "type": "string"}
+    fields = [*NOTES_SCHEMA.declared["fields"], more]
+    text = json.dumps({**NOTES_SCHEMA.declared, "fields": fields})
+    box = notes(tmp_path, RowSchema.parse(text, NOTES_SCHEMA.key))
+    await box.open(None)
+    with pytest.raises(UsageError, match="publish the one") as caught:
+        await take(box.read())
+    assert caught.value.reason is Reason.SCHEMA_MISMATCH
     await box.close()

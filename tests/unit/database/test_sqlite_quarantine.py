@@ -5,6 +5,7 @@ import pytest
 
 from fabric.database import sqlite_quarantine as quarantine
 from fabric.database import sqlite_state as states
+from fabric.database.datum import encode_change
 from fabric.model.change import Change, Op, Sequence
 from fabric.model.errors import Malformed, UsageError
 from fabric.model.limits import PARKED_KEYS_MAX
@@ -85,3 +86,20 @@ def test_a_dataset_that_left_or_changed_says_so(database: sqlite3.Connection) ->
     with pytest.raises(Malformed):
         quarantine.fetch(database, 1, {str(PEOPLE): target(schema=NOTES_SCHEMA)})
     assert target().schema == PEOPLE_SCHEMA
+
+
+def test_a_quarantine_from_before_schemas_were_kept_still_opens(
+    database: sqlite3.Connection,
+) -> None:
+    database.execute("DROP TABLE fabric_schemas")
+    database.execute("ALTER TABLE fabric_quarantine DROP COLUMN schema")
+    database.execute(
+        "INSERT INTO fabric_quarantine VALUES (1, ?, ?, 0, 42, 'because', x'00', ?)",
+        (str(PEOPLE), str(ORIGIN), encode_change(change(1), PEOPLE_SCHEMA)),
+    )
+    states.create(database)
+    park(database, 2, b"k")
+    for number in (1, 2):
+        found = quarantine.fetch(database, number, TARGETS)
+        assert found is not None
+        assert found[0].change == change(number)
