@@ -140,10 +140,12 @@ class Agent:
         It waits in the agent's outbox until the platform has acknowledged it.
 
         Args:
-            row: whole row in Avro's physical values; for DELETE the key columns.
+            row: whole row in Avro's physical values, None where a column is null; for
+                DELETE the key columns, and no others.
 
         Raises:
-            UsageError: the topic is not in `outbox.topics`, or the row does not fit.
+            UsageError: the topic is not in `outbox.topics`, or the row does not fit; fields
+                that lack or that the dataset does not have are named.
             UnavailableError: the agent has not started, or the outbox is full.
         """
         try:

@@ -43,8 +43,13 @@ def written(schema: RowSchema) -> Written:
     return Written(id=hashlib.sha256(text.encode()).digest(), text=text)
 
 
-def encode_change(change: Change, schema: RowSchema) -> bytes:
-    """Write a change; raises Malformed when its row does not fit the schema."""
+def encode_change(change: Change, schema: RowSchema, *, exact: bool = False) -> bytes:
+    """Write a change; raises Malformed when its row does not fit the schema.
+
+    Args:
+        exact: refuse fields that the schema lacks or the row leaves out, at every depth:
+            else the former are dropped and the latter null.
+    """
     out = BytesIO()
     datum = {
         "origin": str(change.origin),
@@ -58,7 +63,7 @@ def encode_change(change: Change, schema: RowSchema) -> bytes:
         "key": change.row if change.op is Op.DELETE else None,
     }
     try:
-        fastavro.schemaless_writer(out, schema.change_codec, datum)
+        fastavro.schemaless_writer(out, schema.change_codec, datum, strict=exact)
     except Exception as exc:  # fastavro raises whatever the value raised
         raise Malformed("row does not fit the schema") from exc
     return out.getvalue()

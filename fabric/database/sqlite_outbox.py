@@ -22,6 +22,7 @@ from fabric.model.change import MARKS, Change, Op, Row, Run
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import FabricError, Malformed, Reason, UnavailableError, UsageError
 from fabric.model.names import Origin, Topic
+from fabric.model.schema import RowSchema
 from fabric.ports import Captured, Event, Opened, Reached, SourceTable
 
 FILE = "outbox.db"
@@ -31,6 +32,10 @@ ROWS_MAX = 1_000_000
 _POLL_S = 0.02
 _SILENCE_S = 10.0
 _PAGE_ROWS = 1_000
+_NAMES_MAX = 8
+"""Fields that a refusal names."""
+_NAME_MAX = 64
+"""Characters of each."""
 _NOBODY = Origin("0", "outbox", "outbox")
 """Stands in stored changes, whose origin is given by the capture that reads them."""
 _DDL = (
@@ -93,7 +98,8 @@ class SqliteOutbox:
             The sequence it will travel under.
 
         Raises:
-            UsageError: the topic is not ours, or the row does not fit its schema.
+            UsageError: the topic is not ours, or the row does not fit its schema: no field
+                may lack, be null where null is not allowed, or stand beside the schema's.
             UnavailableError: the outbox is full or its file cannot be written.
         """
         life, table = self._open_life(), self._tables.get(str(topic))
@@ -101,6 +107,7 @@ class SqliteOutbox:
             raise UsageError(Reason.TOPIC_UNKNOWN, f"{topic} is not published by this agent")
         if op in MARKS:
             raise UsageError(Reason.SCHEMA_MISMATCH, "publish takes upserts and deletes only")
+        _demand_fields(table.schema, op, row)
         now_us = time.time_ns() // 1000
         change = Change(
             topic=topic,
@@ -111,7 +118,7 @@ class SqliteOutbox:
             row=row,
         )
         try:
-            datum = encode_change(change, table.schema)
+            datum = encode_change(change, table.schema, exact=True)
         except Malformed as exc:
             raise UsageError(Reason.SCHEMA_MISMATCH, "row does not fit the dataset") from exc
         ident = await self._thread.write(lambda c: _add(c, table, now_us, datum))
@@ -206,6 +213,23 @@ class SqliteOutbox:
         """Close the file; what waits stays there."""
         self._life = None
         await self._thread.close()
+
+
+def _demand_fields(schema: RowSchema, op: Op, row: Row) -> None:
+    """Refuse a row that is not whole, or a misspelt field, by their names."""
+    expected = set(schema.key if op is Op.DELETE else schema.fields)
+    lacks, unknown = sorted(expected - row.keys()), sorted(map(str, row.keys() - expected))
+    if lacks or unknown:
+        which = "the key columns" if op is Op.DELETE else "a whole row"
+        said = [f"{what} {_names(n)}" for what, n in (("lacks", lacks), ("has", unknown)) if n]
+        raise UsageError(
+            Reason.SCHEMA_MISMATCH, f"publish takes {which}; this one {' and '.join(said)}"
+        )
+
+
+def _names(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - _NAMES_MAX} more"] if len(names) > _NAMES_MAX else []
+    return ", ".join([repr(name[:_NAME_MAX]) for name in names[:_NAMES_MAX]] + more)
 
 
 def _begin(connection: sqlite3.Connection, resume: str | None) -> _Life:

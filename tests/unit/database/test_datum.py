@@ -70,6 +70,16 @@ def read_by(old: RowSchema, new: RowSchema, one: Change) -> Change:
     return decode_change(encode_change(one, old), new, NOTES, by=written(old).text)
 
 
+def test_what_is_exact_has_its_fields_and_no_others_at_every_depth() -> None:
+    inner = {"type": "record", "name": "In", "fields": [{"name": "a", "type": ["null", "int"]}]}
+    schema = items(*FIELDS, {"name": "inner", "type": inner})
+    good = change(Op.UPSERT, {**ROW, "inner": {"a": None}})
+    assert encode_change(good, schema, exact=True) == encode_change(good, schema)
+    for wrong in ({}, {"a": 1, "b": 2}):
+        with pytest.raises(Malformed):
+            encode_change(change(Op.UPSERT, {**ROW, "inner": wrong}), schema, exact=True)
+
+
 def test_fields_in_another_order_are_read_by_their_names() -> None:
     old, new = items(*FIELDS), items(*reversed(FIELDS))
     one = change(Op.UPSERT, ROW, ("address",))

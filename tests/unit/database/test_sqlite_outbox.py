@@ -9,7 +9,7 @@ import pytest
 
 from fabric.database import sqlite_outbox
 from fabric.database.sqlite import SqliteOutbox
-from fabric.model.change import Op, Sequence
+from fabric.model.change import Op, Row, Sequence
 from fabric.model.errors import Reason, UnavailableError, UsageError
 from fabric.model.names import Topic
 from fabric.model.schema import RowSchema
@@ -149,6 +149,27 @@ async def test_wrong_use_is_refused_before_anything_is_stored(tmp_path: Path) ->
         with pytest.raises(UsageError) as caught:
             await box.put(topic, op, row)
         assert caught.value.reason is reason
+        assert "secret text" not in str(caught.value)
+    assert (await box.status())["lag_bytes"] == 0
+    await box.close()
+
+
+async def test_a_field_that_lacks_or_is_unknown_is_named(tmp_path: Path) -> None:
+    box = outbox(tmp_path)
+    await box.open(None)
+    whole = note("a", 1)
+    cases: list[tuple[Op, Row, str]] = [
+        (Op.UPSERT, {"region": "a", "number": 1, "bdoy": "x"}, r"lacks 'body' and has 'bdoy'$"),
+        (Op.UPSERT, {"region": "a", "number": 1}, r"whole row; this one lacks 'body'$"),
+        (Op.UPSERT, {**whole, **{f"f{n}": "secret text" for n in range(9)}}, r"'f7', and 1 more$"),
+        (Op.UPSERT, {**whole, "x" * 999: 1}, r"has 'x{64}'$"),
+        (Op.DELETE, whole, r"key columns; this one has 'body'$"),
+        (Op.DELETE, {"region": "a"}, r"lacks 'number'$"),
+    ]
+    for op, row, said in cases:
+        with pytest.raises(UsageError, match=said) as caught:
+            await box.put(NOTES, op, row)
+        assert caught.value.reason is Reason.SCHEMA_MISMATCH
         assert "secret text" not in str(caught.value)
     assert (await box.status())["lag_bytes"] == 0
     await box.close()
