@@ -87,6 +87,19 @@ class StoredEpoch:
         return f"StoredEpoch({self.topic}, number={self.number}, secret=hidden)"
 
 
+# Generations only rise, so an older one is older news, too. At the same sequence the later word
+# counts: a restored log moves chain and hint, and no change.
+_MOVE_ON = (
+    "INSERT INTO position VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (topic, origin, partition) DO UPDATE SET generation = excluded.generation,"
+    " position = excluded.position, ordinal = excluded.ordinal, chain = excluded.chain,"
+    ' "offset" = excluded."offset", cluster = excluded.cluster, topic_id = excluded.topic_id,'
+    " incomplete = excluded.incomplete"
+    " WHERE (excluded.generation, excluded.position, excluded.ordinal)"
+    " >= (generation, position, ordinal)"
+)
+
+
 class StateFile:
     """An open state file; the key is what the TPM unsealed.
 
@@ -351,14 +364,14 @@ class StateFile:
         return found
 
     def save_position(self, stream: Stream, state: StreamState) -> None:
-        """Move a subscription's position; durable, because its caller relies on it."""
+        """Move a subscription's position on; durable, because its caller relies on it.
+
+        A state whose high-water sequence is below the stored one changes nothing.
+        """
         place = (str(stream.topic), str(stream.origin), stream.partition)
         hint = (state.offset, state.cluster, state.topic_id, int(state.incomplete))
         with self._write(durable=True) as db:
-            db.execute(
-                "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*place, *state.high, state.chain, *hint),
-            )
+            db.execute(_MOVE_ON, (*place, *state.high, state.chain, *hint))
 
     def close(self) -> None:
         """Close the file; everything written stays."""

@@ -171,6 +171,31 @@ def test_positions_of_subscribers_are_kept(state: StateFile) -> None:
     assert state.positions(TOPIC) == {STREAM: position}
 
 
+@pytest.mark.parametrize(
+    ("high", "stays"),
+    [
+        (Sequence(7, 5, 2), True),
+        (Sequence(7, 4, 9), True),
+        (Sequence(6, 99, 9), True),  # of the life before the source was read anew
+        (Sequence(7, 5, 3), False),  # the same place in a restored log
+        (Sequence(7, 5, 4), False),
+        (Sequence(8, 1, 1), False),
+    ],
+)
+def test_a_subscribers_position_never_goes_back(
+    state: StateFile, high: Sequence, stays: bool
+) -> None:
+    stood = StreamState(
+        high=Sequence(7, 5, 3), chain=b"c", offset=9, cluster="c", topic_id="t", incomplete=False
+    )
+    state.save_position(STREAM, stood)
+    other = replace(
+        stood, high=high, chain=b"d", offset=4, cluster="e", topic_id="u", incomplete=True
+    )
+    state.save_position(STREAM, other)
+    assert state.positions(TOPIC) == {STREAM: stood if stays else other}
+
+
 def test_facts_come_back(state: StateFile) -> None:
     assert state.get("result") is None
     state.put("result", b"\x00\xff")
