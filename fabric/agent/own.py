@@ -19,7 +19,7 @@ def lock(path: Path) -> int:
     except OSError as exc:
         os.close(handle)
         raise ConfigInvalid(
-            f"agent.folder: another agent runs with {path.parent}; stop it, or use another folder"
+            f"agent.folder: another agent runs with {path.parent}; a host runs one: stop it"
         ) from exc
     return handle
 

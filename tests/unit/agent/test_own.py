@@ -13,7 +13,7 @@ from tests.fakes.tpm import FakeTpm
 
 def test_a_folder_is_one_agents_until_it_lets_go(tmp_path: Path) -> None:
     handle = lock(tmp_path / "agent.lock")
-    with pytest.raises(ConfigInvalid, match=r"agent\.folder"):
+    with pytest.raises(ConfigInvalid, match=r"agent\.folder: .*a host runs one: stop it$"):
         lock(tmp_path / "agent.lock")
     os.close(handle)
     os.close(lock(tmp_path / "agent.lock"))
