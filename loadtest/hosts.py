@@ -133,8 +133,10 @@ class BenchHost:
     async def subscribe(self, topic: str, records: int) -> Measured:
         """Take `records` changes with `Agent.subscribe`, acknowledging now and then."""
         meter, taken, burst, acked = Meter(), 0, 0, time.monotonic()
-        changes = self._agent.subscribe(topic)
-        async with asyncio.timeout(_WAIT_S_MAX):
+        async with (
+            asyncio.timeout(_WAIT_S_MAX),
+            aclosing(self._agent.subscribe(topic)) as changes,
+        ):
             async for _change, position in changes:
                 taken += 1
                 burst += 1
@@ -151,7 +153,6 @@ class BenchHost:
                     burst = 0
             await self._agent.ack(position)
             meter.mark(burst)
-        await changes.aclose()  # type: ignore[attr-defined]  # it is an async generator
         return meter.result()
 
 

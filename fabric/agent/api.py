@@ -10,7 +10,7 @@ While it is open it attests, captures and applies what its configuration says.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -94,7 +94,7 @@ class Agent:
         """Wait until the host is attested and its captures and applies have begun."""
         await self._core.started.wait()
 
-    async def subscribe(self, topic: str) -> AsyncIterator[tuple[Change, Position]]:
+    async def subscribe(self, topic: str) -> AsyncGenerator[tuple[Change, Position]]:
         """Yield changes of a dataset, for ever, each with its position.
 
         At least once: what is not acknowledged by `ack` comes again after a restart. One

@@ -1,14 +1,18 @@
 """The public API's edges; its whole way is an integration test."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import fabric
 from fabric.agent import api
 from fabric.agent.api import Agent
+from fabric.agent.subscription import Position
 from fabric.config import AgentConfig
+from fabric.model.change import Change
 from fabric.model.errors import ConfigInvalid, Malformed, UnavailableError
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
@@ -79,3 +83,8 @@ async def test_a_topic_must_be_one(tmp_path: Path) -> None:
                 pass
         with pytest.raises(Malformed):
             await anext(it.subscribe_blocks("no topic"))
+
+
+def test_what_subscribe_gives_can_be_closed() -> None:
+    given = get_type_hints(Agent.subscribe)["return"]
+    assert given == AsyncGenerator[tuple[Change, Position]]
