@@ -1,16 +1,20 @@
 """The public Python API: an agent as an async context manager.
 
-    async with fabric.Agent.from_config("agent.toml") as agent:
-        async for change, position in agent.subscribe("secret.G01.residents"):
-            ...
-            await agent.ack(position)
+    async def main() -> None:
+        async with fabric.Agent.from_config("agent.toml") as agent:
+            async for change, position in agent.subscribe("secret.G01.residents"):
+                ...
+                await agent.ack(position)
 
-While it is open it attests, captures and applies what its configuration says.
+    asyncio.run(main())
+
+It is the host's agent, in the place of `fabric agent run`: while it is open it attests,
+captures and applies what its configuration says. docs/api.md says what a change asks for.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +25,7 @@ from fabric.agent.supervisor import end
 from fabric.config import AgentConfig
 from fabric.model.change import Change, Op, Row
 from fabric.model.change import Sequence as ChangeSequence
-from fabric.model.errors import Reason, UnavailableError
+from fabric.model.errors import Reason, UnavailableError, UsageError
 from fabric.model.limits import REQUEST_S_MAX, STOP_S_MAX
 from fabric.model.names import Topic
 from fabric.policy import decide
@@ -29,7 +33,10 @@ from fabric.ports import Tpm
 
 
 class Agent:
-    """One host's agent; make it with `from_config`, use it with `async with`."""
+    """One host's agent; make it with `from_config`, use it with one `async with`.
+
+    Each method but `problems` raises UsageError outside it.
+    """
 
     def __init__(self, config: AgentConfig, *, tpm: Tpm | None = None) -> None:
         """Prepare an agent; nothing runs yet.
@@ -41,6 +48,9 @@ class Agent:
         self._stack = contextlib.AsyncExitStack()
         self._tasks: asyncio.TaskGroup | None = None
         self._running: list[asyncio.Task[None]] = []
+        self._subscribed: set[Topic] = set()
+        self._was_entered = False
+        self._is_open = False
 
     @classmethod
     def from_config(cls, path: str | Path) -> Self:
@@ -51,8 +61,12 @@ class Agent:
         """Start every part in the background.
 
         Raises:
-            UsageError: the policy or a setting is unfit, or another agent runs here.
+            UsageError: the policy or a setting is unfit, another agent runs here, or this
+                one was entered before.
         """
+        if self._was_entered:
+            raise UsageError(Reason.INTERNAL, "an agent is entered once; make another")
+        self._was_entered = True
         try:
             await self._core.open(self._stack)
             self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
@@ -60,6 +74,7 @@ class Agent:
         except BaseException:
             await self._stack.aclose()
             raise
+        self._is_open = True
         return self
 
     def _spawn(self, part: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -83,7 +98,12 @@ class Agent:
             pass  # what was not acknowledged is sent again at the next start
         finally:
             await end(self._running)
+            self._is_open = False
             await self._stack.aclose()
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise UsageError(Reason.INTERNAL, "use the agent inside `async with`")
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -92,17 +112,20 @@ class Agent:
 
     async def wait_started(self) -> None:
         """Wait until the host is attested and its captures and applies have begun."""
+        self._check_open()
         await self._core.started.wait()
 
     async def subscribe(self, topic: str) -> AsyncGenerator[tuple[Change, Position]]:
         """Yield changes of a dataset, for ever, each with its position.
 
         At least once: what is not acknowledged by `ack` comes again after a restart. One
-        subscriber a topic. A denial shows in `problems`; the iterator waits meanwhile.
+        subscriber a topic: close it with contextlib.aclosing when you break out. A denial
+        shows in `problems`; the iterator waits meanwhile. `Change` says what to do with one.
 
         Raises:
             Malformed: `topic` is no topic's name.
             DeniedError: TOPIC_UNKNOWN.
+            UsageError: somebody subscribes to the topic already.
         """
         async with contextlib.aclosing(self.subscribe_blocks(topic)) as deliveries:
             async for delivery in deliveries:
@@ -116,21 +139,44 @@ class Agent:
         all of them. A block without a change says how far its source is.
 
         Raises:
-            Malformed, DeniedError: as `subscribe`.
+            Malformed, DeniedError, UsageError: as `subscribe`.
         """
+        self._check_open()
         name = Topic.parse(topic)
-        host = await self._core.host()
-        decide.dataset_of(host.view.policy, topic)
-        subscription = Subscription(host.identity, name)
-        reading = self._spawn(self._core.subscribe(name, subscription))
+        with self._alone(name):
+            host = await self._core.host()
+            decide.dataset_of(host.view.policy, topic)
+            subscription = Subscription(host.identity, name)
+            reading = self._spawn(self._core.subscribe(name, subscription))
+            try:
+                while True:
+                    yield await subscription.next()
+            finally:
+                reading.cancel()
+
+    @contextlib.contextmanager
+    def _alone(self, topic: Topic) -> Iterator[None]:
+        """Two would share one position: what one acknowledges, the other would never get."""
+        if topic in self._subscribed:
+            raise UsageError(
+                Reason.INTERNAL,
+                f"{topic} has a subscriber; close that one first, with contextlib.aclosing",
+            )
+        self._subscribed.add(topic)
         try:
-            while True:
-                yield await subscription.next()
+            yield
         finally:
-            reading.cancel()
+            self._subscribed.discard(topic)
 
     async def ack(self, position: Position) -> None:
-        """Everything of the position's stream up to it is dealt with; durable."""
+        """Everything of the position's stream up to it is dealt with; durable.
+
+        An older position than the last acknowledged one changes nothing.
+
+        Raises:
+            UnavailableError: the state file cannot be written; acknowledge again.
+        """
+        self._check_open()
         state = self._core.identity.state
         await asyncio.to_thread(state.save_position, position.stream, position.state)
 
@@ -146,8 +192,10 @@ class Agent:
         Raises:
             UsageError: the topic is not in `outbox.topics`, or the row does not fit; fields
                 that lack or that the dataset does not have are named.
+            Malformed: `topic` is no topic's name.
             UnavailableError: the agent has not started, or the outbox is full.
         """
+        self._check_open()
         try:
             async with asyncio.timeout(REQUEST_S_MAX):
                 outbox = await self._core.outbox()

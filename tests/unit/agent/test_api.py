@@ -1,7 +1,8 @@
 """The public API's edges; its whole way is an integration test."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import get_type_hints
 
@@ -12,12 +13,23 @@ from fabric.agent import api
 from fabric.agent.api import Agent
 from fabric.agent.subscription import Position
 from fabric.config import AgentConfig
-from fabric.model.change import Change
-from fabric.model.errors import ConfigInvalid, Malformed, UnavailableError
+from fabric.model.change import ZERO, Change
+from fabric.model.errors import ConfigInvalid, Malformed, UnavailableError, UsageError
+from fabric.ports import StreamState
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
 from tests.fakes.running import until
+from tests.fakes.sealing import STREAM
 
+RESIDENTS = "secret.G01.residents"
+STATE = StreamState(high=ZERO, chain=b"", offset=0, cluster="", topic_id="", incomplete=False)
+CALLS: dict[str, Callable[[Agent], Awaitable[object]]] = {
+    "ack": lambda it: it.ack(Position(STREAM, STATE)),
+    "publish": lambda it: it.publish(RESIDENTS, {"id": 1}),
+    "subscribe": lambda it: anext(it.subscribe(RESIDENTS)),
+    "subscribe_blocks": lambda it: anext(it.subscribe_blocks(RESIDENTS)),
+    "wait_started": lambda it: it.wait_started(),
+}
 OUTBOX = """
 [outbox]
 topics = ["secret.G01.residents"]
@@ -83,6 +95,50 @@ async def test_a_topic_must_be_one(tmp_path: Path) -> None:
                 pass
         with pytest.raises(Malformed):
             await anext(it.subscribe_blocks("no topic"))
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_an_agent_is_used_inside_its_block_only(tmp_path: Path, name: str) -> None:
+    it = agent(tmp_path)
+    with pytest.raises(UsageError, match="inside `async with`"):
+        await CALLS[name](it)
+    async with it:
+        pass
+    with pytest.raises(UsageError, match="inside `async with`"):
+        await CALLS[name](it)
+
+
+async def test_an_agent_is_entered_once(tmp_path: Path) -> None:
+    it = agent(tmp_path)
+    async with it:
+        with pytest.raises(UsageError, match="make another"):
+            await it.__aenter__()
+    with pytest.raises(UsageError, match="make another"):
+        await it.__aenter__()
+    async with agent(tmp_path):
+        pass
+
+
+async def test_a_topic_has_one_subscriber_at_a_time(tmp_path: Path) -> None:
+    async with agent(tmp_path) as it, asyncio.TaskGroup() as tasks:
+
+        async def wait() -> None:
+            async with aclosing(it.subscribe(RESIDENTS)) as changes:
+                await anext(changes)
+
+        for _ in range(2):  # once the first is closed another may come
+            first = tasks.create_task(wait())
+            await asyncio.sleep(0.05)
+            assert not first.done()
+            for again in (it.subscribe, it.subscribe_blocks):
+                with pytest.raises(UsageError, match=r"secret\.G01\.residents has a subscriber"):
+                    await anext(again(RESIDENTS))
+            other = tasks.create_task(anext(it.subscribe("secret.G01.notes")))
+            await asyncio.sleep(0.05)
+            assert not other.done()
+            for task in (first, other):
+                task.cancel()
+            await asyncio.wait([first, other])
 
 
 def test_what_subscribe_gives_can_be_closed() -> None:
