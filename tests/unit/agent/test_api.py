@@ -1,20 +1,25 @@
 """The public API's edges; its whole way is an integration test."""
 
+import ast
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 
 import fabric
 from fabric.agent import api
 from fabric.agent.api import Agent
-from fabric.agent.subscription import Position
+from fabric.agent.subscription import Delivery, Position
 from fabric.config import AgentConfig
-from fabric.model.change import ZERO, Change
+from fabric.model import errors
+from fabric.model.block import Block
+from fabric.model.change import ZERO, Change, Run
 from fabric.model.errors import ConfigInvalid, Malformed, UnavailableError, UsageError
+from fabric.model.names import Stream
 from fabric.ports import StreamState
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
@@ -42,9 +47,39 @@ def agent(folder: Path, more: str = "") -> Agent:
 
 def test_the_package_gives_the_public_names_and_no_others() -> None:
     assert fabric.Agent is Agent
-    assert set(dir(fabric)) >= {"Agent", "Change", "Delivery", "Op", "Position", "Reason"}
+    typed = ast.parse(Path(fabric.__file__).with_suffix(".pyi").read_text())
+    names = [a.name for node in typed.body if isinstance(node, ast.ImportFrom) for a in node.names]
+    assert sorted(names) == dir(fabric)
+    assert all(hasattr(fabric, name) for name in names)
     with pytest.raises(AttributeError):
         _ = fabric.nothing
+
+
+@pytest.mark.parametrize("owner", [Agent, Change, Delivery, Position, Run, Block, Stream])
+def test_what_the_public_api_takes_and_gives_has_a_public_name(owner: type) -> None:
+    columns = {"Value": object}  # a row's values are plain
+    hints = [get_type_hints(owner, localns=columns)]
+    for name, member in vars(owner).items():
+        function = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        if not name.startswith("_") and callable(function):
+            hints.append(get_type_hints(function, localns=columns))
+    public = {getattr(fabric, name) for name in dir(fabric) if name != "Row"}
+    used = {kind for hint in hints for each in hint.values() for kind in _classes(each)}
+    assert {kind for kind in used if kind.__module__.startswith("fabric.")} <= public
+
+
+def _classes(hint: object) -> Iterator[type]:
+    for part in get_args(hint):
+        yield from _classes(part)
+    if isinstance(hint, type):
+        yield hint
+
+
+def test_the_errors_that_docstrings_name_have_a_public_name() -> None:
+    methods = [Agent.from_config, Agent.subscribe, Agent.subscribe_blocks, Agent.publish, Agent.ack]
+    text = " ".join(method.__doc__ or "" for method in methods)
+    named = {name for name in vars(errors) if re.search(rf"\b{name}\b", text)}
+    assert {"ConfigInvalid", "Malformed", "UsageError"} <= named <= {*dir(fabric)}
 
 
 def test_a_wrong_setting_names_key_and_remedy(tmp_path: Path) -> None:
