@@ -24,12 +24,12 @@ setup: ## Debian packages, Kafka's jars, .venv; does nothing the second time
 
 check: lint types ## what a change must pass before it is handed over, without servers
 
-lint:
+lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check -q .
 	@.venv/bin/lint-imports
 
-types:
+types: setup
 	@.venv/bin/mypy
 
 clean: ## remove what setup and the tests made in this folder
