@@ -80,7 +80,9 @@ REMEDIES: Mapping[Reason, str] = {
     ),
     Reason.SOURCE_UNFIT: "give the source database what the message names",
     Reason.TARGET_UNFIT: "change the table as the message says, or let the agent make it",
-    Reason.TOPIC_DRIFT: "have the platform team set the topic's settings back",
+    Reason.TOPIC_DRIFT: (
+        "see that the authority runs: it makes topics and puts their settings back within a minute"
+    ),
     Reason.CLOCK_WENT_BACK: "set this machine's clock right, then start the process again",
     Reason.RESULT_EXPIRED: (
         "start the agent if it is down; its log, and part attestation of its /readyz, say why it"
