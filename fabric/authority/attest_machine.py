@@ -119,7 +119,7 @@ def approved(policy: Policy, known: Known, host: HostId, now: datetime) -> Appro
     """
     enrolment = enrolled(known, host)
     approval = approval_of(policy, host, now)
-    _check_maker(policy, known, now)
+    _check_maker(policy, enrolment, now, since=known.enrolled)
     if approval.ek_sha256 != enrolment.ek_sha256:
         raise DeniedError(Reason.NOT_APPROVED, "approval names another TPM than the enrolled one")
     if approval.ak_name is None:
@@ -142,29 +142,33 @@ def approved(policy: Policy, known: Known, host: HostId, now: datetime) -> Appro
     return approval
 
 
-def _check_maker(policy: Policy, known: Known, now: datetime) -> None:
-    """The TPM's maker must be one that the policy trusts now, not only when it enrolled."""
-    assert known.enrolment is not None
-    if not known.enrolment.ek_certificate:
+def _check_maker(
+    policy: Policy, enrolment: Enrolment, now: datetime, *, since: datetime | None
+) -> None:
+    """The TPM's maker must be one that the policy trusts now, not only when it enrolled.
+
+    Args:
+        since: when the host was enrolled; None when that is not known.
+    """
+    if not enrolment.ek_certificate:
         # The agent answers by enrolling again: same keys, and counters and tally stay.
         raise DeniedError(
             Reason.NOT_ENROLLED,
             "enrolment is from before the endorsement certificate was kept; enrol again",
         )
     try:
-        check_ek(known.enrolment.ek_certificate, policy.trust.ek_ca_pem, now, since=known.enrolled)
+        check_ek(enrolment.ek_certificate, policy.trust.ek_ca_pem, now, since=since)
     except DeniedError as exc:
-        raise DeniedError(exc.reason, _why_no_maker(known, now)) from exc
+        raise DeniedError(exc.reason, _why_no_maker(enrolment, now, since=since)) from exc
 
 
 _IN_THE_FILE = "into the file that policy.yaml names as trust.ek_ca"
 _ELSE = "or give the host another TPM"
 
 
-def _why_no_maker(known: Known, now: datetime) -> str:
+def _why_no_maker(enrolment: Enrolment, now: datetime, *, since: datetime | None) -> str:
     """Cause and remedy of a chain that holds neither now nor at the enrolment."""
-    assert known.enrolment is not None
-    if known.enrolled is None or not has_ended(known.enrolment.ek_certificate, now):
+    if since is None or not has_ended(enrolment.ek_certificate, now):
         return (
             "policy does not trust the maker of this host's TPM any more; put its CA back"
             f" {_IN_THE_FILE}, {_ELSE}"
@@ -172,7 +176,7 @@ def _why_no_maker(known: Known, now: datetime) -> str:
     # The maker may have issued its CA anew: that one was not there when the host enrolled.
     return (
         "endorsement certificate of this host's TPM has ended, and policy has no certificate of"
-        f" its maker's CA that was valid on {known.enrolled:%Y-%m-%d}, when the host enrolled;"
+        f" its maker's CA that was valid on {since:%Y-%m-%d}, when the host enrolled;"
         f" put that one back {_IN_THE_FILE}, beside a newer one, {_ELSE}"
     )
 
