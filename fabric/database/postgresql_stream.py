@@ -4,7 +4,8 @@ libpq keeps TLS, authentication and the buffer; nothing but one frame is read ah
 consumer, so the socket is the only queue. Status updates go out on a timer of their own,
 whatever the consumer does: a slow consumer never costs the connection. A server sends a
 keepalive each time anybody's transaction ends; those are taken note of without waking the
-consumer.
+consumer. One that decodes what nobody published says nothing by itself for as long as that
+takes, because our updates tell it that we live: so it is asked for a sign of life.
 """
 
 import asyncio
@@ -24,8 +25,17 @@ _ANSWER_S_MAX = 20.0
 _CLOSE_S_MAX = 1.0
 _STATUS_S_MAX = 10.0
 _STATUS_SOON_S = 0.1
-_DEAF_S = 60.0
-"""A server from which so long a wait hears nothing, heartbeats included, is gone."""
+_ASK_S = 20.0
+"""After so long a silence each status update asks for an answer."""
+_DEAF_S = 300.0
+"""A server from which so long a wait hears nothing, answers included, is gone.
+
+A walsender reads what it is asked between two records, and while it goes through one large
+transaction only every half of wal_sender_timeout; to begin anew would only repeat the work.
+A host or a network that is gone is noticed earlier, by `_UNACKNOWLEDGED_S_MAX`.
+"""
+_UNACKNOWLEDGED_S_MAX = 60
+"""The kernel ends a connection whose updates no host acknowledges for so long."""
 _OPTIONS = (
     "-c DateStyle=ISO -c TimeZone=UTC -c bytea_output=hex -c IntervalStyle=postgres"
     " -c extra_float_digits=1"
@@ -46,6 +56,7 @@ class ReplicationStream:
         self._held: bytes | None = None
         self.heard = time.monotonic()
         self._silent_s = 0.0
+        self._deaf_s = _DEAF_S
 
     @classmethod
     async def connect(cls, url: str) -> "ReplicationStream":
@@ -64,6 +75,7 @@ class ReplicationStream:
                     application_name="fabric",
                     client_encoding="utf8",
                     connect_timeout=int(CONNECT_S_MAX),
+                    tcp_user_timeout=_UNACKNOWLEDGED_S_MAX * 1000,
                     options=_OPTIONS,
                 )
         except psycopg.ProgrammingError as exc:
@@ -101,6 +113,7 @@ class ReplicationStream:
         )
         self._flushed = self._received = lsn
         self._interval_s = min(timeout_s / 3, _STATUS_S_MAX) if timeout_s else _STATUS_S_MAX
+        self._deaf_s = max(_DEAF_S, 2 * timeout_s)
         self._tick()
 
     async def _command(self, sql: str) -> "pq.abc.PGresult":
@@ -163,8 +176,8 @@ class ReplicationStream:
         # Only who listens can tell that nothing is said: what else we do may take long.
         waited_s = time.monotonic() - began
         self._silent_s = self._silent_s + waited_s if self.heard < began else 0.0
-        if self._silent_s > _DEAF_S:
-            why = f"the server has sent nothing for {_DEAF_S:.0f} s"
+        if self._silent_s > self._deaf_s:
+            why = f"the server has sent nothing for {self._deaf_s:.0f} s"
             raise UnavailableError(Reason.DATABASE_UNAVAILABLE, why)
 
     async def _wait(self, timeout_s: float, alive_at: float) -> None:
@@ -249,9 +262,10 @@ class ReplicationStream:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
-        now_us = time.time_ns() // 1000
+        now_us, asks = time.time_ns() // 1000, time.monotonic() - self.heard >= _ASK_S
+        update = wire.status_update(self._flushed, self._received, now_us, asks=asks)
         try:
-            self._pq.put_copy_data(wire.status_update(self._flushed, self._received, now_us))
+            self._pq.put_copy_data(update)
             self._pq.flush()
         except psycopg.Error:
             return  # the reader meets the same broken connection and says so

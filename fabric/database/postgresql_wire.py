@@ -171,14 +171,15 @@ def format_lsn(lsn: int) -> str:
     return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
-def status_update(flushed: int, received: int, now_us: int) -> bytes:
+def status_update(flushed: int, received: int, now_us: int, *, asks: bool = False) -> bytes:
     """A standby status update: the slot may forget what lies before `flushed`.
 
     Args:
         received: end of what we got; it only keeps the server from asking again.
         now_us: microseconds since 1970.
+        asks: the server is to answer with a keepalive at once.
     """
-    return _STATUS.pack(b"r", received, flushed, flushed, now_us - MICROS_2000, 0)
+    return _STATUS.pack(b"r", received, flushed, flushed, now_us - MICROS_2000, asks)
 
 
 def parse_frame(data: bytes) -> Message | Keepalive:

@@ -1,6 +1,8 @@
 """fabric.database.postgresql_stream"""
 
 import asyncio
+import os
+import socket
 import time
 from math import inf
 from types import SimpleNamespace
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fabric.database import postgresql_stream as streams
 from fabric.database.postgresql_stream import ReplicationStream
 from fabric.database.postgresql_wire import Begin, Commit, Keepalive, parse_frame
 from fabric.demo.postgresql import Postgres
@@ -187,7 +190,48 @@ async def test_a_server_is_gone_after_a_long_silence_and_not_after_long_work(
 
     monkeypatch.setattr(stream, "_wait", silent)
     now += 500
-    for _ in range(12):
+    for _ in range(60):
         await stream.wait(5.0, alive_at=now)
-    with pytest.raises(UnavailableError, match="has sent nothing for 60 s"):
+    with pytest.raises(UnavailableError, match="has sent nothing for 300 s"):
         await stream.wait(5.0, alive_at=now)
+
+
+async def test_a_server_that_works_in_silence_is_asked_and_lives(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It decodes what nobody published; our updates keep it from asking by itself."""
+    monkeypatch.setattr(streams, "_STATUS_S_MAX", 0.1)
+    monkeypatch.setattr(streams, "_ASK_S", 0.2, raising=False)
+    monkeypatch.setattr(streams, "_DEAF_S", 2.0)
+    application = Application(database)
+    await application.run(ITEMS_DDL)
+    await application.run("CREATE TABLE others (id int)")
+    await application.run("CREATE PUBLICATION busy FOR TABLE items")
+    await application.run("SELECT pg_create_logical_replication_slot('busy', 'pgoutput')")
+    for _ in range(8):  # its walk through one transaction is silent; through eight, eight times
+        await application.run("INSERT INTO others SELECT generate_series(1, 125000)")
+    await application.run("INSERT INTO items VALUES (1, 'n')")
+    stream = await ReplicationStream.connect(database)
+    await stream.start("busy", "busy", lsn=1, binary=True, timeout_s=0)
+    async with asyncio.timeout(60):
+        while (frame := stream.frame()) is None:
+            await stream.wait(0.1, alive_at=inf)
+    assert isinstance(parse_frame(frame), Begin)
+    await stream.close()
+
+
+async def test_a_host_that_acknowledges_nothing_is_noticed_by_the_kernel(database: str) -> None:
+    stream = await ReplicationStream.connect(database)
+    with socket.socket(fileno=os.dup(stream._pq.socket)) as watched:
+        assert watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+    await stream.close()
+
+
+async def test_a_server_is_given_longer_than_its_own_patience(database: str) -> None:
+    application = Application(database)
+    await application.run("CREATE PUBLICATION p")
+    await application.run("SELECT pg_create_logical_replication_slot('p', 'pgoutput')")
+    stream = await ReplicationStream.connect(database)
+    await stream.start("p", "p", lsn=1, binary=True, timeout_s=600)
+    assert stream._deaf_s == 1200
+    await stream.close()

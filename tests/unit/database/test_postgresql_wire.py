@@ -94,6 +94,7 @@ def test_a_status_update_names_what_may_be_forgotten() -> None:
         ">cQQQqB", wire.status_update(5, 9, wire.MICROS_2000 + 3)
     )
     assert (kind, written, flushed, applied, at, reply) == (b"r", 9, 5, 5, 3, 0)
+    assert wire.status_update(5, 9, wire.MICROS_2000, asks=True)[-1] == 1
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"k", HEADER]), st.sampled_from(b"BCORYIUDTM"))
