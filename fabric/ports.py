@@ -182,8 +182,9 @@ class ChangeSink(Protocol):
 
         Raises:
             DeniedError: APPLY_FAILED, a change cannot be applied and the target says stop.
-            UnavailableError: DATABASE_UNAVAILABLE (nothing was written) or OVERLOADED
-                when another writer moved the state: read it again.
+            UnavailableError: DATABASE_UNAVAILABLE (nothing was written); OVERLOADED when
+                another writer moved the state: read it again; NOT_READY while rows of
+                another stream are missing: give the same block again, to the same sink.
         """
 
     async def quarantined(self, topic: Topic | None) -> Sequence[Parked]:

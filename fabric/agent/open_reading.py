@@ -98,6 +98,7 @@ class OpenReader:
                 self._meter.came(records)
                 self._meter.takes(records[0])
                 await self._until_fresh()
+                self._goes_on()
                 await self._take(records)
                 self._meter.stands_at(records[-1].offset + 1)
 
@@ -107,14 +108,19 @@ class OpenReader:
             try:
                 self._host.view.check_rows(self._dataset, self._host.clock.now())
             except DeniedError as exc:
-                self._is_paused = True
-                self._host.telemetry.paused(self._part, exc.reason)
-                await self._host.view.changed.wait(_PAUSE_S)
-                continue
-            if self._is_paused:
-                self._is_paused = False
-                self._host.telemetry.paused(self._part, None)
-            return
+                await self._pause(exc.reason)
+            else:
+                return
+
+    async def _pause(self, reason: Reason) -> None:
+        self._is_paused = True
+        self._host.telemetry.paused(self._part, reason)
+        await self._host.view.changed.wait(_PAUSE_S)
+
+    def _goes_on(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._host.telemetry.paused(self._part, None)
 
     async def _take(self, records: Sequence[Record]) -> None:
         pairs = [(record.offset, record.value) for record in records]
@@ -126,9 +132,10 @@ class OpenReader:
             self._host.telemetry.dropped(self._topic, offset, reason, "")
         for gathered in gather(good, self._topic, self._partition):
             await self._apply(gathered)
+            self._goes_on()
 
     async def _apply(self, gathered: Gathered) -> None:
-        stream = gathered.block.stream
+        stream, is_told = gathered.block.stream, False
         while True:
             state = self._machine.state(stream)
             step = next_step(state, gathered, self._log)
@@ -136,16 +143,23 @@ class OpenReader:
                 self._host.telemetry.dropped(self._topic, gathered.offset, None, _DUPLICATE)
                 return
             block, new = step
-            self._host.telemetry.opened(block, "", sealed_bytes=self._bytes, seconds=self._decode_s)
-            self._bytes = 0
+            if not is_told:
+                self._host.telemetry.opened(
+                    block, "", sealed_bytes=self._bytes, seconds=self._decode_s
+                )
+                self._bytes, is_told = 0, True
             began = self._host.clock.monotonic()
             try:
                 with self._meter.giving(block):
                     applied = await self._sink.apply(block, state, new)
             except FabricError as exc:
-                if exc.reason is not Reason.OVERLOADED:
+                if exc.reason is Reason.NOT_READY:  # another stream has to come first
+                    await self._pause(exc.reason)
+                    await self._until_fresh()
+                elif exc.reason is Reason.OVERLOADED:
+                    self._machine.load(stream, await self._sink.state(stream))
+                else:
                     raise
-                self._machine.load(stream, await self._sink.state(stream))
                 continue
             self._machine.load(stream, applied.state)
             self._host.telemetry.apply_took(self._topic, self._host.clock.monotonic() - began)

@@ -128,8 +128,10 @@ class PostgresSink:
                     done = await self._apply(connection, table, block, (expected, new), True)
         except Waiting:
             self._waiting.setdefault(block.stream, time.monotonic())
+            # The database is well: who threw this sink away would cut off the very stream that
+            # brings the row, and forget since when this one waits.
             raise UnavailableError(
-                Reason.DATABASE_UNAVAILABLE,
+                Reason.NOT_READY,
                 f"table {table.target.table}: a foreign key waits for rows of another stream",
             ) from None
         except POISON as exc:

@@ -85,16 +85,20 @@ class Running:
         return self.spawn(supervise("capture main", run, host.board, stop=ending))
 
     def apply(
-        self, host: TestHost, store: MemoryStore, topic: Topic = SECRET
+        self, host: TestHost, to: MemoryStore | SinkHolder, topic: Topic = SECRET
     ) -> "asyncio.Task[None]":
-        """Apply a dataset to a table in memory."""
-        holder = SinkHolder({topic: str(topic)}, lambda: MemorySink(store), host.host.view)
+        """Apply a dataset to a table in memory, or to one of a target that others share."""
+        holder = to if isinstance(to, SinkHolder) else self._holder(host, to, topic)
         part = f"apply {topic}:0"
 
         async def run() -> None:
             await apply_partition(host.host, part, holder, topic, 0)
 
         return self.spawn(supervise(part, run, host.board))
+
+    @staticmethod
+    def _holder(host: TestHost, store: MemoryStore, topic: Topic) -> SinkHolder:
+        return SinkHolder({topic: str(topic)}, lambda: MemorySink(store), host.host.view)
 
 
 async def _tick(platform: Platform) -> None:

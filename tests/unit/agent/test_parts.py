@@ -1,6 +1,7 @@
 """Parts built from policy and state file."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,19 +20,27 @@ from fabric.agent.parts import (
     source_tables,
 )
 from fabric.agent.publishing import Publisher
-from fabric.model.change import Sequence
+from fabric.agent.sinks import SinkHolder
+from fabric.database import postgresql_sink
+from fabric.database.postgresql_sink import PostgresSink
+from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import DeniedError, Reason, UsageError
 from fabric.model.names import Stream, Topic
 from fabric.policy.types import Dataset
+from fabric.ports import Target
 from fabric.store.state import SourceState, StreamHead
+from tests.contract import postgresql_world
+from tests.contract.postgresql_world import Application
 from tests.fakes.platform import NOTES, OPEN, ORIGIN, SECRET, A, Platform, TestHost, dataset
 from tests.fakes.running import BLOCK, running, table, until
 from tests.fakes.source import MemoryDatabase, MemorySource
 
+database = postgresql_world.database
+
 
 async def test_a_capture_is_built_from_what_is_remembered(a: TestHost) -> None:
     state = a.host.identity.state
-    upto = Sequence(7, 5, 1)
+    upto = ChangeSequence(7, 5, 1)
     state.save_heads([StreamHead(stream=Stream(ORIGIN, OPEN, 0), head=None, upto=upto)])
     state.save_source("main", SourceState(generation=7, position=5, resume="token"))
     made = await publisher(
@@ -164,3 +173,59 @@ def test_levels_say_which_form_a_dataset_takes(a: TestHost) -> None:
 
 def test_an_origin_is_of_the_system_and_not_of_the_host() -> None:
     assert str(origin_of(A, "main")) == "G01/registry/main"
+
+
+class CountedSink(PostgresSink):
+    """Counts its lives."""
+
+    made = 0
+
+    async def open(self, targets: Sequence[Target]) -> None:
+        CountedSink.made += 1
+        await super().open(targets)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("child", [SECRET, OPEN])
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_foreign_key_waits_for_a_stream_of_the_same_apply_and_cuts_it_not_off(
+    database: str, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch, child: Topic,
+    comes: bool,
+) -> None:  # fmt: skip
+    application = Application(database)
+    await application.run("CREATE TABLE parents (id bigint PRIMARY KEY, text text NOT NULL)")
+    await application.run(
+        "CREATE TABLE children (id bigint PRIMARY KEY REFERENCES parents, text text NOT NULL)"
+    )
+    monkeypatch.setattr(postgresql_sink, "_WAIT_S_MAX", 60.0 if comes else 2.5)
+    CountedSink.made, parent = 0, OPEN if child is SECRET else SECRET
+    tables = {child: "children", parent: "parents"}
+    source = MemoryDatabase([table(child), table(parent)])
+    for host in (a, b):
+        host.attest()
+
+    async def held(name: str, row: int) -> bool:
+        return row in {each["id"] for each in await application.rows(name)}
+
+    async with running() as parts:
+        await parts.view(a, SECRET)
+        await parts.view(b, SECRET)
+        parts.capture(a, source, child, parent)
+        holder = SinkHolder(tables, lambda: CountedSink(database), b.host.view)
+        for topic in tables:
+            parts.apply(b, holder, topic)
+        source.upsert(table(child), [{"id": 1, "text": "x"}])
+        waits = {f"apply {child}:0": "not_ready: waiting"}
+        await until(lambda: waits.items() <= b.board.problems.items())
+        source.upsert(table(parent), [{"id": 1 if comes else 2, "text": "x"}])
+        async with asyncio.timeout(30):
+            while not await held("parents", 1 if comes else 2):
+                await asyncio.sleep(0.02)
+            if not comes:
+                source.upsert(table(child), [{"id": 2, "text": "x"}])
+            while not await held("children", 1 if comes else 2):
+                await asyncio.sleep(0.02)
+        await until(lambda: b.board.is_ready)
+        assert len(await (await holder.use(child)).quarantined(child)) == (not comes)
+        assert CountedSink.made == 1
+        await holder.close()

@@ -65,8 +65,9 @@ async def test_a_foreign_key_waits_for_another_stream_and_is_poison_in_the_end(
     await application.run("CREATE TABLE parents (id text PRIMARY KEY)")
     await application.run(ITEMS_DDL.replace("note text", "note text REFERENCES parents"))
     async with applying(database) as sink:
-        with pytest.raises(UnavailableError, match="another stream"):
+        with pytest.raises(UnavailableError, match="another stream") as caught:
             await sink.upsert(item(1, "n", "p"))
+        assert caught.value.reason is Reason.NOT_READY  # the database is well
         await application.run("INSERT INTO parents VALUES ('p')")
         assert (await sink.upsert(item(1, "n", "p"))).applied == 1
         with pytest.raises(UnavailableError, match="another stream"):
