@@ -63,8 +63,13 @@ WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.at
 """
 
 
-async def connect(url: str, settings: Mapping[str, str] | None = None) -> "asyncpg.Connection[Any]":
+async def connect(
+    url: str, settings: Mapping[str, str] | None = None, *, statement_s: float | None = None
+) -> "asyncpg.Connection[Any]":
     """Open a connection with our settings; binary dates, times and decimals pass through.
+
+    Args:
+        statement_s: deadline of each statement; `STATEMENT_S_MAX` where none is given.
 
     Raises:
         ConfigInvalid: the URL does not parse, or the server does not take its credentials.
@@ -72,14 +77,18 @@ async def connect(url: str, settings: Mapping[str, str] | None = None) -> "async
     """
     try:
         with translated("connect"):
-            return await _connect(url, {**_SETTINGS, **(settings or {})})
+            return await _connect(
+                url, {**_SETTINGS, **(settings or {})}, statement_s or STATEMENT_S_MAX
+            )
     except ValueError as exc:  # asyncpg lets a port that is no number through as it is
         raise ConfigInvalid("url: not a PostgreSQL connection URL") from exc
 
 
-async def _connect(url: str, settings: dict[str, str]) -> "asyncpg.Connection[Any]":
+async def _connect(
+    url: str, settings: dict[str, str], statement_s: float
+) -> "asyncpg.Connection[Any]":
     connection = await asyncpg.connect(
-        url, timeout=CONNECT_S_MAX, command_timeout=STATEMENT_S_MAX, server_settings=settings
+        url, timeout=CONNECT_S_MAX, command_timeout=statement_s, server_settings=settings
     )
     async with asyncio.timeout(CONNECT_S_MAX):
         for name in PASSED:

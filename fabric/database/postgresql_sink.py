@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from fabric.database import postgresql_state as states
 from fabric.database.postgresql_apply import POISON, Applier, Waiting
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import class_of, connect, shut, translated, types_of
+from fabric.database.postgresql_marks import apart, has_marks
 from fabric.database.postgresql_tables import TargetTable, prepare
 from fabric.database.postgresql_write import make_staging
 from fabric.model.block import Block
@@ -25,13 +27,16 @@ from fabric.model.names import Stream, Topic
 from fabric.ports import Applied, Parked, StreamState, Target
 
 _APPLY_S_MAX = 120.0
-"""Deadline of one block, marks that delete many rows included."""
+"""Deadline of one block; one with marks has another."""
 _WAIT_S_MAX = 30.0
 """How long a foreign key may wait for rows of another stream before it is poison."""
 
 
 class PostgresSink:
     """Implements ports.ChangeSink over one connection, made anew when it breaks.
+
+    A block with marks has another while it is applied. Until then the streams of its topic
+    wait, because a row may go over from one to the other; those of other topics do not.
 
     Args:
         url: connection URL; the role needs write access to the tables, and CREATE on the
@@ -47,6 +52,8 @@ class PostgresSink:
         self._waiting: dict[Stream, float] = {}
         self._quick: dict[str, str] = {}
         self._plain: set[Stream] = set()
+        self._turns: defaultdict[Topic, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._has_origin = False
 
     async def open(self, targets: Sequence[Target]) -> None:
         """Connect, make or check every table; see ports.ChangeSink.open."""
@@ -86,7 +93,7 @@ class PostgresSink:
     async def _connect(self) -> None:
         self._connection = connection = await connect(self._url)
         try:
-            await origins.take(connection)
+            self._has_origin = await origins.take(connection) is not None
             async with connection.transaction():
                 await states.create(connection)
                 types = await types_of(connection)
@@ -117,9 +124,19 @@ class PostgresSink:
 
     async def apply(self, block: Block, expected: StreamState | None, new: StreamState) -> Applied:
         """Write rows and state in one transaction; see ports.ChangeSink.apply."""
+        async with self._turns[block.stream.topic]:
+            return await self._in_turn(block, expected, new)
+
+    async def _in_turn(
+        self, block: Block, expected: StreamState | None, new: StreamState
+    ) -> Applied:
         table = self._table(block.stream.topic)
+        if has_marks(block):
+            using = apart(self._url, table, has_origin=self._has_origin)
+        else:
+            using = self._using("apply a block", data_passes=True)
         try:
-            async with self._using("apply a block", data_passes=True) as connection:
+            async with using as connection:
                 try:
                     done = await self._quickly(connection, table, block, (expected, new))
                     if done is None:

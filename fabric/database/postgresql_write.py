@@ -17,6 +17,8 @@ from fabric.model.columns import values_of
 
 COPY_ROWS_MIN = 500
 """From so many rows on a COPY is faster than array parameters."""
+PIECE_ROWS = 5_000
+"""Keys in memory while rows are chosen for deletion."""
 
 
 class Missing(ValueError):
@@ -115,15 +117,18 @@ class TableWriter:
             )
 
     async def _delete_chosen(self, where: str, wanted: Callable[[Row], bool]) -> None:
+        """The cursor reads in the snapshot it began with, whatever is deleted meanwhile."""
         table = self._table
         found: list[Row] = []
         query = f"SELECT {table.keys()} FROM {table.name} AS t WHERE {where}"  # noqa: S608  # quoted
-        async for record in self._connection.cursor(query, self._origin, prefetch=5_000):
+        async for record in self._connection.cursor(query, self._origin, prefetch=PIECE_ROWS):
             (row,) = table.key_rows([record])
             if wanted(row):
                 found.append(row)
-        for start in range(0, len(found), 5_000):
-            await self.write(Plan(deletes=found[start : start + 5_000]))
+            if len(found) == PIECE_ROWS:
+                await self.write(Plan(deletes=found))
+                found = []
+        await self.write(Plan(deletes=found))
 
     async def has_own(self) -> bool:
         """Whether the table holds rows of this origin."""
