@@ -6,7 +6,8 @@ it keeps triggers cheap. A repeat has the same sequences but may hold newer rows
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -16,6 +17,7 @@ from fabric.database.sqlite_thread import quote
 from fabric.database.sqlite_values import RowReader, SqlValue, columns_of
 from fabric.model.change import Op, Row, Run
 from fabric.model.errors import DeniedError, Reason
+from fabric.model.limits import QUEUE_BYTES_MAX
 from fabric.ports import SourceTable
 
 
@@ -27,19 +29,26 @@ class Page:
         runs: with rising ordinals.
         count: changes in them.
         last: id of the last change; read on from here.
+        is_last: whether no more are there below the watermark.
     """
 
     runs: list[Run]
     count: int
     last: int
+    is_last: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Rows of a snapshot in key order, and the key of the last one (None: no rows)."""
+    """Rows of a snapshot in key order, and the key of the last one (None: no rows).
+
+    Attributes:
+        is_last: whether no more were there.
+    """
 
     rows: list[Row]
     cursor: tuple[SqlValue, ...] | None
+    is_last: bool
 
 
 class TableReader:
@@ -79,7 +88,9 @@ class TableReader:
         ordinal: int,
         limit: int,
     ) -> Page:
-        """Changes with ids between `after` and the watermark `position`, at most `limit`.
+        """Changes with ids between `after` and the watermark `position`.
+
+        At most `limit`, and no more once their rows have QUEUE_BYTES_MAX bytes.
 
         Args:
             ordinal: of the first change.
@@ -87,7 +98,7 @@ class TableReader:
         Raises:
             DeniedError: SCHEMA_MISMATCH, a value is not of its declared type.
         """
-        found = connection.execute(self._page, (after, position, self._number, limit)).fetchall()
+        found, is_last = _some(connection, self._page, (after, position, self._number), limit)
         runs: list[Run] = []
         for is_there, group in groupby(found, key=lambda row: row[2]):
             items = list(group)
@@ -102,7 +113,8 @@ class TableReader:
                 )
             )
             ordinal += len(items)
-        return Page(runs=runs, count=len(found), last=found[-1][0] if found else after)
+        last = found[-1][0] if found else after
+        return Page(runs=runs, count=len(found), last=last, is_last=is_last)
 
     def _decoded(self, items: list[tuple[Any, ...]], op: Op) -> Iterator[Row]:
         start, middle = 3, 3 + self._key_count
@@ -125,15 +137,31 @@ class TableReader:
     def chunk(
         self, connection: sqlite3.Connection, cursor: tuple[SqlValue, ...] | None, limit: int
     ) -> Chunk:
-        """At most `limit` rows after `cursor` in key order; raises DeniedError as `page`."""
-        if cursor is None:
-            found = connection.execute(self._first, (limit,)).fetchall()
-        else:
-            found = connection.execute(self._next, (*cursor, limit)).fetchall()
+        """Rows after `cursor` in key order, as many as `page`; raises DeniedError as it does."""
+        query = self._first if cursor is None else self._next
+        found, is_last = _some(connection, query, cursor or (), limit)
         rows = [self._row(self._rows, item[self._key_count :]) for item in found]
         last = found[-1][: self._key_count] if found else None
-        return Chunk(rows=rows, cursor=last)
+        return Chunk(rows=rows, cursor=last, is_last=is_last)
 
     def total(self, connection: sqlite3.Connection) -> int:
         """Rows in the table now."""
         return int(connection.execute(self._count).fetchone()[0])
+
+
+def _some(
+    connection: sqlite3.Connection, query: str, values: Sequence[SqlValue], limit: int
+) -> tuple[list[tuple[Any, ...]], bool]:
+    """What a query that ends in `LIMIT ?` finds, and whether that is all of it.
+
+    Few wide rows are as much memory as many narrow ones, so bytes count, too.
+    """
+    found: list[tuple[Any, ...]] = []
+    size = 0
+    with closing(connection.execute(query, (*values, limit))) as cursor:
+        for row in cursor:
+            found.append(row)
+            size += sum(len(value) for value in row if isinstance(value, str | bytes))
+            if size >= QUEUE_BYTES_MAX:
+                return found, False
+    return found, len(found) < limit

@@ -47,7 +47,7 @@ class SqliteSource:
     Args:
         path: the database file; it must exist.
         tables: what to capture.
-        chunk_rows: rows of a snapshot chunk, and most rows of one run.
+        chunk_rows: most rows of a snapshot chunk and of one run; wide rows make them shorter.
         silence_s: longest time without a Reached while nothing changes, seconds.
     """
 
@@ -219,7 +219,7 @@ class SqliteSource:
                 for run in page.runs:
                     yield Captured(topic=reader.topic, run=run)
                 ordinal, last = ordinal + page.count, page.last
-                if page.count < self._chunk_rows:
+                if page.is_last:
                     break
             counts[str(reader.topic)] = ordinal
         if not is_new:
@@ -240,7 +240,7 @@ class SqliteSource:
         chunk = await self._thread.call(
             lambda c: reader.chunk(c, progress.cursor, self._chunk_rows)
         )
-        done = len(chunk.rows) < self._chunk_rows
+        done = chunk.is_last
         parts: list[tuple[Op, list[Row]]] = [(Op.UPSERT, chunk.rows)] if chunk.rows else []
         if not progress.begun:
             parts.insert(0, (Op.SNAPSHOT_BEGIN, []))

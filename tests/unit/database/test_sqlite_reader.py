@@ -7,6 +7,7 @@ from fabric.database.sqlite_capture import install
 from fabric.database.sqlite_reader import TableReader
 from fabric.model.change import Op
 from fabric.model.errors import DeniedError, Reason
+from fabric.model.limits import QUEUE_BYTES_MAX
 from fabric.ports import SourceTable
 from tests.contract.worlds import NOTES, NOTES_SCHEMA, note
 
@@ -60,6 +61,36 @@ def test_chunks_follow_the_key(database: sqlite3.Connection) -> None:
         cursor = chunk.cursor
     assert seen == [note(*row) for row in rows]
     assert reader.total(database) == 6
+
+
+def test_wide_rows_make_pages_and_chunks_shorter(database: sqlite3.Connection) -> None:
+    width, count = QUEUE_BYTES_MAX // 4, 10
+    rows = [("a", number, "x" * width) for number in range(count)]
+    database.executemany("INSERT INTO notes VALUES (?, ?, ?)", rows)
+    reader, after, cursor = TableReader(TABLE, 1), 0, None
+    pages, chunks = [], []
+    while not (pages and pages[-1].is_last):
+        page = reader.page(database, after=after, position=99, ordinal=1, limit=count)
+        after = page.last
+        pages.append(page)
+    while not (chunks and chunks[-1].is_last):
+        chunk = reader.chunk(database, cursor, count)
+        cursor = chunk.cursor
+        chunks.append(chunk)
+    assert [page.count for page in pages] == [4, 4, 2]
+    assert [len(chunk.rows) for chunk in chunks] == [4, 4, 2]
+    read = [row["number"] for chunk in chunks for row in chunk.rows]
+    assert read == [row["number"] for page in pages for run in page.runs for row in run.rows]
+    assert read == [*range(count)]
+    assert not database.in_transaction
+    database.execute("DROP TABLE notes")  # no statement is left open
+
+
+def test_a_row_wider_than_the_bound_is_read_alone(database: sqlite3.Connection) -> None:
+    body = "x" * (QUEUE_BYTES_MAX + 1)
+    database.executemany("INSERT INTO notes VALUES ('a', ?, ?)", [(1, body), (2, body)])
+    chunk = TableReader(TABLE, 1).chunk(database, None, 10)
+    assert (len(chunk.rows), chunk.is_last) == (1, False)
 
 
 def test_a_value_of_another_type_names_its_column_only(database: sqlite3.Connection) -> None:

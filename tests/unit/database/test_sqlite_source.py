@@ -10,6 +10,7 @@ import pytest
 from fabric.database.sqlite import SqliteSink, SqliteSource
 from fabric.model.change import Op
 from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
+from fabric.model.limits import QUEUE_BYTES_MAX
 from fabric.ports import SourceTable
 from tests.contract.replica import Follower, Replica, follow
 from tests.contract.sink_suite import Feed, stream, target
@@ -115,6 +116,21 @@ async def test_a_row_that_is_not_of_its_type_holds_the_capture(world: SqliteSour
     assert caught.value.reason is Reason.SCHEMA_MISMATCH
     assert "someday" not in str(caught.value)
     await follower.source.close()
+
+
+async def test_wide_rows_arrive_whole_in_snapshot_and_stream(world: SqliteSourceWorld) -> None:
+    body = "x" * (QUEUE_BYTES_MAX // 4)
+    await world.insert(world.notes, [note("a", n, body) for n in range(8)])
+    follower = await follow(world.source(), None, make_replica(world))
+    await follower.until_ended(PEOPLE, NOTES)
+    await world.insert(world.notes, [note("b", n, body) for n in range(8)])
+    await catch_up(world, follower)
+    runs = [event.run for event in follower.captured if event.topic == NOTES]
+    assert max(sum(len(str(row["body"])) for row in run.rows) for run in runs) <= QUEUE_BYTES_MAX
+    assert [run.op for run in runs].count(Op.SNAPSHOT_END) == 1
+    places = [(run.position, run.ordinal) for run in runs]
+    assert places == sorted(set(places))
+    await follower.close()
 
 
 async def test_a_dataset_that_is_added_gets_its_snapshot_in_the_same_generation(
