@@ -4,11 +4,9 @@ Why by hand: kafka/cursor.py. Every length is held against what is left. Reads b
 only, decides nothing. Errors: Malformed. Spec: Kafka protocol, record batch v2.
 """
 
-import gzip
 import struct
 import zlib
 from dataclasses import dataclass
-from io import BytesIO
 from typing import NamedTuple
 
 import zstandard
@@ -19,6 +17,7 @@ from fabric.model.errors import Malformed
 from fabric.model.limits import (
     BATCH_HEADERS_MAX,
     BATCH_RECORDS_MAX,
+    COMPRESSED_BYTES_MAX,
     DECOMPRESSED_BYTES_MAX,
     EXPANSION_RATIO_MAX,
     RECORD_HEADERS_MAX,
@@ -33,6 +32,9 @@ _TRANSACTIONAL = 0b1_0000
 _CONTROL = 0b10_0000
 _VARINT_BYTES_MAX = 10
 _CHUNK = 64 * 1024
+_GZIP_BITS = 31
+_ZSTD_STEP = 256
+"""Bytes of a frame; a block of four bytes stands for 128 KiB, so 8 MiB come out at most."""
 
 CODEC_NONE = 0
 CODEC_GZIP = 1
@@ -210,21 +212,44 @@ def _octets(data: bytes, at: int) -> tuple[bytes | None, int]:
 
 
 def _expand(codec: int, data: bytes) -> bytes:
-    """Decompress as a stream, so that a bomb ends at the limit and not in memory."""
+    """Decompress within limits what is exactly one gzip member or one Zstandard frame.
+
+    Clients write one. More of them cost a loop each, and may say nothing at all, so that
+    no limit of what comes out ends them; and who reads on behind the first reads records
+    that nobody has judged.
+    """
+    if len(data) > COMPRESSED_BYTES_MAX:
+        raise Malformed("compressed record batch is longer than a topic takes")
     limit = min(DECOMPRESSED_BYTES_MAX, max(_CHUNK, len(data) * EXPANSION_RATIO_MAX))
-    source = BytesIO(data)
     try:
         if codec == CODEC_GZIP:
-            with gzip.GzipFile(fileobj=source) as reader:
-                expanded = reader.read(limit + 1)
+            expanded, is_one = _gunzip(data, limit)
         elif codec == CODEC_ZSTD:
-            window = zstandard.ZstdDecompressor(max_window_size=DECOMPRESSED_BYTES_MAX)
-            with window.stream_reader(source, read_across_frames=True) as stream:
-                expanded = stream.read(limit + 1)
+            expanded, is_one = _unzstd(data, limit)
         else:
             raise Malformed("compression codec is not served")
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as exc:
+    except (zlib.error, zstandard.ZstdError) as exc:
         raise Malformed("record batch does not decompress") from exc
     if len(expanded) > limit:
         raise Malformed("record batch decompresses beyond the limit")
+    if not is_one:
+        raise Malformed("record batch is not exactly one compressed stream")
     return expanded
+
+
+def _gunzip(data: bytes, limit: int) -> tuple[bytes, bool]:
+    """What comes out, `limit` + 1 bytes at most, and whether all of `data` was one member."""
+    member = zlib.decompressobj(_GZIP_BITS)
+    expanded = member.decompress(data, limit + 1)
+    return expanded, member.eof and not member.unused_data
+
+
+def _unzstd(data: bytes, limit: int) -> tuple[bytes, bool]:
+    """The same for a frame; little goes in at once, as no call bounds what comes out."""
+    frame = zstandard.ZstdDecompressor(max_window_size=DECOMPRESSED_BYTES_MAX).decompressobj()
+    expanded = bytearray()
+    for at in range(0, len(data), _ZSTD_STEP):
+        if frame.eof or len(expanded) > limit:
+            return bytes(expanded), False
+        expanded += frame.decompress(data[at : at + _ZSTD_STEP])
+    return bytes(expanded), frame.eof and not frame.unused_data

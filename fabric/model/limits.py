@@ -154,6 +154,9 @@ LEADERS_REMEMBERED = 200_000
 """Partitions whose leaders a gateway knows; a broker may name any number in its answers."""
 BATCH_RECORDS_MAX = 20_000
 """Twice what librdkafka puts into a batch: a batch is judged in one go, 5 us a record."""
+COMPRESSED_BYTES_MAX = 1024 * 1024
+"""Of a batch's records. No data topic takes a longer batch, and small blocks of either codec
+make a decompressor build tables, 100 ns a byte, whatever comes out."""
 RECORD_HEADERS_MAX = 16
 BATCH_HEADERS_MAX = 60_000
 SIGNED_RECORDS_MAX = 256

@@ -1,7 +1,9 @@
 """Foreign bytes: what is cut right, and what is refused."""
 
 import gzip
+import random
 import struct
+import time
 
 import pytest
 import zstandard
@@ -9,7 +11,7 @@ from crc32c import crc32c
 
 from fabric.gateway import wire
 from fabric.model.errors import Malformed
-from fabric.model.limits import BATCH_HEADERS_MAX
+from fabric.model.limits import BATCH_HEADERS_MAX, COMPRESSED_BYTES_MAX
 from tests.fakes import kafka_frames
 from tests.fakes.gateway import batch
 
@@ -158,6 +160,51 @@ def test_a_bomb_ends_at_the_limit() -> None:
     bomb = zstandard.compress(bytes(64 * 1024 * 1024))
     with pytest.raises(Malformed, match="limit"):
         wire.records_of(wire.parse_batch(with_records(bomb, 1, wire.CODEC_ZSTD)))
+
+
+@pytest.mark.parametrize("codec", [wire.CODEC_GZIP, wire.CODEC_ZSTD])
+def test_only_one_compressed_stream_is_taken(codec: int) -> None:
+    compress = gzip.compress if codec == wire.CODEC_GZIP else zstandard.compress
+    whole, empty = compress(b"\x0e" + RECORD), compress(b"")
+    for data in (whole + empty, empty + whole, whole + whole, whole + b"\0", whole[:-1]):
+        with pytest.raises(Malformed, match="one compressed stream"):
+            wire.records_of(wire.parse_batch(with_records(data, 1, codec)))
+
+
+def test_streams_that_say_nothing_cost_next_to_nothing() -> None:
+    began = time.process_time()
+    for codec, empty in (
+        (wire.CODEC_GZIP, gzip.compress(b"")),
+        (wire.CODEC_ZSTD, zstandard.compress(b"")),
+    ):
+        data = empty * (COMPRESSED_BYTES_MAX // len(empty))
+        with pytest.raises(Malformed, match="one compressed stream"):
+            wire.records_of(wire.parse_batch(with_records(data, 1, codec)))
+    assert time.process_time() - began < 0.2
+
+
+@pytest.mark.parametrize("codec", [wire.CODEC_GZIP, wire.CODEC_ZSTD])
+def test_no_more_is_expanded_than_a_topic_takes(codec: int) -> None:
+    data = bytes(COMPRESSED_BYTES_MAX + 1)
+    with pytest.raises(Malformed, match="longer than a topic takes"):
+        wire.records_of(wire.parse_batch(with_records(data, 1, codec)))
+
+
+@pytest.mark.parametrize("codec", [wire.CODEC_GZIP, wire.CODEC_ZSTD])
+def test_a_batch_as_large_as_a_topic_takes_is_expanded_whole(codec: int) -> None:
+    value = random.Random(7).randbytes(COMPRESSED_BYTES_MAX - 1024)
+    body = b"\0\0\0\1" + varint(len(value)) + value + b"\0"
+    compress = gzip.compress if codec == wire.CODEC_GZIP else zstandard.compress
+    data = compress(varint(len(body)) + body)
+    (found,) = wire.records_of(wire.parse_batch(with_records(data, 1, codec)))
+    assert found.value == value
+
+
+def test_a_frame_that_states_no_size_is_expanded_as_clients_stream_it() -> None:
+    stream = zstandard.ZstdCompressor(write_checksum=True).compressobj()
+    data = stream.compress(b"\x0e" + RECORD) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    data += stream.flush()
+    assert len(wire.records_of(wire.parse_batch(with_records(data, 1, wire.CODEC_ZSTD)))) == 1
 
 
 def test_headers_of_a_batch_are_bounded_together() -> None:
