@@ -7,8 +7,9 @@ Spec: design section 9.
 
 from datetime import datetime
 
-from fabric.admit.door import is_authoritys, is_control
+from fabric.admit.door import is_authoritys, is_control, refuse
 from fabric.admit.view import Place, View
+from fabric.attest.result import standing
 from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.names import AUDIT, AUTHORITY, GRANTS_PREFIX, RECEIPTS, HostId
 from fabric.policy import decide
@@ -35,6 +36,26 @@ def check_writer(
         _check_data(place, view, host)
     if host is not None:
         view.members.current(host, now)
+
+
+def check_again(
+    place: Place, view: View, *, identity: str, host: HostId | None, now: datetime
+) -> None:
+    """Ask again, between verdict and sending, what may have changed meanwhile.
+
+    Costs no signature and looks at no record: whether the writer may still write here,
+    and a host still publish at its current standing.
+
+    Raises:
+        PeerError: as `check_writer`.
+        DeniedError: as `check_writer`, or what `decide.publish` says.
+    """
+    check_writer(place, view, identity=identity, host=host, now=now)
+    if host is None or is_control(place.topic):
+        return
+    dataset = decide.dataset_of(view.policy, place.topic)
+    current = standing(view.members.current(host, now))
+    refuse(decide.publish(view.policy, dataset, current, suite=dataset.suite, now=now))
 
 
 def _check_control(place: Place, view: View, *, identity: str, host: HostId | None) -> None:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from fabric.admit import door
 from fabric.admit.view import Place, View
-from fabric.admit.writer import check_writer
+from fabric.admit.writer import check_again, check_writer
 from fabric.gateway import wire
 from fabric.gateway.identity import Identity
 from fabric.gateway.replay import Mark, Replays
@@ -91,6 +91,20 @@ class Judge:
             return self._judge_records(records, place, view, identity=identity, now=now)
         except (PeerError, DeniedError) as exc:  # said of the batch as a whole
             return _refused(exc, records, bad=())
+
+    def confirm(self, part: Part, identity: Identity, now: datetime) -> Refused | None:
+        """Ask again before an admitted partition is sent: time has passed since its verdict.
+
+        Returns:
+            None when the verdict stands.
+        """
+        try:
+            view = self._ready_view(part.topic, now)
+            place = Place(part.topic, part.partition)
+            check_again(place, view, identity=identity.name, host=identity.host, now=now)
+        except (PeerError, DeniedError) as exc:
+            return Refused(reason=exc.reason, message=_text(exc), notes=_notes(part))
+        return None
 
     def _ready_view(self, topic: str, now: datetime) -> View:
         """The view, when it is fresh enough for `topic`; raises DeniedError of class wait."""

@@ -8,7 +8,7 @@
 
     Forward       send this frame to a node (None: any), answer within `timeout_s`
     Reply         send this frame to the client (None: nothing); its request is done
-    Pass          records were admitted, for the count
+    Pass          records are forwarded, for the count
     Note          keep the reason of a refusal for whoever was refused
     Close         cut the connection
 
@@ -23,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import TypeAlias, assert_never
 
 from fabric.gateway import answers, requests, wire
@@ -98,7 +99,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """So many records of a topic were admitted."""
+    """So many records of a topic are forwarded."""
 
     topic: str
     records: int
@@ -265,15 +266,16 @@ class Connection:
         if not production.judge(self._judge, self._identity, now):
             return
         self._judged = None
+        self._note(production)
+        if production.is_silent and production.must_not_be_silent(self._judge):
+            raise PeerError(Reason.API_REFUSED, "acks=0 leaves no way to say what was refused")
+        self._enqueue(pending)
+        self._go_on(now)
+
+    def _note(self, production: Production) -> None:
         for part, refused in production.refusals():
             for digest in refused.notes or (None,):
                 self._out.append(Note(part.topic, part.partition, digest, refused.reason))
-        if production.is_silent and production.must_not_be_silent(self._judge):
-            raise PeerError(Reason.API_REFUSED, "acks=0 leaves no way to say what was refused")
-        for part, count in production.admissions():
-            self._out.append(Pass(part.topic, count))
-        self._enqueue(pending)
-        self._go_on(now)
 
     def _go_on(self, now: datetime) -> None:
         """Send what can be sent of the Produce requests, in their order, and finish them."""
@@ -281,7 +283,12 @@ class Connection:
             production = pending.production
             if production is None or pending.is_done:
                 continue
-            for shipment in production.shipments(self._directory):
+            production.confirm(self._judge, self._identity, now)
+            self._note(production)
+            shipments = production.shipments(self._directory)
+            for topic, count in chain.from_iterable(map(production.records, shipments)):
+                self._out.append(Pass(topic, count))
+            for shipment in shipments:
                 ticket = self._ticket(pending)
                 production.sent(ticket, shipment)
                 left = production.time_left(now)

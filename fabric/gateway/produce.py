@@ -1,6 +1,7 @@
 """One Produce request on its way: verdicts, what goes to which broker, the merged answer.
 
     judge     verdicts for some partitions, all of them before anything is sent
+    confirm   whether they still stand, asked right before anything is sent
     shipments what is to be sent next: admitted partitions by leader, or the question
               who leads them
     answered  what a broker said; failed: it said nothing
@@ -64,7 +65,7 @@ class Production:
         self._marks: dict[_Place, tuple[Mark, ...]] = {}
         self._done: dict[_Place, PartAnswer] = {}
         self._refused: list[tuple[Part, Refused]] = []
-        self._admitted: list[tuple[Part, int]] = []
+        self._records: dict[_Place, int] = {}
         self._sent: dict[int, Shipment] = {}
         self._judged = 0
         self._has_asked = False
@@ -76,14 +77,14 @@ class Production:
         Returns:
             Whether every partition has its verdict.
         """
-        error, size, parts = self._refused_whole(), 0, self._request.parts
+        error, size, parts = self._refused_whole(now), 0, self._request.parts
         while self._judged < len(parts) and size < JUDGED_BYTES_MIN:
             part = parts[self._judged]
             self._judged += 1
-            size += len(part.records or b"")
             if error:
                 self._settle((part.topic, part.partition), error)
             else:
+                size += len(part.records or b"")
                 self._take(part, judge.judge(part, identity, now))
         return self._judged == len(parts)
 
@@ -92,19 +93,42 @@ class Production:
         match verdict:
             case Admitted():
                 self._waiting[place] = part
-                self._admitted.append((part, verdict.records))
+                self._records[place] = verdict.records
                 self._marks[place] = verdict.marks
             case Repeated():
                 self._done[place] = PartAnswer(
                     topic=part.topic, partition=place[1], base_offset=verdict.offset
                 )
             case Refused():
-                self._refused.append((part, verdict))
-                self._done[place] = self._refusal(part, verdict)
+                self._refuse(part, verdict)
             case _:
                 assert_never(verdict)
 
-    def _refused_whole(self) -> int:
+    def _refuse(self, part: Part, refused: Refused) -> None:
+        self._refused.append((part, refused))
+        self._done[part.topic, part.partition] = self._refusal(part, refused)
+
+    def confirm(self, judge: Judge, identity: Identity, now: datetime) -> None:
+        """Take back, before anything is sent, what may not be sent any more.
+
+        Between a verdict and the sending the request's other partitions are judged,
+        leaders asked for, and earlier requests waited for: a host may be revoked meanwhile.
+        """
+        if self._sent:
+            return
+        for place, part in list(self._waiting.items()):
+            if now > self._deadline:
+                self._settle(place, _REQUEST_TIMED_OUT)
+            elif (refused := judge.confirm(part, identity, now)) is not None:
+                del self._waiting[place]
+                self._refuse(part, refused)
+            else:
+                continue
+            judge.replays.forget(self._marks.pop(place, ()))
+
+    def _refused_whole(self, now: datetime) -> int:
+        if now > self._deadline:
+            return _REQUEST_TIMED_OUT  # the client has given up: why judge on?
         if self._request.transactional_id is not None:
             return _TRANSACTIONS_REFUSED
         return 0 if self._request.acks in _ACKS else _INVALID_ACKS
@@ -126,12 +150,15 @@ class Production:
         )
 
     def refusals(self) -> Sequence[tuple[Part, Refused]]:
-        """What was refused, with its verdict."""
-        return self._refused
+        """What was refused since the last call, with its verdict."""
+        refused, self._refused = self._refused, []
+        return refused
 
-    def admissions(self) -> Sequence[tuple[Part, int]]:
-        """What was admitted, with its number of records."""
-        return self._admitted
+    def records(self, shipment: Shipment) -> Sequence[tuple[str, int]]:
+        """Topic and number of records of each partition that a shipment carries."""
+        if shipment.node is None:
+            return ()
+        return [(place[0], self._records[place]) for place in shipment.places]
 
     def must_not_be_silent(self, judge: Judge) -> bool:
         """Whether acks=0 cannot be served: something was refused, or its topic is protected."""

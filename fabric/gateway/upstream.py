@@ -108,6 +108,9 @@ class Link:
             await writer.drain()
             self._writer = writer
             forward, deadline = await self._queue.get()
+            while deadline <= asyncio.get_running_loop().time():  # nobody waits for it any more
+                self._deliver(Failed(forward.ticket))
+                forward, deadline = await self._queue.get()
 
     def _write(self, writer: asyncio.StreamWriter, forward: Forward, deadline: float) -> None:
         self._correlation = self._correlation % _CORRELATION_MAX + 1

@@ -66,8 +66,8 @@ def test_a_request_is_split_by_leader_and_merged_again() -> None:
         """
         >> produce v9 open:0=open open:1=open sealed:0=envelope
         << pass open 1
-        << pass open 1
         << pass sealed 1
+        << pass open 1
         << forward 1 to 1: produce v9 acks=-1 open:0 sealed:0
         << forward 2 to 2: produce v9 acks=-1 open:1
         >> answered 2
@@ -119,17 +119,37 @@ def test_an_unknown_leader_is_asked_for_and_nothing_overtakes() -> None:
     play(
         """
         >> produce v9 open:0=open
-        << pass open 1
         << forward 1 to any: metadata v12 open
         >> produce v9 open:0=open
-        << pass open 1
         >> answered 1
+        << pass open 1
         << forward 2 to 1: produce v9 acks=-1 open:0
+        << pass open 1
         << forward 3 to 1: produce v9 acks=-1 open:0
         >> answered 2
         << reply 1: open:0 stored at 100
         >> answered 3
         << reply 2: open:0 stored at 101
+    """,
+        stage,
+    )
+
+
+def test_a_suspension_while_a_leader_is_asked_for_takes_back_what_was_admitted() -> None:
+    stage = Stage()
+    stage.forget_leaders()
+    play(
+        """
+        >> produce v9 open:0=open sealed:0=envelope
+        << forward 1 to any: metadata v12 open sealed
+        >> produce v7 open:1=open
+        >> suspended
+        >> answered 1
+        << note open:0 host_suspended
+        << note sealed:0 host_suspended
+        << note open:1 host_suspended
+        << reply 1: open:0 error 87, sealed:0 error 87
+        << reply 2: open:1 error 44
     """,
         stage,
     )
@@ -142,7 +162,6 @@ def test_a_partition_without_a_leader_is_told_to_come_again() -> None:
     play(
         """
         >> produce v9 open:0=open
-        << pass open 1
         << forward 1 to any: metadata v12 open
         >> answered 1
         << reply 1: open:0 error 5
@@ -162,7 +181,6 @@ def test_a_leader_that_moved_is_asked_for_next_time() -> None:
         >> answered 1
         << reply 1: open:0 error 6
         >> produce v9 open:0=open
-        << pass open 1
         << forward 2 to any: metadata v12 open
     """,
         stage,

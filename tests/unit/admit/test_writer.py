@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fabric.admit.view import Place, View
-from fabric.admit.writer import check_writer
+from fabric.admit.writer import check_again, check_writer
 from fabric.attest.members import notice_record
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import AUDIT, AUTHORITY, MEMBERS, RECEIPTS, RESULTS
@@ -83,4 +83,24 @@ def test_a_dataset_without_the_hosts_system_is_not_its(world: World) -> None:
         check_writer(
             Place(SEALED, 0), view, identity=str(world.a.host), host=world.a.host, now=world.now
         )
+    assert refused.value.reason is Reason.NOT_A_PRODUCER
+
+
+def test_what_is_asked_again_is_the_hosts_standing_too(world: World) -> None:
+    name, host = str(world.a.host), world.a.host
+    for topic in (SEALED, OPEN):
+        place = Place(topic, 0)
+        check_again(place, world.view, identity=name, host=host, now=world.now)
+        view = world.approving(world.b.host)
+        with pytest.raises(FabricError) as refused:
+            check_again(place, view, identity=name, host=host, now=world.now)
+        assert refused.value.reason is Reason.NOT_APPROVED
+    for topic in (MEMBERS, AUDIT):
+        check_again(Place(topic, 0), world.view, identity=AUTHORITY, host=None, now=world.now)
+
+
+def test_what_is_asked_again_begins_with_who_may_write(world: World) -> None:
+    name, host = str(world.b.host), world.b.host
+    with pytest.raises(FabricError) as refused:
+        check_again(Place(OPEN, 0), world.view, identity=name, host=host, now=world.now)
     assert refused.value.reason is Reason.NOT_A_PRODUCER

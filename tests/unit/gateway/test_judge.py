@@ -45,6 +45,24 @@ def test_a_judge_that_waits_names_the_records_too(world: World) -> None:
     assert verdict.notes == (hashlib.sha256(b"x").digest(),)
 
 
+def test_a_verdict_stands_until_host_policy_or_view_changes(world: World) -> None:
+    judge, identity = world.judge(), world.identity()
+    envelope = Part(SEALED, 0, batch(world.seal()))
+    row = Part(OPEN, 0, batch(world.open_record()))
+    for part in (envelope, row):
+        assert judge.confirm(part, identity, world.now) is None
+    judge.view = world.approving(world.b.host)
+    for part in (envelope, row):
+        refused = judge.confirm(part, identity, world.now)
+        assert refused is not None
+        assert refused.reason is Reason.NOT_APPROVED
+        assert len(refused.notes) == 1
+    judge.view = world.view
+    stale = judge.confirm(row, identity, world.now + timedelta(seconds=2.001))
+    assert stale is not None
+    assert stale.reason is Reason.MEMBERS_STALE
+
+
 def test_two_missed_heartbeats_stop_everything_but_the_authority(world: World) -> None:
     judge, now = world.judge(), world.now + timedelta(seconds=2)
     part = Part(OPEN, 0, batch(world.open_record()))

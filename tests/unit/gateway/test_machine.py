@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from fabric.gateway import answers
-from fabric.gateway.machine import Answered, Close, Forward, Judging, Pass, Received, Reply
+from fabric.gateway.machine import Answered, Close, Forward, Judging, Note, Pass, Received, Reply
 from fabric.kafka.broker_answers import PartAnswer
 from fabric.model.errors import Reason, UsageError
 from fabric.model.limits import JUDGED_BYTES_MIN
@@ -60,6 +60,30 @@ def test_a_request_that_is_long_to_judge_is_judged_in_steps() -> None:
     assert [type(command) for command in commands].count(Pass) == 2
     assert isinstance(commands[-1], Forward)
     assert stage.machine.step(Judging(), stage.now) == []
+
+
+def test_a_revocation_between_two_steps_takes_back_what_the_first_admitted() -> None:
+    stage = Stage()
+    assert stage.machine.step(Received(large(stage, 2)), stage.now) == []
+    stage.suspend()
+    *notes, reply = stage.machine.step(Judging(), stage.now)
+    assert {(c.partition, c.reason) for c in notes if isinstance(c, Note)} == {
+        (0, Reason.HOST_SUSPENDED),
+        (1, Reason.HOST_SUSPENDED),
+    }
+    assert {type(command) for command in notes} == {Note}
+    assert isinstance(reply, Reply)
+    assert not reply.is_ok
+
+
+def test_nothing_is_sent_after_the_time_that_the_client_gave() -> None:
+    stage = Stage()
+    assert stage.machine.step(Received(large(stage, 3)), stage.now) == []
+    stage.now += timedelta(seconds=5.1)
+    stage.world.members.feed(*stage.world.heartbeat(at=stage.now))
+    (reply,) = stage.machine.step(Judging(), stage.now)
+    assert isinstance(reply, Reply)
+    assert not reply.is_ok
 
 
 def test_no_frame_overtakes_one_that_is_judged() -> None:

@@ -74,6 +74,14 @@ async def test_a_late_answer_fails_everything_on_the_connection_and_the_next_con
     assert bench.broker.connections == 2
 
 
+async def test_what_waited_past_its_deadline_is_not_sent_and_holds_nobody_up(bench: Bench) -> None:
+    bench.put(1)
+    bench.put(2, 0)
+    bench.put(3)
+    assert sorted(await bench.got(3)) == [("Answered", 1), ("Answered", 3), ("Failed", 2)]
+    assert bench.broker.connections == 1
+
+
 async def test_a_later_request_has_its_own_deadline(bench: Bench) -> None:
     bench.put(1)
     await bench.got(1)
