@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fabric.config import GatewayConfig
 from fabric.gateway.audit import FLUSH_S, RefusalAudit, head_signer
-from fabric.gateway.server import Parts
+from fabric.gateway.parts import Parts
 from fabric.kafka.heads import publish_heads
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import GatewayMetrics

@@ -11,9 +11,10 @@ from fabric.gateway import refusals, requests
 from fabric.gateway.auditing import Auditing
 from fabric.gateway.cluster import Directory
 from fabric.gateway.judge import Judge
+from fabric.gateway.parts import Parts
 from fabric.gateway.refusals import RefusalLog
 from fabric.gateway.replay import Replays
-from fabric.gateway.server import Door, Parts
+from fabric.gateway.server import Door
 from fabric.gateway.upstream import Exchange
 from fabric.gateway.view import Keeper
 from fabric.kafka import broker_answers

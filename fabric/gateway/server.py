@@ -8,18 +8,13 @@ handle ends one connection, never the gateway. Decisions are the machine's.
 import asyncio
 import logging
 import socket
-import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from fabric.config_fields import Address
-from fabric.gateway.audit import RefusalAudit
 from fabric.gateway.cluster import Address as Pair
-from fabric.gateway.cluster import Directory
 from fabric.gateway.identity import Identity, identify
-from fabric.gateway.judge import Judge
 from fabric.gateway.machine import (
     Close,
     Command,
@@ -33,10 +28,9 @@ from fabric.gateway.machine import (
     Received,
     Reply,
 )
+from fabric.gateway.parts import Parts
 from fabric.gateway.quota import Quota, Quotas
-from fabric.gateway.refusals import RefusalLog
-from fabric.gateway.upstream import Context, Link, close
-from fabric.metrics import GatewayMetrics
+from fabric.gateway.upstream import Link, close
 from fabric.model.errors import ConfigInvalid, FabricError, Malformed, PeerError, Reason
 from fabric.model.limits import (
     CONNECTIONS_MAX,
@@ -48,7 +42,6 @@ from fabric.model.limits import (
     REQUEST_S_MAX,
     REQUESTS_IN_FLIGHT_MAX,
 )
-from fabric.ports import Clock
 
 _log = logging.getLogger(__name__)
 _SIZE = struct.Struct(">i")
@@ -57,33 +50,6 @@ _BACKLOG = 256
 _SHUTDOWN_S_MAX = 1.0
 _ACCEPT_PAUSE_S = 0.1
 _QUEUE_S_MAX = 3 * REQUEST_S_MAX
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What all connections share.
-
-    Attributes:
-        context: for clients.
-        upstream: gives the context for brokers.
-        bootstrap: brokers to begin with.
-    """
-
-    judge: Judge
-    directory: Directory
-    refusals: RefusalLog
-    metrics: GatewayMetrics
-    clock: Clock
-    context: ssl.SSLContext
-    upstream: Context
-    audit: RefusalAudit
-    bootstrap: tuple[Pair, ...]
-
-    @property
-    def trust_domain(self) -> str | None:
-        """The policy's, None before there is a policy."""
-        view = self.judge.view
-        return view.policy.trust.trust_domain if view else None
 
 
 class _Over(Exception):

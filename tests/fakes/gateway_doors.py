@@ -20,8 +20,9 @@ from fabric.authority.pki import issue_platform, issue_svid, make_ca
 from fabric.config_fields import Address
 from fabric.gateway.audit import RefusalAudit
 from fabric.gateway.cluster import Directory
+from fabric.gateway.parts import Parts
 from fabric.gateway.refusals import RefusalLog
-from fabric.gateway.server import Door, Parts
+from fabric.gateway.server import Door
 from fabric.metrics import GatewayMetrics
 from fabric.model.names import HostId
 from fabric.store.clock import SystemClock
