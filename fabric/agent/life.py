@@ -139,7 +139,9 @@ class Life:
 
     def _heads(self) -> tuple[bytes, ...]:
         topics = {topic for capture in self._config.capture for topic in capture.tables.values()}
-        return self._told.next(self._kept.identity.state, topics | {*self._config.outbox.topics})
+        topics |= {*self._config.outbox.topics}
+        view = self.view
+        return self._told.next(self._kept.identity.state, topics, view.policy, view.me)
 
     def _attested(self, result: Result) -> None:
         self._telemetry.attested(result)

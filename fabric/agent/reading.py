@@ -246,7 +246,7 @@ class SealedReader:
         header, members = parse_sealed(record.value or b"").header, view.members
         is_lagging = members.is_named(header.result_id) or members.knows(header.result_id)
         # Dropping an honest block because a full view let its result go would be a loss.
-        may_be_good = is_lagging or members.may_have_forgotten(header.sealed_at)
+        may_be_good = is_lagging or members.may_have_forgotten(header.host, header.sealed_at)
         return reason if may_be_good else Reason.NOT_ATTESTED
 
     def _admit(self, record: Record) -> tuple[VerifiedEnvelope, m.Opened | m.NotOpened | None]:

@@ -7,12 +7,15 @@ up later, not even the host's own keys with a broker's help. Spec: design sectio
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from fabric.attest.shares import Shares
 from fabric.model.limits import ANCHORS_MAX
 from fabric.model.names import HostId
+
+_NONE: Mapping[bytes, "Anchor"] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,24 +41,39 @@ class Anchor:
 
 
 class Anchors:
-    """Carried heads by host and hash; of the oldest ones the bound lets go first."""
+    """Carried heads by host and hash; the host with most lets go those carried longest ago."""
 
     def __init__(self) -> None:
-        self._found: OrderedDict[tuple[HostId, bytes], Anchor] = OrderedDict()
+        self._found: dict[HostId, OrderedDict[bytes, Anchor]] = {}
+        self._shares = Shares()
 
     def __len__(self) -> int:
-        return len(self._found)
+        return self._shares.total
 
     def add(self, host: HostId, heads: Iterable[bytes], *, noticed: datetime | None) -> None:
         """Take in the heads of one result or notice; a result's word outweighs a notice's."""
         anchor = Anchor(host=host, noticed=noticed)
+        mine = self._found.setdefault(host, OrderedDict())
         for head in heads:
-            known = self._found.get((host, head))
+            known = mine.get(head)
+            if known is None:
+                self._shares.add(host)
             if known is None or (noticed is None and known.noticed is not None):
-                self._found[host, head] = anchor
-        while len(self._found) > ANCHORS_MAX:
-            self._found.popitem(last=False)
+                mine[head] = anchor
+            # A quiet stream's head is carried again and again, and is not the oldest for that.
+            mine.move_to_end(head)
+        while self._shares.total > ANCHORS_MAX:
+            self._let_go(self._shares.largest())
 
     def find(self, host: HostId, digest: bytes) -> Anchor | None:
         """What carried this envelope's hash as a head of its sender's; nobody else's counts."""
-        return self._found.get((host, digest))
+        return self._found.get(host, _NONE).get(digest)
+
+    def carried(self, host: HostId) -> tuple[bytes, ...]:
+        """The heads of a host that a result carried."""
+        mine = self._found.get(host, _NONE)
+        return tuple(head for head, anchor in mine.items() if anchor.noticed is None)
+
+    def _let_go(self, host: HostId) -> None:
+        self._found[host].popitem(last=False)
+        self._shares.drop(host)

@@ -8,12 +8,12 @@ number. A record that is hidden shows as a gap in the notices' numbers, which th
 heartbeat names together with a hash over all of them. Spec: design section 6.
 """
 
-import heapq
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from fabric.attest.anchors import Anchor, Anchors
+from fabric.attest.kept import KeptResults
 from fabric.attest.notices import (
     NO_NOTICES,
     Heartbeat,
@@ -36,7 +36,6 @@ from fabric.model.limits import (
     HEARTBEATS_MISSED_MAX,
     HOSTS_MAX,
     NOTICES_MAX,
-    RESULTS_KEPT_MAX,
 )
 from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.policy.types import Trust
@@ -63,9 +62,7 @@ class Members:
         self._heartbeat: Heartbeat | None = None
         self._whole_at: datetime | None = None
         self._anchors = Anchors()
-        self._results: dict[bytes, Result] = {}
-        self._oldest: list[tuple[datetime, bytes]] = []
-        self._forgotten: datetime | None = None  # latest end of a result that was let go
+        self._results = KeptResults()
 
     def __repr__(self) -> str:
         return f"Members(hosts={len(self._hosts)}, revocation_number={self.revocation_number})"
@@ -99,13 +96,17 @@ class Members:
         """What carried the envelope of this hash as a head of its sender."""
         return self._anchors.find(host, digest)
 
+    def carried(self, host: HostId) -> tuple[bytes, ...]:
+        """The heads of a host that its results in this view carried."""
+        return self._anchors.carried(host)
+
     def knows(self, result_id: bytes) -> bool:
         """Whether the result of this id is in the view."""
-        return result_id in self._results
+        return self._results.find(result_id) is not None
 
-    def may_have_forgotten(self, at: datetime) -> bool:
-        """Whether a result that ran at `at` may have been here and been let go for newer ones."""
-        return self._forgotten is not None and at < self._forgotten
+    def may_have_forgotten(self, host: HostId, at: datetime) -> bool:
+        """Whether a result of this host that ran at `at` may have been here and been let go."""
+        return self._results.may_have_forgotten(host, at)
 
     def is_named(self, result_id: bytes) -> bool:
         """Whether the newest state of a host names this result, known here or not."""
@@ -127,8 +128,8 @@ class Members:
             raise Malformed("record is of neither the members nor the results topic")
 
     def result(self, result_id: bytes) -> Result:
-        """The verified result of this id; raises DeniedError RESULT_UNKNOWN."""
-        found = self._results.get(result_id)
+        """The verified result of this id, its heads left out; raises DeniedError RESULT_UNKNOWN."""
+        found = self._results.find(result_id)
         if found is None:
             raise DeniedError(Reason.RESULT_UNKNOWN, "result is not known here")
         return found
@@ -206,17 +207,8 @@ class Members:
         result = decode(value, self._trust)
         if key != result_key(result.id):
             raise Malformed("record does not stand under its own key")
-        known = self._results.setdefault(result.id, result)
-        if known is not result:
-            if known != result:
-                raise PeerError(Reason.FORK, "two results have one id")
-            return
-        self._anchors.add(result.host, result.heads, noticed=None)
-        heapq.heappush(self._oldest, (result.expires, result.id))
-        if len(self._oldest) > RESULTS_KEPT_MAX:
-            expires, oldest = heapq.heappop(self._oldest)
-            del self._results[oldest]
-            self._forgotten = max(expires, self._forgotten or expires)
+        if self._results.add(result):
+            self._anchors.add(result.host, result.heads, noticed=None)
 
     def _feed_member(self, key: bytes, value: bytes) -> None:
         statement = read_member(key, value, self._trust)

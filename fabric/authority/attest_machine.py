@@ -22,9 +22,9 @@ from fabric.attest.result import Result
 from fabric.attest.tally import check_tally
 from fabric.authority.machine import ID_BYTES, OpenChallenge, forbid, stands
 from fabric.model.errors import DeniedError, Malformed, Reason
-from fabric.model.limits import CLOCK_SKEW_S_MAX, RESULT_LIFETIME_S_DEFAULT
+from fabric.model.limits import CLOCK_SKEW_S_MAX, HEADS_SPARE, RESULT_LIFETIME_S_DEFAULT
 from fabric.model.names import HostId
-from fabric.policy.decide import approval_of
+from fabric.policy.decide import approval_of, streams_of
 from fabric.policy.types import Approval, Policy
 from fabric.seal.hpke import check_recipient
 
@@ -217,6 +217,17 @@ def judge(case: Case) -> Verdict:
     return Verdict(enrolment=enrolment, result=result, counters=appraisal.counters, tally=tally)
 
 
+def heads_of(case: Case) -> tuple[bytes, ...]:
+    """Those heads of a request that its result, or a notice about its host, carries.
+
+    No quote binds them, and every view keeps them: a host has no more than the streams that the
+    policy lets it fill, and some that a policy may have taken away lately. An honest one tells
+    those last, so what is beyond is left out and nothing refused.
+    """
+    streams = streams_of(case.policy, case.request.host)
+    return case.request.heads[: streams + HEADS_SPARE if streams else 0]
+
+
 def attested_state(result: Result, now: datetime) -> HostState:
     """The host record that makes a result the current one."""
     return HostState(
@@ -266,7 +277,7 @@ def _result(case: Case, approval: Approval, appraisal: Appraisal) -> Result:
         keys=case.request.keys,
         policy_version=case.policy.version,
         revocation_number=case.known.last_number,
-        heads=case.request.heads,
+        heads=heads_of(case),
         quote_digest=hashlib.sha256(case.request.quote_attest).digest(),
         nonce=case.challenge.nonce,
         issued=issued,

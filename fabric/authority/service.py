@@ -34,6 +34,7 @@ from fabric.authority.attest_machine import (
     approved,
     check_approved_ek,
     enrolled_since,
+    heads_of,
     judge,
     svid_end,
     tls_point,
@@ -242,7 +243,7 @@ class Authority:
                 NoticeKind.SUSPENSION,
                 approval=approval,
                 why=why,
-                heads=case.request.heads,
+                heads=heads_of(case),
             )
         except UnavailableError as exc:
             # The notice is kept and goes out first; the refusal must be told all the same.

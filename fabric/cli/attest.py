@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -120,8 +121,9 @@ async def standing(config: AgentConfig, path: Path) -> dict[str, object]:
 
 async def result_of(config: AgentConfig, path: Path) -> Result:
     """The host's current result, as it was published; raises as `standing`."""
-    members = await _current(config, path)
-    return members.current(config.agent.host, datetime.now(UTC))
+    members, host = await _current(config, path), config.agent.host
+    # The view keeps heads as anchors alone, and has read no other result.
+    return replace(members.current(host, datetime.now(UTC)), heads=members.carried(host))
 
 
 async def _current(config: AgentConfig, path: Path) -> Members:

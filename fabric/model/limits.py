@@ -109,6 +109,8 @@ BOUND_KEYS_MAX = 12
 """Keys that one quote binds and one result carries."""
 RESULT_HEADS_MAX = 1_000
 """Heads that a result carries: one per stream its host fills."""
+HEADS_SPARE = 64
+"""Heads of one result beyond the streams of its host: a policy may have taken some away lately."""
 RESULT_BYTES_MAX = 64 * 1024
 MEMBER_BYTES_MAX = 64 * 1024
 """One record of the members topic; a notice carries as many heads as a result."""
@@ -119,7 +121,7 @@ NOTICES_PER_ANSWER_MAX = 64
 NOTICES_ANSWER_BYTES_MAX = 128 * 1024
 """Notices in one answer of the authority over HTTPS; below REQUEST_BYTES_MAX with its tick."""
 ANCHORS_MAX = 500_000
-"""Carried heads that a view of the members keeps, the newest."""
+"""Carried heads that a view of the members keeps; who has most loses its own oldest."""
 ANCHOR_WINDOW = 100_000
 """Envelopes of one partition that a reader looks ahead for an anchor: 64 bytes each."""
 KEYS_PARSED_MAX = 2_048
@@ -127,7 +129,8 @@ KEYS_PARSED_MAX = 2_048
 HPKE_KEYS_JUDGED_MAX = 20_000
 """HPKE keys of which is remembered whether they can be wrapped to: two of each of HOSTS_MAX."""
 RESULTS_KEPT_MAX = 100_000
-"""Results kept in a view of the members, the newest; a missing one is `wait`, never trust."""
+"""Results kept in a view of the members; who has most loses its own oldest. A missing one is
+`wait`, never trust."""
 
 # Gateway
 FRAME_BYTES_MAX = 8 * 1024 * 1024

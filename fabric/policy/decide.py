@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from fabric.model.errors import DeniedError, Malformed, Reason
 from fabric.model.label import Label, dominates
-from fabric.model.names import HostId, Origin
+from fabric.model.names import HostId, Origin, Stream
 from fabric.policy.types import Approval, Dataset, LevelRule, Policy, SuiteRule
 
 _USABLE = frozenset({"approved", "deprecated"})
@@ -79,6 +79,20 @@ def origins_of(dataset: Dataset, host: HostId) -> tuple[Origin, ...]:
     """The dataset's producers that belong to the host's system."""
     mine = (host.agency, host.system)
     return tuple(o for o in dataset.producers if (o.agency, o.system) == mine)
+
+
+def streams_of(policy: Policy, host: HostId) -> int:
+    """How many streams the policy lets the host's system fill, in all datasets."""
+    datasets = policy.datasets.values()
+    return sum(len(origins_of(dataset, host)) * dataset.partitions for dataset in datasets)
+
+
+def is_stream_of(policy: Policy, host: HostId, stream: Stream) -> bool:
+    """Whether it is one of those."""
+    dataset = policy.datasets.get(str(stream.topic))
+    if dataset is None or stream.partition >= dataset.partitions:
+        return False
+    return stream.origin in origins_of(dataset, host)
 
 
 def publish(

@@ -10,7 +10,7 @@ from fabric.agent import read_machine as m
 from fabric.agent import reading
 from fabric.agent.reading import SealedReader
 from fabric.agent.sinks import SinkHolder
-from fabric.attest import members
+from fabric.attest import kept
 from fabric.model.errors import Reason
 from fabric.model.names import Stream, grants_topic
 from fabric.policy.types import Policy
@@ -327,7 +327,7 @@ async def test_a_block_whose_result_a_full_view_let_go_is_waited_for_and_not_dro
     platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MUST-9.39: it would be a loss."""
-    monkeypatch.setattr(members, "RESULTS_KEPT_MAX", 2)
+    monkeypatch.setattr(kept, "RESULTS_KEPT_MAX", 2)
     database, store = MemoryDatabase([table()]), MemoryStore()
     database.upsert(table(), notes(0, 10))
     a.attest()

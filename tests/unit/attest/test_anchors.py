@@ -49,3 +49,34 @@ def test_one_hosts_word_says_nothing_of_anothers_envelopes_nor_hides_theirs() ->
     assert found.find(HOST, HEAD) is None
     found.add(HOST, [HEAD], noticed=None)
     assert found.find(HOST, HEAD) == Anchor(host=HOST, noticed=None)
+
+
+def test_a_host_that_tells_very_many_heads_pushes_out_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(anchors_module, "ANCHORS_MAX", 10)
+    found = Anchors()
+    found.add(HOST, [HEAD, NEXT], noticed=None)
+    for turn in range(50):
+        found.add(OTHER, [bytes([turn, n]) * 16 for n in range(20)], noticed=None)
+    assert len(found) == 10
+    assert found.find(HOST, HEAD) == found.find(HOST, NEXT) == Anchor(host=HOST, noticed=None)
+    found.add(HOST, [LAST], noticed=None)
+    assert [found.find(HOST, head) is not None for head in (HEAD, NEXT, LAST)] == [True] * 3
+
+
+def test_a_head_that_is_carried_again_is_not_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anchors_module, "ANCHORS_MAX", 2)
+    found = Anchors()
+    for heads in ([HEAD], [NEXT], [HEAD], [LAST]):
+        found.add(HOST, heads, noticed=None)
+    assert found.find(HOST, HEAD) is not None
+    assert found.find(HOST, NEXT) is None
+
+
+def test_what_results_carried_is_listed_and_what_notices_did_is_not() -> None:
+    found = Anchors()
+    found.add(HOST, [HEAD, NEXT], noticed=None)
+    found.add(HOST, [LAST], noticed=NOW)
+    assert {*found.carried(HOST)} == {HEAD, NEXT}
+    assert found.carried(OTHER) == ()

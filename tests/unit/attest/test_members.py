@@ -1,9 +1,11 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import permutations
 
 import pytest
 
+from fabric.attest import kept as kept_module
 from fabric.attest import members as members_module
 from fabric.attest.anchors import Anchor
 from fabric.attest.members import (
@@ -37,6 +39,11 @@ SECOND = timedelta(seconds=1)
 SUSPENSION, REVOCATION = NoticeKind.SUSPENSION, NoticeKind.REVOCATION
 REINSTATEMENT = NoticeKind.REINSTATEMENT
 Statement = Result | HostState | Notice | tuple[int, datetime]
+
+
+def kept(result: Result) -> Result:
+    """A result as a view keeps it: its heads are anchors."""
+    return replace(result, heads=())
 
 
 def _record(statement: Statement) -> tuple[str, bytes, bytes]:
@@ -83,7 +90,7 @@ STATE = a_state(RESULT)
 
 
 def test_attested_host_acts_under_its_result() -> None:
-    assert _members(RESULT, STATE).current(HOST, NOW) == RESULT
+    assert _members(RESULT, STATE).current(HOST, NOW) == kept(RESULT)
 
 
 def test_unknown_host_is_not_attested() -> None:
@@ -124,7 +131,7 @@ def test_state_that_names_anothers_result_attests_nobody(change: dict[str, objec
 def test_newer_state_replaces_an_older_one_in_every_order() -> None:
     newer = a_result(issued=NOW + SECOND)
     for order in permutations([RESULT, STATE, newer, a_state(newer)]):
-        assert _members(*order).current(HOST, NOW) == newer
+        assert _members(*order).current(HOST, NOW) == kept(newer)
 
 
 def test_state_after_a_later_notice_is_newer_than_one_with_a_later_time() -> None:
@@ -234,7 +241,7 @@ def test_two_results_of_one_id_are_a_fork_and_the_first_stays() -> None:
     with pytest.raises(PeerError) as refused:
         members.feed(*_record(a_result(id=RESULT.id, level=5)))
     assert refused.value.reason is Reason.FORK
-    assert members.result(RESULT.id) == RESULT
+    assert members.result(RESULT.id) == kept(RESULT)
 
 
 def test_view_is_fresh_with_a_recent_heartbeat_and_every_notice() -> None:
@@ -313,24 +320,24 @@ def test_record_of_a_foreign_signer_is_refused_and_leaves_no_trace(statement: St
 
 
 def test_view_holds_a_bounded_number_of_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members_module, "RESULTS_KEPT_MAX", 2)
+    monkeypatch.setattr(kept_module, "RESULTS_KEPT_MAX", 2)
     results = [a_result(expires=NOW + n * SECOND) for n in (2, 1, 3)]
     members = _members(*results, results[1])
-    assert [members.result(results[n].id) for n in (0, 2)] == [results[0], results[2]]
+    assert [members.result(results[n].id) for n in (0, 2)] == [kept(results[0]), kept(results[2])]
     with pytest.raises(DeniedError) as denied:
         members.result(results[1].id)
     assert denied.value.reason is Reason.RESULT_UNKNOWN
 
 
 def test_view_tells_whether_it_may_have_let_a_result_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members_module, "RESULTS_KEPT_MAX", 2)
+    monkeypatch.setattr(kept_module, "RESULTS_KEPT_MAX", 2)
     results = [a_result(expires=NOW + n * SECOND) for n in (2, 4, 3, 1)]
     members = _members(*results[:2])
-    assert not members.may_have_forgotten(NOW)
+    assert not members.may_have_forgotten(HOST, NOW)
     for result in results[2:]:  # the one that ends at 2, then the one that ended before it
         members.feed(*_record(result))
-    assert members.may_have_forgotten(NOW + SECOND)
-    assert not members.may_have_forgotten(NOW + 2 * SECOND)
+    assert members.may_have_forgotten(HOST, NOW + SECOND)
+    assert not members.may_have_forgotten(HOST, NOW + 2 * SECOND)
 
 
 def test_view_holds_a_bounded_number_of_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,6 +413,7 @@ def test_heads_of_results_and_notices_are_anchors_of_their_host_alone() -> None:
     assert members.anchor(HOST, head) == Anchor(host=HOST, noticed=None)
     assert members.anchor(HOST, other) == Anchor(host=HOST, noticed=a_notice(1).at)
     assert members.anchor(OTHER, head) is None
+    assert members.carried(HOST) == (head,)
 
 
 def test_a_result_is_named_by_its_hosts_newest_state_alone() -> None:

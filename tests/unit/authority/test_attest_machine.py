@@ -18,6 +18,7 @@ from fabric.authority.attest_machine import (
     Known,
     approved,
     attested_state,
+    heads_of,
     judge,
     noticed_state,
     svid_end,
@@ -26,11 +27,11 @@ from fabric.authority.attest_machine import (
 from fabric.authority.machine import Challenges
 from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.label import Label
-from fabric.model.limits import CLOCK_SKEW_S_MAX
+from fabric.model.limits import CLOCK_SKEW_S_MAX, HEADS_SPARE, RESULT_HEADS_MAX
 from fabric.policy.types import Policy
 from fabric.seal.suites import suite_of
 from tests.fakes import policy_files
-from tests.fakes.authority_site import SENDER, Machine
+from tests.fakes.authority_site import READER, SENDER, Machine
 from tests.fakes.tpm import FakeTpm, FakeTpmCa
 from tests.fakes.verifier import TRUST_DOMAIN, UNFIT, a_notice
 
@@ -240,6 +241,41 @@ def test_the_certificate_is_for_the_bound_tls_key_and_ends_with_the_result(
     assert tls_point(result) == machine.keys.tls.public.data
     assert svid_end(result) == result.expires + timedelta(seconds=CLOCK_SKEW_S_MAX)
     assert result.host.spiffe(TRUST_DOMAIN).endswith(str(SENDER))
+
+
+def telling(case: Case, count: int) -> Case:
+    """The same request, with so many heads."""
+    heads = tuple(number.to_bytes(32) for number in range(count))
+    return replace(case, request=replace(case.request, heads=heads))
+
+
+def with_partitions(policy: Policy, partitions: int) -> Policy:
+    """The policy, with so many streams of the sender's sealed dataset."""
+    topic = "secret.G01.residents"
+    dataset = replace(policy.datasets[topic], partitions=partitions)
+    return replace(policy, datasets={topic: dataset})
+
+
+def test_a_host_with_very_many_streams_has_every_head_carried(machine: Machine) -> None:
+    policy = with_partitions(policy_for(machine), RESULT_HEADS_MAX)
+    case = telling(case_of(machine, policy), RESULT_HEADS_MAX)
+    assert judge(case).result.heads == case.request.heads
+
+
+def test_heads_beyond_a_hosts_streams_are_left_out_and_refuse_nothing(machine: Machine) -> None:
+    """A policy that took datasets away locks nobody out; what is still named comes first."""
+    policy = with_partitions(policy_for(machine), 3)
+    case = telling(case_of(machine, policy), RESULT_HEADS_MAX)
+    kept = case.request.heads[: 3 + HEADS_SPARE]
+    assert judge(case).result.heads == heads_of(case) == kept
+    none_left = replace(case, policy=replace(policy, datasets={}))
+    assert judge(none_left).result.heads == ()
+
+
+def test_no_head_of_a_host_that_sends_nothing_is_carried() -> None:
+    reader = Machine(READER, FakeTpm(MAKER, elliptic=True))
+    case = telling(case_of(reader, policy_for(reader)), 10)
+    assert judge(case).result.heads == heads_of(case) == ()
 
 
 def with_makers(policy: Policy, pem: bytes) -> Policy:

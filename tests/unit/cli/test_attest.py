@@ -67,6 +67,12 @@ def test_an_attested_host_sees_level_clearance_and_end(fabric, config, monkeypat
     assert done.json["sealed_states"] == 0
 
 
+def test_the_result_that_a_drain_looks_at_has_its_heads(config, monkeypatch) -> None:
+    _attest(_use(monkeypatch), minutes=10)
+    result = asyncio.run(attest.result_of(AgentConfig.load(config), config))
+    assert result.heads == a_result().heads != ()
+
+
 def test_a_host_sees_in_how_many_states_its_state_file_opens(fabric, config, monkeypatch) -> None:
     folder = AgentConfig.load(config).agent.folder
     states = tuple((bytes([number]) * 32, b"blob") for number in range(3))

@@ -8,7 +8,7 @@ import pytest
 
 from fabric.model.errors import DeniedError, Reason
 from fabric.model.label import Label
-from fabric.model.names import HostId, Origin
+from fabric.model.names import HostId, Origin, Stream
 from fabric.policy import decide
 from fabric.policy.decide import Standing
 from fabric.policy.types import Dataset, Policy
@@ -28,6 +28,9 @@ def _good() -> Policy:
 def standing(host: str = SENDER, **fields: Any) -> Standing:
     given = {"level": 4, "clearance": SECRET, "evidence": "tpm2", **fields}
     return Standing(host=HostId.parse(host), **given)
+
+
+ALIEN = Origin("G02", "clinic", "wards")
 
 
 def residents(given: Policy) -> Dataset:
@@ -290,6 +293,21 @@ def test_origins_are_those_of_the_hosts_system(good: Policy) -> None:
     mine = decide.origins_of(residents(good), HostId.parse("G01/registry/any"))
     assert mine == (Origin("G01", "registry", "registry"),)
     assert decide.origins_of(residents(good), HostId.parse(READER)) == ()
+
+
+def test_a_host_has_the_streams_of_its_systems_origins_in_every_dataset(good: Policy) -> None:
+    mine, origin = HostId.parse("G01/registry/any"), Origin("G01", "registry", "registry")
+    before = decide.streams_of(good, mine)
+    dataset = replace(residents(good), partitions=5)
+    more = replace(good, datasets={**good.datasets, TOPIC: dataset})
+    assert before >= 1
+    assert decide.streams_of(more, mine) == before + 4
+    assert decide.streams_of(more, HostId.parse(READER)) == 0
+    for other, partition, expected in ((origin, 4, True), (origin, 5, False), (ALIEN, 0, False)):
+        stream = Stream(other, dataset.topic, partition)
+        assert decide.is_stream_of(more, mine, stream) is expected
+    gone = Stream(origin, replace(dataset.topic, dataset="gone"), 0)
+    assert not decide.is_stream_of(more, mine, gone)
 
 
 def test_topic_has_its_dataset_and_rule_or_is_unknown(good: Policy) -> None:
