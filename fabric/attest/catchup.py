@@ -9,7 +9,12 @@ from typing import Self
 from fabric.attest import fields
 from fabric.model import canonical
 from fabric.model.errors import Malformed
-from fabric.model.limits import MEMBER_BYTES_MAX, NOTICES_PER_ANSWER_MAX, REQUEST_BYTES_MAX
+from fabric.model.limits import (
+    MEMBER_BYTES_MAX,
+    NOTICES_ANSWER_ITEMS_MAX,
+    NOTICES_PER_ANSWER_MAX,
+    REQUEST_BYTES_MAX,
+)
 
 _KEY_BYTES_MAX = 256
 
@@ -32,7 +37,8 @@ class Catchup:
         """Undo `encode`; raises Malformed."""
         if len(data) > REQUEST_BYTES_MAX:
             raise Malformed("message is too long")
-        value = fields.exact_map(canonical.decode(data), frozenset((0,)), "message")
+        content = canonical.decode(data, items_max=NOTICES_ANSWER_ITEMS_MAX)
+        value = fields.exact_map(content, frozenset((0,)), "message")
         items = fields.array(value[0], NOTICES_PER_ANSWER_MAX + 1, "records")
         return cls(records=tuple(_record(item) for item in items))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fabric.attest.keys import PublicKey, Signer, verify
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
-from fabric.model.limits import SIGNATURES_MAX
+from fabric.model.limits import HEADER_ITEMS_MAX, SIGNATURES_MAX
 
 _TAG = b"\xd8\x62"  # CBOR tag 98, COSE_Sign
 _ALG = 1
@@ -66,7 +66,7 @@ def parse(data: bytes) -> Signed:
             raise Malformed("COSE_Sign has a wrong shape")
     if unprotected or not 1 <= len(parts) <= SIGNATURES_MAX:
         raise Malformed("COSE_Sign has unprotected headers or a wrong number of signatures")
-    head = canonical.decode(protected)
+    head = canonical.decode(protected, items_max=HEADER_ITEMS_MAX)
     if not isinstance(head, dict):
         raise Malformed("protected bucket is not a map")
     return Signed(

@@ -18,6 +18,8 @@ from fabric.attest.tally import VALUE_BYTES, TallyReport
 from fabric.model import canonical
 from fabric.model.errors import Malformed, Reason
 from fabric.model.limits import (
+    CARRIER_ITEMS_MAX,
+    CBOR_ITEMS_DEFAULT,
     EVENT_LOG_BYTES_MAX,
     NONCE_BYTES,
     REQUEST_BYTES_MAX,
@@ -243,7 +245,7 @@ class AttestRequest:
         signed = cose.parse(data)
         if signed.protected_bytes != _EMPTY_MAP:
             raise Malformed("request has headers it must not have")
-        value = _body(signed.payload, 9)
+        value = _body(signed.payload, 9, CARRIER_ITEMS_MAX)
         request = cls(
             session=fields.octets(value[0], "session", fields.ID_BYTES),
             host=_host(value[1]),
@@ -309,9 +311,12 @@ def _check_size(data: bytes) -> None:
         raise Malformed("message is too long")
 
 
-def _body(data: bytes, size: int) -> Mapping[int, canonical.Value]:
+def _body(
+    data: bytes, size: int, items_max: int = CBOR_ITEMS_DEFAULT
+) -> Mapping[int, canonical.Value]:
     _check_size(data)
-    return fields.exact_map(canonical.decode(data), frozenset(range(size)), "message")
+    content = canonical.decode(data, items_max=items_max)
+    return fields.exact_map(content, frozenset(range(size)), "message")
 
 
 def _host(value: canonical.Value) -> HostId:

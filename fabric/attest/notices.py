@@ -17,7 +17,7 @@ from fabric.attest.keys import Signer
 from fabric.attest.result import Result, check_verifier, encode
 from fabric.model import canonical
 from fabric.model.errors import Malformed, Reason
-from fabric.model.limits import MEMBER_BYTES_MAX
+from fabric.model.limits import CARRIER_ITEMS_MAX, MEMBER_BYTES_MAX
 from fabric.model.names import AUTHORITY, HostId
 from fabric.policy.types import Trust
 
@@ -189,7 +189,9 @@ def read_member(key: bytes, value: bytes, trust: Trust) -> HostState | Notice | 
     if kind not in _READERS or signed.protected_bytes != _protected(kind):
         raise Malformed("member record is of an unknown kind")
     check_verifier(signed, kind, trust)
-    expected, statement = _READERS[kind](canonical.decode(signed.payload))
+    expected, statement = _READERS[kind](
+        canonical.decode(signed.payload, items_max=CARRIER_ITEMS_MAX)
+    )
     if key != expected:
         raise Malformed("record does not stand under its own key")
     return statement
@@ -209,7 +211,7 @@ def _protected(kind: str) -> bytes:
 
 def _write(kind: str, content: Mapping[int, canonical.Value], signers: Sequence[Signer]) -> bytes:
     payload = canonical.encode(content)
-    _READERS[kind](canonical.decode(payload))
+    _READERS[kind](canonical.decode(payload, items_max=CARRIER_ITEMS_MAX))
     return cose.sign(kind, _protected(kind), payload, signers)
 
 

@@ -14,7 +14,7 @@ from fabric.attest.keys import PublicKey, Signer, Use
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError
 from fabric.model.label import Label
-from fabric.model.limits import NONCE_BYTES, RESULT_BYTES_MAX
+from fabric.model.limits import CARRIER_ITEMS_MAX, NONCE_BYTES, RESULT_BYTES_MAX
 from fabric.model.names import AUTHORITY, HostId
 from fabric.policy.decide import Standing
 from fabric.policy.types import Trust
@@ -155,7 +155,8 @@ def _issuer(trust_domain: str) -> str:
 
 
 def _read(payload: bytes, trust_domain: str) -> Result:
-    claims = fields.exact_map(canonical.decode(payload), _CLAIMS, "result")
+    content = canonical.decode(payload, items_max=CARRIER_ITEMS_MAX)
+    claims = fields.exact_map(content, _CLAIMS, "result")
     if claims[_ISS] != _issuer(trust_domain) or claims[_EAT_PROFILE] != _PROFILE:
         raise Malformed("result is of another issuer or profile")
     issued = _time(claims[_IAT], "issue time")

@@ -172,16 +172,19 @@ class Quota:
         self._rate = rate
         self._buckets: dict[str, tuple[float, datetime]] = {}  # least recently asked first
 
-    def spend(self, peer: str, now: datetime) -> None:
-        """Take one token of `peer`; raises UnavailableError OVERLOADED when it has none."""
+    def spend(self, peer: str, now: datetime, cost: int = 1) -> None:
+        """Take `cost` tokens of `peer`; raises UnavailableError OVERLOADED when it has fewer.
+
+        Then none is taken: of many behind one address, who asks in vain delays nobody.
+        """
         per_s, burst = self._rate or (REQUESTS_PER_S_MAX, REQUESTS_BURST_MAX)
         tokens, since = self._buckets.pop(peer, (float(burst), now))
         passed = max(0.0, (now - since).total_seconds())
         tokens = min(float(burst), tokens + passed * per_s)
-        self._buckets[peer] = (max(0.0, tokens - 1), now)
+        self._buckets[peer] = (tokens - cost if tokens >= cost else tokens, now)
         if len(self._buckets) > PEERS_REMEMBERED_MAX:
             del self._buckets[next(iter(self._buckets))]
-        if tokens < 1:
+        if tokens < cost:
             raise UnavailableError(Reason.OVERLOADED, "too many requests; slow down")
 
 

@@ -30,7 +30,7 @@ from fabric.model.errors import (
     Reason,
     UnavailableError,
 )
-from fabric.model.limits import REQUEST_BYTES_MAX, REQUEST_S_MAX
+from fabric.model.limits import REQUEST_BYTES_EACH, REQUEST_BYTES_MAX, REQUEST_S_MAX
 from fabric.policy.types import Policy
 from fabric.ports import Clock
 
@@ -135,7 +135,9 @@ class Routes:
         async def handle(request: web.Request, caller: Caller) -> web.StreamResponse:
             began, outcome = time.monotonic(), "unavailable"
             try:
-                answer = await operation(await _body(request), caller)
+                body = await _body(request)
+                self._charge(body, caller)
+                answer = await operation(body, caller)
                 outcome = "ok"
             except (PeerError, DeniedError) as exc:
                 outcome = "refused"
@@ -149,6 +151,12 @@ class Routes:
             return web.Response(body=answer, content_type=CONTENT_TYPE)
 
         return handle
+
+    def _charge(self, body: bytes, caller: Caller) -> None:
+        """What a stranger's body costs to read counts, not only that there is one."""
+        cost = len(body) // REQUEST_BYTES_EACH
+        if cost and not caller.has_certificate:
+            self._quota.spend(caller.name, self._clock.now(), cost)
 
     async def _catch_up(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
         began, outcome = time.monotonic(), "unavailable"

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import cbor2
 
 from fabric.model.errors import Malformed
-from fabric.model.limits import CBOR_DEPTH_MAX, CBOR_ITEMS_MAX
+from fabric.model.limits import CBOR_DEPTH_MAX, CBOR_ITEMS_DEFAULT, CBOR_ITEMS_MAX
 
 Value: TypeAlias = "int | bytes | str | Sequence[Value] | Mapping[int, Value]"
 
@@ -31,9 +31,16 @@ def encode(value: Value) -> bytes:
     return cbor2.dumps(_ordered(value, CBOR_DEPTH_MAX))
 
 
-def decode(data: bytes) -> Value:
-    """Read exactly one value from `data`; raises Malformed for anything not canonical."""
-    _scan(data)
+def decode(data: bytes, *, items_max: int = CBOR_ITEMS_DEFAULT) -> Value:
+    """Read exactly one value from `data`; raises Malformed for anything not canonical.
+
+    Args:
+        items_max: values that may stand in it, itself included, at most CBOR_ITEMS_MAX. Fifty
+            thousand of one byte each cost a tenth of a second: no reader asks for more than
+            what it reads can have.
+    """
+    assert items_max <= CBOR_ITEMS_MAX
+    _scan(data, items_max)
     try:
         value: Value = cbor2.loads(data)
         again = encode(value)
@@ -46,7 +53,7 @@ def decode(data: bytes) -> Value:
     return value
 
 
-def _scan(data: bytes) -> None:
+def _scan(data: bytes, items_max: int) -> None:
     """Refuse what is outside the subset before the decoder builds anything.
 
     cbor2 evaluates tags while it reads: a rational number of two long integers costs it
@@ -54,7 +61,7 @@ def _scan(data: bytes) -> None:
     """
     at, left, items = 0, 1, 0
     while left:
-        if at >= len(data) or items == CBOR_ITEMS_MAX:
+        if at >= len(data) or items == items_max:
             raise Malformed("CBOR is truncated or has too many items")
         major, info = data[at] >> 5, data[at] & 31
         if major > _MAP or info > _INFO_MAX:

@@ -13,8 +13,14 @@ PADDING_BYTES_MIN = 4_096
 SIGNATURES_MAX = 8
 """Of one statement: an attestation request has one by every signing key and the TLS key."""
 CBOR_DEPTH_MAX = 8
+CBOR_ITEMS_DEFAULT = 64
+"""Values in one CBOR structure whose reader expects few: to decode one costs 1 us and more."""
 CBOR_ITEMS_MAX = 50_000
-"""Values in one CBOR structure; a thousand recipients or heads need a few thousand."""
+"""Values in any one CBOR structure: the record of a start or grant, of 2,000 recipients."""
+HEADER_ITEMS_MAX = 128
+"""Values in one protected bucket; an envelope's has about fifty."""
+CARRIER_ITEMS_MAX = 1_200
+"""Values in a result, a notice, or a request for one: RESULT_HEADS_MAX heads and the rest."""
 
 # Streams and epochs
 HEADS_REMEMBERED = 64
@@ -93,6 +99,8 @@ PEERS_REMEMBERED_MAX = 10_000
 REQUESTS_PER_S_MAX = 50
 REQUESTS_BURST_MAX = 200
 """Requests of one client identity or address to the authority."""
+REQUEST_BYTES_EACH = 16 * 1024
+"""Bytes of a body that count as one request more, of an address without a certificate."""
 PUBLISH_S_MAX = 10.0
 """How long a request to the authority waits for the gateway, seconds; below REQUEST_S_MAX."""
 HTTPS_CONNECTIONS_MAX = 400
@@ -118,6 +126,8 @@ HOSTS_MAX = 10_000
 NOTICES_MAX = 100_000
 """Notices kept in a view of the members; they are needed as long as the data."""
 NOTICES_PER_ANSWER_MAX = 64
+NOTICES_ANSWER_ITEMS_MAX = 256
+"""Values in such an answer: each record is an array of two, and a tick comes with them."""
 NOTICES_ANSWER_BYTES_MAX = 128 * 1024
 """Notices in one answer of the authority over HTTPS; below REQUEST_BYTES_MAX with its tick."""
 ANCHORS_MAX = 500_000
@@ -197,6 +207,8 @@ AUDIT_REFUSALS_REMEMBERED = 1_000
 """Kinds of refusals that a gateway counts apart between two lines of its audit log."""
 RECEIPT_BLOCKS_MAX = 1_000
 """Envelopes that one receipt names."""
+RECEIPT_ITEMS_MAX = 4 * RECEIPT_BLOCKS_MAX + 64
+"""Values in one receipt: each block is an array of three."""
 RECEIPT_BYTES_MAX = 128 * 1024
 RECEIPT_INTERVAL_S_DEFAULT = 1.0
 RECEIPT_RETRY_S_MAX = 60.0

@@ -17,7 +17,12 @@ from fabric.attest.result import Result
 from fabric.model import canonical
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import Malformed, PeerError, Reason
-from fabric.model.limits import EPOCH_BLOCKS_MAX, RECEIPT_BLOCKS_MAX, RECEIPT_BYTES_MAX
+from fabric.model.limits import (
+    EPOCH_BLOCKS_MAX,
+    RECEIPT_BLOCKS_MAX,
+    RECEIPT_BYTES_MAX,
+    RECEIPT_ITEMS_MAX,
+)
 from fabric.model.names import HostId, Origin, Stream, Topic, part
 from fabric.seal import fields
 from fabric.seal.suites import claimed_suite, suite_of
@@ -142,7 +147,8 @@ def _content(receipt: Receipt) -> dict[int, canonical.Value]:
 
 
 def _read(payload: bytes) -> Receipt:
-    content = fields.exact_keys(canonical.decode(payload), 12, "receipt")
+    given = canonical.decode(payload, items_max=RECEIPT_ITEMS_MAX)
+    content = fields.exact_keys(given, 12, "receipt")
     if content[0] != _VERSION:
         raise Malformed("receipt is of an unknown version")
     reader = fields.text(content[1], "reader")

@@ -17,7 +17,12 @@ from fabric.attest.keys import PublicKey, Signer
 from fabric.model import canonical
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason, UsageError
 from fabric.model.label import Label
-from fabric.model.limits import CONTROL_RECORD_BYTES_MAX, RECIPIENTS_MAX, WRAPS_PER_RECORD_MAX
+from fabric.model.limits import (
+    CBOR_ITEMS_MAX,
+    CONTROL_RECORD_BYTES_MAX,
+    RECIPIENTS_MAX,
+    WRAPS_PER_RECORD_MAX,
+)
 from fabric.model.names import HostId, Topic
 from fabric.seal import fields
 from fabric.seal.hpke import SECRET_BYTES, HpkeKey, unwrap, wrap
@@ -169,7 +174,7 @@ def read(kind: str, value: bytes) -> Manifest:
         raise Malformed(f"record is not of type {kind}")
     return Manifest(
         signed=signed,
-        content=canonical.decode(signed.payload),
+        content=canonical.decode(signed.payload, items_max=CBOR_ITEMS_MAX),
         hash=_hash(kind, signed.protected_bytes, signed.payload),
         first=first,
         wraps=wraps,
@@ -258,7 +263,7 @@ def check_signed(manifest: Manifest, kind: str, suite: Suite, keys: Sequence[Pub
 def _read(value: bytes) -> tuple[cose.Signed, int, tuple[bytes, ...]]:
     if len(value) > CONTROL_RECORD_BYTES_MAX:
         raise Malformed("record is too long")
-    match canonical.decode(value):
+    match canonical.decode(value, items_max=WRAPS_PER_RECORD_MAX + 4):
         case [bytes() as data, int() as first, list() as wraps] if (
             0 <= first < RECIPIENTS_MAX and 1 <= len(wraps) <= WRAPS_PER_RECORD_MAX
         ):

@@ -19,6 +19,7 @@ from fabric.model import canonical
 from fabric.model.block import Block
 from fabric.model.change import ZERO
 from fabric.model.errors import FabricError, Malformed
+from fabric.model.limits import CBOR_ITEMS_MAX
 from fabric.model.names import HostId
 from fabric.model.schema import RowSchema
 from fabric.seal import envelope as form
@@ -141,7 +142,7 @@ def verified_grant(vector: Mapping[str, Any]) -> Any:
 
 def layer_of_record(vector: Mapping[str, Any]) -> str:
     value = bytes.fromhex(vector["value"])
-    if raises(lambda: canonical.decode(value)):
+    if raises(lambda: canonical.decode(value, items_max=CBOR_ITEMS_MAX)):
         return "cbor"
     if raises(lambda: record.kind_of(value)):
         return "cose"

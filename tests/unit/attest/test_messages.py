@@ -1,4 +1,6 @@
+import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from fabric.attest.resident import ResidentReport
 from fabric.attest.tally import TallyReport
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
-from fabric.model.limits import REQUEST_BYTES_MAX
+from fabric.model.limits import REQUEST_BYTES_MAX, RESULT_HEADS_MAX
 from tests.fakes.verifier import HOST, HostKeys
 
 KEYS = HostKeys()
@@ -49,6 +51,39 @@ MESSAGES = [
     AttestAnswer(svid_pem=b"pem", result=b"result"),
     Refusal(reason=Reason.STATE_REFUSED, message="host is not in an approved state"),
 ]
+
+
+def crowded(count: int) -> bytes:
+    """A body of three fields, one of them so many numbers."""
+    return b"\xa3\x00\x80\x01\x99" + count.to_bytes(2) + b"\x80" * count + b"\x02\x80"
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=type)
+def test_a_body_of_very_many_values_is_refused_before_they_are_made(message: Any) -> None:
+    """Whoever reaches the authority may send one: it costs nothing."""
+    body = crowded(49_000)
+    begin = time.thread_time()
+    for _ in range(100):
+        with pytest.raises(Malformed):
+            type(message).decode(body)
+    assert time.thread_time() - begin < 0.1
+
+
+def test_a_request_of_very_many_values_is_refused_before_they_are_made() -> None:
+    outer = b"\xd8\x62\x84\x40\xa0\x40\x99" + (49_000).to_bytes(2) + b"\x80" * 49_000
+    inner = cose.sign("attest", b"\xa0", crowded(49_000), KEYS.signers)
+    begin = time.thread_time()
+    for body in [outer, inner] * 20:
+        with pytest.raises(Malformed):
+            AttestRequest.decode(body)
+    assert time.thread_time() - begin < 0.2
+
+
+def test_the_largest_request_is_read() -> None:
+    heads = tuple(number.to_bytes(32) for number in range(RESULT_HEADS_MAX))
+    keys = HostKeys()
+    request = replace(REQUEST, keys=keys.public, heads=heads, resident=PROOF)
+    assert AttestRequest.decode(request.encode(keys.signers)).heads == heads
 
 
 PROOF = ResidentReport(attest=b"attest", signature=b"signature", public=b"public")

@@ -141,6 +141,15 @@ def test_a_peer_that_asks_too_often_is_slowed_and_others_are_not(
         quota.spend("a", clock.now())
 
 
+def test_what_costs_more_takes_more_and_in_vain_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "REQUESTS_BURST_MAX", 10)
+    clock, quota = ManualClock(), Quota()
+    quota.spend("a", clock.now(), 6)
+    assert reason_of(lambda: quota.spend("a", clock.now(), 5)) is Reason.OVERLOADED
+    quota.spend("a", clock.now(), 4)
+    assert reason_of(lambda: quota.spend("a", clock.now())) is Reason.OVERLOADED
+
+
 def test_few_peers_are_kept_in_mind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "PEERS_REMEMBERED_MAX", 10)
     clock, quota = ManualClock(), Quota()

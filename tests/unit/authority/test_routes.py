@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from fabric.attest.catchup import Catchup
 from fabric.attest.members import Members, NoticeKind
 from fabric.attest.messages import Refusal
+from fabric.authority import machine
 from fabric.authority.admin_messages import Scope
 from fabric.authority.routes import Routes
 from fabric.metrics import AuthorityMetrics
@@ -115,6 +116,16 @@ async def test_a_body_that_grows_too_large_is_refused(client: TestClient) -> Non
 
     async with client.post("/attest", data=endless(), headers=CBOR) as answer:
         assert answer.status == 413
+
+
+async def test_a_strangers_large_bodies_count_for_more(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "REQUESTS_BURST_MAX", 40)
+    monkeypatch.setattr(machine, "REQUESTS_PER_S_MAX", 0)
+    body = bytes(REQUEST_BYTES_MAX)
+    seen = [await refusal(client, "/attest", body) for _ in range(3)]
+    assert seen == [(400, Reason.MALFORMED)] * 2 + [(429, Reason.OVERLOADED)]
 
 
 async def test_denials_have_their_statuses(site: AuthoritySite, client: TestClient) -> None:

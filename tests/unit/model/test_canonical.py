@@ -8,7 +8,7 @@ import pytest
 
 from fabric.model import canonical
 from fabric.model.errors import Malformed
-from fabric.model.limits import CBOR_DEPTH_MAX, CBOR_ITEMS_MAX
+from fabric.model.limits import CBOR_DEPTH_MAX, CBOR_ITEMS_DEFAULT, CBOR_ITEMS_MAX
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,15 @@ def test_depth_has_a_limit_in_both_directions() -> None:
 
 
 def test_number_of_items_has_a_limit() -> None:
-    most = [0] * (CBOR_ITEMS_MAX - 1)
+    for items_max in (CBOR_ITEMS_MAX, 7):
+        most = [0] * (items_max - 1)
+        assert canonical.decode(canonical.encode(most), items_max=items_max) == most
+        with pytest.raises(Malformed):
+            canonical.decode(canonical.encode([*most, 0]), items_max=items_max)
+
+
+def test_who_asks_for_no_number_of_items_gets_few() -> None:
+    most = [0] * (CBOR_ITEMS_DEFAULT - 1)
     assert canonical.decode(canonical.encode(most)) == most
     with pytest.raises(Malformed):
         canonical.decode(canonical.encode([*most, 0]))
@@ -109,7 +117,7 @@ COSTLY = {
 def test_bytes_that_would_cost_a_decoder_dear_are_refused_at_once(name: str) -> None:
     start = time.process_time()
     with pytest.raises(Malformed):
-        canonical.decode(COSTLY[name])
+        canonical.decode(COSTLY[name], items_max=CBOR_ITEMS_MAX)
     assert time.process_time() - start < 0.2
 
 

@@ -26,6 +26,13 @@ def test_an_epoch_start_of_most_recipients_fits_the_cbor_bound() -> None:
     assert limits.RESULT_BYTES_MAX <= limits.REQUEST_BYTES_MAX
 
 
+def test_what_carries_most_fits_its_number_of_values() -> None:
+    keys = 4 * limits.BOUND_KEYS_MAX
+    assert limits.RESULT_HEADS_MAX + keys + 64 < limits.CARRIER_ITEMS_MAX
+    assert 3 * (limits.NOTICES_PER_ANSWER_MAX + 1) + 3 <= limits.NOTICES_ANSWER_ITEMS_MAX
+    assert 1 + 4 + 4 * limits.SIGNATURES_MAX <= limits.CBOR_ITEMS_DEFAULT
+
+
 def test_times_are_in_a_sane_order() -> None:
     assert limits.CLOCK_SKEW_S_MAX < limits.DELIVERY_S_DEFAULT < limits.RESULT_LIFETIME_S_DEFAULT
     assert limits.RETRY_S_MIN < limits.RETRY_S_MAX
