@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,37 @@ def tpm_ca(server_folder: Path) -> TpmCa:
     return TpmCa(server_folder / "tpm-ca").create()
 
 
+@pytest.fixture(scope="session")
+def delivered(server_folder: Path, tpm_ca: TpmCa) -> Callable[[int], Path]:
+    """Folders of TPMs as they left `tpm_ca`, by number; never switched on, only copied."""
+    folder = server_folder / "delivered"
+
+    @cache
+    def made(number: int) -> Path:
+        return SoftTpm(folder / str(number), f"test-{number}", tpm_ca).create().folder
+
+    return made
+
+
 @pytest.fixture
-def soft_tpm(server_folder: Path, tpm_ca: TpmCa) -> Iterator[Callable[[str], SoftTpm]]:
-    """Make and start software TPMs by name; they are stopped when the test ends."""
+def soft_tpm(
+    server_folder: Path, tpm_ca: TpmCa, delivered: Callable[[int], Path]
+) -> Iterator[Callable[[str], SoftTpm]]:
+    """Make and start software TPMs by name; they are stopped when the test ends.
+
+    All of one test differ. Each is as new: to manufacture one takes seconds, so that those of
+    `tpm_ca` are copies of a few that no test has used.
+    """
     made: list[SoftTpm] = []
 
     def make(name: str, ca: TpmCa = tpm_ca) -> SoftTpm:
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=server_folder))
-        tpm = SoftTpm(folder, name, ca).create().start()
-        made.append(tpm)
+        tpm = SoftTpm(folder, name, ca)
+        if ca is tpm_ca:
+            shutil.copytree(delivered(len(made)), folder, dirs_exist_ok=True)
+        else:
+            tpm.create()
+        made.append(tpm.start())
         return tpm
 
     yield make
