@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.agent import lag_meter, reading, supervisor
+from fabric.agent import lag_meter, parts, reading, supervisor
 from fabric.model.change import ZERO
 from fabric.seal import envelope as form
 from tests.fakes.platform import SECRET
@@ -56,6 +56,13 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_PAUSE_S", 0.02)
 
 
+@pytest.fixture
+def _anew_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender begins again at once; nobody here gives the new result that it asks for."""
+    monkeypatch.setattr(supervisor, "_HOLD_S", 0.05)
+    monkeypatch.setattr(parts, "_ATTEST_S_MAX", 0.05)
+
+
 @pytest.mark.parametrize("name", EDITS)
 async def test_a_running_sender_stops_by_name_and_seals_nothing_more(name: str, site: Site) -> None:
     async with site.running():
@@ -72,11 +79,9 @@ async def test_a_running_sender_stops_by_name_and_seals_nothing_more(name: str, 
         assert site.stored() == kept + 1
 
 
+@pytest.mark.usefixtures("_anew_soon")
 @pytest.mark.parametrize("name", EDITS)
-async def test_a_sender_that_starts_reads_its_source_anew(
-    name: str, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervisor, "_HOLD_S", 0.05)
+async def test_a_sender_that_starts_reads_its_source_anew(name: str, site: Site) -> None:
     async with site.running():
         site.database.upsert(table(), notes(100, 5))
         await site.until_applied()
@@ -92,11 +97,11 @@ async def test_a_sender_that_starts_reads_its_source_anew(
     assert (first.after, first.counter) == (ZERO, 0)
 
 
+@pytest.mark.usefixtures("_anew_soon")
 @pytest.mark.parametrize("name", EDITS)
 async def test_a_running_sender_reads_its_source_anew_and_the_reader_loses_nothing(
-    name: str, site: Site, monkeypatch: pytest.MonkeyPatch
+    name: str, site: Site
 ) -> None:
-    monkeypatch.setattr(supervisor, "_HOLD_S", 0.05)
     async with site.running():
         site.database.upsert(table(), notes(100, 5))
         await site.until_applied()

@@ -105,7 +105,7 @@ def test_inspect_of_a_record_that_does_not_come_names_the_broker(
         return 0, 5
 
     monkeypatch.setattr(MemoryLog, "bounds", bounds)
-    monkeypatch.setattr("fabric.cli.topics.REQUEST_S_MAX", 0.05)
+    monkeypatch.setattr("fabric.kafka.single.REQUEST_S_MAX", 0.05)
     done = fabric("inspect", f"{TOPIC}:0:4", "-c", config)
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("fabric: broker_unavailable: ")
