@@ -21,9 +21,13 @@ _QUEUE_BLOCKS_MAX = 4
 
 
 class Position(NamedTuple):
-    """Where a subscriber stands; opaque. Give it to `ack` when the change is dealt with."""
+    """Where a subscriber stands. Give it to `ack` when the change is dealt with.
+
+    All but `stream` is opaque.
+    """
 
     stream: Stream
+    """Origin, topic and partition of the change."""
     after: StreamState
     """What stands when the whole block is dealt with."""
     inside: tuple[Sequence, StreamState | None] | None = None
@@ -59,6 +63,9 @@ class Delivery:
 
     Attributes:
         block: its `runs` hold the rows; a row is made when it is asked for.
+        before: what stood before the block; None at the stream's first.
+        after: what stands once the block is dealt with. While it is `incomplete`, rows of
+            the stream are missing that a snapshot brings.
     """
 
     block: Block

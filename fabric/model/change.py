@@ -131,7 +131,28 @@ class Ordinals:
 
 
 class Change(NamedTuple):
-    """One row operation, as `subscribe` and the quarantine show it."""
+    """One row operation, as `subscribe` and the quarantine show it.
+
+    What a target does with it, by `op`. A stream is one origin's rows in one partition of
+    the topic, as the change's position names it; the rows of a stream are those that it
+    brought last.
+
+    - UPSERT: insert the row or replace the one with its key, all but the columns `absent`.
+    - DELETE: remove the row with this key, if there is one.
+    - TRUNCATE: remove every row of the stream.
+    - SNAPSHOT_BEGIN, SNAPSHOT_END: each row of the source comes in between, beside changes.
+      At the end remove the stream's rows of which no UPSERT came since the begin. A begin
+      starts the count anew; an end without one means nothing.
+    - SCHEMA: nothing.
+
+    Attributes:
+        sequence: its place in its source; the same when it comes again.
+        commit_us: commit time at the source, microseconds since 1970 UTC.
+        row: the whole row for UPSERT, the key columns for DELETE, None for marks; in Avro's
+            physical values (a date is days since 1970, a timestamp-micros an integer).
+        absent: columns that the source did not send: None in `row`, though they may not be
+            null. Leave them as they are.
+    """
 
     topic: Topic
     origin: Origin
