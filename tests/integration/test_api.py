@@ -20,6 +20,7 @@ from fabric.demo.world import World
 from fabric.model.change import Change, Op
 from fabric.model.errors import ConfigInvalid, DeniedError, Malformed, UsageError
 from fabric.seal.envelope import parse
+from tests.support.pages import API, example
 from tests.support.world import running_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -173,6 +174,41 @@ async def test_published_changes_reach_a_subscriber_until_it_acknowledges_them(
         async with asyncio.timeout(20):
             while again.problems:
                 await asyncio.sleep(0.05)
+
+
+async def test_the_pages_example_keeps_its_table_in_step(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = world.host("B")
+    with closing(sqlite3.connect(host.folder / "state" / "agent.state")) as state:
+        state.execute("DELETE FROM position WHERE topic = ?", (str(SECRET),))
+        state.commit()
+    monkeypatch.chdir(host.config.parent)
+
+    async def until_equal() -> None:
+        async with asyncio.timeout(_OPEN_S):
+            while _held("residents.db") != _held(world.urls["A"]):
+                await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(example(API)["main"]())
+        await until_equal()
+        assert world.registry is not None
+        world.registry.change(6_000, 8)
+        await until_equal()
+        running.cancel()
+    # It has acknowledged what it holds: the next subscriber gets nothing of it again.
+    world.registry.change(7_000, 1)
+    async with agent_of(world, "B") as agent:
+        ((change, _),) = await take(agent, str(SECRET), 1)
+    assert change.row is not None
+    assert change.row["id"] == 7_000
+
+
+def _held(database: str) -> list[tuple[int, str, str]]:
+    with closing(sqlite3.connect(database, timeout=30)) as file:
+        file.executescript(example(API)["TABLES"] if database == "residents.db" else "")
+        return file.execute("SELECT id, full_name, address FROM residents ORDER BY id").fetchall()
 
 
 async def test_two_agents_cannot_share_a_folder(world: World) -> None:
