@@ -111,7 +111,8 @@ class StreamState:
         offset: hint where to read on: the offset after the last applied record.
         cluster: Kafka cluster id the hint belongs to.
         topic_id: Kafka topic id the hint belongs to.
-        incomplete: a snapshot has begun and not ended, or a change was dropped by hand.
+        incomplete: a snapshot has begun and not ended, a new generation has begun and no
+            snapshot in it has ended, or a change was dropped by hand.
     """
 
     high: ChangeSequence

@@ -183,11 +183,15 @@ class Agent:
     async def publish(self, topic: str, row: Row, *, op: Op = Op.UPSERT) -> ChangeSequence:
         """Send one change of a dataset that `outbox.topics` names; returns when it is stored.
 
-        It waits in the agent's outbox until the platform has acknowledged it.
+        It waits in the agent's outbox until the platform has acknowledged it, and is in no
+        source that could be read anew. Where readers may lack rows (`incomplete`: they joined
+        late, the log was restored, or the agent's state file was lost), publish {} with
+        op=Op.SNAPSHOT_BEGIN, every row there is, and {} with op=Op.SNAPSHOT_END. What readers
+        have of this origin and did not get in between is removed at the end.
 
         Args:
             row: whole row in Avro's physical values, None where a column is null; for
-                DELETE the key columns, and no others.
+                DELETE the key columns, and no others; for the marks of a snapshot empty.
 
         Raises:
             UsageError: the topic is not in `outbox.topics`, or the row does not fit; fields

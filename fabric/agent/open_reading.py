@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fabric.agent.completeness import incomplete_after
 from fabric.agent.host import BlockTarget, Host
 from fabric.agent.lag_meter import LagMeter
 from fabric.agent.log_check import starts_at
 from fabric.agent.open_form import Gathered, gather, try_decode
-from fabric.agent.read_machine import Log, ReadMachine, incomplete
+from fabric.agent.read_machine import Log, ReadMachine
 from fabric.model.block import Block, trim
 from fabric.model.change import ZERO
 from fabric.model.errors import DeniedError, FabricError, Reason
@@ -34,7 +35,7 @@ def next_step(
         offset=gathered.offset + 1,
         cluster=log.cluster,
         topic_id=log.topic_id,
-        incomplete=incomplete(state is not None and state.incomplete, rest.runs),
+        incomplete=incomplete_after(state, rest),
     )
     return replace(rest, after=max(rest.after, high)), new
 

@@ -20,13 +20,14 @@ are passed over, the hint of where to read on stays before the first of them, an
 block that is fresh and follows the last applied one ends the holding at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from fabric.agent.anchor_machine import Cover
+from fabric.agent.completeness import incomplete_after
 from fabric.model.block import Block, trim
-from fabric.model.change import ZERO, Op, Run
+from fabric.model.change import ZERO
 from fabric.model.errors import DeniedError, PeerError, Reason, ReasonClass, class_of
 from fabric.model.limits import ANCHOR_WINDOW
 from fabric.model.names import Stream
@@ -347,8 +348,7 @@ class ReadMachine:
             offset=min([self._came.offset + 1, *(held.offset for held in self._held.values())]),
             cluster=self._log.cluster,
             topic_id=self._log.topic_id,
-            incomplete=self._joins(before)
-            or incomplete(before is not None and before.incomplete, rest.runs),
+            incomplete=self._joins(before) or incomplete_after(before, rest),
         )
         return Apply(block=rest, expected=before, new=new)
 
@@ -387,13 +387,3 @@ def _refused(reason: Reason) -> Command:
 def stream_of(header: Header) -> Stream:
     """The stream an envelope belongs to."""
     return Stream(header.origin, header.topic, header.partition)
-
-
-def incomplete(before: bool, runs: Sequence[Run]) -> bool:
-    """Whether the target is incomplete after `runs`: a snapshot began and has not ended."""
-    for run in runs:
-        if run.op is Op.SNAPSHOT_BEGIN:
-            before = True
-        elif run.op is Op.SNAPSHOT_END:
-            before = False
-    return before

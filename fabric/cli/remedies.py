@@ -109,7 +109,8 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.GAP: _LOG_CHANGED,
     Reason.HISTORY_LOST: "read the dataset anew: the log no longer holds what is missing here",
     Reason.LOG_WENT_BACK: (
-        "nothing, the agent reads its source anew; find out who restored the broker's log"
+        "nothing for tables, the agent reads them anew; have the application publish again what"
+        " it had published; find out who restored the broker's log"
     ),
     Reason.SUPERSEDED: "nothing, blocks of an older epoch are dropped",
     Reason.API_REFUSED: "use a client that speaks the gateway's produce protocol only",

@@ -203,6 +203,8 @@ class PostgresSink:
             applier = Applier(
                 connection, table, stream=block.stream, place=place, offset=new.offset - 1
             )
+            if expected is not None and expected.high.generation < block.generation:
+                applier.writer.snapshot = states.NONE  # it can end only in its own generation
             applier.careful = careful
             applier.waits = careful and self._may_wait(block.stream)
             await applier.apply(block.runs, block.generation)

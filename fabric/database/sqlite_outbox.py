@@ -1,6 +1,8 @@
 """The outbox of the Python API: changes that an application publishes without a table.
 
-Rows wait in the agent's own SQLite file until the platform has acknowledged them.
+Rows wait in the agent's own SQLite file until the platform has acknowledged them; then they
+are gone, so a new generation sends nothing anew. Only the application can, between the marks
+of a snapshot.
 Each change is a commit of its own; its id is its position.
 """
 
@@ -9,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -32,6 +34,13 @@ ROWS_MAX = 1_000_000
 _POLL_S = 0.02
 _SILENCE_S = 10.0
 _PAGE_ROWS = 1_000
+_TAKES: Mapping[Op, tuple[str, Callable[[RowSchema], Collection[str]]]] = {
+    Op.UPSERT: ("a whole row", lambda schema: schema.fields),
+    Op.DELETE: ("the key columns", lambda schema: schema.key),
+    Op.SNAPSHOT_BEGIN: ("an empty row with a mark", lambda _: ()),
+    Op.SNAPSHOT_END: ("an empty row with a mark", lambda _: ()),
+}
+"""What may be published: the columns of each, in words and by the schema."""
 _NAMES_MAX = 8
 """Fields that a refusal names."""
 _NAME_MAX = 64
@@ -92,7 +101,8 @@ class SqliteOutbox:
         """Store one change durably.
 
         Args:
-            op: UPSERT with a whole row, or DELETE with the key columns.
+            op: UPSERT with a whole row, DELETE with the key columns, or SNAPSHOT_BEGIN and
+                SNAPSHOT_END, each with an empty row.
 
         Returns:
             The sequence it will travel under.
@@ -105,8 +115,11 @@ class SqliteOutbox:
         life, table = self._open_life(), self._tables.get(str(topic))
         if table is None:
             raise UsageError(Reason.TOPIC_UNKNOWN, f"{topic} is not published by this agent")
-        if op in MARKS:
-            raise UsageError(Reason.SCHEMA_MISMATCH, "publish takes upserts and deletes only")
+        if op not in _TAKES:
+            raise UsageError(
+                Reason.SCHEMA_MISMATCH,
+                "publish takes upserts, deletes and the marks of a snapshot only",
+            )
         _demand_fields(table.schema, op, row)
         now_us = time.time_ns() // 1000
         change = Change(
@@ -115,7 +128,7 @@ class SqliteOutbox:
             op=op,
             sequence=ChangeSequence(0, 0, 0),
             commit_us=now_us,
-            row=row,
+            row=None if op in MARKS else row,
         )
         try:
             datum = encode_change(change, table.schema, exact=True)
@@ -217,13 +230,12 @@ class SqliteOutbox:
 
 def _demand_fields(schema: RowSchema, op: Op, row: Row) -> None:
     """Refuse a row that is not whole, or a misspelt field, by their names."""
-    expected = set(schema.key if op is Op.DELETE else schema.fields)
+    expected = set(_TAKES[op][1](schema))
     lacks, unknown = sorted(expected - row.keys()), sorted(map(str, row.keys() - expected))
     if lacks or unknown:
-        which = "the key columns" if op is Op.DELETE else "a whole row"
         said = [f"{what} {_names(n)}" for what, n in (("lacks", lacks), ("has", unknown)) if n]
         raise UsageError(
-            Reason.SCHEMA_MISMATCH, f"publish takes {which}; this one {' and '.join(said)}"
+            Reason.SCHEMA_MISMATCH, f"publish takes {_TAKES[op][0]}; this one {' and '.join(said)}"
         )
 
 

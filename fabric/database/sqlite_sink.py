@@ -123,6 +123,8 @@ def _apply(
         offset=new.offset - 1,
         stops=not table.target.quarantine,
     )
+    if stored is not None and stored.high.generation < block.generation:
+        applier.snapshot = states.Snapshot.NONE  # it can end only in its own generation
     is_open = applier.snapshot is not states.Snapshot.NONE
     with _uncaptured(connection):
         for run in block.runs:

@@ -41,8 +41,10 @@ Why each of them is right:
   never a silent choice between them.
 - (r) a lost state file costs the heads. A higher generation means that the source
   is read anew from its beginning (`after` lies before that generation), so nothing
-  can be lost by taking it. A lower or the same generation would be a replay. It
-  comes before the look at numbers, because a lost state file may lose those too.
+  that the source holds can be lost by taking it; the caller marks the stream incomplete
+  until a snapshot of that generation has ended. A lower or the same generation would
+  be a replay. It comes before the look at numbers, because a lost state file may lose
+  those too.
   A new generation with a kept state file needs no rule: the chain goes on.
 
 First join: there is no state. Counter 0 of an epoch whose start names no head for

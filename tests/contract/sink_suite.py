@@ -289,6 +289,22 @@ class SinkSuite:
         assert not done.state.incomplete
         await sink.close()
 
+    async def test_a_snapshot_cannot_end_in_another_generation(self, world: SinkWorld) -> None:
+        """Rows of its own generation may have been lost with the log."""
+        sink = await self._open(world)
+        feed = Feed(sink, stream())
+        await feed.upsert(person(1))
+        await feed.apply((Op.SNAPSHOT_BEGIN, []), (Op.UPSERT, [person(2)]))
+        feed.generation += 1
+        done = await feed.apply((Op.UPSERT, [person(3)]), (Op.SNAPSHOT_END, []))
+        assert done.state.incomplete
+        assert ids(await world.rows(target())) == [1, 2, 3]
+        await feed.apply((Op.SNAPSHOT_BEGIN, []), (Op.UPSERT, [person(3)]))
+        done = await feed.apply((Op.SNAPSHOT_END, []))
+        assert not done.state.incomplete
+        assert ids(await world.rows(target())) == [3]
+        await sink.close()
+
     async def test_a_snapshot_that_begins_again_counts_from_there(self, world: SinkWorld) -> None:
         sink = await self._open(world)
         feed = Feed(sink, stream())

@@ -94,6 +94,8 @@ class MemorySink:
     def _apply(self, block: Block, target: Target, new: StreamState, was: bool) -> Applied:
         held, stream = self._store.held, block.stream
         incomplete = was or new.incomplete
+        if stream in held.states and held.states[stream].high.generation < block.generation:
+            held.seen.pop(stream, None)
         counts = [0, 0]
         for run in block.runs:
             for change in changes_of(run, block.generation, stream.topic, stream.origin):

@@ -122,6 +122,12 @@ async def test_what_a_publishes_arrives_sealed_at_a_subscriber_of_b(world: World
             assert found[0][0].sequence == sequence
             assert str(found[0][0].origin) == "G01/registry/outbox"
             await receiver.ack(found[-1][1])
+            anew = [(Op.SNAPSHOT_BEGIN, None), (Op.UPSERT, FIRST_NOTE), (Op.SNAPSHOT_END, None)]
+            for op, row in anew:
+                await sender.publish(topic, row or {}, op=op)  # type: ignore[arg-type]  # a plain dict
+            again = await take(receiver, topic, 3, ops=frozenset(Op))
+            assert [(change.op, change.row) for change, _ in again] == anew
+            await receiver.ack(again[-1][1])
             await refuses_what_is_wrong(sender)
     finally:
         world.parts["A"].start()

@@ -47,7 +47,9 @@ def test_a_new_generation_is_new_whatever_its_position() -> None:
     assert step is not None
     newer = gathered(1, 1)
     low = replace(newer.block, after=Sequence(2, 0, 0), upto=Sequence(2, 5, 1))
-    assert next_step(step[1], replace(newer, block=low), LOG) is not None
+    anew = next_step(step[1], replace(newer, block=low), LOG)
+    assert anew is not None
+    assert (step[1].incomplete, anew[1].incomplete) == (False, True)
 
 
 async def test_a_replayed_log_changes_nothing(platform: Platform, a: TestHost, b: TestHost) -> None:

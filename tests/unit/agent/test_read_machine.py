@@ -251,15 +251,6 @@ def test_a_hint_counts_only_for_its_own_log(changes: dict[str, object], start: i
     assert it.start_offset(10, 50) == start
 
 
-def test_a_snapshot_makes_the_target_incomplete_until_it_ends() -> None:
-    def run(op: Op) -> Run:
-        return Run(op=op, position=1, ordinal=1, commit_us=0, rows=[])
-
-    assert m.incomplete(False, [run(Op.SNAPSHOT_BEGIN)])
-    assert m.incomplete(True, [])
-    assert not m.incomplete(True, [run(Op.SNAPSHOT_END)])
-
-
 def old(came: m.Came) -> m.Came:
     return replace(came, is_live=False)
 
@@ -325,3 +316,13 @@ def test_while_a_stream_is_held_no_hint_moves_past_its_first_block() -> None:
     it.held[other] = m.Held(offset=1, seen=[])  # type: ignore[index]
     second = block(after=first.upto, position=200)
     assert apply(it, chain.came(second, 7), second).new.offset == 1
+
+
+def test_a_new_generation_is_incomplete_until_a_snapshot_in_it_ends() -> None:
+    """What an outbox had sent is gone: its new generation brings no snapshot by itself."""
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    after = Sequence(1, 900, 1)
+    content = replace(block(after=after), upto=Sequence(2, 100, 3))
+    command = apply(it, Chain(number=2, chain_reset=True).came(content, 3), content)
+    assert command.new.incomplete

@@ -175,6 +175,33 @@ async def test_a_field_that_lacks_or_is_unknown_is_named(tmp_path: Path) -> None
     await box.close()
 
 
+async def test_what_was_released_is_gone_and_can_be_put_again_as_a_snapshot(
+    tmp_path: Path,
+) -> None:
+    box = outbox(tmp_path)
+    await box.open(None)
+    old = await box.put(PEOPLE, Op.UPSERT, person(1))
+    await box.release(old.position)
+    await box.close()
+    box = outbox(tmp_path)
+    await box.open(None)
+    given = [
+        await box.put(PEOPLE, Op.SNAPSHOT_BEGIN, {}),
+        await box.put(PEOPLE, Op.UPSERT, person(1)),
+        await box.put(PEOPLE, Op.SNAPSHOT_END, {}),
+    ]
+    found, _ = await take(box.read())
+    assert [(event.run.op, event.run.rows) for event in found] == [
+        (Op.SNAPSHOT_BEGIN, []),
+        (Op.UPSERT, [person(1)]),
+        (Op.SNAPSHOT_END, []),
+    ]
+    assert [event.run.position for event in found] == [each.position for each in given]
+    with pytest.raises(UsageError, match="empty row"):
+        await box.put(PEOPLE, Op.SNAPSHOT_END, {"id": 1})
+    await box.close()
+
+
 async def test_a_full_outbox_is_overloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_outbox, "ROWS_MAX", 2)
     box = outbox(tmp_path)
