@@ -96,6 +96,21 @@ async def test_an_older_copy_of_the_file_is_another_life(
     await restored.close()
 
 
+async def test_whoever_empties_the_change_table_has_every_table_read_anew(
+    world: SqliteSourceWorld,
+) -> None:
+    follower = await synced(world)
+    resume = follower.resume
+    await follower.close()
+    world.file.run("DELETE FROM fabric_changes")
+    await world.insert(world.people, [person(200)])
+    again = await follow(world.source(), resume, follower.replica)
+    assert again.generation > follower.generation
+    await again.until_ended(PEOPLE, NOTES)
+    await catch_up(world, again)
+    await again.close()
+
+
 async def test_release_leaves_only_what_may_be_asked_for(world: SqliteSourceWorld) -> None:
     follower = await synced(world)
     await world.insert(world.people, [person(n) for n in range(100, 150)])
