@@ -37,7 +37,7 @@ from fabric.repository.client import PolicyRepository, open_repository
 from fabric.repository.keys import decode_signer
 from fabric.repository.timestamp import Renewal
 from fabric.store.audit import Bounds, FileAudit
-from fabric.store.clock import SystemClock
+from fabric.store.clock import SigningClock
 from fabric.store.files import own_folder
 from fabric.tls import certificate_end, client_context, server_context
 from fabric.web.lateness import telling_lateness
@@ -128,9 +128,8 @@ class _Process:
         while True:
             await asyncio.sleep(self.config.policy.refresh_s)
             try:
-                policy = await asyncio.to_thread(
-                    look, self.policies, self.renewal, self.clock.now()
-                )
+                now = self.clock.now()
+                policy = await asyncio.to_thread(look, self.policies, self.renewal, now)
             except FabricError as exc:
                 self.metrics.policy_refused()
                 self.told.refused(exc, self.policies.policy)
@@ -141,7 +140,7 @@ class _Process:
             if policy is not None:
                 self._took(policy)
                 self.keeper.check_soon()
-            fault = fault_of(self.policies.policy, self.signers, self.clock.now())
+            fault = fault_of(self.policies.policy, self.signers, now)
             if fault is not None:  # serve on: the notices must go out
                 self.metrics.policy_refused()
                 _log.error("policy: %s", fault)
@@ -166,9 +165,14 @@ class _Process:
             await asyncio.sleep(_COUNT_S)
 
     def _ready(self) -> Mapping[str, str | None]:
-        policy = self.policies.policy
+        clock: str | None = None
+        try:
+            policy = fault_of(self.policies.policy, self.signers, self.clock.now())
+        except FabricError as exc:
+            clock, policy = str(exc), "not judged while the clock is wrong"
         return {
-            "policy": fault_of(policy, self.signers, self.clock.now()),
+            "clock": clock,
+            "policy": policy,
             "broker": self.keeper.why_not_ready,
             "gateway": self.publisher.why_not_ready,
         }
@@ -184,7 +188,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
     async with contextlib.AsyncExitStack() as stack:
         ledger = LedgerThread(Ledger(part.folder / LEDGER))
         stack.callback(ledger.close)
-        clock = SystemClock(await ledger.do(Ledger.newest))
+        clock = SigningClock(await ledger.do(Ledger.newest))
         metrics = AuthorityMetrics()
         stack.enter_context(telling_lateness(metrics.loop_late))
         metrics.certificate(certificate_end(config.tls.certificate))

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from fabric.model.errors import DeniedError, Reason
+from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.limits import CLOCK_SKEW_S_MAX
 
 _SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
+_STEADY_S = 3_600.0
+"""After so long a wall clock's small steps, as servers of time cause them, are forgiven."""
 
 
 def _wall() -> datetime:
@@ -68,3 +70,48 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds that only rise."""
         return self._monotonic()
+
+
+class SigningClock(SystemClock):
+    """The clock of a process whose signed times hold up everybody else's.
+
+    One signed time of the future stops every host that sees it until that time has
+    come. So this clock says nothing while the wall clock has gone ahead of the time
+    that has passed since an earlier look by more than the allowed skew. It goes on by
+    itself when the wall clock is set right; where the new time is the right one, a person
+    starts the process again. A clock that is wrong from the start shows nothing here.
+
+    Args:
+        high, wall, monotonic: as for SystemClock.
+    """
+
+    def __init__(
+        self,
+        high: datetime | None = None,
+        *,
+        wall: Callable[[], datetime] = _wall,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(high, wall=wall, monotonic=monotonic)
+        self._since_s = monotonic()
+        self._least = wall() - timedelta(seconds=self._since_s)
+
+    def now(self) -> datetime:
+        """Aware UTC.
+
+        Raises:
+            DeniedError: CLOCK_WENT_BACK, as SystemClock does.
+            UnavailableError: NOT_READY, the wall clock has jumped ahead.
+        """
+        passed_s, now = self._monotonic(), super().now()
+        began = self._wall() - timedelta(seconds=passed_s)
+        ahead = began - self._least
+        if ahead > _SKEW:
+            raise UnavailableError(
+                Reason.NOT_READY,
+                f"system clock went {ahead.total_seconds():.0f} s ahead of the time that has"
+                " passed; set it right, or start this process again if it is right now",
+            )
+        if ahead < timedelta(0) or passed_s - self._since_s >= _STEADY_S:
+            self._least, self._since_s = began, passed_s
+        return now

@@ -24,6 +24,7 @@ from fabric.repository.client import PolicyRepository
 from fabric.repository.fetch import FolderFetcher
 from fabric.repository.keys import make_key
 from fabric.repository.timestamp import Renewal
+from fabric.store.clock import SigningClock
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.authority_site import READER, SENDER, AuthoritySite, until
 from tests.fakes.clock import ManualClock
@@ -194,6 +195,23 @@ async def test_a_policy_that_is_not_taken_is_in_the_authoritys_audit_log(tmp_pat
         looking.cancel()
     assert audit.events == [("policy_refused", {"reason": "bad_signature", "version": 7})]
     assert policies.policy.version == 7
+
+
+def test_an_authority_whose_clock_jumped_says_so(tmp_path: Path) -> None:
+    site, clock = AuthoritySite(tmp_path), ManualClock(datetime.now(UTC))
+    site.close()
+    process: Any = SimpleNamespace(
+        policies=site,
+        signers=site.verifier.signers,
+        clock=SigningClock(wall=clock.now, monotonic=clock.monotonic),
+        keeper=SimpleNamespace(why_not_ready=None),
+        publisher=SimpleNamespace(why_not_ready=None),
+    )
+    assert not any(run._Process._ready(process).values())
+    clock.set_wall(clock.now() + timedelta(hours=1))
+    shown = run._Process._ready(process)
+    assert "3600 s ahead" in (shown["clock"] or "")
+    assert shown["policy"]
 
 
 async def a_host_in_every_state(site: AuthoritySite) -> None:

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fabric.model.errors import DeniedError, Reason
+from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.limits import CLOCK_SKEW_S_MAX
 from fabric.ports import Clock
-from fabric.store.clock import SystemClock
+from fabric.store.clock import SigningClock, SystemClock
 from tests.fakes.clock import START, ManualClock
 
 SKEW = timedelta(seconds=CLOCK_SKEW_S_MAX)
@@ -68,3 +68,51 @@ def test_defaults_are_the_systems_clocks() -> None:
     assert abs(datetime.now(UTC) - clock.now()) < timedelta(seconds=5)
     assert clock.now().tzinfo is UTC
     assert clock.monotonic() <= clock.monotonic()
+
+
+def signing(at: ManualClock) -> SigningClock:
+    return SigningClock(wall=at.now, monotonic=at.monotonic)
+
+
+def test_who_signs_says_no_time_after_a_jump_ahead_until_it_is_taken_back() -> None:
+    system = ManualClock()
+    clock = signing(system)
+    system.advance(86_400)
+    assert clock.now() == system.now()
+    right = system.now()
+    system.set_wall(right + SKEW)
+    assert clock.now() == right + SKEW
+    system.set_wall(right + SKEW + timedelta(seconds=1))
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="31 s ahead") as caught:
+            clock.now()
+        assert caught.value.reason is Reason.NOT_READY
+        system.advance(86_400)
+    system.set_wall(right + timedelta(days=3))
+    assert clock.now() == right + timedelta(days=3)
+
+
+def test_small_steps_of_a_clock_that_is_kept_right_do_not_add_up() -> None:
+    system = ManualClock()
+    clock = signing(system)
+    for _ in range(10):
+        system.set_wall(system.advance(3_600) + timedelta(seconds=10))
+        assert clock.now() == system.now()
+
+
+def test_a_clock_that_is_set_back_is_measured_from_there() -> None:
+    system = ManualClock()
+    clock = signing(system)
+    system.set_wall(START - timedelta(hours=1))
+    assert clock.now() == system.now()
+    system.set_wall(START)
+    with pytest.raises(UnavailableError, match="3600 s ahead"):
+        clock.now()
+
+
+def test_who_signs_heeds_what_was_signed_before() -> None:
+    system = ManualClock()
+    clock = SigningClock(START + timedelta(hours=1), wall=system.now, monotonic=system.monotonic)
+    with pytest.raises(DeniedError) as caught:
+        clock.now()
+    assert caught.value.reason is Reason.CLOCK_WENT_BACK
