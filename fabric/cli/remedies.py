@@ -83,7 +83,10 @@ REMEDIES: Mapping[Reason, str] = {
     Reason.TOPIC_DRIFT: (
         "see that the authority runs: it makes topics and puts their settings back within a minute"
     ),
-    Reason.CLOCK_WENT_BACK: "set this machine's clock right, then start the process again",
+    Reason.CLOCK_WENT_BACK: (
+        "set this machine's clock right; if it is right, the authority's was ahead: see"
+        " docs/operations.md, The authority's clock"
+    ),
     Reason.RESULT_EXPIRED: (
         "start the agent if it is down; its log, and part attestation of its /readyz, say why it"
         " cannot renew"

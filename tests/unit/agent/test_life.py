@@ -7,15 +7,19 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from fabric.agent.auditing import open_audit
 from fabric.agent.identity import Identity
 from fabric.agent.life import Kept, Life
 from fabric.agent.supervisor import Board
-from fabric.attest.members import result_record
+from fabric.attest.members import Heartbeat, heartbeat_record, result_record
+from fabric.attest.notices import NO_NOTICES
 from fabric.attest.result import Result
 from fabric.config import AgentConfig
 from fabric.metrics import AgentMetrics
-from fabric.model.names import RESULTS
+from fabric.model.errors import DeniedError, Reason
+from fabric.model.names import MEMBERS, RESULTS
 from fabric.policy.types import Policy
 from fabric.repository.audited import PolicyAudit
 from fabric.store.clock import SystemClock
@@ -23,6 +27,7 @@ from fabric.store.file_keys import FileKeys
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
 from tests.fakes.policy_files import policy
+from tests.fakes.running import until
 from tests.fakes.verifier import Verifier, a_result
 
 SOURCE = """
@@ -105,6 +110,28 @@ async def test_what_a_dropped_key_has_signed_counts_no_more(tmp_path: Path) -> N
         assert shown(life, result, new)
         await life.end()
     assert "bad_signature" in (lives.kept.config.agent.folder / "audit.jsonl").read_text()
+
+
+async def test_a_tick_of_the_future_goes_with_the_key_that_signed_it(tmp_path: Path) -> None:
+    old, new = Verifier(), Verifier()
+    at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    wrong = Heartbeat(number=0, listed=NO_NOTICES, at=at)
+    async with living(tmp_path) as lives:
+        clock, life = lives.kept.clock, lives.begin(old)
+        life.view.take(MEMBERS, *heartbeat_record(wrong, old.signers))
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(life._watch())
+            await until(lambda: clock.high == wrong.at)
+            watching.cancel()
+        with pytest.raises(DeniedError) as caught:
+            clock.now()
+        assert caught.value.reason is Reason.CLOCK_WENT_BACK
+        await life.end()
+        life = lives.begin(new)
+        life.view.take(MEMBERS, *heartbeat_record(wrong, old.signers))
+        assert life.view.members.heartbeat is None
+        assert clock.now() < wrong.at
+        await life.end()
 
 
 async def test_a_life_ends_whole_and_leaves_nothing_that_others_have_signed(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fabric.attest.members import notice_record
+from fabric.attest.members import Heartbeat, heartbeat_record, notice_record
+from fabric.attest.notices import NO_NOTICES
 from fabric.gateway.judge import Judge
 from fabric.gateway.replay import Replays
 from fabric.gateway.view import Keeper
@@ -216,3 +217,15 @@ async def test_new_anchors_begin_anew(desk: Desk) -> None:
     await until(desk.keeper.is_caught_up, "the topics to be read again")
     assert desk.judge.view is not None
     assert not desk.judge.view.members.hosts
+
+
+async def test_a_tick_of_the_future_goes_with_the_key_that_signed_it(desk: Desk) -> None:
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    now, new = datetime.now(UTC), Verifier()
+    _, *wrong = desk.world.heartbeat(at=now + timedelta(hours=1))
+    desk.log.put(MEMBERS, 0, *wrong)
+    await until(lambda: desk.readiness()["members"] == Reason.MEMBERS_STALE, "the tick")
+    desk.policies.next = replace(desk.world.policy, version=8, trust=new.trust)
+    tick = Heartbeat(number=0, listed=NO_NOTICES, at=now)
+    desk.log.put(MEMBERS, 0, *heartbeat_record(tick, new.signers))
+    await until(lambda: desk.readiness() == {"policy": None, "members": None}, "a true tick")
