@@ -34,11 +34,14 @@ class Quota:
         """Whether nothing is lost when this identity is forgotten."""
         return not self.connections and asyncio.get_running_loop().time() >= self._free_at
 
-    async def turn(self, work: Callable[[], None]) -> None:
+    async def turn(self, work: Callable[[], None], *, free_s: float = _SHORT_S) -> None:
         """Do what takes the processor, when none of the identity's other connections does.
 
         Long work is followed by a rest as long, so that one identity, however many
         connections it has, leaves half of the processor to the others.
+
+        Args:
+            free_s: work that takes no longer is followed by no rest, seconds.
         """
         clock = asyncio.get_running_loop().time
         async with self._turn:
@@ -49,7 +52,7 @@ class Quota:
                 work()
             finally:
                 took = clock() - began
-                if took > _SHORT_S:
+                if took > free_s:
                     self._free_at = began + 2 * took
 
     async def take(self, size: int) -> None:

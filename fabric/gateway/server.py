@@ -16,6 +16,7 @@ from fabric.config_fields import Address
 from fabric.gateway.cluster import Address as Pair
 from fabric.gateway.identity import Identity, identify
 from fabric.gateway.machine import (
+    Answered,
     Close,
     Command,
     Connection,
@@ -286,13 +287,30 @@ class Session:
         for command in self._machine.step(event, self._parts.clock.now()):
             self._run_command(command)
 
-    def _deliver(self, event: Event) -> None:
+    async def _deliver(self, event: Event) -> None:
         """What a link has; its errors must not look like those of the way to the broker."""
         try:
             self._step(event)
         except (_Over, FabricError) as exc:
-            if not self._ended.done():
-                self._ended.set_result(exc)
+            self._end(exc)
+
+    async def _deliver_in_turn(self, event: Event) -> None:
+        """An answer about topics: a few bytes ask for all of them, and reading them takes long.
+
+        Whoever asks often waits for itself, and rests after every one.
+        """
+        if not isinstance(event, Answered):
+            await self._deliver(event)
+            return
+        try:
+            async with asyncio.timeout(_QUEUE_S_MAX):
+                await self._quota.turn(lambda: self._step(event), free_s=0)
+        except (_Over, FabricError, TimeoutError) as exc:
+            self._end(exc)
+
+    def _end(self, why: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_result(why)
 
     def _run_command(self, command: Command) -> None:
         match command:
@@ -354,7 +372,8 @@ class Session:
     def _link(self, node: int | None) -> Link:
         link = self._links.get(node)
         if link is None:
-            link = Link(lambda: self._addresses(node), self._parts.upstream, deliver=self._deliver)
+            deliver = self._deliver_in_turn if node is None else self._deliver
+            link = Link(lambda: self._addresses(node), self._parts.upstream, deliver=deliver)
             self._links[node] = link
             self._group.create_task(link.run())
         return link

@@ -10,7 +10,7 @@ import contextlib
 import ssl
 import struct
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import NamedTuple, TypeAlias
 
 from fabric.gateway.cluster import Address
@@ -21,6 +21,7 @@ from fabric.model.limits import FRAME_BYTES_MAX, HANDSHAKE_S_MAX, REQUEST_S_MAX
 
 Addresses: TypeAlias = Callable[[], Sequence[Address]]
 Context: TypeAlias = Callable[[], ssl.SSLContext]
+Deliver: TypeAlias = Callable[[Event], Awaitable[None]]
 
 _SIZE = struct.Struct(">i")
 _CORRELATION_MAX = 2**31 - 1
@@ -39,12 +40,10 @@ class Link:
 
     Args:
         addresses: where the node is now, in order of preference.
-        deliver: takes what became of each ticket.
+        deliver: takes what became of each ticket; nothing is read on before it has.
     """
 
-    def __init__(
-        self, addresses: Addresses, context: Context, *, deliver: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, addresses: Addresses, context: Context, *, deliver: Deliver) -> None:
         self._addresses = addresses
         self._context = context
         self._deliver = deliver
@@ -71,7 +70,7 @@ class Link:
             try:
                 reader, writer = await connect(self._addresses(), self._context(), deadline)
             except UnavailableError:
-                self._deliver(Failed(forward.ticket))
+                await self._deliver(Failed(forward.ticket))
                 continue
             await self._converse(reader, writer, (forward, deadline))
 
@@ -98,7 +97,7 @@ class Link:
             self._writer = None
             writer.close()
         while awaited:
-            self._deliver(Failed(awaited.popleft().ticket))
+            await self._deliver(Failed(awaited.popleft().ticket))
 
     async def _send(self, writer: asyncio.StreamWriter, first: tuple[Forward, float]) -> None:
         """Send what could not be sent at once."""
@@ -109,7 +108,7 @@ class Link:
             self._writer = writer
             forward, deadline = await self._queue.get()
             while deadline <= asyncio.get_running_loop().time():  # nobody waits for it any more
-                self._deliver(Failed(forward.ticket))
+                await self._deliver(Failed(forward.ticket))
                 forward, deadline = await self._queue.get()
 
     def _write(self, writer: asyncio.StreamWriter, forward: Forward, deadline: float) -> None:
@@ -134,7 +133,9 @@ class Link:
                 frame = await read_frame(reader)
             if not awaited or frame[:4] != awaited[0].correlation.to_bytes(4):
                 raise Malformed("answer is to no request of ours")
-            self._deliver(Answered(awaited.popleft().ticket, frame))
+            # It stays awaited until then: if this ends before, it has failed like the others.
+            await self._deliver(Answered(awaited[0].ticket, frame))
+            awaited.popleft()
 
 
 async def _until_broken(work: Coroutine[None, None, None], ended: asyncio.Event) -> None:

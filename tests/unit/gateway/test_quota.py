@@ -66,6 +66,14 @@ async def test_long_work_is_followed_by_a_rest_and_short_work_is_not() -> None:
     await asyncio.wait_for(Quota().turn(lambda: None), 0.05)
 
 
+async def test_work_that_is_never_free_is_followed_by_a_rest_however_short() -> None:
+    quota, clock = Quota(), asyncio.get_running_loop().time
+    began = clock()
+    for _ in range(10):
+        await quota.turn(lambda: time.sleep(0.01), free_s=0)
+    assert clock() - began > 0.18
+
+
 async def test_work_that_fails_gives_the_turn_away() -> None:
     quota = Quota()
     with pytest.raises(ZeroDivisionError):

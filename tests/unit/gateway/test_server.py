@@ -6,12 +6,14 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fabric.config_fields import Address
-from fabric.gateway import server
+from fabric.gateway import answers, server
 from fabric.gateway.identity import Identity
 from fabric.gateway.judge import Verdict
 from fabric.gateway.requests import Part
@@ -231,6 +233,32 @@ async def test_a_request_that_is_long_to_judge_holds_up_nobody_else(
             group.create_task(ask(name))
     assert ended == ["other", "long"]
     writer.close()
+
+
+async def test_answers_about_topics_are_read_in_turn_with_rests_between(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request of 20 bytes asks for every topic there is."""
+    began: list[float] = []
+    rewrite = answers.rewrite_metadata
+
+    def slowly(*args: Any, **kwargs: Any) -> bytes:
+        began.append(time.monotonic())
+        time.sleep(0.1)
+        return rewrite(*args, **kwargs)
+
+    monkeypatch.setattr(answers, "rewrite_metadata", slowly)
+    context = house.papers()
+    asking = [await house.connect(context) for _ in range(3)]
+    for _, writer in asking:
+        write(writer, kafka_frames.metadata(9, 1, None))
+    other = house.pki.client(house.pki.host(house.world.b.host, house.domain, lifetime_s=600))
+    await house.ask(kafka_frames.api_versions(0, 1), other)
+    assert len(began) < 3
+    for reader, writer in asking:
+        await read(reader)
+        writer.close()
+    assert [after - before > 0.19 for before, after in pairwise(began)] == [True, True]
 
 
 async def test_a_broker_that_went_away_means_come_again(house: House) -> None:

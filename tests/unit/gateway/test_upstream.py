@@ -24,7 +24,16 @@ class Bench:
         self.pki = pki
         self.context = pki.client(pki.platform("gateway"))
         self.events: list[Event] = []
-        self.link = Link(self.addresses, lambda: self.context, deliver=self.events.append)
+        self.link = Link(self.addresses, lambda: self.context, deliver=self.deliver)
+        self.free = asyncio.Event()
+        self.free.set()
+        self.is_delivering = False
+
+    async def deliver(self, event: Event) -> None:
+        self.is_delivering = True
+        if isinstance(event, Answered):
+            await self.free.wait()
+        self.events.append(event)
 
     def addresses(self) -> list[tuple[str, int]]:
         return [("localhost", self.broker.port)]
@@ -72,6 +81,21 @@ async def test_a_late_answer_fails_everything_on_the_connection_and_the_next_con
     bench.put(3)
     assert (await bench.got(3))[-1] == ("Answered", 3)
     assert bench.broker.connections == 2
+
+
+async def test_an_answer_that_waits_for_its_turn_fails_when_the_connection_ends(
+    bench: Bench,
+) -> None:
+    bench.free.clear()
+    bench.put(1)
+    await until(lambda: bench.is_delivering, "the answer to wait for its turn")
+    writer = bench.link._writer
+    assert writer is not None
+    await bench.broker.stop()
+    await until(writer.transport.is_closing, "the connection to end")
+    deadline = asyncio.get_running_loop().time() + 5
+    bench.link._queue.put_nowait((Forward(2, None, QUESTION, 5), deadline))
+    assert await bench.got(2) == [("Failed", 1), ("Failed", 2)]
 
 
 async def test_what_waited_past_its_deadline_is_not_sent_and_holds_nobody_up(bench: Bench) -> None:
