@@ -168,6 +168,9 @@ def _records(part: Part, view: View) -> tuple[RawRecord, ...]:
     """The records of a batch that its topic can take at all."""
     batch = _batch(part)
     is_signed = door.is_control(part.topic) or door.is_sealed(view.policy, part.topic)
+    if door.is_control(part.topic) and batch.producer_id != wire.NO_PRODUCER:
+        # Ours set none, and every other costs the topic's leader an entry for a day.
+        raise PeerError(Reason.API_REFUSED, "control topics take no idempotent producers")
     if is_signed and batch.codec != wire.CODEC_NONE:
         raise Malformed("topic takes no compressed batches")
     if is_signed and batch.count > SIGNED_RECORDS_MAX:

@@ -36,6 +36,8 @@ _GZIP_BITS = 31
 _ZSTD_STEP = 256
 """Bytes of a frame; a block of four bytes stands for 128 KiB, so 8 MiB come out at most."""
 
+NO_PRODUCER = -1
+"""Producer id of a producer that is not idempotent."""
 CODEC_NONE = 0
 CODEC_GZIP = 1
 CODEC_ZSTD = 4
@@ -77,7 +79,7 @@ class Batch:
     Attributes:
         codec: attributes bits 0 to 2.
         count: number of records, as the head says.
-        producer_id: -1 when the producer is not idempotent.
+        producer_id: NO_PRODUCER when the producer is not idempotent.
         records: the records, still compressed.
     """
 

@@ -227,15 +227,16 @@ def batch(
     codec: int = 0,
     headers: list[tuple[str, bytes]] | None = None,
     is_transactional: bool = False,
+    producer_id: int = -1,
 ) -> bytes:
     """A record batch as aiokafka builds it."""
     builder = DefaultRecordBatchBuilder(
         magic=2,
         compression_type=codec,
         is_transactional=is_transactional,
-        producer_id=-1,
-        producer_epoch=-1,
-        base_sequence=-1,
+        producer_id=producer_id,
+        producer_epoch=min(producer_id, 0),
+        base_sequence=min(producer_id, 0),
         batch_size=16 * 1024 * 1024,
     )
     for index, value in enumerate(values):

@@ -12,7 +12,7 @@ from fabric.gateway.requests import Part
 from fabric.kafka.producer import CONTENT_TYPE
 from fabric.model.errors import Reason
 from fabric.model.names import MEMBERS
-from tests.fakes.gateway import OPEN, SEALED, World, batch
+from tests.fakes.gateway import GRANTS, OPEN, SEALED, World, batch
 
 
 @pytest.fixture
@@ -153,6 +153,29 @@ def test_an_answer_names_a_hundred_bad_records_and_not_all(world: World) -> None
     found = world.judge().judge(Part(OPEN, 0, data), world.identity(), world.now)
     assert isinstance(found, Refused)
     assert found.bad == tuple(range(100))
+
+
+def test_control_topics_take_no_idempotent_producers_and_data_topics_do(world: World) -> None:
+    beat, start = world.heartbeat(), f"{world.a.host}/start/1".encode()
+    for number, is_refused in ((-1, False), (0, True), (9, True)):
+        for part, identity in (
+            (
+                Part(MEMBERS, 0, batch(beat[2], key=beat[1], producer_id=number)),
+                world.platform("verifier"),
+            ),
+            (
+                Part(GRANTS, 0, batch(world.started.value, key=start, producer_id=number)),
+                world.identity(),
+            ),
+        ):
+            found = world.judge().judge(part, identity, world.now)
+            assert isinstance(found, Refused) == is_refused
+            assert not isinstance(found, Refused) or found.reason is Reason.API_REFUSED
+    for part in (
+        Part(SEALED, 0, batch(world.seal(), producer_id=9)),
+        Part(OPEN, 0, batch(world.open_record(), producer_id=9)),
+    ):
+        assert isinstance(world.judge().judge(part, world.identity(), world.now), Admitted)
 
 
 def test_nothing_stands_in_the_clear_beside_an_envelope(world: World) -> None:
