@@ -7,8 +7,8 @@ hosts together and never taken back.
 
 import hmac
 import secrets
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -23,6 +23,8 @@ from fabric.model.limits import (
     ENROLMENTS_PENDING_MAX,
     NONCE_BYTES,
     PEERS_REMEMBERED_MAX,
+    PENDING_PER_ASKER_MAX,
+    PENDING_PER_HOST_MAX,
     PENDING_PER_PEER_MAX,
     REQUESTS_BURST_MAX,
     REQUESTS_PER_S_MAX,
@@ -54,12 +56,27 @@ class PendingEnrolment:
     secret: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[_T]):
+    item: _T
+    host: HostId
+    peer: str
+    expires: datetime
+
+
 class _Pending(Generic[_T]):
-    """Items by id, each for the same time, taken once, bounded in all and for each peer."""
+    """Items by id, each for the same time, taken once; bounded in all and for each peer.
+
+    Those that name one host are few, and fewer of one peer: there the oldest goes, so that
+    nobody who names a host keeps that host from asking. Where all are too many, the oldest
+    goes too: strangers from very many networks hold up an honest one no longer than they
+    last.
+    """
 
     def __init__(self, total_max: int, lifetime_s: float) -> None:
-        self._items: dict[bytes, tuple[_T, str, datetime]] = {}  # in the order of their end
+        self._items: OrderedDict[bytes, _Waiting[_T]] = OrderedDict()  # in the order of their end
         self._per_peer: Counter[str] = Counter()
+        self._of_host: dict[HostId, OrderedDict[bytes, str]] = {}  # id and peer, oldest first
         self._total_max = total_max
         self._lifetime = timedelta(seconds=lifetime_s)
 
@@ -69,13 +86,15 @@ class _Pending(Generic[_T]):
     def expires(self, now: datetime) -> datetime:
         return now + self._lifetime
 
-    def put(self, ident: bytes, item: _T, peer: str, now: datetime) -> None:
+    def put(self, ident: bytes, item: _T, host: HostId, peer: str, now: datetime) -> None:
         self._purge(now)
-        if len(self._items) >= self._total_max:
-            raise UnavailableError(Reason.OVERLOADED, "too many requests wait for an answer")
+        self._make_room(host, peer)
         if self._per_peer[peer] >= PENDING_PER_PEER_MAX:
             raise UnavailableError(Reason.OVERLOADED, "too many requests of this peer wait")
-        self._items[ident] = (item, peer, self.expires(now))
+        if len(self._items) >= self._total_max:
+            self._drop(next(iter(self._items)))
+        self._items[ident] = _Waiting(item, host, peer, self.expires(now))
+        self._of_host.setdefault(host, OrderedDict())[ident] = peer
         self._per_peer[peer] += 1
 
     def take(self, ident: bytes, now: datetime) -> _T | None:
@@ -86,46 +105,67 @@ class _Pending(Generic[_T]):
 
     def _purge(self, now: datetime) -> None:
         while self._items:
-            ident, (_, _, expires) = next(iter(self._items.items()))
-            if expires > now:
+            ident, oldest = next(iter(self._items.items()))
+            if oldest.expires > now:
                 return
             self._drop(ident)
 
+    def _make_room(self, host: HostId, peer: str) -> None:
+        """Let the oldest go of those that name a host, first of the peer's own."""
+        named: Mapping[bytes, str] = self._of_host.get(host, {})
+        mine = [ident for ident, asker in named.items() if asker == peer]
+        if len(mine) >= PENDING_PER_ASKER_MAX:
+            self._drop(mine[0])
+        elif len(named) >= PENDING_PER_HOST_MAX:
+            self._drop(next(iter(named)))
+
     def _drop(self, ident: bytes) -> _T:
-        item, peer, _ = self._items.pop(ident)
-        self._per_peer[peer] -= 1
-        if not self._per_peer[peer]:
-            del self._per_peer[peer]
-        return item
+        waiting = self._items.pop(ident)
+        self._per_peer[waiting.peer] -= 1
+        if not self._per_peer[waiting.peer]:
+            del self._per_peer[waiting.peer]
+        del self._of_host[waiting.host][ident]
+        if not self._of_host[waiting.host]:
+            del self._of_host[waiting.host]
+        return waiting.item
 
 
 class Challenges:
-    """Nonces that are out: 256 bits, bound to session and host, single use, for seconds."""
+    """Nonces that are out: 256 bits, bound to session and host, single use, for seconds.
+
+    Hosts that show their certificate have room of their own, which no stranger fills.
+    """
 
     def __init__(self) -> None:
-        self._pending = _Pending[OpenChallenge](CHALLENGES_MAX, CHALLENGE_LIFETIME_S)
+        self._known, self._strange = (
+            _Pending[OpenChallenge](CHALLENGES_MAX, CHALLENGE_LIFETIME_S) for _ in range(2)
+        )
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self._known) + len(self._strange)
 
-    def open(self, host: HostId, peer: str, now: datetime) -> OpenChallenge:
+    def open(
+        self, host: HostId, peer: str, now: datetime, *, is_known: bool = False
+    ) -> OpenChallenge:
         """Draw a fresh challenge for `host`; raises UnavailableError OVERLOADED.
 
         Args:
-            peer: who asks (identity or address): its share is bounded.
+            peer: who asks (identity or network): its share is bounded.
+            is_known: it showed the host's own certificate.
         """
+        pending = self._known if is_known else self._strange
         challenge = OpenChallenge(
             session=secrets.token_bytes(ID_BYTES),
             nonce=secrets.token_bytes(NONCE_BYTES),
             host=host,
-            expires=self._pending.expires(now),
+            expires=pending.expires(now),
         )
-        self._pending.put(challenge.session, challenge, peer, now)
+        pending.put(challenge.session, challenge, host, peer, now)
         return challenge
 
     def take(self, session: bytes, host: HostId, now: datetime) -> OpenChallenge:
         """Use a challenge up, whatever comes of it; raises PeerError NONCE_REFUSED."""
-        challenge = self._pending.take(session, now)
+        challenge = self._known.take(session, now) or self._strange.take(session, now)
         if challenge is None or challenge.host != host:
             raise PeerError(
                 Reason.NONCE_REFUSED, "session is unknown, used, expired or another host's"
@@ -149,7 +189,7 @@ class Enrolments:
             enrolment=enrolment,
             secret=secrets.token_bytes(SECRET_BYTES),
         )
-        self._pending.put(pending.id, pending, peer, now)
+        self._pending.put(pending.id, pending, enrolment.host, peer, now)
         return pending
 
     def take(self, ident: bytes, secret: bytes, now: datetime) -> Enrolment:

@@ -18,6 +18,7 @@ from fabric.model.limits import (
     POLICY_REQUESTS_BURST_MAX,
     POLICY_REQUESTS_PER_S_MAX,
 )
+from fabric.model.network import share_of
 from fabric.ports import Clock
 
 _SEGMENT = r"[A-Za-z0-9-][A-Za-z0-9._-]{0,199}"
@@ -44,7 +45,7 @@ class PolicyFiles:
             UnavailableError: OVERLOADED, the address asks too often.
             DeniedError: API_REFUSED, there is no such file.
         """
-        self._quota.spend(request.remote or "unknown", self._clock.now())
+        self._quota.spend(share_of(request.remote or "unknown"), self._clock.now())
         path = request.match_info["path"]
         data = await asyncio.to_thread(self._read, path)
         if data is None:

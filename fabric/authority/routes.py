@@ -126,7 +126,7 @@ class Routes:
             certificate = tls.getpeercert(binary_form=True) if tls is not None else None
             trust_domain = self._policy().trust.trust_domain
             caller = caller_of(certificate, request.remote or "unknown", trust_domain)
-            self._quota.spend(caller.name, self._clock.now())
+            self._quota.spend(caller.share, self._clock.now())
             return await handle(request, caller)
 
         return admit
@@ -156,7 +156,7 @@ class Routes:
         """What a stranger's body costs to read counts, not only that there is one."""
         cost = len(body) // REQUEST_BYTES_EACH
         if cost and not caller.has_certificate:
-            self._quota.spend(caller.name, self._clock.now(), cost)
+            self._quota.spend(caller.share, self._clock.now(), cost)
 
     async def _catch_up(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
         began, outcome = time.monotonic(), "unavailable"

@@ -54,6 +54,7 @@ from fabric.model.errors import (
 )
 from fabric.model.limits import ATTEST_INTERVAL_S_MIN, PUBLISH_S_MAX
 from fabric.model.names import HostId
+from fabric.model.network import share_of
 from fabric.policy.decide import approval_of
 from fabric.policy.types import Policy
 from fabric.ports import AuditLog, Clock
@@ -68,7 +69,7 @@ class Caller:
     """Who asks, as far as TLS knows.
 
     Attributes:
-        name: certificate subject or network address, for quotas and audit.
+        name: certificate subject or network address, for the audit.
         host: the host its certificate names, if it has one.
         is_admin: its certificate is the platform administrator's.
         has_certificate: it showed a certificate of a trusted CA.
@@ -78,6 +79,11 @@ class Caller:
     host: HostId | None = None
     is_admin: bool = False
     has_certificate: bool = False
+
+    @property
+    def share(self) -> str:
+        """By what it is counted: a certificate's name, or else an address's network."""
+        return self.name if self.has_certificate else share_of(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +135,7 @@ class Authority:
         except DeniedError:
             self._audit("enrolment_conflict", caller, host=str(request.host))
             raise
-        pending = self._enrolments.open(enrolment, caller.name, now)
+        pending = self._enrolments.open(enrolment, caller.share, now)
         credential, secret = make_credential(ek.public, enrolment.ak_name, pending.secret)
         return EnrolChallenge(enrolment=pending.id, credential=credential, secret=secret).encode()
 
@@ -156,7 +162,8 @@ class Authority:
         now, policy = self._parts.clock.now(), self._parts.policy()
         approval = approved(policy, known, request.host, now)
         self._check_pace(request.host)  # before its tally moves on for nothing
-        challenge = self._challenges.open(request.host, caller.name, now)
+        is_known = caller.host is not None
+        challenge = self._challenges.open(request.host, caller.share, now, is_known=is_known)
         return Challenge(
             session=challenge.session,
             nonce=challenge.nonce,

@@ -89,6 +89,11 @@ EVENT_LOG_BYTES_MAX = 160 * 1024
 EVENT_LOG_EVENTS_MAX = 4_096
 CHALLENGE_LIFETIME_S = 30
 CHALLENGES_MAX = 10_000
+"""Unanswered ones of all hosts that showed their certificate; as many again of everybody else."""
+PENDING_PER_HOST_MAX = 256
+"""Unanswered challenges (or enrolments) that name one host."""
+PENDING_PER_ASKER_MAX = 4
+"""Those of one client for one host: it needs one, and another after a lost answer."""
 ENROLMENTS_PENDING_MAX = 1_000
 ENROLMENT_LIFETIME_S = 120
 """Time a TPM has to activate a credential, seconds; slow ones need several."""

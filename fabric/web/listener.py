@@ -23,6 +23,7 @@ from fabric.model.limits import (
     HANDSHAKE_S_MAX,
     HTTPS_CONNECTIONS_MAX,
 )
+from fabric.model.network import share_of
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 256
@@ -93,7 +94,7 @@ class Listener:
                     await asyncio.sleep(_PAUSE_S)
                     continue
                 await asyncio.sleep(0)  # accept() of a waiting client gives nobody else a turn
-                peer = str(address[0])
+                peer = share_of(str(address[0]))
                 if self._open[peer] >= CONNECTIONS_PER_IDENTITY_MAX:
                     connection.close()
                     continue

@@ -55,6 +55,12 @@ def test_without_a_certificate_a_caller_is_its_address() -> None:
     assert not caller.has_certificate
 
 
+def test_without_a_certificate_a_caller_counts_as_its_network() -> None:
+    assert caller_of(None, "2001:db8::1", DOMAIN).share == "2001:db8::/64"
+    assert caller_of(None, "192.0.2.1", DOMAIN).share == "192.0.2.1"
+    assert caller_of(svid(), "2001:db8::1", DOMAIN).share == str(HOST)
+
+
 def test_a_host_is_its_spiffe_id_and_no_administrator() -> None:
     caller = caller_of(svid(), "10.0.0.1", DOMAIN)
     assert (caller.host, caller.is_admin, caller.has_certificate) == (HOST, False, True)

@@ -9,10 +9,11 @@ from fabric.attest.members import NoticeKind
 from fabric.authority import machine
 from fabric.authority.machine import Challenges, Enrolments, Quota
 from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
-from fabric.model.limits import CHALLENGE_LIFETIME_S, ENROLMENT_LIFETIME_S
+from fabric.model.limits import CHALLENGE_LIFETIME_S, ENROLMENT_LIFETIME_S, PENDING_PER_ASKER_MAX
 from tests.fakes.clock import ManualClock
 from tests.fakes.verifier import HOST, OTHER, a_notice
 
+REFUSED = Reason.NONCE_REFUSED
 ENROLMENT = Enrolment(host=HOST, ek_sha256=b"e", ek_name=b"n", ak_public=b"p", ak_name=b"a")
 
 
@@ -23,7 +24,7 @@ def reason_of(call: Callable[[], object]) -> Reason:
 
 
 def test_nonces_and_sessions_never_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "PENDING_PER_PEER_MAX", 10_000)
+    monkeypatch.setattr(machine, "PENDING_PER_ASKER_MAX", 10)
     clock, challenges = ManualClock(), Challenges()
     opened = [challenges.open(HOST, "a", clock.now()) for _ in range(5_000)]
     assert len({c.nonce for c in opened}) == len({c.session for c in opened}) == 5_000
@@ -71,13 +72,59 @@ def test_one_peers_share_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch)
 def test_all_challenges_are_bounded_and_recover(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "CHALLENGES_MAX", 5)
     clock, challenges = ManualClock(), Challenges()
-    for number in range(5):
-        challenges.open(HOST, f"peer {number}", clock.now())
-    with pytest.raises(UnavailableError):
-        challenges.open(HOST, "another", clock.now())
+    opened = [challenges.open(HOST, f"peer {number}", clock.now()) for number in range(6)]
+    assert len(challenges) == 5
+    assert reason_of(lambda: challenges.take(opened[0].session, HOST, clock.now())) is REFUSED
+    assert challenges.take(opened[5].session, HOST, clock.now()) == opened[5]
     clock.advance(CHALLENGE_LIFETIME_S)
     challenges.open(HOST, "another", clock.now())
     assert len(challenges) == 1
+
+
+def test_strangers_who_fill_their_room_leave_a_host_with_a_certificate_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "CHALLENGES_MAX", 50)
+    clock, challenges = ManualClock(), Challenges()
+    mine = challenges.open(HOST, str(HOST), clock.now(), is_known=True)
+    for number in range(1_000):
+        challenges.open(HOST, f"peer {number}", clock.now())
+    another = challenges.open(HOST, str(HOST), clock.now(), is_known=True)
+    assert len(challenges) == 52
+    for opened in (mine, another):
+        assert challenges.take(opened.session, HOST, clock.now()) == opened
+
+
+def test_who_names_a_host_again_and_again_replaces_only_its_own() -> None:
+    """A host whose certificate has ended is a stranger too: it can still ask."""
+    clock, challenges = ManualClock(), Challenges()
+    mine = challenges.open(HOST, "a", clock.now())
+    for number in range(1_000):
+        challenges.open(HOST, f"peer {number % 50}", clock.now())
+    assert len(challenges) == 1 + 50 * PENDING_PER_ASKER_MAX
+    assert challenges.take(mine.session, HOST, clock.now()) == mine
+
+
+def test_challenges_that_name_one_host_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "PENDING_PER_HOST_MAX", 10)
+    clock, challenges = ManualClock(), Challenges()
+    others = challenges.open(OTHER, "peer 0", clock.now())
+    for number in range(100):
+        opened = challenges.open(HOST, f"peer {number}", clock.now())
+    assert len(challenges) == 11
+    assert challenges.take(opened.session, HOST, clock.now()) == opened
+    assert challenges.take(others.session, OTHER, clock.now()) == others
+
+
+def test_nothing_is_remembered_of_what_is_over() -> None:
+    clock, challenges = ManualClock(), Challenges()
+    for number in range(9):
+        challenges.open(HOST, f"peer {number % 2}", clock.now())
+    clock.advance(CHALLENGE_LIFETIME_S)
+    opened = challenges.open(OTHER, "a", clock.now())
+    challenges.take(opened.session, OTHER, clock.now())
+    pending = challenges._strange
+    assert [len(kept) for kept in (pending._items, pending._per_peer, pending._of_host)] == [0] * 3
 
 
 def test_only_the_right_secret_enrols() -> None:
@@ -112,7 +159,8 @@ def test_enrolments_are_bounded_in_number_and_time(monkeypatch: pytest.MonkeyPat
     clock, enrolments = ManualClock(), Enrolments()
     for peer in "abc":
         enrolments.open(ENROLMENT, peer, clock.now())
-    assert reason_of(lambda: enrolments.open(ENROLMENT, "d", clock.now())) is Reason.OVERLOADED
+    enrolments.open(ENROLMENT, "d", clock.now())
+    assert len(enrolments) == 3
     clock.advance(ENROLMENT_LIFETIME_S)
     enrolments.open(ENROLMENT, "d", clock.now())
     assert len(enrolments) == 1

@@ -21,6 +21,7 @@ from fabric.model.limits import (
     ATTEST_INTERVAL_S_MIN,
     CHALLENGE_LIFETIME_S,
     ENROLMENT_LIFETIME_S,
+    PENDING_PER_HOST_MAX,
 )
 from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS, HostId
 from tests.fakes.authority_site import (
@@ -219,6 +220,17 @@ async def test_a_challenge_is_used_once(site: AuthoritySite, enrolled: Machine) 
     with pytest.raises(PeerError) as error:
         await site.service.attest(body, CALLER)
     refused(error, Reason.NONCE_REFUSED)
+
+
+async def test_strangers_who_ask_in_a_hosts_name_keep_it_from_nothing(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    itself = Caller(name=str(SENDER), host=SENDER, has_certificate=True)
+    answer = await site.service.challenge(enrolled.challenge_request(), itself)
+    for number in range(PENDING_PER_HOST_MAX + 1):
+        stranger = Caller(name=f"2001:db8:0:{number:x}::1")
+        await site.service.challenge(enrolled.challenge_request(), stranger)
+    await site.service.attest(enrolled.attest_request(answer), itself)
 
 
 async def test_a_host_gets_one_result_a_second_however_many_challenges_it_saved_up(

@@ -110,6 +110,20 @@ async def test_one_address_has_its_share(
         other.close()
 
 
+async def test_a_network_has_its_share_and_not_each_of_its_addresses(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONNECTIONS_PER_IDENTITY_MAX", 1)
+    monkeypatch.setattr(module, "share_of", lambda address: address.rpartition(".")[0])
+    server, client = contexts
+    listener = Listener(Echo, server, setting="authority.listen")
+    async with listener.listening(LOCAL) as port, connected(port, client):
+        other = socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.2", 0))
+        other.settimeout(5)
+        assert await asyncio.to_thread(other.recv, 1) == b""
+        other.close()
+
+
 async def test_when_all_places_are_taken_the_oldest_connection_goes(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
