@@ -15,7 +15,7 @@ from fabric.policy.types import Dataset, LevelRule, Policy, SuiteRule
 
 REMEDY = (
     "first bring the senders to the new rule, or stop them; publish once fabric lag shows 0 records"
-    " of the dataset on every consumer's host (docs/operations.md, A policy that refuses what lies"
+    " of the dataset on every consumer's host (docs/policy.md, A policy that refuses what lies"
     " in the log). Who is behind then gets the rows only when the sender's source is read anew"
 )
 
