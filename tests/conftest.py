@@ -31,8 +31,10 @@ def server_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(server_folder: Path) -> Iterator[Postgres]:
     """A PostgreSQL server with logical replication; make your own databases in it."""
-    server = Postgres(server_folder / "postgres").create().start()
-    yield server
+    server = Postgres(server_folder / "postgres").create()
+    with (server.folder / "data" / "postgresql.conf").open("a") as conf:
+        conf.write("fsync = off\n")  # nobody cuts its power, and it makes many databases
+    yield server.start()
     server.stop()
 
 
