@@ -20,6 +20,7 @@ from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.listing import judged
 from fabric.authority.pki import Ca, decode_verifier_keys, load_ca
 from fabric.authority.publisher import Publisher
+from fabric.authority.refused import FLUSH_S, RefusedCount
 from fabric.authority.routes import Routes
 from fabric.authority.service import Authority, Parts
 from fabric.authority.ticks import Ticks
@@ -73,6 +74,7 @@ class _Process:
     keeper: Keeper
     publisher: Publisher
     routes: Routes
+    refusals: RefusedCount
     metrics: AuthorityMetrics
     signers: tuple[SigningKey, ...]
     log: KafkaLog
@@ -95,7 +97,13 @@ class _Process:
             ):
                 tasks = [
                     group.create_task(part)
-                    for part in (self._refresh(), self.keeper.run(), self._publish(), self._count())
+                    for part in (
+                        self._refresh(),
+                        self.keeper.run(),
+                        self._publish(),
+                        self._count(),
+                        self._flush(),
+                    )
                 ]
                 await stop.wait()
                 for task in tasks:
@@ -164,6 +172,11 @@ class _Process:
                 self.metrics.revocations(number, self.publisher.last_beat)
             await asyncio.sleep(_COUNT_S)
 
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self.refusals.flush()
+
     def _ready(self) -> Mapping[str, str | None]:
         clock: str | None = None
         try:
@@ -219,8 +232,10 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             lifetime_s=part.result_lifetime_s,
             noticed=metrics.notice,
         )
+        authority = Authority(parts)
+        stack.callback(authority.refusals.flush)
         routes = Routes(
-            Authority(parts),
+            authority,
             parts.policy,
             clock=clock,
             metrics=metrics,
@@ -235,6 +250,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             keeper=keeper,
             publisher=publisher,
             routes=routes,
+            refusals=authority.refusals,
             metrics=metrics,
             signers=signers,
             log=log,

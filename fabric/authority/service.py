@@ -44,6 +44,7 @@ from fabric.authority.ledger import LedgerThread
 from fabric.authority.machine import Challenges, Enrolments, check_same, forbid, stands
 from fabric.authority.pki import Ca, issue_svid
 from fabric.authority.publisher import Publisher
+from fabric.authority.refused import RefusedCount
 from fabric.authority.ticks import Ticks
 from fabric.model.errors import (
     DeniedError,
@@ -119,6 +120,7 @@ class Authority:
         self._locks: dict[HostId, asyncio.Lock] = {}  # of enrolled hosts only
         self._following = asyncio.Semaphore(_FOLLOWED_MAX)
         self._issued: dict[HostId, float] = {}  # monotonic, of each host's last result
+        self.refusals = RefusedCount(parts.audit)
 
     async def enrol(self, body: bytes, caller: Caller) -> bytes:
         """Check the TPM's certificate and ask for proof that it holds the AK."""
@@ -132,8 +134,8 @@ class Authority:
         enrolment = enrol(request.host, ek, request.ak_public)
         try:
             check_same(known.enrolment, enrolment)
-        except DeniedError:
-            self._audit("enrolment_conflict", caller, host=str(request.host))
+        except DeniedError as exc:
+            self.refusals.refused("enrolment_conflict", caller.name, request.host, exc.reason)
             raise
         pending = self._enrolments.open(enrolment, caller.share, now)
         credential, secret = make_credential(ek.public, enrolment.ak_name, pending.secret)
@@ -199,8 +201,7 @@ class Authority:
             try:
                 answer = await self._attest(case)
             except (PeerError, DeniedError) as exc:
-                host, reason = str(request.host), exc.reason.value
-                self._audit("attestation_refused", caller, host=host, reason=reason)
+                self.refusals.refused("attestation_refused", caller.name, request.host, exc.reason)
                 if exc.reason in SUSPENDING:
                     await self._suspend_at_once(case, exc.reason)
                 raise
@@ -314,8 +315,7 @@ class Authority:
     async def forget(self, host: HostId, *, why: str, caller: Caller) -> Mapping[str, str | int]:
         """Delete a host's enrolment, so that another TPM may enrol under its name."""
         self._audit("enrolment_forgotten", caller, host=str(host), why=why)
-        was_there = await self._parts.ledger.do(lambda ledger: ledger.forget(host))
-        if not was_there:
+        if not await self._parts.ledger.do(lambda ledger: ledger.forget(host)):
             raise DeniedError(Reason.NOT_ENROLLED, f"host {host} is not enrolled")
         return {"host": str(host)}
 

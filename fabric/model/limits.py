@@ -209,7 +209,7 @@ AUDIT_FILES_DEFAULT = 64
 """Files of one audit log; the oldest is deleted when there would be one more."""
 AUDIT_HEAD_S_DEFAULT = 30.0
 AUDIT_REFUSALS_REMEMBERED = 1_000
-"""Kinds of refusals that a gateway counts apart between two lines of its audit log."""
+"""Kinds of refusals that a gateway, or the authority, counts apart between two audit lines."""
 RECEIPT_BLOCKS_MAX = 1_000
 """Envelopes that one receipt names."""
 RECEIPT_ITEMS_MAX = 4 * RECEIPT_BLOCKS_MAX + 64

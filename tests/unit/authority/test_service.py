@@ -24,6 +24,7 @@ from fabric.model.limits import (
     PENDING_PER_HOST_MAX,
 )
 from fabric.model.names import AUDIT, MEMBERS, RECEIPTS, RESULTS, HostId
+from fabric.ports import Quote
 from tests.fakes.authority_site import (
     ADMIN,
     CALLER,
@@ -220,6 +221,23 @@ async def test_a_challenge_is_used_once(site: AuthoritySite, enrolled: Machine) 
     with pytest.raises(PeerError) as error:
         await site.service.attest(body, CALLER)
     refused(error, Reason.NONCE_REFUSED)
+
+
+async def test_what_strangers_are_refused_again_and_again_is_one_line_and_a_count(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    """They would wash everything else out of the audit log in time."""
+    for number in range(20):
+        body = enrolled.attest_request(
+            await site.challenge(enrolled), quote=Quote(attest=b"a", signature=b"s")
+        )
+        with pytest.raises(FabricError):
+            await site.service.attest(body, Caller(name=f"10.0.0.{number}"))
+    site.service.refusals.flush()
+    refusals = [item for item in site.audit.events if "refused" in item[0]]
+    assert [name for name, _ in refusals] == ["attestation_refused", "requests_refused"]
+    assert refusals[0][1]["caller"] == "10.0.0.0"
+    assert refusals[1][1]["requests"] == 19
 
 
 async def test_strangers_who_ask_in_a_hosts_name_keep_it_from_nothing(
