@@ -10,9 +10,12 @@ import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
+from fabric.database import postgresql_shape as shapes
 from fabric.database import postgresql_wire as wire
+from fabric.database.postgresql_shape import NOTHING_KNOWN, Known
 from fabric.database.postgresql_token import GONE_KEYS_MAX
 from fabric.database.postgresql_types import (
     Field,
@@ -24,12 +27,13 @@ from fabric.database.postgresql_types import (
 )
 from fabric.database.postgresql_window import Key, Window
 from fabric.model.change import Op, Row, Run, Value
-from fabric.model.errors import DeniedError, FabricError, Malformed, Reason, UnavailableError
+from fabric.model.errors import Malformed
 from fabric.ports import Captured, SourceTable
 
 RUN_ROWS_MAX = 1000
 RUN_BYTES_MAX = 128 * 1024
 """Bytes of a run as the server sent them."""
+_NO_COLUMN = "the table has no such column"
 PREFIX = "fabric"
 """Prefix of our logical messages and of the replication origins of our sinks."""
 
@@ -83,6 +87,7 @@ class _Dataset:
         self.fields = fields_of(table.schema)
         self.columns: list[_Column] = []
         self.key: list[_Column] = []
+        self.added: dict[str, None] = {}
         self.ordinal = 1
         self.op = Op.UPSERT
         self.absent: tuple[str, ...] = ()
@@ -100,14 +105,21 @@ class Changes:
         tables: captured tables by object id: what was renamed goes on, and another table
             under its name is another.
         types: every type of the server, by object id.
+        known: what was seen when the source opened.
     """
 
-    def __init__(self, tables: Mapping[int, SourceTable], types: Mapping[int, TypeInfo]) -> None:
+    def __init__(
+        self,
+        tables: Mapping[int, SourceTable],
+        types: Mapping[int, TypeInfo],
+        known: Known = NOTHING_KNOWN,
+    ) -> None:
         self.out: list[Item] = []
         self.window: Window | None = None
         self.runs = 0
         self.foreign: dict[str, set[Key]] = {}
         self._types = types
+        self._known = known
         self._datasets = {oid: _Dataset(table) for oid, table in tables.items()}
         self._by_topic = {str(d.table.topic): d for d in self._datasets.values()}
         self._relations: dict[int, _Dataset | None] = {}
@@ -217,37 +229,53 @@ class Changes:
         self._flush(dataset)
         places = {column.name: place for place, column in enumerate(relation.columns)}
         columns = []
+        dataset.added = {}
         for field in dataset.fields:
-            if field.name not in places:
-                raise _mismatch(dataset.table, field.name, "the table has no such column")
-            place = places[field.name]
-            columns.append(self._column(dataset, field, relation, place))
+            if (place := places.get(field.name)) is not None:
+                columns.append(self._column(dataset, field, relation, place))
+            elif (
+                field.nullable
+                and self._is_old
+                and shapes.is_added(self._known, relation, field.name)
+            ):
+                dataset.added[field.name] = None
+            else:
+                why = "the table had no such column" if self._is_old else _NO_COLUMN
+                raise shapes.mismatch(dataset.table, field.name, why, is_old=self._is_old)
         dataset.columns = columns
         dataset.key = [column for column in columns if column[1] in dataset.table.schema.key]
-        _check_identity(dataset.table, relation)
+        shapes.check_identity(dataset.table, relation)
+
+    @property
+    def _is_old(self) -> bool:
+        """Whether the transaction was over when the source looked at its tables and types.
+
+        Nobody changes a table under a transaction that has written to it.
+        """
+        return self._begin is not None and self._begin.lsn < self._known.before
 
     def _column(
         self, dataset: _Dataset, field: Field, relation: wire.Relation, place: int
     ) -> _Column:
         told = relation.columns[place]
         if told.type_oid not in self._types:
-            raise UnavailableError(
-                Reason.DATABASE_UNAVAILABLE,
-                f"table {dataset.table.table} has a new type; the source must open again",
-            )
+            if self._is_old:
+                raise shapes.type_gone(dataset.table, field.name)
+            raise shapes.type_new(f"table {dataset.table.table}")
         column = server_column(told.name, told.type_oid, told.typmod, self._types)
         try:
             reader = reader_of(field, column)
         except Unfit as exc:
-            raise _mismatch(dataset.table, field.name, str(exc)) from exc
-        binary = reader.binary or _text_only
+            raise shapes.mismatch(dataset.table, field.name, str(exc), is_old=self._is_old) from exc
+        text_only = partial(shapes.text_only, dataset.table, field.name, self._is_old)
+        binary = reader.binary or text_only
         return place, field.name, binary, reader.text, field.nullable
 
     def _row(
         self, dataset: _Dataset, raws: Sequence[wire.Raw], old: Sequence[wire.Raw] | None = None
     ) -> tuple[Row, tuple[str, ...]]:
         """A whole row, and the columns that the log does not hold."""
-        row: Row = {}
+        row: Row = {**dataset.added}
         absent: tuple[str, ...] = ()
         name = ""
         try:
@@ -267,7 +295,7 @@ class Changes:
                 else:
                     raise Unfit("it is null and the schema does not allow that")
         except (ValueError, OverflowError, struct.error, IndexError) as exc:
-            raise _mismatch(dataset.table, name, _why(exc)) from None
+            raise shapes.mismatch(dataset.table, name, shapes.why(exc)) from None
         return row, absent
 
     def _key_row(self, dataset: _Dataset, raws: Sequence[wire.Raw]) -> Row:
@@ -283,7 +311,7 @@ class Changes:
                 else:
                     raise Unfit("the log does not hold the old key")
         except (ValueError, OverflowError, struct.error, IndexError) as exc:
-            raise _mismatch(dataset.table, name, _why(exc)) from None
+            raise shapes.mismatch(dataset.table, name, shapes.why(exc)) from None
         return row
 
     def _update(self, dataset: _Dataset, message: wire.Update, size: int) -> None:
@@ -369,32 +397,3 @@ class Changes:
         self._has_rows = True
         self.runs += 1
         self.out.append(Captured(topic=dataset.table.topic, run=run))
-
-
-def _check_identity(table: SourceTable, relation: wire.Relation) -> None:
-    """The log must name a row by the schema's key, or updates and deletes go astray."""
-    keyed = {column.name for column in relation.columns if column.is_key}
-    wanted = set(table.schema.key)
-    if relation.identity == "f":
-        return
-    if relation.identity == "n" or keyed != wanted:
-        raise DeniedError(
-            Reason.SCHEMA_MISMATCH,
-            f"table {table.table}: its replica identity is not the dataset's key; make"
-            f" ({', '.join(table.schema.key)}) the primary key or the replica identity",
-        )
-
-
-def _mismatch(table: SourceTable, column: str, why: str) -> FabricError:
-    return DeniedError(Reason.SCHEMA_MISMATCH, f"table {table.table} column {column}: {why}")
-
-
-def _why(exc: Exception) -> str:
-    """The cause in words of ours; the interpreter's own messages may quote a value."""
-    return str(exc) if type(exc) is Unfit else "a value does not fit the schema"
-
-
-def _text_only(_raw: bytes) -> Value:
-    raise UnavailableError(
-        Reason.DATABASE_UNAVAILABLE, "a column has a new type; the source must open again"
-    )

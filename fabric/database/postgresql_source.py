@@ -25,6 +25,7 @@ from fabric.database.postgresql_identity import changed, goes_on, identities
 from fabric.database.postgresql_lag import Lag
 from fabric.database.postgresql_preflight import check
 from fabric.database.postgresql_session import Session
+from fabric.database.postgresql_shape import end_of_log, known_of
 from fabric.database.postgresql_snapshot import Snapshots
 from fabric.database.postgresql_stream import ReplicationStream
 from fabric.database.postgresql_token import BEGUN, DONE, PENDING, Token
@@ -116,6 +117,7 @@ class PostgresSource:
         slot, publication = self._names
         self._admin = admin = await connect(self._url, {"row_security": "off"})
         with translated("check the database"):
+            before = await end_of_log(admin)
             fit = await check(admin, list(self._tables.values()), publication)
             found = await identities(admin, self._tables.values(), publication)
         self._stream = stream = await ReplicationStream.connect(self._url)
@@ -129,7 +131,7 @@ class PostgresSource:
         snapshots.rows = sum(each.rows for each in token.snapshots.values())
         self._parts = _Parts(
             stream=stream,
-            changes=Changes(tables, fit.types),
+            changes=Changes(tables, fit.types, await known_of(admin, tables, before)),
             snapshots=snapshots,
             session=session,
         )
