@@ -39,8 +39,7 @@ def decode(data: bytes, *, items_max: int = CBOR_ITEMS_DEFAULT) -> Value:
             thousand of one byte each cost a tenth of a second: no reader asks for more than
             what it reads can have.
     """
-    assert items_max <= CBOR_ITEMS_MAX
-    _scan(data, items_max)
+    _scan(data, min(items_max, CBOR_ITEMS_MAX))
     try:
         value: Value = cbor2.loads(data)
         again = encode(value)

@@ -21,6 +21,11 @@ def _wall() -> datetime:
     return datetime.now(UTC)
 
 
+def _since_boot() -> float:
+    """Seconds since the machine was started, those in which it slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class SystemClock:
     """Implements ports.Clock.
 
@@ -77,9 +82,10 @@ class SigningClock(SystemClock):
 
     One signed time of the future stops every host that sees it until that time has
     come. So this clock says nothing while the wall clock has gone ahead of the time
-    that has passed since an earlier look by more than the allowed skew. It goes on by
-    itself when the wall clock is set right; where the new time is the right one, a person
-    starts the process again. A clock that is wrong from the start shows nothing here.
+    that has passed since an earlier look, asleep or not, by more than the allowed skew.
+    It goes on by itself when the wall clock is set right; where the new time is the right
+    one, a person starts the process again. A clock that is wrong from the start shows
+    nothing here.
 
     Args:
         high, wall, monotonic: as for SystemClock.
@@ -90,7 +96,7 @@ class SigningClock(SystemClock):
         high: datetime | None = None,
         *,
         wall: Callable[[], datetime] = _wall,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = _since_boot,
     ) -> None:
         super().__init__(high, wall=wall, monotonic=monotonic)
         self._since_s = monotonic()
