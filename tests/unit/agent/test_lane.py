@@ -27,7 +27,7 @@ from fabric.model.names import Stream, grants_topic
 from fabric.seal import envelope
 from fabric.seal.chain import Verdict, judge
 from fabric.seal.epoch import parse_start, verify_start
-from fabric.seal.sealing import Packed, seal_packed
+from fabric.seal.sealing import Packed, Sealed, seal_packed
 from fabric.store.state import StreamHead
 from tests.fakes.approvals import approved
 from tests.fakes.platform import NOTES, ORIGIN, SECRET, A, B, Platform, TestHost, dataset
@@ -36,6 +36,7 @@ from tests.unit.agent.test_epochs import learn_of_a_suspension
 
 STREAM = Stream(ORIGIN, SECRET, 0)
 GRANTS = grants_topic(SECRET)
+_LONG_S = 6.0
 
 
 def block(position: int, count: int = 2, *, after: Sequence = ZERO, text: str = "x") -> Block:
@@ -136,6 +137,105 @@ async def test_blocks_packed_ahead_form_the_same_chain(
     assert two.header.previous == one.hash
     assert [k.head.upto for k in kept] == [first.upto, second.upto]
     assert [packed.block for packed in used] == [second]
+
+
+class Slow:
+    """Holds the first append of data back until `go`; counts what is sealed."""
+
+    def __init__(self, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = asyncio.Event()
+        self.sealed: list[Block] = []
+        self._append = platform.log.append
+        monkeypatch.setattr(platform.log, "append", self.append)
+        monkeypatch.setattr(lanes, "seal_packed", self._seal_packed)
+
+    async def append(self, topic: str, partition: int, records: Any) -> int:
+        if topic == str(SECRET):
+            await self.go.wait()
+        return await self._append(topic, partition, records)
+
+    def _seal_packed(self, packed: Packed, **rest: Any) -> Sealed:
+        self.sealed.append(packed.block)
+        return seal_packed(packed, **rest)
+
+
+async def sealed_ahead(
+    host: TestHost, slow: Slow, meanwhile: Callable[[], None] = lambda: None
+) -> tuple[Block, Block]:
+    """Store two blocks, the second packed while the first one's append is held back."""
+    it = lane(host)
+    first, second = block(10), block(20, after=Sequence(1, 10, 2))
+    async with running() as parts:
+        await parts.view(host)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            store = tasks.create_task(it.store(first))
+            await it.pack(second)
+            assert slow.sealed == [second]
+            assert not store.done()
+            meanwhile()
+            slow.go.set()
+            await store
+            await it.store(second)
+    return first, second
+
+
+async def test_a_packed_block_is_sealed_while_the_one_before_it_is_on_its_way(
+    platform: Platform, a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a.attest()
+    slow = Slow(platform, monkeypatch)
+    _, second = await sealed_ahead(a, slow)
+    one, two = sent(platform)
+    assert slow.sealed == [second]  # and not once more
+    assert (two.header.counter, two.header.previous) == (1, one.hash)
+
+
+async def test_a_block_sealed_too_long_ahead_is_sealed_anew(
+    platform: Platform, a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a.attest()
+    slow = Slow(platform, monkeypatch)
+
+    def wait() -> None:
+        platform.clock.ahead += timedelta(seconds=_LONG_S)
+
+    _, second = await sealed_ahead(a, slow, wait)
+    one, two = sent(platform)
+    assert slow.sealed == [second, second]
+    assert two.header.previous == one.hash
+    assert two.header.sealed_at - one.header.sealed_at >= timedelta(seconds=_LONG_S)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_block_sealed_ahead_of_one_that_is_sealed_anew_follows_the_new_one(
+    platform: Platform, a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MUST-7.10."""
+    a.attest()
+    slow = Slow(platform, monkeypatch)
+    Refusals(platform, DeniedError(Reason.RESULT_EXPIRED, "result has ended"))
+    _, second = await sealed_ahead(a, slow)
+    one, two = sent(platform)
+    assert slow.sealed.count(second) == 2
+    assert one.header.epoch_number == two.header.epoch_number
+    assert (one.header.counter, two.header.counter) == (0, 1)
+    assert two.header.previous == one.hash
+
+
+async def test_a_block_sealed_ahead_under_another_result_is_sealed_anew(
+    platform: Platform, a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a.attest()
+    slow = Slow(platform, monkeypatch)
+
+    def attest_again() -> None:
+        platform.clock.ahead += timedelta(seconds=1)
+        a.attest()
+
+    await sealed_ahead(a, slow, attest_again)
+    one, two = sent(platform)
+    assert one.header.result_id != two.header.result_id
+    assert two.header.previous == one.hash
 
 
 async def test_no_block_is_packed_while_the_one_before_it_is_sealed(
