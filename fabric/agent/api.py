@@ -48,7 +48,7 @@ class Agent:
         self._stack = contextlib.AsyncExitStack()
         self._tasks: asyncio.TaskGroup | None = None
         self._running: list[asyncio.Task[None]] = []
-        self._subscribed: set[Topic] = set()
+        self._subscribed: dict[Topic, Subscription] = {}
         self._was_entered = False
         self._is_open = False
 
@@ -91,6 +91,8 @@ class Agent:
         trace: TracebackType | None,
     ) -> None:
         """Finish blocks in flight, flush, and end every part within STOP_S_MAX."""
+        for subscription in self._subscribed.values():
+            subscription.close()
         try:
             async with asyncio.timeout(STOP_S_MAX):
                 await self._core.stop()
@@ -116,7 +118,7 @@ class Agent:
         await self._core.started.wait()
 
     async def subscribe(self, topic: str) -> AsyncGenerator[tuple[Change, Position]]:
-        """Yield changes of a dataset, for ever, each with its position.
+        """Yield changes of a dataset, until the agent ends, each with its position.
 
         At least once: what is not acknowledged by `ack` comes again after a restart. One
         subscriber a topic: close it with contextlib.aclosing when you break out. A denial
@@ -143,30 +145,29 @@ class Agent:
         """
         self._check_open()
         name = Topic.parse(topic)
-        with self._alone(name):
+        with self._alone(name, Subscription(self._core.identity, name)) as subscription:
             host = await self._core.host()
             decide.dataset_of(host.view.policy, topic)
-            subscription = Subscription(host.identity, name)
             reading = self._spawn(self._core.subscribe(name, subscription))
             try:
-                while True:
-                    yield await subscription.next()
+                while (delivery := await subscription.next()) is not None:
+                    yield delivery
             finally:
                 reading.cancel()
 
     @contextlib.contextmanager
-    def _alone(self, topic: Topic) -> Iterator[None]:
+    def _alone(self, topic: Topic, subscription: Subscription) -> Iterator[Subscription]:
         """Two would share one position: what one acknowledges, the other would never get."""
         if topic in self._subscribed:
             raise UsageError(
                 Reason.INTERNAL,
                 f"{topic} has a subscriber; close that one first, with contextlib.aclosing",
             )
-        self._subscribed.add(topic)
+        self._subscribed[topic] = subscription
         try:
-            yield
+            yield subscription
         finally:
-            self._subscribed.discard(topic)
+            del self._subscribed[topic]
 
     async def ack(self, position: Position) -> None:
         """Everything of the position's stream up to it is dealt with; durable.

@@ -94,9 +94,10 @@ class Subscription:
     def __init__(self, identity: Identity, topic: Topic) -> None:
         self._identity = identity
         self._topic = topic
-        self._queue: asyncio.Queue[Delivery] = asyncio.Queue(_QUEUE_BLOCKS_MAX)
+        self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue(_QUEUE_BLOCKS_MAX)
         self._given: dict[Stream, StreamState] = {}
         self._is_between = False
+        self._is_closed = False
 
     async def streams(self, topic: Topic) -> Mapping[Stream, StreamState]:
         """Where to go on: what was delivered in this life, else what was acknowledged."""
@@ -133,15 +134,23 @@ class Subscription:
         self._given.clear()
         while not self._queue.empty():
             self._queue.get_nowait()
+        if self._is_closed:
+            self._queue.put_nowait(None)
 
     def begin(self) -> None:
         """Another life reads from now on; every reader of the one before has ended."""
         self.forget()
         self._is_between = False
 
-    async def next(self) -> Delivery:
-        """The next block."""
-        while True:
+    def close(self) -> None:
+        """The agent ends; whoever waits for a block is told."""
+        self._is_closed = True
+        self.forget()
+
+    async def next(self) -> Delivery | None:
+        """The next block; None when the agent has ended."""
+        while not self._is_closed:
             delivery = await self._queue.get()
             if not self._is_between:
                 return delivery
+        return None

@@ -57,7 +57,9 @@ def identity(tmp_path: Path) -> Identity:
 
 
 async def delivered(it: Subscription) -> Deliveries:
-    return list((await it.next()).changes())
+    delivery = await it.next()
+    assert delivery is not None
+    return list(delivery.changes())
 
 
 async def test_every_change_comes_with_its_position(identity: Identity) -> None:
@@ -281,6 +283,20 @@ async def test_an_empty_block_delivers_nothing_and_moves_on(identity: Identity) 
     it = Subscription(identity, TOPIC)
     await it.apply(block(0), None, state((1, 100, 3), offset=8))
     assert await delivered(it) == []
+
+
+async def test_whoever_waits_is_told_that_the_agent_ends(identity: Identity) -> None:
+    it = Subscription(identity, TOPIC)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(it.next())
+        await asyncio.sleep(0)
+        it.close()
+    assert waiting.result() is None
+    it.forget()  # as the end of its life does
+    async with asyncio.timeout(5):
+        assert await it.next() is None
+    with pytest.raises(UnavailableError):
+        await it.apply(block(), None, state((1, 100, 3), offset=1))
 
 
 def test_a_position_shows_no_chain(identity: Identity) -> None:
