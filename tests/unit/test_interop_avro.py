@@ -150,8 +150,15 @@ def by_java(folder: Path) -> None:
     said = done.stdout.splitlines()
     assert len(said) == 2 * len(lines)
     for read, again, (_, data, expected) in zip(said[::2], said[1::2], cases(), strict=True):
-        assert json.loads(read) == expected
+        assert json.loads(read) == as_json(expected)
         assert bytes.fromhex(again) == data
+
+
+def as_json(value: Any) -> Any:
+    """As Avro's JSON shows it: a byte is the character of its number."""
+    if isinstance(value, dict):
+        return {name: as_json(item) for name, item in value.items()}
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 @cache

@@ -549,7 +549,7 @@ def crowd(a: TestHost, count: int) -> None:
         key = HpkeKey.generate(Kem.MLKEM768_X25519).public
         result = replace(template, id=ident, host=host, keys=(*template.keys[:3], key))
         a.platform.approve(host)
-        found._results[ident] = result
+        found._results.add(result)
         found._hosts[host] = a_state(result)
 
 
