@@ -4,9 +4,14 @@
 demo: setup ## the whole fabric on this machine, with proofs; FLAGS="--keep --rows 1000"
 	@.venv/bin/fabric demo $(FLAGS)
 
-test: setup ## every check and every test
+test: setup ## every check and every test, those with a whole fabric one after another; FLAGS="-k lag"
 	@$(MAKE) --no-print-directory check
+ifdef FLAGS
 	@.venv/bin/python -m pytest $(FLAGS)
+else
+	@.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --ignore tests/integration
+	@.venv/bin/python -m pytest tests/integration
+endif
 
 bench: setup ## the fabric against its peers, report in loadtest/out; FLAGS="--seconds 1" is short
 	@.venv/bin/python -c 'import matplotlib, tink, httpx2' 2>/dev/null \

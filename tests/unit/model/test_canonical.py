@@ -52,7 +52,7 @@ def test_map_keys_stand_in_the_order_of_their_bytes() -> None:
         {True: 1},
         {2**17: 1},
         {1, 2},
-        object(),
+        pytest.param(object(), id="an object"),
         type("Int", (int,), {})(3),
     ],
     ids=str,
