@@ -30,6 +30,7 @@ from tests.fakes.approvals import approved
 from tests.fakes.platform import NOTES, SECRET, A, B, C, Platform, TestHost, dataset
 from tests.fakes.running import running
 from tests.fakes.verifier import a_state, unfit
+from tests.support.cost import wraps_cpu_s
 
 GRANTS = grants_topic(SECRET)
 
@@ -553,7 +554,7 @@ def crowd(a: TestHost, count: int) -> None:
         found._hosts[host] = a_state(result)
 
 
-async def test_an_epoch_for_a_thousand_costs_less_than_a_third_of_a_second(
+async def test_an_epoch_for_a_thousand_costs_less_than_thrice_its_wraps(
     platform: Platform, a: TestHost
 ) -> None:
     """Processor time of the sender: choosing, wrapping, keeping, signing, sending."""
@@ -561,19 +562,20 @@ async def test_an_epoch_for_a_thousand_costs_less_than_a_third_of_a_second(
     platform.policy = replace(platform.policy, datasets=sets)
     a.open().attest()
     platform.log.judge = None
-    costs = []
+    costs, least = [], []
     async with running() as parts, asyncio.timeout(60):
         await parts.view(a)
         crowd(a, 999)
         for _ in range(3):
             found, result = allowed(a.host.view, SECRET, NOTES, a.host.clock.now())
             it = epochs(a)
+            least.append(wraps_cpu_s(1_000))
             began = time.process_time()
             epoch = await it.ready(found, result)
             costs.append(time.process_time() - began)
             assert len(epoch.served.hosts) == 1_000
             assert await it.grant_late(found, result) == 0
-    assert min(costs) < 0.3, costs
+    assert min(costs) < 3 * min(least), (costs, least)
     assert len(starts(platform)) == 6
 
 
@@ -583,7 +585,7 @@ async def test_drawing_up_an_epoch_ahead_leaves_next_to_nothing_for_the_stream_t
     sets = {str(SECRET): dataset(SECRET, suite="hybrid")}
     platform.policy = replace(platform.policy, datasets=sets)
     a.open().attest(life_s=9 * EPOCH_AGE_S_MAX)
-    costs = []
+    costs, least = [], []
     platform.log.judge = None
     async with running() as parts, asyncio.timeout(60):
         await parts.view(a)
@@ -595,7 +597,8 @@ async def test_drawing_up_an_epoch_ahead_leaves_next_to_nothing_for_the_stream_t
             platform.clock.ahead += timedelta(seconds=EPOCH_AGE_S_MAX)
             assert (await it.ready(found, result)).served.number == number
             await it.prepare(found)
+            least.append(wraps_cpu_s(1_000))
             began = time.process_time()
             assert (await it.ready(found, result)).served.number == number + 1
             costs.append(time.process_time() - began)
-    assert min(costs) < 0.1, costs
+    assert min(costs) < min(least), (costs, least)

@@ -25,6 +25,7 @@ from fabric.seal.epoch import (
 )
 from fabric.seal.record import unwrap_one
 from tests.fakes.sealing import ORIGIN, TRUST_DOMAIN, Party, fixed
+from tests.support.cost import wraps_cpu_s
 
 A, B = Party.make(), Party.make("G02/health/b1")
 
@@ -121,16 +122,17 @@ def test_start_for_many_is_written_in_several_records_of_one_manifest() -> None:
     assert unwrap_one(made.start.terms, served, last, [B.key]) == A.secret()
 
 
-def test_opening_an_epoch_for_a_thousand_costs_less_than_a_third_of_a_second() -> None:
+def test_opening_an_epoch_for_a_thousand_costs_less_than_thrice_its_wraps() -> None:
     """Processor time, not time on the wall: the machine may be busy."""
     a, b = Party.make(suite="hybrid"), Party.make("G02/health/b1", "hybrid")
     hosts = [(a.host, a.key.public), *hosts_of(b.key.public, 999)]
-    costs = []
+    costs, least = [], []
     for _ in range(3):
+        least.append(wraps_cpu_s(1_000))
         began = time.process_time()
         made = start_epoch(a.draft(), a.secret(), hosts, signers=a.signers)
         costs.append(time.process_time() - began)
-    assert min(costs) < 0.3
+    assert min(costs) < 3 * min(least), (costs, least)
     assert len(made.values) == 2
 
 
