@@ -6,7 +6,7 @@
 anything refused -> Refusal. Spec: design section 6.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
@@ -232,14 +232,19 @@ class AttestRequest:
         return cose.sign(KIND, _EMPTY_MAP, payload, signers)
 
     @classmethod
-    def decode(cls, data: bytes) -> Self:
+    def decode(cls, data: bytes, admit: Callable[[bytes, HostId], None] | None = None) -> Self:
         """Read a body and check that the sender holds its signing and TLS keys.
 
         The keys are the request's own: only the quote says whose they are.
 
+        Args:
+            admit: raises when nobody waits for this session and host. It is asked before the
+                signatures, which cost most.
+
         Raises:
             PeerError: MALFORMED, also without exactly one TLS key, one signing key or
                 more and one HPKE key or more; BAD_SIGNATURE.
+            FabricError: whatever `admit` raises.
         """
         _check_size(data)
         signed = cose.parse(data)
@@ -257,6 +262,8 @@ class AttestRequest:
             event_log=_one_or_none(value[7], "event log", EVENT_LOG_BYTES_MAX),
             resident=_resident_report(value[8]),
         )
+        if admit is not None:
+            admit(request.session, request.host)
         cose.check(signed, KIND, [key for key in request.keys if key.use is not Use.HPKE])
         return request
 

@@ -4,16 +4,40 @@ TLS has checked the chain. A certificate that is neither a host's nor the
 administrator's gives no rights; it only names who asked.
 """
 
+from dataclasses import dataclass
+
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from fabric.authority.pki import PLATFORM
-from fabric.authority.service import Caller
 from fabric.model.errors import Malformed, PeerError, Reason
 from fabric.model.names import HostId
+from fabric.model.network import share_of
 
 ADMIN = "admin"
 _NAME_CHARS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, as far as TLS knows.
+
+    Attributes:
+        name: certificate subject or network address, for the audit.
+        host: the host its certificate names, if it has one.
+        is_admin: its certificate is the platform administrator's.
+        has_certificate: it showed a certificate of a trusted CA.
+    """
+
+    name: str
+    host: HostId | None = None
+    is_admin: bool = False
+    has_certificate: bool = False
+
+    @property
+    def share(self) -> str:
+        """By what it is counted: a certificate's name, or else an address's network."""
+        return self.name if self.has_certificate else share_of(self.name)
 
 
 def caller_of(certificate: bytes | None, address: str, trust_domain: str) -> Caller:
@@ -44,6 +68,12 @@ def caller_of(certificate: bytes | None, address: str, trust_domain: str) -> Cal
     if sorted(subject, key=str) != sorted(expected, key=str):
         raise PeerError(Reason.IDENTITY_MISMATCH, "subject and SPIFFE id disagree")
     return Caller(name=str(host), host=host, has_certificate=True)
+
+
+def check_own(caller: Caller, host: HostId) -> None:
+    """Whoever shows a host's certificate speaks for that host alone; raises PeerError."""
+    if caller.host is not None and caller.host != host:
+        raise PeerError(Reason.IDENTITY_MISMATCH, "certificate is another host's")
 
 
 def _uris(certificate: x509.Certificate) -> list[str]:

@@ -97,6 +97,11 @@ class _Pending(Generic[_T]):
         self._of_host.setdefault(host, OrderedDict())[ident] = peer
         self._per_peer[peer] += 1
 
+    def find(self, ident: bytes, now: datetime) -> _T | None:
+        self._purge(now)
+        waiting = self._items.get(ident)
+        return waiting.item if waiting is not None else None
+
     def take(self, ident: bytes, now: datetime) -> _T | None:
         self._purge(now)
         if ident not in self._items:
@@ -163,14 +168,23 @@ class Challenges:
         pending.put(challenge.session, challenge, host, peer, now)
         return challenge
 
+    def check(self, session: bytes, host: HostId, now: datetime) -> None:
+        """Whether `take` would give it; it stays. Raises PeerError NONCE_REFUSED.
+
+        For what comes before anything is proved: nobody uses up what others were given.
+        """
+        _given_to(self._known.find(session, now) or self._strange.find(session, now), host)
+
     def take(self, session: bytes, host: HostId, now: datetime) -> OpenChallenge:
         """Use a challenge up, whatever comes of it; raises PeerError NONCE_REFUSED."""
-        challenge = self._known.take(session, now) or self._strange.take(session, now)
-        if challenge is None or challenge.host != host:
-            raise PeerError(
-                Reason.NONCE_REFUSED, "session is unknown, used, expired or another host's"
-            )
-        return challenge
+        return _given_to(self._known.take(session, now) or self._strange.take(session, now), host)
+
+
+def _given_to(challenge: OpenChallenge | None, host: HostId) -> OpenChallenge:
+    # One error for every cause, so that nobody learns which sessions there are.
+    if challenge is None or challenge.host != host:
+        raise PeerError(Reason.NONCE_REFUSED, "session is unknown, used, expired or another host's")
+    return challenge
 
 
 class Enrolments:

@@ -18,10 +18,10 @@ from aiohttp import web
 from fabric.attest.members import NoticeKind
 from fabric.attest.messages import CONTENT_TYPE, Refusal
 from fabric.authority import admin_messages, registry_api
-from fabric.authority.callers import caller_of
+from fabric.authority.callers import Caller, caller_of
 from fabric.authority.machine import Quota
 from fabric.authority.policy_files import PolicyFiles
-from fabric.authority.service import Authority, Caller
+from fabric.authority.service import Authority
 from fabric.metrics import AuthorityMetrics
 from fabric.model.errors import (
     DeniedError,

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fabric.attest.appraise import enrol
 from fabric.attest.credential import make_credential
@@ -39,6 +40,7 @@ from fabric.authority.attest_machine import (
     svid_end,
     tls_point,
 )
+from fabric.authority.callers import Caller, check_own
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import LedgerThread
 from fabric.authority.machine import Challenges, Enrolments, check_same, forbid, stands
@@ -55,7 +57,6 @@ from fabric.model.errors import (
 )
 from fabric.model.limits import ATTEST_INTERVAL_S_MIN, PUBLISH_S_MAX
 from fabric.model.names import HostId
-from fabric.model.network import share_of
 from fabric.policy.decide import approval_of
 from fabric.policy.types import Policy
 from fabric.ports import AuditLog, Clock
@@ -63,28 +64,6 @@ from fabric.ports import AuditLog, Clock
 _log = logging.getLogger(__name__)
 _FOLLOWED_MAX = 64
 """Hosts whose rights are taken at the same time; that their notices are kept waits for none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who asks, as far as TLS knows.
-
-    Attributes:
-        name: certificate subject or network address, for the audit.
-        host: the host its certificate names, if it has one.
-        is_admin: its certificate is the platform administrator's.
-        has_certificate: it showed a certificate of a trusted CA.
-    """
-
-    name: str
-    host: HostId | None = None
-    is_admin: bool = False
-    has_certificate: bool = False
-
-    @property
-    def share(self) -> str:
-        """By what it is counted: a certificate's name, or else an address's network."""
-        return self.name if self.has_certificate else share_of(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +104,7 @@ class Authority:
     async def enrol(self, body: bytes, caller: Caller) -> bytes:
         """Check the TPM's certificate and ask for proof that it holds the AK."""
         request = EnrolRequest.decode(body)
-        _check_own(caller, request.host)
+        check_own(caller, request.host)
         now, policy = self._parts.clock.now(), self._parts.policy()
         known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
         since = enrolled_since(known, request.ek_certificate)
@@ -146,7 +125,7 @@ class Authority:
         request = ActivateRequest.decode(body)
         now = self._parts.clock.now()
         enrolment = self._enrolments.take(request.enrolment, request.secret, now)
-        _check_own(caller, enrolment.host)
+        check_own(caller, enrolment.host)
         await self._parts.ledger.do(lambda ledger: ledger.enrol(enrolment, now))
         self._audit(
             "enrolled",
@@ -159,7 +138,7 @@ class Authority:
     async def challenge(self, body: bytes, caller: Caller) -> bytes:
         """A nonce for one quote over the PCRs of the host's approval."""
         request = ChallengeRequest.decode(body)
-        _check_own(caller, request.host)
+        check_own(caller, request.host)
         known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
         now, policy = self._parts.clock.now(), self._parts.policy()
         approval = approved(policy, known, request.host, now)
@@ -183,8 +162,7 @@ class Authority:
             UnavailableError: OVERLOADED, the host's last result is too young; GATEWAY_UNAVAILABLE.
             PeerError, DeniedError: refused.
         """
-        request = AttestRequest.decode(body)
-        _check_own(caller, request.host)
+        request = AttestRequest.decode(body, partial(self._check_asked, caller))
         await self._parts.ticks.opened()  # a ledger that went back would see forks everywhere
         challenge = self._challenges.take(request.session, request.host, self._parts.clock.now())
         async with self._locks.setdefault(request.host, asyncio.Lock()):
@@ -231,6 +209,11 @@ class Authority:
             },
         )
         return AttestAnswer(svid_pem=svid, result=data)
+
+    def _check_asked(self, caller: Caller, session: bytes, host: HostId) -> None:
+        """Whether `caller` may answer a challenge that this host was given."""
+        check_own(caller, host)
+        self._challenges.check(session, host, self._parts.clock.now())
 
     def _check_pace(self, host: HostId) -> None:
         """A host that attests all the time would push others' results out of every view."""
@@ -392,9 +375,3 @@ class Authority:
 
     def _audit(self, event: str, caller: Caller, **fields: str) -> None:
         self._parts.audit.write(event, {"caller": caller.name, **fields})
-
-
-def _check_own(caller: Caller, host: HostId) -> None:
-    """Whoever shows a host's certificate speaks for that host alone."""
-    if caller.host is not None and caller.host != host:
-        raise PeerError(Reason.IDENTITY_MISMATCH, "certificate is another host's")

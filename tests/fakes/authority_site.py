@@ -26,11 +26,12 @@ from fabric.attest.messages import (
 )
 from fabric.attest.resident import ResidentReport
 from fabric.attest.tally import TallyReport, is_heard
+from fabric.authority.callers import Caller
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.pki import make_ca
 from fabric.authority.publisher import Publisher
-from fabric.authority.service import Authority, Caller, Parts
+from fabric.authority.service import Authority, Parts
 from fabric.authority.ticks import Ticks
 from fabric.demo.swtpm import TpmCa
 from fabric.model.errors import PeerError

@@ -21,6 +21,7 @@ from fabric.attest.tally import TallyReport
 from fabric.model import canonical
 from fabric.model.errors import Malformed, PeerError, Reason
 from fabric.model.limits import REQUEST_BYTES_MAX, RESULT_HEADS_MAX
+from fabric.model.names import HostId
 from tests.fakes.verifier import HOST, HostKeys
 
 KEYS = HostKeys()
@@ -167,6 +168,24 @@ def test_request_must_be_signed_by_every_bound_key_that_can(
     with pytest.raises(PeerError) as refused:
         AttestRequest.decode(REQUEST.encode(signers))
     assert refused.value.reason is Reason.BAD_SIGNATURE
+
+
+def test_what_is_asked_of_a_request_first_is_asked_before_any_signature() -> None:
+    forged = REQUEST.encode((*KEYS.sign, SigningKey.generate(Alg.ESP256, Use.TLS)))
+    asked: list[tuple[bytes, HostId]] = []
+
+    def refuse(session: bytes, host: HostId) -> None:
+        asked.append((session, host))
+        raise PeerError(Reason.NONCE_REFUSED, "no such session")
+
+    for body in (forged, REQUEST.encode(KEYS.signers)):
+        with pytest.raises(PeerError) as refused:
+            AttestRequest.decode(body, refuse)
+        assert refused.value.reason is Reason.NONCE_REFUSED
+    with pytest.raises(PeerError) as refused:
+        AttestRequest.decode(forged, lambda *named: asked.append(named))
+    assert refused.value.reason is Reason.BAD_SIGNATURE
+    assert asked == [(REQUEST.session, REQUEST.host)] * 3
 
 
 @pytest.mark.parametrize("missing", range(4), ids=["sign", "sign", "hpke", "tls"])

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from fabric.attest.keys import Alg, SigningKey, Use
-from fabric.authority.callers import caller_of
+from fabric.authority.callers import caller_of, check_own
 from fabric.authority.pki import issue_platform, issue_svid, make_ca
 from fabric.model.errors import PeerError, Reason
 from fabric.model.names import HostId
@@ -117,3 +117,14 @@ def test_a_certificate_that_says_two_things_is_refused(subject: str, uris: list[
 def test_garbage_is_refused() -> None:
     with pytest.raises(PeerError):
         caller_of(b"garbage", "10.0.0.1", DOMAIN)
+
+
+def test_a_certificate_of_a_host_speaks_for_no_other() -> None:
+    other = HostId.parse("G01/registry/host-b")
+    itself = caller_of(svid(), "127.0.0.1", DOMAIN)
+    for caller in (itself, caller_of(None, "127.0.0.1", DOMAIN)):
+        check_own(caller, HOST)
+    check_own(caller_of(None, "127.0.0.1", DOMAIN), other)
+    with pytest.raises(PeerError) as error:
+        check_own(itself, other)
+    assert error.value.reason is Reason.IDENTITY_MISMATCH

@@ -48,6 +48,21 @@ def test_another_hosts_try_uses_a_challenge_up() -> None:
         challenges.take(opened.session, HOST, clock.now())
 
 
+def test_a_challenge_that_is_only_asked_for_stays() -> None:
+    clock, challenges = ManualClock(), Challenges()
+    for is_known in (True, False):
+        opened = challenges.open(HOST, "a", clock.now(), is_known=is_known)
+        challenges.check(opened.session, HOST, clock.now())
+        for session, host in ((opened.session, OTHER), (bytes(16), HOST)):
+            wrong = reason_of(lambda s=session, h=host: challenges.check(s, h, clock.now()))
+            assert wrong is REFUSED
+        assert challenges.take(opened.session, HOST, clock.now()) == opened
+        assert reason_of(lambda s=opened.session: challenges.check(s, HOST, clock.now())) is REFUSED
+    opened = challenges.open(HOST, "a", clock.now())
+    clock.advance(CHALLENGE_LIFETIME_S)
+    assert reason_of(lambda: challenges.check(opened.session, HOST, clock.now())) is REFUSED
+
+
 def test_a_challenge_ends_on_time() -> None:
     clock, challenges = ManualClock(), Challenges()
     opened = challenges.open(HOST, "a", clock.now())

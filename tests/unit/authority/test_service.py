@@ -14,8 +14,8 @@ from fabric.attest.result import decode
 from fabric.attest.tally import TallyReport
 from fabric.authority import ledger_rows
 from fabric.authority.admin_messages import Scope
+from fabric.authority.callers import Caller
 from fabric.authority.ledger import Ledger
-from fabric.authority.service import Caller
 from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, UnavailableError
 from fabric.model.limits import (
     ATTEST_INTERVAL_S_MIN,
@@ -288,6 +288,43 @@ async def test_a_challenge_of_one_host_serves_no_other(
     with pytest.raises(PeerError) as error:
         await site.service.attest(body, CALLER)
     refused(error, Reason.NONCE_REFUSED)
+
+
+def forged(body: bytes) -> bytes:
+    """The request with a wrong signature, its last."""
+    return body[:-1] + bytes([body[-1] ^ 1])
+
+
+async def test_without_a_challenge_no_signature_is_looked_at(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    """They cost the authority most, and anybody may send some."""
+    other = site.machines[READER]
+    answer = await site.challenge(enrolled)
+    body = enrolled.attest_request(answer)
+    strange = replace(Challenge.decode(answer), session=bytes(16)).encode()
+    bodies = [enrolled.attest_request(strange), other.attest_request(answer)]
+    await site.service.attest(body, CALLER)
+    said = set()
+    for wrong in (*bodies, *map(forged, bodies), body, forged(body)):
+        with pytest.raises(PeerError) as error:
+            await site.service.attest(wrong, CALLER)
+        said.add((error.value.reason, str(error.value)))
+    assert {reason for reason, _ in said} == {Reason.NONCE_REFUSED}
+    assert len(said) == 1, "nobody learns which sessions there are"
+
+
+async def test_nobody_else_uses_a_hosts_challenge_up(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    other = site.machines[READER]
+    await site.enrol(other)
+    answer = await site.challenge(enrolled)
+    body = enrolled.attest_request(answer)
+    for wrong in (other.attest_request(answer), forged(body)):
+        with pytest.raises(PeerError):
+            await site.service.attest(wrong, CALLER)
+    await site.service.attest(body, CALLER)
 
 
 async def test_a_quote_for_another_session_is_refused(
