@@ -101,12 +101,17 @@ def enrolled_since(known: Known, ek_certificate: bytes) -> datetime | None:
     return known.enrolled if is_known else None
 
 
-def check_approved_ek(policy: Policy, host: HostId, ek_sha256: bytes, now: datetime) -> None:
-    """Only the TPM that the host's approval names may enrol; raises DeniedError."""
-    if approval_of(policy, host, now).ek_sha256 != ek_sha256:
+def check_approved_ek(policy: Policy, host: HostId, ek_certificate: bytes, now: datetime) -> None:
+    """Only the TPM that the host's approval names may enrol; raises DeniedError.
+
+    Args:
+        ek_certificate: DER that nobody has checked: whether it is a TPM's comes after.
+    """
+    sha256 = hashlib.sha256(ek_certificate).digest()
+    if approval_of(policy, host, now).ek_sha256 != sha256:
         raise DeniedError(
             Reason.NOT_APPROVED,
-            f"approval names another TPM; its ek_sha256 must be {ek_sha256.hex()}",
+            f"approval names another TPM; its ek_sha256 must be {sha256.hex()}",
         )
 
 

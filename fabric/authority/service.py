@@ -107,9 +107,9 @@ class Authority:
         check_own(caller, request.host)
         now, policy = self._parts.clock.now(), self._parts.policy()
         known = await self._parts.ledger.do(lambda ledger: ledger.known(request.host))
+        check_approved_ek(policy, request.host, request.ek_certificate, now)  # a hash; then a chain
         since = enrolled_since(known, request.ek_certificate)
         ek = check_ek(request.ek_certificate, policy.trust.ek_ca_pem, now, since=since)
-        check_approved_ek(policy, request.host, ek.sha256, now)
         enrolment = enrol(request.host, ek, request.ak_public)
         try:
             check_same(known.enrolment, enrolment)

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from fabric.attest.members import MemberState, NoticeKind
-from fabric.attest.messages import ActivateRequest, Challenge, EnrolChallenge
+from fabric.attest.messages import ActivateRequest, Challenge, EnrolChallenge, EnrolRequest
 from fabric.attest.result import decode
 from fabric.attest.tally import TallyReport
 from fabric.authority import ledger_rows
@@ -109,6 +110,18 @@ async def test_a_tpm_that_the_approval_does_not_name_cannot_enrol(site: Authorit
     with pytest.raises(DeniedError) as error:
         await site.service.enrol(other.enrol_request(), CALLER)
     refused(error, Reason.NOT_APPROVED)
+
+
+async def test_a_tpm_that_the_approval_does_not_name_costs_no_chain_of_certificates(
+    site: AuthoritySite,
+) -> None:
+    request = EnrolRequest.decode(site.machines[SENDER].enrol_request())
+    rogue = FakeTpm(FakeTpmCa("rogue"), elliptic=True).ek_certificate()
+    for certificate in (rogue, b"no certificate"):
+        strange = replace(request, ek_certificate=certificate)
+        with pytest.raises(DeniedError, match=sha256(certificate).hexdigest()) as error:
+            await site.service.enrol(strange.encode(), CALLER)
+        refused(error, Reason.NOT_APPROVED)
 
 
 async def test_a_tpm_of_an_unknown_manufacturer_cannot_enrol(site: AuthoritySite) -> None:
