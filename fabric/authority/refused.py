@@ -5,21 +5,13 @@ second. The first refusal of a kind (which, host, reason) is written at once, wi
 how many more there were follows in one line every half minute.
 """
 
-from dataclasses import dataclass
+import asyncio
 
+from fabric.model.counting import FLUSH_S, Kinds
 from fabric.model.errors import Reason
 from fabric.model.limits import AUDIT_REFUSALS_REMEMBERED
 from fabric.model.names import HostId
 from fabric.ports import AuditLog
-
-FLUSH_S = 30.0
-_IDLE_ROUNDS = 6
-
-
-@dataclass(slots=True)
-class _Kind:
-    more: int = 0
-    idle: int = 0
 
 
 class RefusedCount:
@@ -27,7 +19,7 @@ class RefusedCount:
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
-        self._kinds: dict[tuple[str, str, Reason], _Kind] = {}
+        self._kinds = Kinds[tuple[str, str, Reason]](AUDIT_REFUSALS_REMEMBERED)
 
     def refused(self, event: str, caller: str, host: HostId, reason: Reason) -> None:
         """One request was refused.
@@ -36,26 +28,19 @@ class RefusedCount:
             event: `attestation_refused` or `enrolment_conflict`.
             caller: certificate subject or network address.
         """
-        key = (event, str(host), reason)
-        kind = self._kinds.get(key)
-        if kind is None and len(self._kinds) >= AUDIT_REFUSALS_REMEMBERED:
-            # Which hosts they were is lost, that they came is not.
-            kind = self._kinds.setdefault((event, "", reason), _Kind())
-        if kind is not None:
-            kind.more += 1
-            return
-        self._kinds[key] = _Kind()
-        said = {"caller": caller, "host": str(host), "reason": reason.value}
-        self._audit.write(event, said)
+        if self._kinds.is_first((event, str(host), reason), (event, "", reason)):
+            said = {"caller": caller, "host": str(host), "reason": reason.value}
+            self._audit.write(event, said)
 
     def flush(self) -> None:
-        """Write what was only counted; call it every FLUSH_S seconds and at the end."""
-        for key, kind in list(self._kinds.items()):
-            event, host, reason = key
-            kind.idle = 0 if kind.more else kind.idle + 1
-            if kind.more:
-                said = {"kind": event, "host": host, "reason": reason.value}
-                self._audit.write("requests_refused", {**said, "requests": kind.more})
-                kind.more = 0
-            elif kind.idle > _IDLE_ROUNDS:
-                del self._kinds[key]
+        """Write what was only counted; at the end, too."""
+        counted, _ = self._kinds.flush()
+        for (event, host, reason), requests in counted:
+            said = {"kind": event, "host": host, "reason": reason.value}
+            self._audit.write("requests_refused", {**said, "requests": requests})
+
+    async def run(self) -> None:
+        """Flush every FLUSH_S seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self.flush()

@@ -20,7 +20,7 @@ from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.listing import judged
 from fabric.authority.pki import Ca, decode_verifier_keys, load_ca
 from fabric.authority.publisher import Publisher
-from fabric.authority.refused import FLUSH_S, RefusedCount
+from fabric.authority.refused import RefusedCount
 from fabric.authority.routes import Routes
 from fabric.authority.service import Authority, Parts
 from fabric.authority.ticks import Ticks
@@ -102,7 +102,7 @@ class _Process:
                         self.keeper.run(),
                         self._publish(),
                         self._count(),
-                        self._flush(),
+                        self.refusals.run(),
                     )
                 ]
                 await stop.wait()
@@ -171,11 +171,6 @@ class _Process:
                 number = await self.ledger.do(Ledger.last_number)
                 self.metrics.revocations(number, self.publisher.last_beat)
             await asyncio.sleep(_COUNT_S)
-
-    async def _flush(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            self.refusals.flush()
 
     def _ready(self) -> Mapping[str, str | None]:
         clock: str | None = None

@@ -7,7 +7,6 @@ every half minute. Spec: docs/format.md section 12.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -18,22 +17,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from fabric.attest.audit_chain import Link
 from fabric.attest.audit_head import Head, head_record
 from fabric.attest.keys import Alg, SigningKey, Use
+from fabric.model.counting import Kinds
 from fabric.model.errors import ConfigInvalid, Reason, ReasonClass, class_of
 from fabric.model.limits import AUDIT_REFUSALS_REMEMBERED
 from fabric.model.names import GATEWAY
 from fabric.ports import AuditLog
 
-FLUSH_S = 30.0
-_IDLE_ROUNDS = 6
 _KINDS_PER_IDENTITY_MAX = 16
 """One host must not wash the others' lines out of the log."""
 _TOPIC_CHARS_MAX = 249  # Kafka's own limit; a client may send more
-
-
-@dataclass(slots=True)
-class _Kind:
-    more: int = 0
-    idle: int = 0
 
 
 class RefusalAudit:
@@ -41,7 +33,7 @@ class RefusalAudit:
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
-        self._kinds: dict[tuple[str, str, Reason], _Kind] = {}
+        self._kinds = Kinds[tuple[str, str, Reason]](AUDIT_REFUSALS_REMEMBERED)
         self._of: Counter[str] = Counter()
 
     def refused(
@@ -51,17 +43,10 @@ class RefusalAudit:
         if class_of(reason) is ReasonClass.WAIT:
             return
         key = (identity, topic[:_TOPIC_CHARS_MAX], reason)
-        kind = self._kinds.get(key)
-        if kind is None and self._has_many(identity):
+        if key not in self._kinds and self._has_many(identity):
             key = (identity, "", reason)
-            kind = self._kinds.get(key)
-        if kind is None and len(self._kinds) >= AUDIT_REFUSALS_REMEMBERED:
-            key = ("", "", reason)  # who they were is lost, that they came is not
-            kind = self._kinds.setdefault(key, _Kind())
-        if kind is not None:
-            kind.more += 1
+        if not self._kinds.is_first(key, ("", "", reason)):
             return
-        self._kinds[key] = _Kind()
         self._of[identity] += 1
         named = {"digest": digest.hex()} if digest else {}
         self._audit.write(
@@ -80,16 +65,11 @@ class RefusalAudit:
 
     def flush(self) -> None:
         """Write what was only counted; call it every FLUSH_S seconds and at the end."""
-        for key, kind in list(self._kinds.items()):
-            identity, topic, reason = key
-            kind.idle = 0 if kind.more else kind.idle + 1
-            if kind.more:
-                said = {"identity": identity, "topic": topic, "reason": reason.value}
-                self._audit.write("records_refused", {**said, "records": kind.more})
-                kind.more = 0
-            elif kind.idle > _IDLE_ROUNDS:
-                del self._kinds[key]
-                self._of -= Counter({identity: 1})
+        counted, forgotten = self._kinds.flush()
+        for (identity, topic, reason), records in counted:
+            said = {"identity": identity, "topic": topic, "reason": reason.value}
+            self._audit.write("records_refused", {**said, "records": records})
+        self._of -= Counter(identity for identity, _, _ in forgotten)
 
 
 def head_signer(

@@ -5,11 +5,12 @@ import ssl
 from collections.abc import Callable
 
 from fabric.config import GatewayConfig
-from fabric.gateway.audit import FLUSH_S, RefusalAudit, head_signer
+from fabric.gateway.audit import RefusalAudit, head_signer
 from fabric.gateway.parts import Parts
 from fabric.kafka.heads import publish_heads
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import GatewayMetrics
+from fabric.model.counting import FLUSH_S
 from fabric.ports import Clock
 from fabric.repository.audited import PolicyAudit
 from fabric.store.audit import Bounds, FileAudit

@@ -1,5 +1,7 @@
 """Refusals in the authority's audit log: the first at once, the others counted, all bounded."""
 
+import asyncio
+
 import pytest
 
 from fabric.authority import refused as module
@@ -61,3 +63,18 @@ def test_a_kind_that_comes_no_more_is_forgotten_and_later_written_at_once() -> N
         for _ in range(8):
             count.flush()
     assert [name for name, _ in audit.events] == [ATTEST, ATTEST]
+
+
+async def test_what_is_counted_is_written_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_S", 0.001)
+    audit = MemoryAudit()
+    count = RefusedCount(audit)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(count.run())
+        for written in (2, 3):
+            for _ in range(2):
+                count.refused(ATTEST, "a", HOST, WHY)
+            while len(audit.events) < written:
+                await asyncio.sleep(0.001)
+        running.cancel()
+    assert [fields.get("requests") for _, fields in audit.events] == [None, 1, 2]
