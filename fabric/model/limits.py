@@ -123,7 +123,8 @@ BOUND_KEYS_MAX = 12
 RESULT_HEADS_MAX = 1_000
 """Heads that a result carries: one per stream its host fills."""
 HEADS_SPARE = 64
-"""Heads of one result beyond the streams of its host: a policy may have taken some away lately."""
+"""Heads of one result beyond the streams of its host: a policy may have taken some away lately.
+Of more, each has its turn, result by result."""
 RESULT_BYTES_MAX = 64 * 1024
 MEMBER_BYTES_MAX = 64 * 1024
 """One record of the members topic; a notice carries as many heads as a result."""

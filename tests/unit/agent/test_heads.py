@@ -7,7 +7,9 @@ import pytest
 from fabric.agent import heads as heads_module
 from fabric.agent.heads import Told
 from fabric.model.change import Sequence
+from fabric.model.limits import HEADS_SPARE
 from fabric.model.names import Stream, Topic
+from fabric.policy.decide import streams_of
 from fabric.policy.types import Policy
 from fabric.seal.epoch import Head
 from fabric.store.state import StreamHead
@@ -57,6 +59,31 @@ def test_of_too_many_each_has_its_turn(a: TestHost, monkeypatch: pytest.MonkeyPa
     turns = [told.next(a.host.identity.state, {SECRET}, policy, A) for _ in range(3)]
     assert [len(turn) for turn in turns] == [2, 2, 2]
     assert {head for turn in turns for head in turn} == {*hashes}
+
+
+def told_in(a: TestHost, policy: Policy, renewals: int) -> list[set[bytes]]:
+    """The heads that the authority takes, of each of so many renewals."""
+    told, state, taken = Told(), a.host.identity.state, streams_of(policy, A) + HEADS_SPARE
+    return [{*told.next(state, {SECRET}, policy, A)[:taken]} for _ in range(renewals)]
+
+
+def test_of_too_many_that_the_policy_does_not_name_each_has_its_turn(a: TestHost) -> None:
+    """The authority takes HEADS_SPARE of them: a drain waits until it has taken all."""
+    hashes, policy = save(a, 2 + 2 * HEADS_SPARE + 1), policy_of(a, 2)
+    turns = told_in(a, policy, 3)
+    assert all({*hashes[:2]} <= turn for turn in turns), "streams that are read lose nothing"
+    assert set().union(*turns) == {*hashes}
+
+
+@pytest.mark.parametrize("live", [3, 4, 5])
+def test_where_streams_alone_fill_a_result_the_others_have_their_turn_too(
+    a: TestHost, monkeypatch: pytest.MonkeyPatch, live: int
+) -> None:
+    monkeypatch.setattr(heads_module, "RESULT_HEADS_MAX", 4)
+    hashes = save(a, live + 3)
+    turns = told_in(a, policy_of(a, live), 3)
+    assert all(len(turn) == 4 for turn in turns)
+    assert set().union(*turns) == {*hashes}
 
 
 def test_what_the_policy_does_not_name_any_more_comes_last(
