@@ -147,6 +147,9 @@ HPKE_KEYS_JUDGED_MAX = 20_000
 RESULTS_KEPT_MAX = 100_000
 """Results kept in a view of the members; who has most loses its own oldest. A missing one is
 `wait`, never trust."""
+RESULT_KEYS_KIB_MAX = 256 * 1024
+"""Of the keys of those, each counted once for its host, in KiB begun; who has most loses results.
+The keys of one result are 6 KiB with a hybrid suite and 14 at most: HOSTS_MAX hosts keep theirs."""
 
 # Gateway
 FRAME_BYTES_MAX = 8 * 1024 * 1024
