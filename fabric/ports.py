@@ -184,8 +184,9 @@ class ChangeSink(Protocol):
         Raises:
             DeniedError: APPLY_FAILED, a change cannot be applied and the target says stop.
             UnavailableError: DATABASE_UNAVAILABLE (nothing was written); OVERLOADED when
-                another writer moved the state: read it again; NOT_READY while rows of
-                another stream are missing: give the same block again, to the same sink.
+                another writer moved the state: read it again; NOT_READY, in words for a
+                person, while rows of another stream are missing or somebody's lock is in the
+                way: give the same block again, to the same sink.
         """
 
     async def quarantined(self, topic: Topic | None) -> Sequence[Parked]:

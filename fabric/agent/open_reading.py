@@ -113,9 +113,9 @@ class OpenReader:
             else:
                 return
 
-    async def _pause(self, reason: Reason) -> None:
+    async def _pause(self, reason: Reason, why: str = "") -> None:
         self._is_paused = True
-        self._host.telemetry.paused(self._part, reason)
+        self._host.telemetry.paused(self._part, reason, why)
         await self._host.view.changed.wait(_PAUSE_S)
 
     def _goes_on(self) -> None:
@@ -154,8 +154,8 @@ class OpenReader:
                 with self._meter.giving(block):
                     applied = await self._sink.apply(block, state, new)
             except FabricError as exc:
-                if exc.reason is Reason.NOT_READY:  # another stream has to come first
-                    await self._pause(exc.reason)
+                if exc.reason is Reason.NOT_READY:  # somebody else comes first
+                    await self._pause(exc.reason, exc.args[0])
                     await self._until_fresh()
                 elif exc.reason is Reason.OVERLOADED:
                     self._machine.load(stream, await self._sink.state(stream))

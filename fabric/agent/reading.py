@@ -96,6 +96,7 @@ class SealedReader:
         self._unsure = {*self._shown}
         self._acted_on: set[tuple[str, bytes]] = set()
         self._is_sure = True
+        self._why = ""
         self._meter = LagMeter(
             host, (dataset.topic, partition), sink=sink, part=part, has_signs=True
         )
@@ -356,6 +357,7 @@ class SealedReader:
         except FabricError as exc:
             if exc.reason is Reason.DATABASE_UNAVAILABLE:
                 raise
+            self._why = exc.args[0] if exc.reason is Reason.NOT_READY else ""
             return m.NotApplied(reason=exc.reason)
         self._host.telemetry.apply_took(self._topic, self._host.clock.monotonic() - began)
         self._unsure.discard(command.block.stream)
@@ -364,7 +366,8 @@ class SealedReader:
 
     async def _pause(self, record: Record, reason: Reason) -> _Looked:
         """Wait until the world has changed, then look at the same record again."""
-        self._host.telemetry.paused(self._part, reason)
+        why, self._why = self._why, ""
+        self._host.telemetry.paused(self._part, reason, why)
         self._host.view.waits_for(reason)
         await self._host.view.changed.wait(_PAUSE_S)
         return await self._look(record)

@@ -164,9 +164,9 @@ class Telemetry(Measures):
         self.board.forget(f"silence {topic}:{partition}")
         self.streams.forget(topic, partition)
 
-    def paused(self, part: str, reason: Reason | None) -> None:
-        """A reader waits for `reason`; None: it goes on."""
-        self.board.show(part, reason, "waiting" if reason else "")
+    def paused(self, part: str, reason: Reason | None, why: str = "") -> None:
+        """A reader waits for `reason`, and for what the words say; None: it goes on."""
+        self.board.show(part, reason, (why or "waiting") if reason else "")
         if reason is None:
             self._pauses.pop(part, None)
             return

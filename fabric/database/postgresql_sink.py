@@ -17,6 +17,7 @@ from fabric.database import postgresql_state as states
 from fabric.database.postgresql_apply import POISON, Applier, Waiting
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import class_of, connect, shut, translated, types_of
+from fabric.database.postgresql_locked import PATIENT, Locked, probe
 from fabric.database.postgresql_marks import apart, has_marks
 from fabric.database.postgresql_tables import TargetTable, prepare
 from fabric.database.postgresql_write import make_staging
@@ -53,6 +54,7 @@ class PostgresSink:
         self._quick: dict[str, str] = {}
         self._plain: set[Stream] = set()
         self._turns: defaultdict[Topic, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locked = Locked()
         self._has_origin = False
 
     async def open(self, targets: Sequence[Target]) -> None:
@@ -131,18 +133,20 @@ class PostgresSink:
         self, block: Block, expected: StreamState | None, new: StreamState
     ) -> Applied:
         table = self._table(block.stream.topic)
-        if has_marks(block):
+        self._locked.check(block.stream.topic)
+        is_apart = has_marks(block)
+        if is_apart:
             using = apart(self._url, table, has_origin=self._has_origin)
         else:
             using = self._using("apply a block", data_passes=True)
         try:
             async with using as connection:
                 try:
-                    done = await self._quickly(connection, table, block, (expected, new))
-                    if done is None:
-                        done = await self._apply(connection, table, block, (expected, new), False)
-                except POISON:
-                    done = await self._apply(connection, table, block, (expected, new), True)
+                    await self._limit(connection, table, is_apart)
+                    done = await self._tried(connection, table, block, (expected, new))
+                except asyncpg.LockNotAvailableError:
+                    # As well as with a foreign key: one table waits, and not its database.
+                    raise await self._locked.refused(connection, table) from None
         except Waiting:
             self._waiting.setdefault(block.stream, time.monotonic())
             # The database is well: who threw this sink away would cut off the very stream that
@@ -157,6 +161,34 @@ class PostgresSink:
                 f"table {table.target.table}: a block cannot be committed: {class_of(exc)}",
             ) from None
         self._waiting.pop(block.stream, None)
+        self._locked.passed(block.stream.topic)
+        return done
+
+    async def _limit(
+        self, connection: "asyncpg.Connection[Any]", table: TargetTable, is_apart: bool
+    ) -> None:
+        """Wait for a lock no longer than others can wait for the connection."""
+        if is_apart:
+            await probe(connection, table)
+        else:
+            await self._locked.limit(connection, table.target.topic)
+
+    async def _tried(
+        self,
+        connection: "asyncpg.Connection[Any]",
+        table: TargetTable,
+        block: Block,
+        states_of: tuple[StreamState | None, StreamState],
+    ) -> Applied:
+        """Apply the quick way, or the long one, or with care."""
+        try:
+            done = await self._quickly(connection, table, block, states_of)
+            if done is None:
+                done = await self._apply(connection, table, block, states_of, False)
+        except asyncpg.LockNotAvailableError:
+            raise
+        except POISON:
+            done = await self._apply(connection, table, block, states_of, True)
         return done
 
     async def _quickly(
@@ -263,6 +295,7 @@ class PostgresSink:
         """
         done = 0
         async with self._using("retry a parked change") as connection, connection.transaction():
+            await connection.execute(PATIENT)
             await self._found(connection, ident)
             for each in await quarantine.siblings(connection, ident):
                 if not await self._retry_one(connection, each):
@@ -298,6 +331,7 @@ class PostgresSink:
     async def drop(self, ident: int) -> None:
         """Forget a parked change; its stream becomes incomplete. Raises UsageError as `retry`."""
         async with self._using("drop a parked change") as connection, connection.transaction():
+            await connection.execute(PATIENT)
             _, _, stream = await self._found(connection, ident)
             place = await states.lock(connection, stream)
             await quarantine.forget(connection, ident)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
 from fabric.agent import parts as parts_of_agent
@@ -216,7 +217,8 @@ async def test_a_foreign_key_waits_for_a_stream_of_the_same_apply_and_cuts_it_no
         for topic in tables:
             parts.apply(b, holder, topic)
         source.upsert(table(child), [{"id": 1, "text": "x"}])
-        waits = {f"apply {child}:0": "not_ready: waiting"}
+        why = "table children: a foreign key waits for rows of another stream"
+        waits = {f"apply {child}:0": f"not_ready: {why}"}
         await until(lambda: waits.items() <= b.board.problems.items())
         source.upsert(table(parent), [{"id": 1 if comes else 2, "text": "x"}])
         async with asyncio.timeout(30):
@@ -228,5 +230,47 @@ async def test_a_foreign_key_waits_for_a_stream_of_the_same_apply_and_cuts_it_no
                 await asyncio.sleep(0.02)
         await until(lambda: b.board.is_ready)
         assert len(await (await holder.use(child)).quarantined(child)) == (not comes)
+        assert CountedSink.made == 1
+        await holder.close()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("topic", [SECRET, OPEN])
+async def test_a_locked_table_is_named_with_who_locks_it_and_the_others_of_the_apply_go_on(
+    database: str, a: TestHost, b: TestHost, topic: Topic
+) -> None:
+    application = Application(database)
+    await application.run("CREATE TABLE locked (id bigint PRIMARY KEY, text text NOT NULL)")
+    CountedSink.made, free = 0, OPEN if topic is SECRET else SECRET
+    tables = {topic: "locked", free: "free"}
+    source = MemoryDatabase([table(topic), table(free)])
+    for host in (a, b):
+        host.attest()
+
+    async def until_held(name: str, row: int) -> None:
+        async with asyncio.timeout(15):
+            while row not in {each["id"] for each in await application.rows(name)}:
+                await asyncio.sleep(0.02)
+
+    async with running() as parts:
+        await parts.view(a, SECRET)
+        await parts.view(b, SECRET)
+        parts.capture(a, source, topic, free)
+        holder = SinkHolder(tables, lambda: CountedSink(database), b.host.view)
+        for each in tables:
+            parts.apply(b, holder, each)
+        source.upsert(table(topic), [{"id": 1, "text": "x"}])
+        await until_held("locked", 1)
+        async with await psycopg.AsyncConnection.connect(database) as other:
+            await other.execute("ALTER TABLE locked ADD COLUMN more text")
+            source.upsert(table(topic), [{"id": 2, "text": "x"}])
+            why = f"not_ready: table locked: waits for a lock; process {other.info.backend_pid} ("
+            part = f"apply {topic}:0"
+            await until(lambda: b.board.problems.get(part, "").startswith(why))
+            source.upsert(table(free), [{"id": 1, "text": "x"}])
+            await until_held("free", 1)
+            assert b.board.problems.keys() == {part}
+        await until_held("locked", 2)
+        await until(lambda: b.board.is_ready)
         assert CountedSink.made == 1
         await holder.close()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from fabric.database import postgresql_sink
+from fabric.database import postgresql_locked, postgresql_sink
 from fabric.database.postgresql_sink import PostgresSink
 from fabric.model.change import Op
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError
@@ -84,13 +84,15 @@ async def test_a_table_that_somebody_locks_is_waited_for_but_not_for_ever(
     import psycopg
 
     monkeypatch.setattr(postgresql_sink, "_APPLY_S_MAX", 1.0)
+    monkeypatch.setattr(postgresql_locked, "_PAUSE_S", 0.0)
     async with applying(database) as sink:
         await sink.upsert(item(1))
         async with await psycopg.AsyncConnection.connect(database) as other:
             await other.execute("LOCK TABLE items")
             start = time.monotonic()
-            with pytest.raises(UnavailableError):
+            with pytest.raises(UnavailableError) as caught:
                 await sink.upsert(item(2))
+            assert caught.value.reason is Reason.NOT_READY
             assert time.monotonic() - start < 5
         await sink.upsert(item(2))
     assert len(await Application(database).rows("items")) == 2
