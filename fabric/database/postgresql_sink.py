@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from fabric.database.postgresql_connect import class_of, connect, shut, translat
 from fabric.database.postgresql_locked import PATIENT, Locked, probe
 from fabric.database.postgresql_marks import apart, has_marks
 from fabric.database.postgresql_tables import TargetTable, prepare
+from fabric.database.postgresql_turns import turn
 from fabric.database.postgresql_write import make_staging
 from fabric.model.block import Block
 from fabric.model.change import Change, Run
@@ -37,7 +37,8 @@ class PostgresSink:
     """Implements ports.ChangeSink over one connection, made anew when it breaks.
 
     A block with marks has another while it is applied. Until then the streams of its topic
-    wait, because a row may go over from one to the other; those of other topics do not.
+    wait, because a row may go over from one to the other, also where this sink is closed and
+    another opened; those of other topics do not.
 
     Args:
         url: connection URL; the role needs write access to the tables, and CREATE on the
@@ -53,7 +54,6 @@ class PostgresSink:
         self._waiting: dict[Stream, float] = {}
         self._quick: dict[str, str] = {}
         self._plain: set[Stream] = set()
-        self._turns: defaultdict[Topic, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._locked = Locked()
         self._has_origin = False
 
@@ -126,7 +126,7 @@ class PostgresSink:
 
     async def apply(self, block: Block, expected: StreamState | None, new: StreamState) -> Applied:
         """Write rows and state in one transaction; see ports.ChangeSink.apply."""
-        async with self._turns[block.stream.topic]:
+        async with turn(self._url, block.stream.topic):
             return await self._in_turn(block, expected, new)
 
     async def _in_turn(

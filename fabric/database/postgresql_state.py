@@ -29,10 +29,10 @@ CREATE TABLE IF NOT EXISTS fabric.quarantine (
     origin text NOT NULL, partition integer NOT NULL, "offset" bigint NOT NULL,
     reason text NOT NULL, key bytea NOT NULL, change bytea NOT NULL, schema bytea,
     parked_at timestamptz NOT NULL DEFAULT now());
-CREATE INDEX IF NOT EXISTS quarantine_of_stream
-    ON fabric.quarantine (topic, origin, partition, id);
 CREATE TABLE IF NOT EXISTS fabric.schemas (id bytea PRIMARY KEY, text text NOT NULL);
 """
+_INDEX = "CREATE INDEX quarantine_of_stream ON fabric.quarantine (topic, origin, partition, id)"
+_HAS_INDEX = "SELECT pg_catalog.to_regclass('fabric.quarantine_of_stream') IS NOT NULL"
 _NAMES_SCHEMA = """
 SELECT true FROM pg_catalog.pg_attribute
 WHERE attrelid = 'fabric.quarantine'::regclass AND attname = 'schema' AND NOT attisdropped
@@ -110,6 +110,9 @@ async def create(connection: "asyncpg.Connection[Any]") -> None:
         if not exists:
             await connection.execute("CREATE SCHEMA fabric")
         await connection.execute(_DDL)
+        # IF NOT EXISTS would wait for who writes the table, and a mark does so for hours.
+        if not await connection.fetchval(_HAS_INDEX):
+            await connection.execute(_INDEX)
         if not await connection.fetchval(_NAMES_SCHEMA):  # a quarantine from before the column
             await connection.execute("ALTER TABLE fabric.quarantine ADD COLUMN schema bytea")
     except asyncpg.InsufficientPrivilegeError as exc:

@@ -101,6 +101,43 @@ async def test_streams_of_the_topic_wait_for_the_mark(database: str) -> None:
 
 
 @pytest.mark.integration
+async def test_streams_of_the_topic_wait_for_a_mark_whose_sink_is_replaced(database: str) -> None:
+    """A reader of another topic threw their sink away; the mark goes on all the same."""
+    application = Application(database)
+    await application.run(ITEMS_DDL + ";" + SLOW)
+    origin = replace(STREAM.origin, system="second")
+    async with applying(database) as sink, asyncio.TaskGroup() as tasks:
+        second = Applying(sink.sink, replace(STREAM, origin=origin))
+        await sink.upsert(item(1), item(2))
+        await second.upsert(item(9))
+        tasks.create_task(sink.apply((Op.TRUNCATE, [])))
+        await asyncio.sleep(0.3)
+        await sink.sink.close()
+        async with applying(database) as other:
+            second.sink = other.sink
+            await second.upsert(item(1, "taken over"))
+    rows = {row["id"]: row["name"] for row in await application.rows("items")}
+    assert rows == {1: "taken over", 9: "n"}
+
+
+@pytest.mark.integration
+async def test_a_sink_opens_while_a_mark_empties_the_quarantine(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgresql_connect._SETTINGS, "lock_timeout", "500")
+    application = Application(database)
+    await application.run(ITEMS_DDL.replace("name text", "name text CHECK (name <> 'bad')"))
+    async with applying(database) as sink, asyncio.TaskGroup() as tasks:
+        await sink.upsert(item(1), item(2, "bad"))
+        slow = SLOW.replace("BEFORE DELETE ON items", "AFTER DELETE ON fabric.quarantine")
+        await application.run(slow)
+        ending = tasks.create_task(sink.apply((Op.TRUNCATE, [])))
+        await asyncio.sleep(0.5)
+        async with applying(database):
+            assert not ending.done()
+
+
+@pytest.mark.integration
 async def test_a_mark_that_is_cancelled_ends_on_the_server_too(database: str) -> None:
     application = Application(database)
     await application.run(ITEMS_DDL + ";" + SLOW.replace("2.5", "600"))
