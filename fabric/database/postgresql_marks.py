@@ -2,11 +2,15 @@
 
 To empty a table, or to remove what a snapshot has not met, may take the server hours. The
 sink's own connection serves every topic, within a deadline after which a server is taken
-for gone; so such a block goes apart, and the others go on beside it.
+for gone; so such a block goes apart, and the others go on beside it. It may take as long as
+it takes, because what is given up begins anew from nothing: instead of a deadline, the
+server is asked again and again whether it still works for us.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,10 +22,16 @@ from fabric.database.postgresql_tables import TargetTable
 from fabric.database.postgresql_write import make_staging
 from fabric.model.block import Block
 from fabric.model.change import Op
-from fabric.model.errors import Reason, UnavailableError
+from fabric.model.errors import FabricError, Reason, UnavailableError
 
-MARKS_S_MAX = 6 * 3600.0
-"""Deadline of one block with such a mark, and of each of its statements."""
+_LOG = logging.getLogger(__name__)
+MARKS_S_MAX = 30 * 86_400.0
+"""Deadline of each statement of such a block; no server works longer at one."""
+_LOOK_S = 20.0
+_SILENT_S = 180.0
+"""So long after the last sign that the server works for us the block is given up."""
+_LONG_S = 6 * 3600.0
+"""After each such time the log says that a mark takes long, and what may be the matter."""
 _SETTINGS = {
     # A row that an application holds for a while must not cost the work of hours.
     "lock_timeout": "600000",
@@ -34,6 +44,14 @@ _WATCH = (
     "SELECT pg_catalog.set_config(name, '10s', false) FROM pg_catalog.pg_settings"
     " WHERE name = 'client_connection_check_interval'"
 )
+_SESSION = """
+SELECT pid, backend_start::text AS began FROM pg_catalog.pg_stat_activity
+WHERE pid = pg_catalog.pg_backend_pid()
+"""
+_WORKS = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity
+    WHERE pid = $1 AND backend_start::text = $2)
+"""
 
 
 def has_marks(block: Block) -> bool:
@@ -55,7 +73,7 @@ async def apart(
     """
     connection: asyncpg.Connection[Any] | None = None
     with translated("apply a block with marks", data_passes=True):
-        async with asyncio.timeout(MARKS_S_MAX):
+        async with asyncio.timeout(_SILENT_S) as deadline:
             try:
                 connection = await connect(url, _SETTINGS, statement_s=MARKS_S_MAX)
                 if await origins.take(connection) is None and has_origin:
@@ -64,10 +82,65 @@ async def apart(
                     )
                 await connection.execute(_WATCH)
                 await make_staging(connection, table)
-                yield connection
+                session = await connection.fetchrow(_SESSION)
+                async with _beside(_watch(url, tuple(session or ()), table, deadline)):
+                    yield connection
             except BaseException:
                 # A statement may still run; closing in good order would wait for it.
                 if connection is not None:
                     connection.terminate()
                 raise
             await shut(connection)
+
+
+@asynccontextmanager
+async def _beside(watch: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a watch, which raises nothing, beside what is done within; that may raise as it does."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch)
+            yield
+            watching.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _watch(
+    url: str, session: tuple[int, str], table: TargetTable, deadline: asyncio.Timeout
+) -> None:
+    """Put a deadline off, for ever, while the server has our session."""
+    looking: asyncpg.Connection[Any] | None = None
+    began, told = time.monotonic(), 0
+    try:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                with translated("look at a block with marks"):
+                    async with asyncio.timeout(_LOOK_S):
+                        looking = looking or await connect(url)
+                        works = await looking.fetchval(_WORKS, *session)
+            except FabricError:
+                if looking is not None:
+                    looking.terminate()
+                looking = None
+                continue
+            if works and not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time() + _SILENT_S)
+            told = _tell(table, time.monotonic() - began, told)
+    finally:
+        if looking is not None:
+            looking.terminate()
+
+
+def _tell(table: TargetTable, took_s: float, told: int) -> int:
+    """Say that a mark takes long, once each `_LONG_S`; how often that was said."""
+    if took_s < (told + 1) * _LONG_S:
+        return told
+    _LOG.warning(
+        "the server has been removing rows of table %s for %.0f h; let it end, and see whether the"
+        " foreign keys that refer to the table have an index, and what its triggers do; see"
+        " docs/runbooks/ConsumerStalled.md",
+        table.target.table,
+        took_s / 3600,
+    )
+    return told + 1

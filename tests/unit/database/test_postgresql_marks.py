@@ -83,6 +83,40 @@ async def test_a_mark_may_take_long_and_other_topics_go_on(database: str, op: Op
 
 
 @pytest.mark.integration
+async def test_a_mark_ends_however_long_the_server_works_at_it(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, seconds in (("_SILENT_S", 1.0), ("_LOOK_S", 0.2), ("_LONG_S", 1.0)):
+        monkeypatch.setattr(postgresql_marks, name, seconds)
+    application = Application(database)
+    await application.run(ITEMS_DDL + ";" + SLOW)
+    async with applying(database) as sink:
+        await sink.upsert(item(1))
+        await sink.apply((Op.TRUNCATE, []))
+    assert await application.rows("items") == []
+    said = [each for each in caplog.messages if "removing rows of table items for" in each]
+    assert len(said) == 2
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("sign", ["SELECT false", "SELECT 1/0"])
+async def test_a_mark_is_given_up_when_the_server_gives_no_sign(
+    database: str, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    for name, seconds in (("_SILENT_S", 1.0), ("_LOOK_S", 0.2)):
+        monkeypatch.setattr(postgresql_marks, name, seconds)
+    monkeypatch.setattr(postgresql_marks, "_WORKS", f"{sign} WHERE $1::int > 0 AND $2::text > ''")
+    application = Application(database)
+    await application.run(ITEMS_DDL + ";" + SLOW.replace("2.5", "600"))
+    async with applying(database) as sink:
+        await sink.upsert(item(1))
+        with pytest.raises(UnavailableError) as caught:
+            await sink.apply((Op.TRUNCATE, []))
+        assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
+        assert sink.state == await sink.sink.state(STREAM)
+
+
+@pytest.mark.integration
 async def test_streams_of_the_topic_wait_for_the_mark(database: str) -> None:
     """A row that goes over to another origin meanwhile is not taken from it."""
     application = Application(database)
