@@ -1,11 +1,13 @@
 """Which table a snapshot was of, in the server's own ids: a name may come to mean another table.
 
 A table that was dropped and made again, or that left the publication and came back, has
-changed without a word in the log. Its ids tell, and its dataset is read anew.
+changed without a word in the log. So has one with a column made again under its name: its old
+rows have other values there. The ids tell, and its dataset is read anew.
 """
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
@@ -34,7 +36,10 @@ SELECT t.topic, c.oid AS table, p.oid AS publication, ARRAY(
     )
     SELECT k.oid::text || '/' || k.relfilenode::text FROM parts
     JOIN pg_catalog.pg_class k ON k.oid = parts.oid ORDER BY k.oid
-) AS parts
+) AS parts, (
+    SELECT pg_catalog.json_object_agg(a.attname::text, a.attnum) FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+)::text AS columns
 FROM unnest($1::text[], $2::text[], $3::text[]) AS t (topic, schema, name)
 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
@@ -61,12 +66,15 @@ class Identity:
             the publication itself when it is for all tables.
         parts: `oid/file` of each partition, at any depth. A partition that is emptied for
             itself gets another file, and the log says nothing of it.
+        columns: number of each of the schema's columns, in its order, 0 for one that is not
+            there; empty when nobody told. A number is never given twice.
     """
 
     table: int
     publication: int
     entries: frozenset[int]
     parts: frozenset[str] = frozenset()
+    columns: tuple[int, ...] = ()
 
     def goes_on_as(self, now: "Identity") -> bool:
         """Whether every change between then and now is in the log, new partitions' aside.
@@ -74,8 +82,23 @@ class Identity:
         One entry that was there all the time is enough: the table never left.
         """
         same = (self.table, self.publication) == (now.table, now.publication)
-        same = same and self.parts <= now.parts
+        same = same and self.parts <= now.parts and self._keeps_columns(now)
         return same and (self.entries == now.entries or bool(self.entries & now.entries))
+
+    def _keeps_columns(self, now: "Identity") -> bool:
+        if not self.columns:
+            return True
+        if len(self.columns) != len(now.columns):
+            return False
+        pairs = zip(self.columns, now.columns, strict=True)
+        return all(old == new or not new for old, new in pairs)  # rows tell of one that is gone
+
+    def after(self, old: "Identity | None") -> "Identity":
+        """The same, with what `old` knew of columns that are gone: they may come back."""
+        if old is None or len(old.columns) != len(self.columns):
+            return self
+        pairs = zip(old.columns, self.columns, strict=True)
+        return replace(self, columns=tuple(new or was for was, new in pairs))
 
     def added(self, now: "Identity") -> list[int]:
         """Partitions that are new."""
@@ -91,6 +114,7 @@ def to_json(identity: Identity | None) -> Any:
         "publication": identity.publication,
         "entries": sorted(identity.entries),
         "parts": " ".join(sorted(identity.parts)),
+        "columns": " ".join(map(str, identity.columns)),
     }
 
 
@@ -103,6 +127,7 @@ def from_json(data: Any) -> Identity | None:
         publication=int(data["publication"]),
         entries=frozenset(int(each) for each in data["entries"]),
         parts=frozenset(str(data["parts"]).split()),
+        columns=tuple(int(each) for each in str(data.get("columns", "")).split()),
     )
 
 
@@ -115,6 +140,7 @@ async def identities(
         UnavailableError: DATABASE_UNAVAILABLE, a table or the publication is gone.
     """
     tables = list(tables)
+    fields = {str(table.topic): table.schema.fields for table in tables}
     places = [split_table(table.table) for table in tables]
     records = await connection.fetch(
         _IDENTITIES,
@@ -129,6 +155,7 @@ async def identities(
             publication=record["publication"],
             entries=frozenset(record["entries"]),
             parts=frozenset(record["parts"]),
+            columns=_numbers(record["columns"], fields[record["topic"]]),
         )
         for record in records
     }
@@ -136,6 +163,11 @@ async def identities(
         if str(table.topic) not in found:
             raise changed(table.table)
     return found
+
+
+def _numbers(columns: str | None, fields: Iterable[str]) -> tuple[int, ...]:
+    known: dict[str, int] = json.loads(columns or "{}")
+    return tuple(known.get(name, 0) for name in fields)
 
 
 async def goes_on(
@@ -166,6 +198,6 @@ def changed(table: str) -> UnavailableError:
     """What ends a stream whose table is not the one it began with: the next open looks again."""
     return UnavailableError(
         Reason.DATABASE_UNAVAILABLE,
-        f"table {table} is another, has other partitions or left the publication; the source must"
-        " open again",
+        f"table {table} is another, has other partitions or columns, or left the publication; the"
+        " source must open again",
     )

@@ -284,12 +284,12 @@ class PostgresSource:
         async with session.asking("look at the tables") as connection:
             found = await identities(connection, self._tables.values(), self._names[1])
             for topic, progress in self._at().snapshots.items():
-                if progress.identity == found[topic]:
+                who = found[topic].after(progress.identity)
+                if progress.identity == who:
                     continue
-                if not await goes_on(connection, progress.identity, found[topic]):
+                if not await goes_on(connection, progress.identity, who):
                     raise changed(progress.table)
-                known = replace(progress, identity=found[topic])
-                self._token = self._at().with_progress(topic, known)
+                self._token = self._at().with_progress(topic, replace(progress, identity=who))
 
     def _pending(self) -> str | None:
         """The first dataset that is not snapshot yet."""

@@ -18,7 +18,15 @@ from fabric.database.postgresql_identity import (
 from fabric.model.change import Op
 from fabric.model.errors import Reason, UnavailableError
 from tests.contract import postgresql_world
-from tests.contract.postgresql_cases import ITEMS_DDL, TOPIC, Reading, item, new_source, reading
+from tests.contract.postgresql_cases import (
+    ITEMS_DDL,
+    TOPIC,
+    Reading,
+    item,
+    new_source,
+    reading,
+    schema,
+)
 from tests.contract.postgresql_world import Application
 
 database = postgresql_world.database
@@ -297,3 +305,82 @@ async def test_a_table_published_with_others_goes_on_from_its_token(database: st
     async with reading(source, resume) as read:
         await read.until(lambda: read.rows() == {5: item(5)})
         assert Op.SNAPSHOT_BEGIN not in [run.op for run in read.runs]
+
+
+def test_columns_go_on_while_each_name_means_the_same_one() -> None:
+    old = identity(columns=(1, 2, 3))
+    assert old.goes_on_as(old)
+    assert old.goes_on_as(identity(columns=(1, 0, 3)))  # a row will say that it is gone
+    assert not old.goes_on_as(identity(columns=(1, 4, 3)))
+    assert not old.goes_on_as(identity(columns=(2, 1, 3)))
+    assert identity().goes_on_as(old)  # told by no earlier version
+    assert identity(columns=(1, 0, 3)).after(old) == old
+    assert old.after(None) == old.after(identity()) == old
+
+
+READ_ANEW = [
+    "ALTER TABLE items DROP COLUMN note, ADD COLUMN note text DEFAULT 'x'",
+    "ALTER TABLE items DROP COLUMN note, ADD COLUMN note text DEFAULT 'x' || random()",
+    "ALTER TABLE items RENAME note TO old; ALTER TABLE items ADD COLUMN note text DEFAULT 'x'",
+]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("change", READ_ANEW)
+async def test_a_column_made_again_is_read_anew(database: str, change: str) -> None:
+    """Its old rows have values that no log holds."""
+    application = Application(database)
+    await application.run(f"{ITEMS_DDL}; INSERT INTO items VALUES (1, 'n', 'before')")
+    source = new_source(database)
+    async with reading(source) as read:
+        await read.until_ended()
+        resume, generation = read.reached.resume, read.generation
+    await application.run(change)
+    async with reading(source, resume) as read:
+        await read.until_ended()
+        assert str(read.rows()[1]["note"]).startswith("x")
+        assert read.generation == generation
+        resume = read.reached.resume
+    async with reading(source, resume) as read:  # and once
+        await application.run("INSERT INTO items VALUES (2, 'n')")
+        await read.until(lambda: 2 in read.rows())
+        assert 1 not in read.rows()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("has_looked", [False, True])
+async def test_a_column_made_again_ends_a_running_stream(database: str, has_looked: bool) -> None:
+    application = Application(database)
+    await application.run(f"{ITEMS_DDL}; INSERT INTO items VALUES (1, 'n', 'before')")
+    async with reading(new_source(database)) as read:
+        await read.until_ended()
+        await application.run("ALTER TABLE items DROP COLUMN note")
+        if has_looked:
+            position = read.reached.position
+            await asyncio.sleep(0.4)
+            await read.until(lambda: read.reached.position > position)
+        await application.run("ALTER TABLE items ADD COLUMN note text DEFAULT 'x'")
+        with pytest.raises(UnavailableError, match="table public.items is another"):
+            await read.forever()
+
+
+@pytest.mark.integration
+async def test_a_column_with_a_default_is_read_when_the_schema_names_it(database: str) -> None:
+    application = Application(database)
+    await application.run(f"{ITEMS_DDL}; INSERT INTO items VALUES (1, 'n')")
+    slot = f"of_{database.rpartition('/')[2]}"
+    async with reading(new_source(database, slot=slot)) as read:
+        await read.until_ended()
+        await application.run("ALTER TABLE items ADD COLUMN more text DEFAULT 'x'")
+        await application.run("INSERT INTO items VALUES (2, 'n')")
+        await read.until(lambda: 2 in read.rows())
+        resume = read.reached.resume
+    text = {"type": ["null", "string"], "default": None}
+    more = schema(
+        {"name": "id", "type": "long"},
+        {"name": "name", "type": "string"},
+        *({"name": name, **text} for name in ("note", "more")),
+    )
+    async with reading(new_source(database, slot=slot, of=more), resume) as read:
+        await read.until_ended()
+        assert [read.rows()[number]["more"] for number in (1, 2)] == ["x", "x"]
