@@ -18,7 +18,14 @@ PENDING, BEGUN, DONE = "pending", "begun", "done"
 
 
 GONE_KEYS_MAX = 64
-"""Above it every key counts as gone: a token is written often and must stay small."""
+"""Rows of a dataset that readers lack and that are remembered one by one.
+
+A token is written often and must stay small: from one more on every key counts as one of them.
+Nothing is lost by that, nor given out in part. Each change whose large values the log leaves out
+is made whole from the table, which is slower; a row that readers have already they get again as
+it is. It ends with the dataset's next snapshot, with a TRUNCATE, or, of rows that no sink wrote,
+behind `Gone.until`.
+"""
 _FOR_EVER = 2**63 - 1
 
 
