@@ -175,11 +175,17 @@ class Agent:
         An older position than the last acknowledged one changes nothing.
 
         Raises:
-            UnavailableError: the state file cannot be written; acknowledge again.
+            UnavailableError: the state file cannot be written: acknowledge again; NOT_READY,
+                it is not open yet: no change has come, and `wait_started` waits for it.
         """
         self._check_open()
-        state = self._core.identity.state
-        await asyncio.to_thread(state.save_position, position.stream, position.state)
+        identity = self._core.identity
+        if not identity.is_open:
+            raise UnavailableError(
+                Reason.NOT_READY,
+                "the agent has not opened its state file yet; acknowledge after `wait_started`",
+            )
+        await asyncio.to_thread(identity.state.save_position, position.stream, position.state)
 
     async def publish(self, topic: str, row: Row, *, op: Op = Op.UPSERT) -> ChangeSequence:
         """Send one change of a dataset that `outbox.topics` names; returns when it is stored.

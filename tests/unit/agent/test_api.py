@@ -18,7 +18,7 @@ from fabric.config import AgentConfig
 from fabric.model import errors
 from fabric.model.block import Block
 from fabric.model.change import ZERO, Change, Run
-from fabric.model.errors import ConfigInvalid, Malformed, UnavailableError, UsageError
+from fabric.model.errors import ConfigInvalid, Malformed, Reason, UnavailableError, UsageError
 from fabric.model.names import Stream
 from fabric.ports import StreamState
 from tests.fakes.agent_files import write_agent
@@ -121,6 +121,13 @@ async def test_publishing_before_the_start_says_what_is_missing(
     async with agent(tmp_path, OUTBOX) as it:
         with pytest.raises(UnavailableError, match="has not started"):
             await it.publish("secret.G01.residents", {"id": 1, "name": "x", "phone": None})
+
+
+async def test_acknowledging_before_the_start_says_what_to_wait_for(tmp_path: Path) -> None:
+    async with agent(tmp_path) as it:
+        with pytest.raises(UnavailableError, match=r"wait_started") as caught:
+            await it.ack(Position(STREAM, STATE))
+    assert caught.value.reason is Reason.NOT_READY
 
 
 async def test_a_topic_must_be_one(tmp_path: Path) -> None:
