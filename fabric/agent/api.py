@@ -113,9 +113,13 @@ class Agent:
         return self._core.board.problems
 
     async def wait_started(self) -> None:
-        """Wait until the host is attested and its captures and applies have begun."""
+        """Wait until the host is attested and its captures and applies have begun.
+
+        Raises:
+            UnavailableError: NOT_READY, the agent is closed before that.
+        """
         self._check_open()
-        await self._core.started.wait()
+        await self._core.wait_started()
 
     async def subscribe(self, topic: str) -> AsyncGenerator[tuple[Change, Position]]:
         """Yield changes of a dataset, until the agent ends, each with its position.
@@ -146,14 +150,19 @@ class Agent:
         self._check_open()
         name = Topic.parse(topic)
         with self._alone(name, Subscription(self._core.identity, name)) as subscription:
-            host = await self._core.host()
+            try:
+                host = await self._core.host()
+            except UnavailableError:
+                return  # the agent has ended, and so does whoever waits for a block
             decide.dataset_of(host.view.policy, topic)
             reading = self._spawn(self._core.subscribe(name, subscription))
             try:
                 while (delivery := await subscription.next()) is not None:
                     yield delivery
             finally:
-                reading.cancel()
+                with contextlib.suppress(TimeoutError):  # `__aexit__` waits for it once more
+                    async with asyncio.timeout(STOP_S_MAX):
+                        await end([reading])
 
     @contextlib.contextmanager
     def _alone(self, topic: Topic, subscription: Subscription) -> Iterator[Subscription]:

@@ -18,13 +18,13 @@ from fabric.agent.life import Kept, Life
 from fabric.agent.own import device, key_stores, lock
 from fabric.agent.readers import Readers, Spawn, target_name
 from fabric.agent.subscription import Subscription
-from fabric.agent.supervisor import Board, supervise
+from fabric.agent.supervisor import Board, end, supervise
 from fabric.config import AgentConfig
 from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import check_extension
 from fabric.metrics import AgentMetrics
 from fabric.metrics_lag import DATABASES
-from fabric.model.errors import Reason, UsageError
+from fabric.model.errors import Reason, UnavailableError, UsageError
 from fabric.model.names import Topic
 from fabric.ports import Tpm
 from fabric.repository.audited import PolicyAudit
@@ -149,20 +149,35 @@ class Core:
         assert self._life is not None
         return self._life
 
-    @property
-    def started(self) -> asyncio.Event:
-        """Set when captures and applies have begun."""
-        return self._kept.marks.started
+    async def wait_started(self) -> None:
+        """Wait until captures and applies have begun; raises as `host`."""
+        await self._reach(self._kept.marks.started)
 
     async def host(self) -> Host:
-        """The host's tools, once there is a log."""
-        await self._kept.marks.has_log.wait()
+        """The host's tools, once there is a log.
+
+        Raises:
+            UnavailableError: NOT_READY, the agent ends before.
+        """
+        await self._reach(self._kept.marks.has_log)
         return self._current.host
 
     async def readers(self) -> Readers:
-        """What starts readers, once there is a log."""
-        await self._kept.marks.has_log.wait()
+        """What starts readers, once there is a log; raises as `host`."""
+        await self._reach(self._kept.marks.has_log)
         return self._current.readers
+
+    async def _reach(self, mark: asyncio.Event) -> None:
+        """Wait for a mark of a life, for as long as there are lives."""
+        if mark.is_set() and not self._stop.is_set():
+            return
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(event.wait()) for event in (mark, self._stop)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+        if self._stop.is_set():
+            raise UnavailableError(Reason.NOT_READY, "the agent has ended")
 
     async def subscribe(self, topic: Topic, subscription: Subscription) -> None:
         """Read a topic for a subscriber until this is cancelled, in every life."""
@@ -173,7 +188,7 @@ class Core:
             try:
                 await asyncio.wait([task])
             finally:
-                task.cancel()
+                await end([task])  # what it shows of itself must not outlive it
             subscription.forget()
 
     async def outbox(self) -> SqliteOutbox:
@@ -181,12 +196,13 @@ class Core:
 
         Raises:
             UsageError: CONFIG_INVALID, the configuration names no `outbox.topics`.
+            UnavailableError: as `host`.
         """
         if not self._config.outbox.topics:
             raise UsageError(
                 Reason.CONFIG_INVALID, "outbox.topics is empty; name the topics to publish"
             )
-        await self._kept.marks.outbox_open.wait()
+        await self._reach(self._kept.marks.outbox_open)
         return self._current.outbox
 
     # Stopping

@@ -16,7 +16,7 @@ from fabric.agent.host import Host
 from fabric.agent.parts import apply_partition, subscribe_partition
 from fabric.agent.sinks import SinkHolder
 from fabric.agent.subscription import Subscription
-from fabric.agent.supervisor import supervise
+from fabric.agent.supervisor import end, supervise
 from fabric.config import Apply
 from fabric.database.registry import open_sink
 from fabric.metrics_lag import DATABASES
@@ -135,8 +135,7 @@ class Readers:
                         running[partition] = self._spawn(self._reader(reading, partition))
                 await self._view.changed_policy.wait(_LOOK_S)
         finally:
-            for task in running.values():
-                task.cancel()
+            await end(running.values())  # else they would speak for those who come after
 
     async def _reader(self, reading: Reading, partition: int) -> None:
         part = reading.part(partition)

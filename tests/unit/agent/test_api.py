@@ -2,10 +2,12 @@
 
 import ast
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import pytest
@@ -13,13 +15,13 @@ import pytest
 import fabric
 from fabric.agent import api
 from fabric.agent.api import Agent
-from fabric.agent.subscription import Delivery, Position
+from fabric.agent.subscription import Delivery, Position, Subscription
 from fabric.config import AgentConfig
 from fabric.model import errors
 from fabric.model.block import Block
 from fabric.model.change import ZERO, Change, Run
 from fabric.model.errors import ConfigInvalid, Malformed, Reason, UnavailableError, UsageError
-from fabric.model.names import Stream
+from fabric.model.names import Stream, Topic
 from fabric.ports import StreamState
 from tests.fakes.agent_files import write_agent
 from tests.fakes.platform import DrawerTpm
@@ -128,6 +130,93 @@ async def test_acknowledging_before_the_start_says_what_to_wait_for(tmp_path: Pa
         with pytest.raises(UnavailableError, match=r"wait_started") as caught:
             await it.ack(Position(STREAM, STATE))
     assert caught.value.reason is Reason.NOT_READY
+
+
+async def _first(found: AsyncGenerator[object]) -> object:
+    return await anext(found, None)
+
+
+WAITING: dict[str, Callable[[Agent], Coroutine[object, object, object]]] = {
+    "subscribe": lambda it: _first(it.subscribe(RESIDENTS)),
+    "subscribe_blocks": lambda it: _first(it.subscribe_blocks(RESIDENTS)),
+}
+
+
+@pytest.mark.parametrize("name", WAITING)
+async def test_iterators_that_wait_for_the_start_end_with_their_agent(
+    tmp_path: Path, name: str
+) -> None:
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        async with agent(tmp_path) as it:
+            waiting = tasks.create_task(WAITING[name](it))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+        assert await waiting is None
+
+
+@pytest.mark.parametrize("name", ["publish", "wait_started"])
+async def test_who_waits_for_the_start_is_told_when_the_agent_ends(
+    tmp_path: Path, name: str
+) -> None:
+    async def told(it: Agent) -> None:
+        with pytest.raises(UnavailableError, match="has ended") as caught:
+            await CALLS[name](it)
+        assert caught.value.reason is Reason.NOT_READY
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks, agent(tmp_path, OUTBOX) as it:
+        waiting = tasks.create_task(told(it))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+
+
+async def subscribed(it: Agent, monkeypatch: pytest.MonkeyPatch, ends: asyncio.Event) -> None:
+    """Subscribe, break out, and return once the iterator is closed; its reader ends by `ends`."""
+    begun = asyncio.Event()
+
+    async def host() -> object:
+        return SimpleNamespace(view=it._core._current.view)
+
+    async def subscribe(topic: Topic, subscription: Subscription) -> None:
+        begun.set()
+        while not ends.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await ends.wait()
+
+    monkeypatch.setattr(it._core, "host", host)
+    monkeypatch.setattr(it._core, "subscribe", subscribe)
+    async with aclosing(it.subscribe_blocks(RESIDENTS)) as deliveries, asyncio.TaskGroup() as tasks:
+
+        async def wait() -> None:
+            await anext(deliveries)
+
+        waiting = tasks.create_task(wait())
+        await begun.wait()
+        waiting.cancel()
+
+
+async def test_a_closed_iterator_has_no_reader_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = asyncio.Event()
+    async with agent(tmp_path) as it, asyncio.TaskGroup() as tasks:
+        closing = tasks.create_task(subscribed(it, monkeypatch, ends))
+        await asyncio.sleep(0.05)
+        was_done = closing.done()
+        ends.set()
+        assert not was_done
+        async with asyncio.timeout(1):
+            await closing
+
+
+async def test_a_reader_that_does_not_end_holds_its_iterator_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "STOP_S_MAX", 0.1)
+    ends = asyncio.Event()
+    async with agent(tmp_path) as it:
+        async with asyncio.timeout(5):
+            await subscribed(it, monkeypatch, ends)
+        ends.set()
 
 
 async def test_a_topic_must_be_one(tmp_path: Path) -> None:

@@ -97,6 +97,29 @@ async def test_a_dataset_that_is_withdrawn_is_waited_for_without_a_restart(
         assert not b.board.problems
 
 
+async def test_who_keeps_a_topic_has_ended_when_its_readers_have(
+    platform: Platform, b: TestHost
+) -> None:
+    declare(platform, [b], dataset(OPEN, partitions=2))
+    begun: list[int] = []
+
+    async def read(part: str, partition: int) -> None:
+        b.board.show(part, None)
+        begun.append(partition)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+
+    async with running() as parts:
+        reading = Reading(topic=OPEN, name=(f"apply {OPEN}", ""), read=read)
+        kept = parts.spawn(readers_of(b, parts).keep(reading))
+        await until(lambda: len(begun) == 2)
+        kept.cancel()
+        await asyncio.wait([kept])
+        assert reader_parts(b, OPEN) == []
+
+
 async def test_a_partition_that_a_dataset_has_no_more_is_read_no_more(
     platform: Platform, b: TestHost
 ) -> None:
