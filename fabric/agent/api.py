@@ -203,7 +203,8 @@ class Agent:
         source that could be read anew. Where readers may lack rows (`incomplete`: they joined
         late, the log was restored, or the agent's state file was lost), publish {} with
         op=Op.SNAPSHOT_BEGIN, every row there is, and {} with op=Op.SNAPSHOT_END. What readers
-        have of this origin and did not get in between is removed at the end.
+        have of this origin and did not get in between is removed at the end. docs/api.md says
+        what an application does that keeps no rows.
 
         Args:
             row: whole row in Avro's physical values, None where a column is null; for

@@ -299,12 +299,19 @@ def _of_samples(
         if flow.from_join:
             wrong += ": nothing from before this host was named is given to it (from_join)"
             remedy = "have the sender send the dataset anew; until then only what came since counts"
+        remedy = f"{remedy}; {_PUBLISHED}"
         add(State.INCOMPLETE, wrong, remedy)
     if _is_silent(flow, page):
         who = ", ".join(flow.peers) or "the sender"
         remedy = f"ask {who} whether its agent runs; nobody can tell what was changed since"
         add(State.SILENT, f"{who} has gone silent", remedy)
     return found
+
+
+_PUBLISHED = (
+    "what an application publishes is sent anew by it alone, between SNAPSHOT_BEGIN and"
+    " SNAPSHOT_END (docs/api.md)"
+)
 
 
 def _is_silent(flow: Flow, page: Page) -> bool:

@@ -204,6 +204,16 @@ def test_quarantine_names_the_command_with_this_agents_file(flow: Flow, agent: F
     assert f"fabric quarantine list --config {FILE}" in seen.problems[0].remedy
 
 
+@pytest.mark.parametrize("from_join", [False, True])
+def test_the_remedy_for_rows_that_may_lack_names_applications_too(
+    flow: Flow, agent: FakeAgent, from_join: bool
+) -> None:
+    agent.metrics.incomplete(SECRET, True)
+    (problem,) = row(replace(flow, from_join=from_join), agent).problems
+    assert "application" in problem.remedy
+    assert "SNAPSHOT_BEGIN" in problem.remedy
+
+
 def test_rows_that_may_lack_are_incomplete(flow: Flow, agent: FakeAgent) -> None:
     agent.metrics.incomplete(SECRET, True)
     assert row(flow, agent).state is State.INCOMPLETE
