@@ -64,9 +64,14 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Ticket `ticket` will get no answer; whether the broker acted is unknown."""
+    """Ticket `ticket` will get no answer; whether the broker acted is unknown.
+
+    Attributes:
+        is_unsent: it waited until it did not stand any more, and no broker has seen it.
+    """
 
     ticket: int
+    is_unsent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,13 @@ class Connection:
         """Whether a request needs another `Judging`, after others had their turn."""
         return self._judged is not None
 
+    def stands(self, ticket: int, now: datetime) -> bool:
+        """Whether what a ticket sends may be sent, asked anew after it has waited."""
+        pending = self._pending.get(self._owners.get(ticket, 0))
+        if pending is None or pending.production is None:
+            return True
+        return pending.production.stands(ticket, self._judge, self._identity, now)
+
     def step(self, event: Event, now: datetime) -> Sequence[Command]:
         """Take one event; the commands are to be run in their order."""
         match event:
@@ -180,7 +192,7 @@ class Connection:
             case Answered():
                 self._answer(event, now)
             case Failed():
-                self._fail(event.ticket, now)
+                self._fail(event, now)
             case Expired():
                 self._closing = self._closing or Close(None)
             case _:
@@ -344,10 +356,16 @@ class Connection:
         nodes = self._directory.shown(self._identity.name)
         return answers.rewrite_metadata(head.version, head.correlation, said=said, nodes=nodes)
 
-    def _fail(self, ticket: int, now: datetime) -> None:
-        pending = self._owner(ticket)
-        if pending is not None:
-            self._give_up(pending, ticket, now)
+    def _fail(self, event: Failed, now: datetime) -> None:
+        pending = self._owner(event.ticket)
+        if pending is None:
+            return
+        if event.is_unsent and pending.production is not None:
+            pending.production.unsent(event.ticket, self._judge, self._identity, now)
+            self._note(pending.production)
+            self._go_on(now)
+        else:
+            self._give_up(pending, event.ticket, now)
 
     def _give_up(self, pending: _Pending, ticket: int, now: datetime) -> None:
         """Answer with a retriable error; without any node to show, let the client come again."""

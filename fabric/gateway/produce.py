@@ -4,6 +4,7 @@
     confirm   whether they still stand, asked right before anything is sent
     shipments what is to be sent next: admitted partitions by leader, or the question
               who leads them
+    stands    whether a shipment may still go that had to wait; unsent: it may not
     answered  what a broker said; failed: it said nothing
     answer    once every partition has an outcome
 
@@ -237,6 +238,25 @@ class Production:
             self._done[place] = part
             if part.error in _NOT_THE_LEADER:
                 directory.forget(*place)
+
+    def stands(self, ticket: int, judge: Judge, identity: Identity, now: datetime) -> bool:
+        """Whether every partition of a shipment may still be sent."""
+        places = self._sent[ticket].places
+        return all(judge.confirm(self._waiting[it], identity, now) is None for it in places)
+
+    def unsent(self, ticket: int, judge: Judge, identity: Identity, now: datetime) -> None:
+        """Take back a shipment that does not stand: what may not be sent is refused.
+
+        The rest of it is to come again: sent anew it would come behind what waited after it.
+        """
+        for place in self._sent.pop(ticket).places:
+            part = self._waiting[place]
+            if (refused := judge.confirm(part, identity, now)) is None:
+                self._settle(place, _REQUEST_TIMED_OUT)
+            else:
+                del self._waiting[place]
+                self._refuse(part, refused)
+            judge.replays.forget(self._marks.pop(place, ()))
 
     def failed(self, ticket: int) -> None:
         """No answer came; whether the broker stored anything is unknown."""

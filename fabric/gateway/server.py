@@ -373,7 +373,12 @@ class Session:
         link = self._links.get(node)
         if link is None:
             deliver = self._deliver_in_turn if node is None else self._deliver
-            link = Link(lambda: self._addresses(node), self._parts.upstream, deliver=deliver)
+            link = Link(
+                lambda: self._addresses(node),
+                self._parts.upstream,
+                deliver=deliver,
+                stands=lambda ticket: self._machine.stands(ticket, self._parts.clock.now()),
+            )
             self._links[node] = link
             self._group.create_task(link.run())
         return link

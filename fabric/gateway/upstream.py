@@ -1,6 +1,7 @@
 """Connections to brokers: one per client connection and node, with the gateway's own certificate.
 
-Frames go through raw but for their correlation ids. Answers come in the order of
+Frames go through raw but for their correlation ids. Of one that had to wait it is asked again
+whether it still may go. Answers come in the order of
 the requests; one that is late, foreign or missing ends the connection, and every
 ticket on it gets `Failed`. The next frame connects anew.
 """
@@ -22,6 +23,7 @@ from fabric.model.limits import FRAME_BYTES_MAX, HANDSHAKE_S_MAX, REQUEST_S_MAX
 Addresses: TypeAlias = Callable[[], Sequence[Address]]
 Context: TypeAlias = Callable[[], ssl.SSLContext]
 Deliver: TypeAlias = Callable[[Event], Awaitable[None]]
+Stands: TypeAlias = Callable[[int], bool]
 
 _SIZE = struct.Struct(">i")
 _CORRELATION_MAX = 2**31 - 1
@@ -41,12 +43,16 @@ class Link:
     Args:
         addresses: where the node is now, in order of preference.
         deliver: takes what became of each ticket; nothing is read on before it has.
+        stands: whether a ticket's frame, which has waited, may still be sent.
     """
 
-    def __init__(self, addresses: Addresses, context: Context, *, deliver: Deliver) -> None:
+    def __init__(
+        self, addresses: Addresses, context: Context, *, deliver: Deliver, stands: Stands
+    ) -> None:
         self._addresses = addresses
         self._context = context
         self._deliver = deliver
+        self._stands = stands
         # The machine has a bounded number of requests in flight, and so has this queue.
         self._queue: asyncio.Queue[tuple[Forward, float]] = asyncio.Queue()
         self._awaited: deque[_Awaited] = deque()
@@ -103,13 +109,15 @@ class Link:
         """Send what could not be sent at once."""
         forward, deadline = first
         while True:
-            self._write(writer, forward, deadline)
-            await writer.drain()
+            if deadline <= asyncio.get_running_loop().time():  # nobody waits for it any more
+                await self._deliver(Failed(forward.ticket))
+            elif not self._stands(forward.ticket):
+                await self._deliver(Failed(forward.ticket, is_unsent=True))
+            else:
+                self._write(writer, forward, deadline)
+                await writer.drain()
             self._writer = writer
             forward, deadline = await self._queue.get()
-            while deadline <= asyncio.get_running_loop().time():  # nobody waits for it any more
-                await self._deliver(Failed(forward.ticket))
-                forward, deadline = await self._queue.get()
 
     def _write(self, writer: asyncio.StreamWriter, forward: Forward, deadline: float) -> None:
         self._correlation = self._correlation % _CORRELATION_MAX + 1

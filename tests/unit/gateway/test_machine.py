@@ -5,7 +5,18 @@ from datetime import timedelta
 import pytest
 
 from fabric.gateway import answers
-from fabric.gateway.machine import Answered, Close, Forward, Judging, Note, Pass, Received, Reply
+from fabric.gateway.machine import (
+    Answered,
+    Close,
+    Failed,
+    Forward,
+    Judging,
+    Note,
+    Pass,
+    Received,
+    Reply,
+)
+from fabric.kafka import broker_answers
 from fabric.kafka.broker_answers import PartAnswer
 from fabric.model.errors import Reason, UsageError
 from fabric.model.limits import JUDGED_BYTES_MIN
@@ -84,6 +95,40 @@ def test_nothing_is_sent_after_the_time_that_the_client_gave() -> None:
     (reply,) = stage.machine.step(Judging(), stage.now)
     assert isinstance(reply, Reply)
     assert not reply.is_ok
+
+
+def sent(stage: Stage, frame: bytes) -> Forward:
+    """What is sent on for a request whose leader is known."""
+    commands = stage.machine.step(Received(frame), stage.now)
+    (forward,) = [command for command in commands if isinstance(command, Forward)]
+    assert forward.node is not None
+    return forward
+
+
+def test_a_frame_that_waited_is_refused_when_its_host_was_suspended_meanwhile() -> None:
+    stage = Stage()
+    records = batch(stage.world.open_record())
+    forward = sent(stage, kafka_frames.produce(9, 1, [(OPEN, 0, records)]))
+    assert stage.machine.stands(forward.ticket, stage.now)
+    stage.suspend()
+    assert not stage.machine.stands(forward.ticket, stage.now)
+    note, reply = stage.machine.step(Failed(forward.ticket, is_unsent=True), stage.now)
+    assert isinstance(note, Note)
+    assert note.reason is Reason.HOST_SUSPENDED
+    assert isinstance(reply, Reply)
+    assert not reply.is_ok
+    assert not stage.machine.in_flight
+
+
+def test_what_was_not_sent_and_may_be_sent_comes_again() -> None:
+    stage = Stage()
+    envelope = batch(stage.world.seal())
+    forward = sent(stage, kafka_frames.produce(9, 1, [(SEALED, 0, envelope)]))
+    (reply,) = stage.machine.step(Failed(forward.ticket, is_unsent=True), stage.now)
+    assert isinstance(reply, Reply)
+    assert reply.frame is not None
+    assert broker_answers.read_produce(9, reply.frame)[0][0].error == 7
+    sent(stage, kafka_frames.produce(9, 2, [(SEALED, 0, envelope)]))
 
 
 def test_no_frame_overtakes_one_that_is_judged() -> None:

@@ -24,7 +24,13 @@ class Bench:
         self.pki = pki
         self.context = pki.client(pki.platform("gateway"))
         self.events: list[Event] = []
-        self.link = Link(self.addresses, lambda: self.context, deliver=self.deliver)
+        self.fallen: set[int] = set()
+        self.link = Link(
+            self.addresses,
+            lambda: self.context,
+            deliver=self.deliver,
+            stands=lambda ticket: ticket not in self.fallen,
+        )
         self.free = asyncio.Event()
         self.free.set()
         self.is_delivering = False
@@ -104,6 +110,26 @@ async def test_what_waited_past_its_deadline_is_not_sent_and_holds_nobody_up(ben
     bench.put(3)
     assert sorted(await bench.got(3)) == [("Answered", 1), ("Answered", 3), ("Failed", 2)]
     assert bench.broker.connections == 1
+
+
+@pytest.mark.parametrize("is_connected", [False, True])
+async def test_what_waited_is_sent_only_if_it_still_stands(
+    bench: Bench, is_connected: bool
+) -> None:
+    """A host may be revoked while a frame waits for a connection, or behind others."""
+    if is_connected:
+        bench.put(0)
+        await bench.got(1)
+        bench.events.clear()
+    seen = len(bench.broker.broker.asked)
+    for ticket in (1, 2, 3):
+        forward = Forward(ticket, None, QUESTION, 5)
+        deadline = asyncio.get_running_loop().time() + 5
+        bench.link._queue.put_nowait((forward, deadline))
+    bench.fallen = {1, 2}
+    assert sorted(await bench.got(3)) == [("Answered", 3), ("Failed", 1), ("Failed", 2)]
+    assert {Failed(1, is_unsent=True), Failed(2, is_unsent=True)} <= {*bench.events}
+    assert len(bench.broker.broker.asked) == seen + 1
 
 
 async def test_a_later_request_has_its_own_deadline(bench: Bench) -> None:
