@@ -16,6 +16,7 @@ from fabric.admit.view import Place, View
 from fabric.admit.writer import check_again, check_writer
 from fabric.gateway import wire
 from fabric.gateway.identity import Identity
+from fabric.gateway.producers import Producers
 from fabric.gateway.replay import Mark, Replays
 from fabric.gateway.requests import Part
 from fabric.gateway.wire import RawRecord
@@ -76,6 +77,7 @@ class Judge:
         self.view: View | None = None
         self.is_caught_up: Callable[[], bool] = lambda: False
         self.replays = replays
+        self._producers = Producers()
         self._interval_s = heartbeat_interval_s
 
     def judge(self, part: Part, identity: Identity, now: datetime) -> Verdict:
@@ -84,7 +86,9 @@ class Judge:
             view = self._ready_view(part.topic, now)
             place = Place(part.topic, part.partition)
             check_writer(place, view, identity=identity.name, host=identity.host, now=now)
-            records = _records(part, view)
+            batch = _batch(part)
+            records = _records(batch, part.topic, view)
+            self._producers.use(identity.name, place, batch.producer_id, now)
         except (PeerError, DeniedError) as exc:
             return Refused(reason=exc.reason, message=_text(exc), notes=_notes(part))
         try:
@@ -164,11 +168,10 @@ class Judge:
         return Admitted(records=len(marks), marks=tuple(marks))
 
 
-def _records(part: Part, view: View) -> tuple[RawRecord, ...]:
+def _records(batch: wire.Batch, topic: str, view: View) -> tuple[RawRecord, ...]:
     """The records of a batch that its topic can take at all."""
-    batch = _batch(part)
-    is_signed = door.is_control(part.topic) or door.is_sealed(view.policy, part.topic)
-    if door.is_control(part.topic) and batch.producer_id != wire.NO_PRODUCER:
+    is_signed = door.is_control(topic) or door.is_sealed(view.policy, topic)
+    if door.is_control(topic) and batch.producer_id != wire.NO_PRODUCER:
         # Ours set none, and every other costs the topic's leader an entry for a day.
         raise PeerError(Reason.API_REFUSED, "control topics take no idempotent producers")
     if is_signed and batch.codec != wire.CODEC_NONE:

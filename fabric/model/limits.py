@@ -165,6 +165,8 @@ REQUESTS_IN_FLIGHT_MAX = 16
 REQUESTS_PER_IDENTITY_MAX = 256
 BYTES_PER_IDENTITY_MAX = 64 * 1024 * 1024
 """Bytes of unanswered requests of one identity; more are not read."""
+PRODUCER_IDS_PER_IDENTITY_MAX = 5_000
+"""Producer ids, times the partitions that each wrote to, of one identity within a day."""
 PARTITIONS_PER_REQUEST_MAX = 1_000
 ANSWER_ITEMS_MAX = 200_000
 """Items of all arrays in one answer of a broker: nodes, topics, partitions, replicas."""

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from fabric.gateway import wire
-from fabric.gateway.judge import Admitted, Judge, Refused, Repeated
+from fabric.gateway import producers, wire
+from fabric.gateway.judge import Admitted, Judge, Refused, Repeated, Verdict
 from fabric.gateway.replay import Replays
 from fabric.gateway.requests import Part
 from fabric.kafka.producer import CONTENT_TYPE
@@ -153,6 +153,21 @@ def test_an_answer_names_a_hundred_bad_records_and_not_all(world: World) -> None
     found = world.judge().judge(Part(OPEN, 0, data), world.identity(), world.now)
     assert isinstance(found, Refused)
     assert found.bad == tuple(range(100))
+
+
+def test_an_identity_writes_under_so_many_producer_ids_a_day(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producers, "PRODUCER_IDS_PER_IDENTITY_MAX", 2)
+    judge, identity, row = world.judge(), world.identity(), world.open_record()
+
+    def written(producer_id: int) -> Verdict:
+        return judge.judge(Part(OPEN, 0, batch(row, producer_id=producer_id)), identity, world.now)
+
+    assert [type(written(ident)) for ident in (1, 2, -1, 1)] == [Admitted] * 4
+    refused = written(3)
+    assert isinstance(refused, Refused)
+    assert refused.reason is Reason.OVERLOADED
 
 
 def test_control_topics_take_no_idempotent_producers_and_data_topics_do(world: World) -> None:
