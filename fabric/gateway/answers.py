@@ -12,7 +12,6 @@ from dataclasses import fields
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 from kio.schema.errors import ErrorCode
 from kio.serial import entity_writer
@@ -20,7 +19,10 @@ from kio.serial import entity_writer
 from fabric.gateway.apis import Api, is_flexible
 from fabric.kafka.broker_answers import Metadata, PartAnswer, PartitionSaid, TopicSaid
 
-_CORRELATION = struct.Struct(">i")
+_INT = _CORRELATION = struct.Struct(">i")
+_ERROR = struct.Struct(">h")
+_PARTITION = struct.Struct(">hiii")
+_OLD_PARTITION = struct.Struct(">hii")
 _MODULES = {
     Api.PRODUCE: ("produce", "ProduceResponse"),
     Api.METADATA: ("metadata", "MetadataResponse"),
@@ -48,9 +50,14 @@ def _encode(api: Api, version: int, correlation: int, entity: Any) -> bytes:
     return out.getvalue()
 
 
+@lru_cache(maxsize=256)
+def _known(cls: Any) -> frozenset[str]:
+    return frozenset(field.name for field in fields(cls))
+
+
 def _make(cls: Any, **values: object) -> Any:
     """Build an entity from those values that its version has."""
-    known = {field.name for field in fields(cls)}
+    known = _known(cls)
     return cls(**{name: value for name, value in values.items() if name in known})
 
 
@@ -101,43 +108,84 @@ def _error(code: int) -> ErrorCode:
 def rewrite_metadata(
     version: int, correlation: int, *, said: Metadata, nodes: Mapping[int, tuple[str, int]]
 ) -> bytes:
-    """The broker's Metadata answer with the nodes that the client shall see."""
-    module = _module(Api.METADATA, version)
-    entity = _make(
-        module.MetadataResponse,
-        throttle_time=timedelta(milliseconds=said.throttle_ms),
-        brokers=_brokers(module, nodes),
-        controller_id=said.controller,
-        topics=tuple(_topic(module, topic) for topic in said.topics),
-        cluster_id=said.cluster_id,
-        cluster_authorized_operations=said.operations,
-    )
-    return _encode(Api.METADATA, version, correlation, entity)
+    """The broker's Metadata answer with the nodes that the client shall see.
+
+    Written by hand: kio takes ten times as long, and an answer may name every topic.
+    """
+    flexible = is_flexible(Api.METADATA, version)
+    tags = b"\0" if flexible else b""
+    out = [_CORRELATION.pack(correlation), tags]
+    if version >= 3:
+        out.append(_INT.pack(said.throttle_ms))
+    out.append(_count(len(nodes), flexible))
+    for node, (host, port) in sorted(nodes.items()):
+        rack = _text(None, flexible) if version >= 1 else b""
+        out += [_INT.pack(node), _text(host, flexible), _INT.pack(port), rack, tags]
+    if version >= 2:
+        out.append(_text(said.cluster_id, flexible))
+    if version >= 1:
+        out.append(_INT.pack(said.controller))
+    out.append(_count(len(said.topics), flexible))
+    lists: dict[tuple[int, ...], bytes] = {}
+    for topic in said.topics:
+        out += [_topic(version, topic, flexible), _count(len(topic.partitions), flexible)]
+        for part in topic.partitions:
+            out.append(_partition(version, part))
+            found = (part.replicas, part.in_sync, part.offline)
+            for nodes_of in found if version >= 5 else found[:2]:
+                data = lists.get(nodes_of)  # most partitions lie on the same few nodes
+                if data is None:
+                    data = lists[nodes_of] = _integers(nodes_of, flexible)
+                out.append(data)
+            out.append(tags)
+        if version >= 8:
+            out.append(_INT.pack(topic.operations))
+        out.append(tags)
+    if 8 <= version <= 10:
+        out.append(_INT.pack(said.operations))
+    out.append(tags)
+    return b"".join(out)
 
 
-def _topic(module: Any, topic: TopicSaid) -> Any:
-    return _make(
-        module.MetadataResponseTopic,
-        error_code=_error(topic.error),
-        name=topic.name,
-        topic_id=UUID(bytes=topic.ident) if any(topic.ident) else None,
-        is_internal=topic.is_internal,
-        partitions=tuple(_partition(module, part) for part in topic.partitions),
-        topic_authorized_operations=topic.operations,
-    )
+def _topic(version: int, topic: TopicSaid, flexible: bool) -> bytes:
+    data = _ERROR.pack(_known_error(topic.error)) + _text(topic.name, flexible)
+    if version >= 10:
+        data += topic.ident
+    return data + bytes([topic.is_internal]) if version >= 1 else data
 
 
-def _partition(module: Any, part: PartitionSaid) -> Any:
-    return _make(
-        module.MetadataResponsePartition,
-        error_code=_error(part.error),
-        partition_index=part.index,
-        leader_id=part.leader,
-        leader_epoch=part.leader_epoch,
-        replica_nodes=part.replicas,
-        isr_nodes=part.in_sync,
-        offline_replicas=part.offline,
-    )
+def _partition(version: int, part: PartitionSaid) -> bytes:
+    error = _known_error(part.error) if part.error else 0
+    if version >= 7:
+        return _PARTITION.pack(error, part.index, part.leader, part.leader_epoch)
+    return _OLD_PARTITION.pack(error, part.index, part.leader)
+
+
+def _known_error(code: int) -> int:
+    return int(_error(code).value)
+
+
+def _integers(values: Sequence[int], flexible: bool) -> bytes:
+    return _count(len(values), flexible) + struct.pack(f">{len(values)}i", *values)
+
+
+def _text(value: str | None, flexible: bool) -> bytes:
+    data = b"" if value is None else value.encode()
+    size = -1 if value is None else len(data)
+    return (_uvarint(size + 1) if flexible else size.to_bytes(2, signed=True)) + data
+
+
+def _count(value: int, flexible: bool) -> bytes:
+    return _uvarint(value + 1) if flexible else _INT.pack(value)
+
+
+def _uvarint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
 def write_metadata(

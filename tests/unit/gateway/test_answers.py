@@ -1,5 +1,6 @@
 """Answers, held against kio from the other side."""
 
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -64,6 +65,28 @@ def test_metadata_is_rewritten_for_every_version(version: int) -> None:
     assert broker_answers.read_metadata(version, rewritten).cluster == Cluster(
         nodes=shown, leaders=broker.leaders
     )
+
+
+@pytest.mark.parametrize("version", [1, 9, 12])
+def test_rewriting_costs_a_few_calls_a_partition(version: int) -> None:
+    """A request of 20 bytes asks for every topic, and nobody has a turn meanwhile."""
+    broker = Broker()
+    broker.leaders = {(f"topic-{n}", part): 1 for n in range(50) for part in range(10)}
+    frame = broker.answer(kafka_frames.metadata(version, 1, None))
+    said = broker_answers.read_metadata(version, frame)
+    assert len(said.topics) == 50
+    calls = 0
+
+    def count(*told: object) -> None:
+        nonlocal calls
+        calls += told[1] in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        answers.rewrite_metadata(version, 7, said=said, nodes={1: ("gw", 1)})
+    finally:
+        sys.setprofile(None)
+    assert calls < 20 * 500
 
 
 @pytest.mark.parametrize("version", range(13))
