@@ -7,6 +7,7 @@ Errors: Malformed for an answer that does not decode.
 Spec: Kafka's ProduceResponse 3..12, MetadataResponse 0..12, ApiVersionsResponse 0.
 """
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,8 @@ from fabric.model.limits import ANSWER_ITEMS_MAX, RECORD_ERRORS_MAX
 
 _CORRELATION_BYTES = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PARTITION = struct.Struct(">hiii")
+_OLD_PARTITION = struct.Struct(">hii")
 _FLEXIBLE_FROM = 9
 """First version of Produce, and of Metadata, with tagged fields and compact lengths."""
 _NAME_FROM = 12
@@ -138,7 +141,8 @@ class _Answer(Cursor):
 
     def integers(self) -> tuple[int, ...]:
         """An array of 32-bit integers."""
-        return tuple(self.integer(4) for _ in self.items(4))
+        count = len(self.items(4))
+        return struct.unpack(f">{count}i", self.take(4 * count))
 
 
 def read_produce(version: int, frame: bytes) -> tuple[tuple[PartAnswer, ...], int]:
@@ -248,8 +252,11 @@ def _topic(answer: _Answer, version: int) -> TopicSaid:
 
 
 def _partition(answer: _Answer, version: int) -> PartitionSaid:
-    error, index, leader = answer.integer(2), answer.integer(4), answer.integer(4)
-    leader_epoch = answer.integer(4) if version >= 7 else -1
+    if version >= 7:
+        error, index, leader, leader_epoch = answer.fields(_PARTITION)
+    else:
+        error, index, leader = answer.fields(_OLD_PARTITION)
+        leader_epoch = -1
     replicas, in_sync = answer.integers(), answer.integers()
     offline = answer.integers() if version >= 5 else ()
     answer.skip_tags()

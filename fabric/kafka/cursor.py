@@ -5,6 +5,9 @@ nothing that a client or a broker sent reaches it; here every length is held aga
 left. Reads bytes only. Errors: Malformed. Spec: Kafka protocol, KIP-482 (flexible versions).
 """
 
+import struct
+from typing import Any
+
 from fabric.model.errors import Malformed
 from fabric.model.limits import TAGS_MAX
 
@@ -25,10 +28,19 @@ class Cursor:
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes."""
-        if not 0 <= size <= self.rest:
+        start = self._at
+        if not 0 <= size <= len(self._data) - start:
             raise Malformed("message ends too early")
-        start, self._at = self._at, self._at + size
+        self._at = start + size
         return self._data[start : self._at]
+
+    def fields(self, form: struct.Struct) -> tuple[Any, ...]:
+        """Fields of fixed width, all at once: one by one they take several times as long."""
+        start = self._at
+        if form.size > len(self._data) - start:
+            raise Malformed("message ends too early")
+        self._at = start + form.size
+        return form.unpack_from(self._data, start)
 
     def integer(self, size: int) -> int:
         """A signed big-endian integer of `size` bytes."""
@@ -43,6 +55,10 @@ class Cursor:
 
     def uvarint(self) -> int:
         """An unsigned varint of at most 32 bits."""
+        at, data = self._at, self._data
+        if at < len(data) and data[at] < 0x80:  # as almost all are
+            self._at = at + 1
+            return data[at]
         value = 0
         for shift in range(0, 35, 7):
             byte = self.take(1)[0]

@@ -1,6 +1,7 @@
 """Brokers' answers, held against kio; forged ones cost nothing and end nobody."""
 
 import asyncio
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -32,6 +33,27 @@ PARTS = [
 BYTES_MAX = 256 * 1024
 """What refusing a forged answer of a few hundred bytes may hold at once."""
 SECONDS_MAX = 0.05
+
+
+@pytest.mark.parametrize("version", [1, 9, 12])
+def test_reading_metadata_costs_a_few_calls_a_partition(version: int) -> None:
+    """An answer may name every topic, and nobody else has a turn while it is read."""
+    broker = Broker()
+    broker.leaders = {(f"topic-{n}", part): 1 for n in range(50) for part in range(10)}
+    frame = broker.answer(kafka_frames.metadata(version, 1, None))
+    calls = 0
+
+    def count(*told: object) -> None:
+        nonlocal calls
+        calls += told[1] in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        said = broker_answers.read_metadata(version, frame)
+    finally:
+        sys.setprofile(None)
+    assert len(said.cluster.leaders) == 500
+    assert calls < 60 * 500
 
 
 def produce_answer(version: int) -> bytes:

@@ -1,5 +1,6 @@
 """fabric.kafka.cursor: what is cut right, and what is refused."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,15 @@ import pytest
 import fabric
 from fabric.kafka.cursor import Cursor
 from fabric.model.errors import Malformed
+
+
+def test_fields_of_fixed_width_are_read_at_once_and_never_beyond_the_end() -> None:
+    form = struct.Struct(">hi")
+    cursor = Cursor(b"x\xff\xff\0\0\0\7\0", 1)
+    assert (cursor.fields(form), cursor.rest) == ((-1, 7), 1)
+    with pytest.raises(Malformed):
+        cursor.fields(form)
+    assert cursor.rest == 1
 
 
 def test_a_cursor_holds_every_length_against_what_is_left() -> None:
