@@ -14,10 +14,11 @@ from fabric.model.errors import (
     UnavailableError,
     UsageError,
 )
-from fabric.model.limits import RETRY_S_MAX, RETRY_S_MIN
+from fabric.model.limits import RETRY_S_MIN
 
 _HOLD_S = 10.0
-_HEALTHY_S = 60.0
+_PAUSE_S_MAX = 5.0
+"""Longest pause of a part that is unavailable: rows wait it out when a database is back."""
 _PATIENCE_S = 8.0
 """Longer than any part needs to close: a capture of SQLite may wait 5 s for the application."""
 _FAMILIES: tuple[type[FabricError], ...] = (UsageError, PeerError, DeniedError, UnavailableError)
@@ -111,7 +112,8 @@ async def supervise(
     """Run a part again and again until it returns; its failures end nothing else.
 
     A part that is unavailable comes back with growing pauses; any other failure waits
-    longer, because a person or a policy must change something.
+    longer, because a person or a policy must change something. After a run that was longer
+    than any pause the next one is short again: such a part asks nobody too often.
 
     Args:
         stop: when set, a part that fails is not started again.
@@ -132,12 +134,12 @@ async def supervise(
         else:
             board.forget(name)
             return
-        if clock() - began > _HEALTHY_S:
+        if clock() - began > _PAUSE_S_MAX:
             delay = RETRY_S_MIN
         is_passing = isinstance(cause, UnavailableError)
         if await _pause(delay if is_passing else max(delay, _HOLD_S), stop):
             return
-        delay = min(delay * 2, RETRY_S_MAX)
+        delay = min(delay * 2, _PAUSE_S_MAX)
 
 
 async def _pause(seconds: float, stop: asyncio.Event | None) -> bool:

@@ -1,6 +1,7 @@
 """Parts that fail alone."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -14,6 +15,7 @@ from fabric.model.errors import (
     UnavailableError,
     UsageError,
 )
+from fabric.model.limits import RETRY_S_MIN
 from tests.fakes.running import until
 
 AWAY = UnavailableError(Reason.DATABASE_UNAVAILABLE, "database does not answer")
@@ -127,6 +129,28 @@ async def test_a_denied_part_waits_longer(monkeypatch: pytest.MonkeyPatch) -> No
         await asyncio.sleep(0.3)
         task.cancel()
     assert len(tries) == 1
+
+
+async def test_pauses_grow_to_seconds_and_are_short_again_after_a_run_longer_than_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    tries = itertools.count()
+
+    async def note(seconds: float, stop: asyncio.Event | None) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == 11
+
+    async def run() -> None:
+        if next(tries) == 9:
+            monkeypatch.setattr(supervisor, "_PAUSE_S_MAX", 0.01)
+            await asyncio.sleep(0.05)
+        raise AWAY
+
+    monkeypatch.setattr(supervisor, "_pause", note)
+    await supervise("part", run, Board())
+    assert pauses[:9] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    assert pauses[9] == RETRY_S_MIN
 
 
 async def test_a_part_that_fails_while_the_agent_stops_is_not_started_again() -> None:
