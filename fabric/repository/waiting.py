@@ -4,10 +4,12 @@ import asyncio
 import logging
 
 from fabric.model.errors import UnavailableError
-from fabric.model.limits import POLICY_FIRST_S_MAX, RETRY_S_MAX, RETRY_S_MIN
+from fabric.model.limits import POLICY_FIRST_S_MAX, RETRY_S_MIN
 from fabric.policy.types import Policy
 from fabric.repository.client import PolicyRepository
 
+_PAUSE_S_MAX = 1.0
+"""Between two tries: a process has POLICY_FIRST_S_MAX in all, and its server comes up in a few."""
 _log = logging.getLogger(__name__)
 
 
@@ -30,4 +32,4 @@ async def first_policy(
                 raise
             _log.warning("policy: %s; asking again", exc)
         await asyncio.sleep(delay)
-        delay = min(delay * 2, RETRY_S_MAX)
+        delay = min(delay * 2, _PAUSE_S_MAX)

@@ -2,10 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fabric.model.errors import PeerError, UnavailableError
+from fabric.model.limits import POLICY_FIRST_S_MAX
+from fabric.repository import waiting
 from fabric.repository.client import PolicyRepository
 from fabric.repository.fetch import FolderFetcher
 from fabric.repository.waiting import first_policy
@@ -35,6 +38,26 @@ async def test_waiting_has_an_end(tmp_path: Path) -> None:
     served.folder.rename(tmp_path / "away")
     with pytest.raises(UnavailableError):
         await first_policy(reader, wait_s=0.2)
+
+
+async def test_waiting_asks_again_every_second_at_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, served = opened(tmp_path)
+    served.folder.rename(tmp_path / "away")
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    loop = SimpleNamespace(time=lambda: sum(slept))
+    tools = {"get_running_loop": lambda: loop, "sleep": sleep, "to_thread": asyncio.to_thread}
+    monkeypatch.setattr(waiting, "asyncio", SimpleNamespace(**tools))
+    with pytest.raises(UnavailableError):
+        await first_policy(reader)
+    assert slept[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert {*slept[4:]} == {1.0}
+    assert POLICY_FIRST_S_MAX - 1 <= sum(slept) <= POLICY_FIRST_S_MAX
 
 
 async def test_wrong_repository_is_not_asked_again(tmp_path: Path) -> None:
