@@ -18,6 +18,8 @@ from fabric.model.errors import Reason, UnavailableError
 _JVM = ("-Xms256m", "-Xmx640m", "-XX:+UseSerialGC", "-Xshare:auto")
 _SOON_FAST = "-XX:TieredStopAtLevel=1"
 _FORMAT_S_MAX = 60
+_SESSION_MS = 3_000
+_HEARTBEAT_MS = 500
 
 PRINCIPAL_RULES = (
     "RULE:^CN=([a-z0-9-]+),OU=([a-z0-9-]+),O=([A-Z0-9.]+)$/$3:$2:$1/,"
@@ -136,6 +138,9 @@ class Broker:
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
+            # A broker that was killed is taken back once its former session is over, not sooner.
+            "broker.session.timeout.ms": _SESSION_MS,
+            "broker.heartbeat.interval.ms": _HEARTBEAT_MS,
             "log.cleaner.dedupe.buffer.size": 1_048_577,
             "num.network.threads": 2,
             "num.io.threads": 4,
