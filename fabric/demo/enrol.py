@@ -10,6 +10,8 @@ from fabric.demo.world import World
 from fabric.model.errors import FabricError
 
 _ENROL_S = 40.0
+_ASK_S = 0.3
+"""Between two looks at the enrolments: each costs the processors that the agents start on."""
 
 
 def admit_hosts(world: World, letters: str = "") -> str:
@@ -30,7 +32,13 @@ def admit_hosts(world: World, letters: str = "") -> str:
         found.update(_names(config))
         return wanted <= found.keys()
 
-    await_that(enrolled, "every host to enrol", wait_s=_ENROL_S, part=world.parts[hosts[0].letter])
+    await_that(
+        enrolled,
+        "every host to enrol",
+        wait_s=_ENROL_S,
+        part=world.parts[hosts[0].letter],
+        poll_s=_ASK_S,
+    )
     for host in hosts:
         world.policy.approve(host, ak_name=found[str(host.id)])
     version = world.policy.publish()

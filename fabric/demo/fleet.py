@@ -81,7 +81,12 @@ class Part:
 
 
 def await_that(
-    condition: Callable[[], bool], what: str, *, wait_s: float, part: Part | None = None
+    condition: Callable[[], bool],
+    what: str,
+    *,
+    wait_s: float,
+    part: Part | None = None,
+    poll_s: float = _POLL_S,
 ) -> None:
     """Poll until `condition` holds; raises UnavailableError that says what was awaited."""
     end = time.monotonic() + wait_s
@@ -91,4 +96,4 @@ def await_that(
         if time.monotonic() > end:
             why = f"; it says {json.dumps(part.health()[1])}, see {part.log}" if part else ""
             raise UnavailableError(Reason.NOT_READY, f"waited {wait_s:.0f} s for {what}{why}")
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)
