@@ -1,6 +1,8 @@
 """Servers that the tests share: real ones, on loopback, started at most once a run."""
 
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +15,14 @@ from hypothesis import HealthCheck, settings
 from fabric.demo.broker import Broker, BrokerFiles
 from fabric.demo.postgresql import Postgres
 from fabric.demo.swtpm import SoftTpm, TpmCa
+
+if sys.dont_write_bytecode:
+    # Where bytecode is not to lie beside the sources, each of the many processes that the tests
+    # start would compile the whole fabric again, for a second of a processor.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault(
+        "PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".cache" / "bytecode")
+    )
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("fabric", deadline=None, suppress_health_check=[HealthCheck.too_slow])
