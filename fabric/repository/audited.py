@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
+from fabric.model.errors import FabricError, Reason, UnavailableError
 from fabric.policy.types import Policy
 from fabric.ports import AuditLog, Clock
 
@@ -57,7 +57,7 @@ class PolicyAudit:
 
     def looked(self, in_force: Policy) -> None:
         """After each look: whether the policy in force has ended, which is written once."""
-        with suppress(DeniedError):  # a clock that went back does not say
+        with suppress(FabricError):  # a clock that went back, or jumped ahead, does not say
             if self._clock.now() >= in_force.expires != self._ended:
                 self._ended = in_force.expires
                 reason = Reason.POLICY_EXPIRED.value

@@ -7,6 +7,7 @@ import pytest
 
 from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
 from fabric.repository.audited import QUIET_S, PolicyAudit
+from fabric.store.clock import SigningClock
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.clock import ManualClock
 from tests.fakes.policy_files import policy
@@ -88,3 +89,11 @@ def test_a_clock_that_went_back_says_nothing_of_an_end(
     monkeypatch.setattr(told.clock, "now", lies)
     told.policy.looked(POLICY)
     assert told.audit.events == []
+
+
+def test_a_clock_that_jumped_says_nothing_of_the_policys_end() -> None:
+    audit, system = MemoryAudit(), ManualClock()
+    clock = SigningClock(wall=system.now, monotonic=system.monotonic)
+    system.set_wall(system.now() + timedelta(days=9_000))
+    PolicyAudit(audit, clock).looked(policy())
+    assert audit.events == []
