@@ -371,6 +371,9 @@ class Clock(Protocol):
     def now(self) -> datetime:
         """Aware UTC; never below the newest signed time this host has seen."""
 
+    def latest(self) -> datetime:
+        """The latest time, aware UTC, that who signs now may write, whatever else was signed."""
+
     def monotonic(self) -> float:
         """Seconds that only rise."""
 

@@ -30,7 +30,7 @@ from fabric.attest.binding import qualifying
 from fabric.attest.messages import AttestRequest, Challenge, EnrolRequest
 from fabric.attest.resident import ResidentReport
 from fabric.attest.result import Result, decode
-from fabric.model.errors import ConfigInvalid, FabricError, Reason, UnavailableError
+from fabric.model.errors import ConfigInvalid, DeniedError, FabricError, Reason, UnavailableError
 from fabric.model.limits import EVENT_LOG_BYTES_MAX, REQUEST_S_MAX
 from fabric.policy import decide
 from fabric.policy.types import Policy
@@ -161,6 +161,10 @@ class Attesting:
         request = await self._in_thread(lambda: self._request(challenge))
         answer = await self._authority.attest(request)
         result = decode(answer.result, self._view.policy.trust)
+        if result.issued > self._clock.latest():  # kept, it would hold this host up for as long
+            raise DeniedError(
+                Reason.CLOCK_WENT_BACK, "the new result is ahead of this machine's clock"
+            )
         await self._in_thread(lambda: self._identity.take(answer.svid_pem, answer.result, keys))
         accepted, kept = self._accepted(challenge.pcrs), longest_retention(policy)
         await self._in_thread(lambda: self._identity.keep_sealed(challenge.pcrs, accepted))

@@ -114,7 +114,9 @@ class Life:
         policy, me = policies.policy, kept.config.agent.host
         self._telemetry = Telemetry(kept.board, kept.metrics, kept.audit, policy=kept.told)
         self._telemetry.approved(policy, me)
-        self.view = WorldView(me, policy, rejected=self._telemetry.control_rejected)
+        self.view = WorldView(
+            me, policy, rejected=self._telemetry.control_rejected, latest=kept.clock.latest
+        )
         self._policing = Policing(policies, self.view, self._telemetry, kept.clock)
         self._attesting = self._make_attesting()
 

@@ -59,10 +59,14 @@ class Ticking:
         if self._machine.is_due(members.whole_at, is_behind=members.is_behind, now=now):
             is_answered = await self._ask(members.revocation_number)
             self._machine.asked(self._clock.now(), is_answered=is_answered)
-        is_due = TickMachine().is_due(
-            members.whole_at, is_behind=members.is_behind, now=self._clock.now()
-        )
-        self._show(Reason.MEMBERS_STALE if is_due else None, "revocations may be held back")
+        now = self._clock.now()
+        is_due = TickMachine().is_due(members.whole_at, is_behind=members.is_behind, now=now)
+        if is_due and members.from_future is not None:
+            ahead_s = (members.from_future - now).total_seconds()
+            said = f"the authority's tick is {ahead_s:.0f} s ahead of this machine's clock"
+            self._show(Reason.CLOCK_WENT_BACK, said)
+        else:
+            self._show(Reason.MEMBERS_STALE if is_due else None, "revocations may be held back")
 
     async def _ask(self, after: int) -> bool:
         try:

@@ -57,6 +57,7 @@ class WorldView:
 
     Args:
         rejected: called with topic and reason for every bad control record.
+        latest: the latest time that a tick may bear now, by this host's own clock.
 
     Attributes:
         outdated: set once a policy with other trust anchors was shown: what this view
@@ -65,7 +66,12 @@ class WorldView:
     """
 
     def __init__(
-        self, me: HostId, policy: Policy, *, rejected: Callable[[str, Reason], None]
+        self,
+        me: HostId,
+        policy: Policy,
+        *,
+        rejected: Callable[[str, Reason], None],
+        latest: Callable[[], datetime],
     ) -> None:
         self.me = me
         self.changed = Bell()
@@ -76,6 +82,7 @@ class WorldView:
         self._policy = policy
         self._members = Members(policy.trust)
         self._rejected = rejected
+        self._latest = latest
         self._books: dict[Topic, GrantBook] = {}
         self._caught_up = {name: asyncio.Event() for name in (MEMBERS, RESULTS)}
 
@@ -198,7 +205,7 @@ class WorldView:
         try:
             if key is None or value is None:
                 raise PeerError(Reason.MALFORMED, "control record has no key or no value")
-            self._members.feed(topic, key, value)
+            self._members.feed(topic, key, value, latest=self._latest())
         except FabricError as exc:
             self._rejected(topic, exc.reason)
             return

@@ -61,6 +61,7 @@ class Members:
         self._listed = [NO_NOTICES]  # hash of the list up to each contiguous number
         self._heartbeat: Heartbeat | None = None
         self._whole_at: datetime | None = None
+        self._from_future: datetime | None = None
         self._anchors = Anchors()
         self._results = KeptResults()
 
@@ -83,9 +84,18 @@ class Members:
         return self._heartbeat.at if self._heartbeat else None
 
     @property
+    def from_future(self) -> datetime | None:
+        """Time of a heartbeat that was refused as too late since one was last taken."""
+        return self._from_future
+
+    @property
     def whole_at(self) -> datetime | None:
-        """Time of the newest heartbeat whose every notice was in the view; None for none."""
-        return self._whole_at
+        """Time of the newest heartbeat whose every notice was in the view; None for none.
+
+        None also while `from_future` is set: either clock may be the wrong one, and a host
+        whose clock was set back would take an old heartbeat for a new one.
+        """
+        return self._whole_at if self._from_future is None else None
 
     @property
     def is_behind(self) -> bool:
@@ -112,10 +122,15 @@ class Members:
         """Whether the newest state of a host names this result, known here or not."""
         return any(state.result_id == result_id for state in self._hosts.values())
 
-    def feed(self, topic: str, key: bytes, value: bytes) -> None:
+    def feed(self, topic: str, key: bytes, value: bytes, *, latest: datetime | None = None) -> None:
         """Take in one record of the members or results topic.
 
+        Args:
+            latest: a heartbeat of after it is refused; None where no age is judged. A notice
+                takes away whatever its time says, and a result waits for its own.
+
         Raises:
+            DeniedError: FROM_THE_FUTURE; the authority's clock is wrong, or the reader's.
             PeerError: the record is not the authority's (MALFORMED, BAD_SIGNATURE), does
                 not fit the view's limits (TOO_LARGE), or disputes another notice of its
                 number (FORK; what either takes away stays taken away).
@@ -123,7 +138,7 @@ class Members:
         if topic == RESULTS:
             self._feed_result(key, value)
         elif topic == MEMBERS:
-            self._feed_member(key, value)
+            self._feed_member(key, value, latest)
         else:
             raise Malformed("record is of neither the members nor the results topic")
 
@@ -198,7 +213,7 @@ class Members:
             raise DeniedError(Reason.MEMBERS_STALE, "no heartbeat of the authority was seen")
         if now - beat.at > timedelta(seconds=HEARTBEATS_MISSED_MAX * interval_s):
             raise DeniedError(Reason.MEMBERS_STALE, "last heartbeat of the authority is too old")
-        if beat.at > now + _SKEW:
+        if beat.at > now + _SKEW or self._from_future is not None:
             raise DeniedError(Reason.MEMBERS_STALE, "heartbeat of the authority is in the future")
         if not self._holds(beat):
             raise DeniedError(Reason.MEMBERS_STALE, "a notice of the authority is missing")
@@ -210,16 +225,23 @@ class Members:
         if self._results.add(result):
             self._anchors.add(result.host, result.heads, noticed=None)
 
-    def _feed_member(self, key: bytes, value: bytes) -> None:
+    def _feed_member(self, key: bytes, value: bytes, latest: datetime | None) -> None:
         statement = read_member(key, value, self._trust)
         if isinstance(statement, HostState):
             self._feed_host(statement)
         elif isinstance(statement, Notice):
             self._feed_notice(statement)
-        elif self._heartbeat is None or statement.at > self._heartbeat.at:
-            self._heartbeat = statement
+        else:
+            self._feed_heartbeat(statement, latest)
         if self._heartbeat is not None and self._holds(self._heartbeat):
             self._whole_at = self._heartbeat.at
+
+    def _feed_heartbeat(self, beat: Heartbeat, latest: datetime | None) -> None:
+        if latest is not None and beat.at > latest:
+            self._from_future = beat.at
+            raise DeniedError(Reason.FROM_THE_FUTURE, "heartbeat is later than this host's clock")
+        if self._heartbeat is None or beat.at > self._heartbeat.at:
+            self._heartbeat, self._from_future = beat, None
 
     def _holds(self, beat: Heartbeat) -> bool:
         """Whether every notice up to the heartbeat's, and no other, is in the view."""

@@ -65,6 +65,7 @@ async def run(config: GatewayConfig, *, stop: asyncio.Event | None = None) -> No
         metrics=metrics,
         audit=auditing.policy,
         refresh_s=config.policy.refresh_s,
+        latest=clock.latest,
     )
     try:
         with telling_lateness(metrics.loop_late):

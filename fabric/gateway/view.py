@@ -34,6 +34,7 @@ class Keeper:
         policies: its `load` was called.
         refresh_s: how often to look for a new policy, seconds.
         audit: told which policy is taken and which is not.
+        latest: the latest time that a heartbeat may bear now, by this host's own clock.
         observe: told every signed time, so that the clock never reads below it.
     """
 
@@ -46,6 +47,7 @@ class Keeper:
         metrics: GatewayMetrics,
         audit: PolicyAudit,
         refresh_s: float,
+        latest: Callable[[], datetime],
         observe: Callable[[datetime], None] = lambda _: None,
     ) -> None:
         self._judge = judge
@@ -54,6 +56,7 @@ class Keeper:
         self._metrics = metrics
         self._audit = audit
         self._refresh_s = refresh_s
+        self._latest = latest
         self._observe = observe
         self._hurried = asyncio.Event()
         self._members_read = asyncio.Event()
@@ -101,9 +104,11 @@ class Keeper:
     async def _follow(self, topic: str, members: Members, read: asyncio.Event) -> None:
         def feed(record: Record) -> None:
             try:
-                members.feed(record.topic, record.key or b"", record.value or b"")
-            except PeerError as exc:
-                # Whoever wrote it went round the gateway, or it is older than our anchors.
+                key, value = record.key or b"", record.value or b""
+                members.feed(record.topic, key, value, latest=self._latest())
+            except (PeerError, DeniedError) as exc:
+                # Whoever wrote it went round the gateway, or it is older than our anchors, or
+                # its time is none: a heartbeat of the future would hold up this clock with it.
                 self._metrics.denied("", exc.reason)
                 _log.warning("record %d of %s is not taken: %s", record.offset, topic, exc)
             if members.heartbeat is not None:

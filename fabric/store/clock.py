@@ -72,6 +72,10 @@ class SystemClock:
             )
         return self._high
 
+    def latest(self) -> datetime:
+        """The wall clock with the allowed skew: what is signed later is of a wrong clock."""
+        return self._wall() + _SKEW
+
     def monotonic(self) -> float:
         """Seconds that only rise."""
         return self._monotonic()

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+from fabric.model.limits import CLOCK_SKEW_S_MAX
+
 START = datetime(2026, 9, 1, 8, 0, tzinfo=UTC)
 
 
@@ -19,6 +21,10 @@ class ManualClock:
     def monotonic(self) -> float:
         """Seconds since the start."""
         return self._monotonic
+
+    def latest(self) -> datetime:
+        """The latest time that may be signed elsewhere now."""
+        return self._now + timedelta(seconds=CLOCK_SKEW_S_MAX)
 
     def advance(self, seconds: float) -> datetime:
         """Let time pass; the new time."""

@@ -33,6 +33,7 @@ from fabric.attest.tally import START, extended
 from fabric.metrics import AgentMetrics
 from fabric.model.errors import DeniedError, FabricError, Reason
 from fabric.model.label import Label, Levels
+from fabric.model.limits import CLOCK_SKEW_S_MAX
 from fabric.model.names import AUTHORITY, MEMBERS, RESULTS, HostId, Origin, Topic
 from fabric.model.schema import RowSchema
 from fabric.policy.types import Approval, Dataset, LevelRule, Policy, SuiteRule
@@ -69,6 +70,9 @@ class ManualClock:
 
     def monotonic(self) -> float:
         return self.now().timestamp()
+
+    def latest(self) -> datetime:
+        return self.now() + timedelta(seconds=CLOCK_SKEW_S_MAX)
 
     def observe(self, signed: datetime) -> None:
         """Signed times are the tests' own."""
@@ -348,7 +352,12 @@ class TestHost:
         self.metrics = AgentMetrics([*self.platform.policy.rules.values()])
         told = PolicyAudit(self.audit, self.platform.clock)
         telemetry = Telemetry(self.board, self.metrics, self.audit, policy=told)
-        view = WorldView(self.id, self.platform.policy, rejected=telemetry.control_rejected)
+        view = WorldView(
+            self.id,
+            self.platform.policy,
+            rejected=telemetry.control_rejected,
+            latest=self.platform.clock.latest,
+        )
         self.host = Host(
             identity=identity,
             view=view,

@@ -160,6 +160,7 @@ class Site:
             metrics=GatewayMetrics(()),
             audit=PolicyAudit(self.audits["gateway"], clock),
             refresh_s=_LOOK_S,
+            latest=clock.latest,
         )
         async with running() as parts:
             parts.spawn(keeper.run())

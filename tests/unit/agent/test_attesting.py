@@ -118,7 +118,8 @@ class Bench:
         self.identity = Identity(
             self.folder, self.tpm, ca=self.folder / "ca.pem", stores=(TpmKeys(self.tpm), FileKeys())
         )
-        self.view = WorldView(A, self.platform.policy, rejected=lambda *_: None)
+        latest = self.platform.clock.latest
+        self.view = WorldView(A, self.platform.policy, rejected=lambda *_: None, latest=latest)
         self.attesting = Attesting(
             self.identity,
             self.view,
@@ -297,6 +298,18 @@ async def test_no_key_is_erased_by_a_clock_that_is_ahead_of_the_authoritys(bench
     hpke = {key.public for key in bench.identity.keyring.hpke}
     assert all(hpke >= {key for key in r.keys if key.use == Use.HPKE} for r in bench.results)
     assert len(hpke) == 2 * len([key for key in bench.results[0].keys if key.use == Use.HPKE])
+
+
+async def test_a_result_of_a_clock_that_is_ahead_is_not_kept(bench: Bench) -> None:
+    bench.platform.clock.ahead += timedelta(hours=1)
+    await bench.run(lambda: bool(bench.failures))
+    assert bench.failures == [Reason.CLOCK_WENT_BACK]
+    assert "ahead of this machine's clock" in bench.board.problems[PART]
+    assert not bench.attesting.ready.is_set()
+    bench.platform.clock.ahead -= timedelta(hours=1)
+    bench.begin()
+    await bench.run(lambda: bool(bench.results))
+    assert bench.attesting.ready.is_set()
 
 
 async def test_a_result_of_a_verifier_that_is_trusted_no_more_serves_nothing(

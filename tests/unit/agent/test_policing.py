@@ -44,7 +44,9 @@ class Desk:
         )
         me = HostId.parse(SENDER)
         telemetry.approved(policy, me)
-        self.view = WorldView(me, policy, rejected=telemetry.control_rejected)
+        self.view = WorldView(
+            me, policy, latest=self.clock.latest, rejected=telemetry.control_rejected
+        )
         self.part = Policing(self.policies, self.view, telemetry, self.clock)
 
     def said(self) -> list[tuple[str, str | int]]:

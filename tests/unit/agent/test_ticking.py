@@ -24,11 +24,14 @@ class Desk:
         self.broken = False
         self.asked: list[int] = []
         self.pen: Verifier = platform.verifier
+        self.only: Catchup | None = None
 
     async def notices(self, after: int) -> Catchup:
         self.asked.append(after)
         if self.broken:
             raise UnavailableError(Reason.AUTHORITY_UNAVAILABLE, "away")
+        if self.only is not None:
+            return self.only
         told, now = self.platform.given, self.platform.clock.now()
         missing = [n for n in told if n.number > after]
         beat = heartbeat_record(a_beat(len(told), now, told), self.pen.signers)
@@ -102,6 +105,29 @@ async def test_a_stopped_authority_is_shown(platform: Platform, b: TestHost) -> 
     platform.clock.ahead += timedelta(seconds=4)
     await ticking(b, desk).look()
     assert Reason.MEMBERS_STALE.value in b.board.problems["ticks"]
+
+
+async def test_ticks_of_a_wrong_clock_stop_nothing_for_longer_than_they_come(
+    platform: Platform, b: TestHost
+) -> None:
+    """MUST-9.42."""
+    platform.clock.ahead += timedelta(hours=1)
+    platform.tick()
+    desk = Desk(platform)
+    beat = heartbeat_record(a_beat(0, platform.clock.now(), []), desk.pen.signers)
+    platform.clock.ahead -= timedelta(hours=1)
+    desk.only = Catchup(records=(beat,))
+    see(b)
+    part = ticking(b, desk)
+    await part.look()
+    assert b.host.view.members.whole_at is None
+    assert Reason.CLOCK_WENT_BACK.value in b.board.problems["ticks"]
+    assert "3600 s ahead of this machine's clock" in b.board.problems["ticks"]
+    desk.only = None
+    platform.tick()
+    see(b)
+    await part.look()
+    assert b.board.parts["ticks"] is None
 
 
 async def test_an_answer_by_somebody_else_changes_nothing(platform: Platform, b: TestHost) -> None:

@@ -15,7 +15,7 @@ from tests.fakes.running import running, until
 
 
 def view_of(platform: Platform) -> WorldView:
-    return WorldView(A, platform.policy, rejected=lambda *_: None)
+    return WorldView(A, platform.policy, rejected=lambda *_: None, latest=platform.clock.latest)
 
 
 async def test_a_bell_wakes_everyone_who_waits_and_nobody_later() -> None:

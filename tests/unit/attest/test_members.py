@@ -266,6 +266,38 @@ def test_view_that_is_old_or_has_a_gap_is_stale(members: Members, now: datetime)
     assert denied.value.reason is Reason.MEMBERS_STALE
 
 
+def test_heartbeat_that_is_later_than_the_readers_clock_allows_changes_nothing() -> None:
+    """MUST-9.42."""
+    members = _members((0, NOW))
+    with pytest.raises(DeniedError) as refused:
+        members.feed(*_record((0, NOW + 2 * SECOND)), latest=NOW + SECOND)
+    assert refused.value.reason is Reason.FROM_THE_FUTURE
+    assert members.heartbeat == NOW
+    assert members.from_future == NOW + 2 * SECOND
+    members.feed(*_record((0, NOW + SECOND)), latest=NOW + SECOND)
+    assert (members.heartbeat, members.whole_at) == (NOW + SECOND, NOW + SECOND)
+    assert members.from_future is None
+    members.check_fresh(NOW + SECOND, 1.0)
+
+
+def test_view_that_was_shown_a_later_heartbeat_does_not_go_by_an_older_one() -> None:
+    """A clock that was set back comes to the time of the last heartbeat that it took again."""
+    members = _members((0, NOW))
+    with pytest.raises(DeniedError):
+        members.feed(*_record((0, NOW + 3600 * SECOND)), latest=NOW)
+    members.feed(*_record((0, NOW)), latest=NOW)  # a broker shows what was before once more
+    assert members.whole_at is None
+    with pytest.raises(DeniedError) as denied:
+        members.check_fresh(NOW, 1.0)
+    assert denied.value.reason is Reason.MEMBERS_STALE
+
+
+def test_notice_of_the_future_takes_away_at_once() -> None:
+    members = _members(RESULT, STATE)
+    members.feed(*_record(a_notice(1, at=NOW + 9 * SECOND)), latest=NOW)
+    assert _why(members) is Reason.HOST_SUSPENDED
+
+
 def test_old_heartbeat_never_replaces_a_newer_one() -> None:
     members = _members((0, NOW + SECOND), (0, NOW))
     assert members.heartbeat == NOW + SECOND

@@ -54,6 +54,7 @@ class Desk:
         self.judge = Judge(Replays(), heartbeat_interval_s=60)
         self.metrics = GatewayMetrics(tuple(self.world.policy.rules.values()))
         policies: Any = self.policies
+        self.clock = SystemClock()
         self.audit = MemoryAudit()
         self.keeper = Keeper(
             self.judge,
@@ -62,10 +63,16 @@ class Desk:
             metrics=self.metrics,
             audit=PolicyAudit(self.audit, SystemClock()),
             refresh_s=0.01,
+            latest=self.clock.latest,
+            observe=self.clock.observe,
         )
 
     def readiness(self) -> dict[str, str | None]:
         return dict(self.keeper.readiness(SystemClock(), 60))
+
+    def refused(self, reason: str) -> float | None:
+        labels = {"level": "", "reason": reason}
+        return self.metrics.registry.get_sample_value("fabric_gateway_denied_total", labels)
 
     def sample(self, name: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"fabric_{name}")
@@ -78,6 +85,19 @@ async def desk() -> AsyncIterator[Desk]:
         task = group.create_task(found.keeper.run())
         yield found
         task.cancel()
+
+
+async def test_a_heartbeat_of_a_wrong_clock_holds_up_nobody_once_right_ones_come(
+    desk: Desk,
+) -> None:
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    wrong = desk.world.heartbeat(at=desk.world.now + timedelta(hours=1))
+    desk.log.put(wrong[0], 0, *wrong[1:])
+    await until(lambda: desk.refused("from_the_future") == 1, "the heartbeat to be refused")
+    assert desk.readiness()["members"] == Reason.MEMBERS_STALE
+    right = desk.world.heartbeat(at=datetime.now(UTC))
+    desk.log.put(right[0], 0, *right[1:])
+    await until(lambda: desk.readiness()["members"] is None, "the right time to count")
 
 
 def test_before_it_runs_nothing_is_ready() -> None:

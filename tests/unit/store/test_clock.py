@@ -63,6 +63,11 @@ def test_clock_goes_on_when_it_is_corrected() -> None:
     assert clock.now() == START + timedelta(seconds=1)
 
 
+def test_what_may_be_signed_now_follows_the_machines_own_clock_alone() -> None:
+    clock = clock_at(START, high=START + timedelta(days=1))
+    assert clock.latest() == START + SKEW
+
+
 def test_defaults_are_the_systems_clocks() -> None:
     clock: Clock = SystemClock()
     assert abs(datetime.now(UTC) - clock.now()) < timedelta(seconds=5)
