@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 from fabric.attest.keys import Signer
@@ -27,14 +27,18 @@ from fabric.attest.result import Result
 from fabric.authority.attest_machine import noticed_state
 from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.ticks import Ticks
+from fabric.kafka.single import record_at
 from fabric.model.errors import FabricError, PeerError, Reason, UnavailableError, UsageError
 from fabric.model.limits import PUBLISH_S_MAX, REQUEST_S_MAX, RETRY_S_MIN
 from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.policy.types import Trust
 from fabric.ports import Log, Record
+from fabric.store.clock import SigningClock
 
 _log = logging.getLogger(__name__)
 _RETRY_S_MAX = 2.0
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""Time of a heartbeat that is older than every view: it only asks brokers for their clock."""
 _BATCH = 12
 """Notices in one append: up to 50 KiB each with their heads and host states."""
 
@@ -43,6 +47,7 @@ class Publisher:
     """The authority's side of the members and results topics.
 
     Args:
+        clock: what the ticks are dated by.
         interval_s: time between two heartbeats, seconds.
     """
 
@@ -53,11 +58,13 @@ class Publisher:
         signers: Sequence[Signer],
         *,
         ticks: Ticks,
+        clock: SigningClock,
         interval_s: float,
     ) -> None:
         self._log = log
         self._ledger = ledger
         self._ticks = ticks
+        self._clock = clock
         self._signers = signers
         self._interval_s = interval_s
         self._wake = asyncio.Event()
@@ -168,6 +175,22 @@ class Publisher:
                 f"a heartbeat names notice {heartbeat}, which neither ledger nor log has;"
                 " restore the newest copy of the authority's folder",
             )
+
+    async def _agree(self, last: int) -> None:
+        """Hold our clock against that of the brokers, before a time of it is signed.
+
+        What they are asked to store is a heartbeat of no time: nobody can use it, whichever
+        clock is wrong, and every gateway takes it. Brokers that lie gain a stand-still.
+        """
+        beat = await self._ticks.beat(last, NO_TIME)
+        asked, since = heartbeat_record(beat, self._signers), self._clock.wall()
+        offset = await self._log.append(MEMBERS, 0, [asked])
+        stored = await record_at(self._log, MEMBERS, 0, offset)
+        if stored is None or (stored.key, stored.value) != asked:
+            raise UnavailableError(
+                Reason.BROKER_UNAVAILABLE, "brokers do not show the record that they took"
+            )
+        self._clock.compare(stored.timestamp, since=since)
         self._ticks.open()
 
     async def _check_tally(self, state: HostState) -> None:
@@ -202,6 +225,8 @@ class Publisher:
         async with self._sent:
             self._sent_number = last
             self._sent.notify_all()
+        if self._clock.is_in_doubt:
+            await self._agree(last)
         beat = await self._ticks.beat(last)
         await self._log.append(MEMBERS, 0, [heartbeat_record(beat, self._signers)])
         self._failure, self.last_beat = None, beat.at

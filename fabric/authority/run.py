@@ -207,7 +207,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
         stack.push_async_callback(log.close)
         every_s = part.heartbeat_interval_s
         ticks = Ticks(ledger, signers, now=clock.now, interval_s=every_s)
-        publisher = Publisher(log, ledger, signers, ticks=ticks, interval_s=every_s)
+        publisher = Publisher(log, ledger, signers, ticks=ticks, clock=clock, interval_s=every_s)
         keeper = Keeper(
             admin_of(config),
             ledger,

@@ -51,24 +51,25 @@ class Ticks:
         self._record = lru_cache(_SIGNED_KEPT)(partial(notice_record, signers=tuple(signers)))
 
     def open(self) -> None:
-        """Ledger and log agree: what is told from here on is never taken back."""
+        """Ledger and log agree, and so do the clocks: what is told now is never taken back."""
         self._open.set()
 
     async def opened(self) -> None:
-        """Wait until ledger and log agree; raises UnavailableError NOT_READY."""
+        """Wait for `open`; raises UnavailableError NOT_READY."""
         try:
             async with asyncio.timeout(PUBLISH_S_MAX):
                 await self._open.wait()
         except TimeoutError as exc:
             raise UnavailableError(
-                Reason.NOT_READY, "authority has not read the members log yet"
+                Reason.NOT_READY,
+                "authority has not read the members log and compared clocks yet",
             ) from exc
 
-    async def beat(self, number: int) -> Heartbeat:
-        """A heartbeat of now that names notice `number`, which the ledger holds."""
+    async def beat(self, number: int, at: datetime | None = None) -> Heartbeat:
+        """A heartbeat that names notice `number`, which the ledger holds; of now without `at`."""
         async with self._lock:
             await self._list_up_to(number)
-        return Heartbeat(number=number, listed=self._listed[number], at=self._now())
+        return Heartbeat(number=number, listed=self._listed[number], at=at or self._now())
 
     async def _list_up_to(self, number: int) -> None:
         while len(self._listed) <= number:

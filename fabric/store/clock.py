@@ -86,10 +86,9 @@ class SigningClock(SystemClock):
 
     One signed time of the future stops every host that sees it until that time has
     come. So this clock says nothing while the wall clock has gone ahead of the time
-    that has passed since an earlier look, asleep or not, by more than the allowed skew.
-    It goes on by itself when the wall clock is set right; where the new time is the right
-    one, a person starts the process again. A clock that is wrong from the start shows
-    nothing here.
+    that has passed since an earlier look, asleep or not, by more than the allowed skew,
+    and while another machine's clock gainsays it (`compare`). It goes on by itself when
+    the wall clock is set right, or when the other clock confirms the new time.
 
     Args:
         high, wall, monotonic: as for SystemClock.
@@ -103,16 +102,51 @@ class SigningClock(SystemClock):
         monotonic: Callable[[], float] = _since_boot,
     ) -> None:
         super().__init__(high, wall=wall, monotonic=monotonic)
-        self._since_s = monotonic()
-        self._least = wall() - timedelta(seconds=self._since_s)
+        self._begin()
+        self._is_compared = False
+        self._fault: str | None = None
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether `compare` must confirm this clock: since the start, a jump or a difference."""
+        if not self._is_compared or self._fault is not None:
+            return True
+        return self.wall() - self._least - timedelta(seconds=self._monotonic()) > _SKEW
+
+    def wall(self) -> datetime:
+        """The machine's clock as it is, also while it is in doubt."""
+        return self._wall()
+
+    def compare(self, stored: datetime, *, since: datetime) -> None:
+        """Hold this clock against another machine's.
+
+        Args:
+            stored: what the other clock said, not before `since` and not after now.
+            since: `wall` before the other was asked.
+
+        Raises:
+            UnavailableError: NOT_READY, they differ by more than the allowed skew.
+        """
+        self._fault = _difference(stored, since, self.wall())
+        if self._fault is not None:
+            raise UnavailableError(Reason.NOT_READY, self._fault)
+        self._is_compared = True
+        self._begin()
+
+    def _begin(self) -> None:
+        """Measure from now on."""
+        self._since_s = self._monotonic()
+        self._least = self._wall() - timedelta(seconds=self._since_s)
 
     def now(self) -> datetime:
         """Aware UTC.
 
         Raises:
             DeniedError: CLOCK_WENT_BACK, as SystemClock does.
-            UnavailableError: NOT_READY, the wall clock has jumped ahead.
+            UnavailableError: NOT_READY, the wall clock has jumped ahead, or was gainsaid.
         """
+        if self._fault is not None:
+            raise UnavailableError(Reason.NOT_READY, self._fault)
         passed_s, now = self._monotonic(), super().now()
         began = self._wall() - timedelta(seconds=passed_s)
         ahead = began - self._least
@@ -120,8 +154,22 @@ class SigningClock(SystemClock):
             raise UnavailableError(
                 Reason.NOT_READY,
                 f"system clock went {ahead.total_seconds():.0f} s ahead of the time that has"
-                " passed; set it right, or start this process again if it is right now",
+                " passed; set it right; if it is right, the brokers' clock will confirm it",
             )
         if ahead < timedelta(0) or passed_s - self._since_s >= _STEADY_S:
             self._least, self._since_s = began, passed_s
         return now
+
+
+def _difference(stored: datetime, since: datetime, until: datetime) -> str | None:
+    """What to say of another clock that showed `stored` between these; None when they agree."""
+    if stored < since - _SKEW:
+        off, side = since - stored, "ahead of"
+    elif stored > until + _SKEW:
+        off, side = stored - until, "behind"
+    else:
+        return None
+    return (
+        f"system clock is {off.total_seconds():.0f} s {side} the brokers' clock;"
+        " set right the one that is wrong"
+    )

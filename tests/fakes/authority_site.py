@@ -40,6 +40,7 @@ from fabric.model.names import MEMBERS, RESULTS, HostId
 from fabric.policy.load import load
 from fabric.policy.types import Policy
 from fabric.ports import Quote, Tpm
+from fabric.store.clock import SigningClock
 from fabric.store.tpm_keys import TpmKeys
 from tests.fakes import policy_files
 from tests.fakes.admin import MemoryAdmin
@@ -161,6 +162,8 @@ class AuthoritySite:
     Attributes:
         documents: of the policy; call `publish` after a change.
         machines: by host.
+        brokers_behind: how far the brokers' clock is behind the authority's.
+        signing: the clock of what is signed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -168,6 +171,9 @@ class AuthoritySite:
         self.verifier = Verifier()
         self.clock = ManualClock(datetime.now(UTC))
         self.log = MemoryLog()
+        self.log.now = lambda: self.clock.now() - self.brokers_behind
+        self.brokers_behind = timedelta(0)
+        self.signing = SigningClock(wall=self.clock.now, monotonic=self.clock.monotonic)
         self.admin = MemoryAdmin()
         self.maker: FakeTpmCa | TpmCa = FakeTpmCa()
         self.ca = make_ca("fabric test verifier")
@@ -211,8 +217,10 @@ class AuthoritySite:
 
     def _publisher(self) -> Publisher:
         signers = self.verifier.signers
-        self.ticks = Ticks(self.ledger, signers, now=self.clock.now, interval_s=0.05)
-        return Publisher(self.log, self.ledger, signers, ticks=self.ticks, interval_s=0.05)
+        self.ticks = Ticks(self.ledger, signers, now=self.signing.now, interval_s=0.05)
+        return Publisher(
+            self.log, self.ledger, signers, ticks=self.ticks, clock=self.signing, interval_s=0.05
+        )
 
     def adopt(self, machine: Machine, maker: FakeTpmCa | TpmCa) -> None:
         """Take a machine with a TPM of another manufacturer, and trust that one alone."""

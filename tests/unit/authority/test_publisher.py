@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from fabric.attest.members import (
 from fabric.attest.notices import read_member
 from fabric.authority.attest_machine import Verdict, attested_state
 from fabric.authority.ledger import Ledger
+from fabric.authority.publisher import NO_TIME
 from fabric.model.errors import PeerError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, RESULTS
 from tests.fakes.authority_site import SENDER, AuthoritySite, until
@@ -31,6 +34,7 @@ AWAY = UnavailableError(Reason.GATEWAY_UNAVAILABLE, "no gateway")
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[AuthoritySite]:
     site = AuthoritySite(tmp_path)
+    site.clock.set_wall(site.clock.now().replace(microsecond=0))
     yield site
     site.close()
 
@@ -74,6 +78,63 @@ async def test_heartbeats_are_sent_again_and_again(site: AuthoritySite) -> None:
         await until(lambda: len(statements(site)) >= 3)
     assert site.publisher.why_not_ready is None
     assert all(s == a_beat(0, s.at) for s in statements(site))
+
+
+def times(site: AuthoritySite) -> list[datetime]:
+    return [s.at for s in statements(site) if isinstance(s, Heartbeat)]
+
+
+@pytest.mark.parametrize("behind_s", [31, -31])
+async def test_nothing_is_signed_while_the_brokers_gainsay_the_clock(
+    site: AuthoritySite, behind_s: int
+) -> None:
+    """MUST-9.43."""
+    site.brokers_behind = timedelta(seconds=behind_s)
+    async with publishing(site):
+        await until(lambda: "the brokers' clock" in (site.publisher.why_not_ready or ""))
+        await give(site)
+        await site.publisher.published(1)  # takes away, so it waits for no clock
+        with pytest.raises(UnavailableError):
+            await site.ticks.catch_up(0)
+        assert {*times(site)} == {NO_TIME}
+        site.brokers_behind = timedelta(seconds=29)
+        await until(lambda: site.publisher.why_not_ready is None)
+    assert times(site)[-1] == site.clock.now()
+    assert await site.ticks.catch_up(0)
+
+
+async def test_a_pause_that_nobody_counted_ends_by_itself_once_the_brokers_confirm_it(
+    site: AuthoritySite,
+) -> None:
+    async with publishing(site):
+        await until(lambda: len(times(site)) >= 3)
+        site.clock.set_wall(site.clock.now() + timedelta(hours=1))
+        await until(lambda: site.clock.now() in times(site))
+        assert site.publisher.why_not_ready is None
+
+
+async def test_a_jump_that_the_brokers_gainsay_stops_the_ticks(site: AuthoritySite) -> None:
+    async with publishing(site):
+        await until(lambda: len(times(site)) >= 3)
+        before = site.clock.now()
+        site.brokers_behind = timedelta(hours=1)
+        site.clock.set_wall(before + site.brokers_behind)
+        await until(lambda: times(site)[-1] == NO_TIME)
+        assert max(times(site)) == before
+
+
+async def test_a_broker_that_shows_another_record_confirms_nothing(site: AuthoritySite) -> None:
+    site.log.put(MEMBERS, 0, *notice_record(a_notice(1), site.verifier.signers))
+    append = site.log.append
+
+    async def elsewhere(*batch: Any) -> int:
+        await append(*batch)
+        return 0
+
+    site.log.append = elsewhere  # type: ignore[method-assign]
+    async with publishing(site):
+        await until(lambda: "do not show" in (site.publisher.why_not_ready or ""))
+    assert {*times(site)} == {NO_TIME}
 
 
 async def test_no_heartbeat_names_a_notice_that_was_not_sent_before(site: AuthoritySite) -> None:

@@ -143,6 +143,7 @@ async def test_a_missing_gateway_is_503(
 ) -> None:
     monkeypatch.setattr("fabric.authority.publisher.PUBLISH_S_MAX", 0.1)
     machine = site.machines[SENDER]
+    await site.ticks.opened()
     await site.enrol(machine)
     site.log.fail(UnavailableError(Reason.GATEWAY_UNAVAILABLE, "away"))
     body = machine.attest_request(await site.challenge(machine))

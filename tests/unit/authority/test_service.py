@@ -432,6 +432,7 @@ async def test_while_the_gateway_is_away_the_answer_is_unavailable_and_a_retry_w
     site: AuthoritySite, enrolled: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fabric.authority.publisher.PUBLISH_S_MAX", 0.3)
+    await site.ticks.opened()
     site.log.fail(UnavailableError(Reason.GATEWAY_UNAVAILABLE, "no gateway"))
     with pytest.raises(UnavailableError) as error:
         await site.attest(enrolled)

@@ -97,6 +97,41 @@ def test_who_signs_says_no_time_after_a_jump_ahead_until_it_is_taken_back() -> N
     assert clock.now() == right + timedelta(days=3)
 
 
+def test_who_signs_goes_on_after_a_jump_that_another_clock_confirms() -> None:
+    system = ManualClock()
+    clock = signing(system)
+    assert clock.is_in_doubt
+    clock.compare(system.now(), since=system.now())
+    assert not clock.is_in_doubt
+    system.set_wall(START + timedelta(hours=1))
+    assert clock.is_in_doubt
+    clock.compare(clock.wall(), since=clock.wall())
+    assert clock.now() == START + timedelta(hours=1)
+    assert not clock.is_in_doubt
+
+
+@pytest.mark.parametrize(("off_s", "said"), [(31, "31 s behind"), (-31, "31 s ahead of")])
+def test_who_signs_says_no_time_that_another_clock_gainsays(off_s: int, said: str) -> None:
+    system = ManualClock()
+    clock = signing(system)
+    with pytest.raises(UnavailableError, match=said):
+        clock.compare(START + timedelta(seconds=off_s), since=START)
+    with pytest.raises(UnavailableError, match=said) as caught:
+        clock.now()
+    assert caught.value.reason is Reason.NOT_READY
+    assert clock.is_in_doubt
+    clock.compare(START + (SKEW if off_s > 0 else -SKEW), since=START)
+    assert clock.now() == START
+
+
+def test_a_slow_answer_is_no_difference_of_clocks() -> None:
+    system = ManualClock()
+    clock = signing(system)
+    system.advance(50)
+    clock.compare(START + timedelta(seconds=1), since=START)
+    assert not clock.is_in_doubt
+
+
 def test_small_steps_of_a_clock_that_is_kept_right_do_not_add_up() -> None:
     system = ManualClock()
     clock = signing(system)
