@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from fabric.authority.machine import Quota
+from fabric.config import PolicyConfig
 from fabric.model.errors import DeniedError, Reason
 from fabric.model.limits import (
     POLICY_METADATA_BYTES_MAX,
@@ -24,6 +25,12 @@ from fabric.ports import Clock
 _SEGMENT = r"[A-Za-z0-9-][A-Za-z0-9._-]{0,199}"
 _PATH = re.compile(rf"(metadata/{_SEGMENT}\.json|targets(/{_SEGMENT}){{1,6}})")
 _NEWEST = "metadata/timestamp.json"
+
+
+def folder_of(part: PolicyConfig) -> Path | None:
+    """The folder that is served as the policy repository; None when another serves it."""
+    where = part.repository
+    return where if isinstance(where, Path) else None
 
 
 class PolicyFiles:

@@ -19,6 +19,7 @@ from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
 from fabric.authority.listing import judged
 from fabric.authority.pki import Ca, decode_verifier_keys, load_ca
+from fabric.authority.policy_files import folder_of
 from fabric.authority.publisher import Publisher
 from fabric.authority.refused import RefusedCount
 from fabric.authority.routes import Routes
@@ -52,13 +53,15 @@ _COUNT_S = 2.0
 """How often hosts are counted for metrics."""
 
 
-async def run(config: AuthorityConfig, *, stop: asyncio.Event | None = None) -> None:
-    """Serve until `stop` is set.
+async def run(
+    config: AuthorityConfig, *, stop: asyncio.Event | None = None, forgets_time: bool = False
+) -> None:
+    """Serve until `stop` is set; `forgets_time`: though the ledger holds a later time than now.
 
     Raises:
         UsageError: a setting, key or policy is wrong, with the remedy.
     """
-    async with _opened(config) as process:
+    async with _opened(config, forgets_time=forgets_time) as process:
         await process.run(stop or asyncio.Event())
 
 
@@ -187,7 +190,7 @@ class _Process:
 
 
 @contextlib.asynccontextmanager
-async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
+async def _opened(config: AuthorityConfig, *, forgets_time: bool) -> AsyncIterator[_Process]:
     """Everything that must be right before the first byte is served."""
     part = config.authority
     own_folder(part.folder, "authority.folder")
@@ -196,13 +199,14 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
     async with contextlib.AsyncExitStack() as stack:
         ledger = LedgerThread(Ledger(part.folder / LEDGER))
         stack.callback(ledger.close)
-        clock = SigningClock(await ledger.do(Ledger.newest))
+        clock = SigningClock(None if forgets_time else await ledger.do(Ledger.newest))
         metrics = AuthorityMetrics()
         stack.enter_context(telling_lateness(metrics.loop_late))
         metrics.certificate(certificate_end(config.tls.certificate))
         audit = _audit_of(config, clock, metrics)
         stack.callback(audit.close)
-        audit.write("authority_started", {"listen": str(part.listen)})
+        newest = {"newest_time": "forgotten"} if forgets_time else {}
+        audit.write("authority_started", {"listen": str(part.listen), **newest})
         log = log_of(config)
         stack.push_async_callback(log.close)
         every_s = part.heartbeat_interval_s
@@ -234,7 +238,7 @@ async def _opened(config: AuthorityConfig) -> AsyncIterator[_Process]:
             parts.policy,
             clock=clock,
             metrics=metrics,
-            repository=policy_files(config),
+            repository=folder_of(config.policy),
         )
         process = _Process(
             config=config,
@@ -284,12 +288,6 @@ def look(policies: PolicyRepository, renewal: Renewal | None, now: datetime) -> 
     if renewal is not None:
         renewal.renew(now, policies.timestamp)
     return policies.refresh()
-
-
-def policy_files(config: AuthorityConfig) -> Path | None:
-    """The folder that is served as the policy repository; None when another serves it."""
-    where = config.policy.repository
-    return where if isinstance(where, Path) else None
 
 
 def fault_of(policy: Policy, signers: tuple[SigningKey, ...], now: datetime) -> str | None:

@@ -197,10 +197,18 @@ def authority_doctor(
 
 
 @authority.command("run")
-def authority_run(config: Config) -> None:
+def authority_run(
+    config: Config,
+    clock_is_right: Annotated[
+        bool,
+        typer.Option(
+            "--clock-is-right", help="go by this machine's clock, though the ledger's time is later"
+        ),
+    ] = False,
+) -> None:
     """Enrol, attest, suspend and revoke hosts until stopped."""
     from fabric.authority.run import run
     from fabric.config import AuthorityConfig
 
     loaded = AuthorityConfig.load(config)
-    until_signalled(lambda stop: run(loaded, stop=stop))
+    until_signalled(lambda stop: run(loaded, stop=stop, forgets_time=clock_is_right))

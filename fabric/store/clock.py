@@ -35,6 +35,8 @@ class SystemClock:
         monotonic: seconds that only rise.
     """
 
+    _remedy = "correct it"
+
     def __init__(
         self,
         high: datetime | None = None,
@@ -68,7 +70,8 @@ class SystemClock:
         if self._high - wall > _SKEW:
             raise DeniedError(
                 Reason.CLOCK_WENT_BACK,
-                f"system clock is more than {CLOCK_SKEW_S_MAX} s behind a signed time; correct it",
+                f"system clock is more than {CLOCK_SKEW_S_MAX} s behind a signed time;"
+                f" {self._remedy}",
             )
         return self._high
 
@@ -93,6 +96,8 @@ class SigningClock(SystemClock):
     Args:
         high, wall, monotonic: as for SystemClock.
     """
+
+    _remedy = "correct it, or start with --clock-is-right when it is right"
 
     def __init__(
         self,

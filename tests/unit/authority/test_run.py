@@ -15,6 +15,7 @@ from fabric.attest.members import NoticeKind
 from fabric.authority import run
 from fabric.authority.attest_machine import Verdict
 from fabric.authority.ledger import Ledger
+from fabric.authority.policy_files import folder_of
 from fabric.config import AuthorityConfig
 from fabric.metrics import AGENT_STATES, AuthorityMetrics
 from fabric.model.errors import ConfigInvalid, Reason, UnavailableError
@@ -119,13 +120,13 @@ KEY = 'timestamp_key = "timestamp.pem"'
 def test_a_folder_is_served_and_renewed_and_a_url_is_neither(tmp_path: Path) -> None:
     make_key(tmp_path / "timestamp.pem")
     ours = config(tmp_path, "repository", KEY)
-    assert run.policy_files(ours) == tmp_path / "repository"
+    assert folder_of(ours.policy) == tmp_path / "repository"
     renewal = run.renewal_of(ours)
     assert renewal is not None
     assert renewal.folder == tmp_path / "repository"
     assert run.renewal_of(config(tmp_path, "repository")) is None
     others = config(tmp_path, "https://elsewhere/policy", KEY)
-    assert run.policy_files(others) is None
+    assert folder_of(others.policy) is None
     with pytest.raises(ConfigInvalid, match=r"authority\.timestamp_key: needs the repository"):
         run.renewal_of(others)
 

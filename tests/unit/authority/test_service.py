@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -841,6 +842,24 @@ async def test_a_ledger_restored_from_a_backup_suspends_nobody_once_it_has_read_
         with pytest.raises(DeniedError) as error:
             await site.attest(enrolled)
         refused(error, Reason.FORK)
+
+
+async def test_a_ledger_of_a_clock_that_was_ahead_serves_on_under_a_right_one(
+    site: AuthoritySite, enrolled: Machine
+) -> None:
+    """As `--clock-is-right` starts: readers take the new state for the later one all the same."""
+    right = site.clock.now()
+    site.clock.set_wall(right + timedelta(minutes=5))
+    await site.ticks.opened()
+    await site.attest(enrolled)
+    await site.service.decide(Scope.parse(str(READER)), NoticeKind.SUSPENSION, why="", caller=ADMIN)
+    newest = await site.ledger.do(Ledger.newest)
+    assert newest is not None
+    assert newest > right + timedelta(minutes=4)
+    site.clock.set_wall(right)
+    answer = await site.attest(enrolled)
+    result = decode(answer.result, site.policy.trust)
+    assert site.members().current(SENDER, site.clock.now()).id == result.id
 
 
 async def test_nobody_is_judged_before_the_ledger_agrees_with_the_log(

@@ -1,10 +1,14 @@
-"""The long-lived programs hold nothing of what they never use."""
+"""The long-lived programs: what they are told, and that they hold nothing they never use."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from fabric.cli import processes
 
 _RUN = """
 import atexit, sys
@@ -77,3 +81,21 @@ def test_a_program_loads_nothing_that_only_others_use(program: str, tmp_path: Pa
     assert "nonsense" in done.stderr
     assert f"fabric.{program}.run" in loaded
     assert not loaded & UNUSED[program]
+
+
+@pytest.mark.parametrize("words", [(), ("--clock-is-right",)])
+def test_only_a_person_makes_an_authority_forget_the_ledgers_time(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    async def run(_: object, *, stop: asyncio.Event, forgets_time: bool) -> None:
+        asked.append(forgets_time)
+
+    monkeypatch.setattr("fabric.authority.run.run", run)
+    monkeypatch.setattr("fabric.config.AuthorityConfig.load", lambda path: path)
+    monkeypatch.setattr(processes, "until_signalled", lambda start: asyncio.run(start(None)))
+    (tmp_path / "authority.toml").touch()
+    arguments = ["run", str(tmp_path / "authority.toml"), *words]
+    assert CliRunner().invoke(processes.authority, arguments).exit_code == 0
+    assert asked == [bool(words)]

@@ -153,6 +153,6 @@ def test_a_clock_that_is_set_back_is_measured_from_there() -> None:
 def test_who_signs_heeds_what_was_signed_before() -> None:
     system = ManualClock()
     clock = SigningClock(START + timedelta(hours=1), wall=system.now, monotonic=system.monotonic)
-    with pytest.raises(DeniedError) as caught:
+    with pytest.raises(DeniedError, match="--clock-is-right") as caught:
         clock.now()
     assert caught.value.reason is Reason.CLOCK_WENT_BACK
