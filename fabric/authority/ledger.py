@@ -21,7 +21,7 @@ from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.authority import ledger_rows as rows
 from fabric.authority.attest_machine import Known, Verdict, attested_state, noticed_state
 from fabric.authority.machine import check_same, forbid, needs_notice, stands
-from fabric.model.errors import Reason, UnavailableError, UsageError
+from fabric.model.errors import Reason, UnavailableError, UsageError, sqlite_name
 from fabric.model.names import HostId
 from fabric.policy.decide import Standing
 
@@ -364,7 +364,7 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as exc:
+        why = (exc.strerror if isinstance(exc, OSError) else None) or sqlite_name(exc)
         raise UnavailableError(
-            Reason.DATABASE_UNAVAILABLE,
-            f"authority's ledger cannot be used ({type(exc).__name__}: {exc})",
-        ) from exc
+            Reason.DATABASE_UNAVAILABLE, f"authority's ledger cannot be used ({why})"
+        ) from None

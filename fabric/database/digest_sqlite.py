@@ -4,7 +4,7 @@ import sqlite3
 
 from fabric.database.digest import TableDigest
 from fabric.database.registry import sqlite_path
-from fabric.database.sqlite_thread import SqliteThread, quote
+from fabric.database.sqlite_thread import SqliteThread, quote, read_text
 from fabric.database.sqlite_values import RowReader, columns_of
 from fabric.model.errors import Reason, UsageError
 from fabric.model.schema import RowSchema
@@ -15,7 +15,8 @@ async def sqlite_digest(url: str, table: str, schema: RowSchema) -> tuple[int, s
     thread = SqliteThread(sqlite_path(url), create=False, synchronous="NORMAL")
     await thread.open()
     try:
-        return await thread.call(lambda c: _digest(c, table.removeprefix("main."), schema))
+        name = table.removeprefix("main.")
+        return await thread.call(lambda c: read_text(c, lambda: _digest(c, name, schema)))
     finally:
         await thread.close()
 

@@ -15,7 +15,14 @@ from fabric.database.sqlite_state import Snapshot, origin_ids, snapshot_of
 from fabric.database.sqlite_tables import Statement, TargetTable
 from fabric.model.change import Change, Op, Ordinals, Row, Run
 from fabric.model.change import Sequence as ChangeSequence
-from fabric.model.errors import DeniedError, FabricError, Malformed, Reason, UsageError
+from fabric.model.errors import (
+    DeniedError,
+    FabricError,
+    Malformed,
+    Reason,
+    UsageError,
+    sqlite_name,
+)
 from fabric.model.names import Stream
 from fabric.model.partition import key_bytes
 
@@ -30,6 +37,12 @@ _POISON = (
     OverflowError,
 )
 """What one row can cause; everything else is the database's trouble and not the row's."""
+_NAMES_COLUMNS = frozenset(
+    f"SQLITE_CONSTRAINT_{kind}"
+    for kind in ("CHECK", "DATATYPE", "FOREIGNKEY", "NOTNULL", "PRIMARYKEY", "ROWID", "UNIQUE")
+)
+"""Errors whose text names constraints and columns only. Others' may quote the row: a trigger's
+is the target's own."""
 
 
 class Applier:
@@ -295,9 +308,8 @@ class _Part:
 def why(exc: Exception) -> str:
     """Why a row was refused, in words that hold no value of it."""
     if isinstance(exc, sqlite3.Error):
-        name = getattr(exc, "sqlite_errorname", "SQLITE_ERROR")
-        # A trigger's RAISE text is the target's own and may quote the row.
-        return name if name == "SQLITE_CONSTRAINT_TRIGGER" else f"{name}: {exc}"
+        name = sqlite_name(exc)
+        return f"{name}: {exc}" if name in _NAMES_COLUMNS else name
     if isinstance(exc, Malformed | FabricError):
         return str(exc)
     return "a value does not fit its column"

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from fabric.database.sqlite_capture import KEYS
-from fabric.database.sqlite_thread import quote
+from fabric.database.sqlite_thread import quote, read_text
 from fabric.database.sqlite_values import RowReader, SqlValue, columns_of
 from fabric.model.change import Op, Row, Run
 from fabric.model.errors import DeniedError, Reason
@@ -98,7 +98,8 @@ class TableReader:
         Raises:
             DeniedError: SCHEMA_MISMATCH, a value is not of its declared type.
         """
-        found, is_last = _some(connection, self._page, (after, position, self._number), limit)
+        place = (after, position, self._number)
+        found, is_last = read_text(connection, lambda: _some(connection, self._page, place, limit))
         runs: list[Run] = []
         for is_there, group in groupby(found, key=lambda row: row[2]):
             items = list(group)
@@ -139,7 +140,9 @@ class TableReader:
     ) -> Chunk:
         """Rows after `cursor` in key order, as many as `page`; raises DeniedError as it does."""
         query = self._first if cursor is None else self._next
-        found, is_last = _some(connection, query, cursor or (), limit)
+        found, is_last = read_text(
+            connection, lambda: _some(connection, query, cursor or (), limit)
+        )
         rows = [self._row(self._rows, item[self._key_count :]) for item in found]
         last = found[-1][: self._key_count] if found else None
         return Chunk(rows=rows, cursor=last, is_last=is_last)

@@ -175,6 +175,7 @@ def prepare(connection: sqlite3.Connection, target: Target) -> TargetTable:
     except sqlite3.OperationalError as exc:
         if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise
+        # The text is about these statements, which hold names only.
         raise _unfit(target, f"cannot be made from the dataset's schema ({exc})") from exc
     table.register(connection)
     return table

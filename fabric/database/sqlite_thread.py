@@ -13,11 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from fabric.model.errors import Reason, UnavailableError, UsageError
+from fabric.model.errors import Reason, UnavailableError, UsageError, sqlite_name
 
 T = TypeVar("T")
 _BUSY_S_MAX = 5.0
 """How long a statement waits for another process's write lock."""
+_WORDS = {
+    "BUSY": "the file is locked by another process",
+    "CORRUPT": "the file is damaged",
+    "FULL": "the disk is full",
+    "IOERR": "the disk fails",
+    "READONLY": "the file may not be written",
+}
+"""What an operator meets, by a part of SQLite's name for it."""
+UNREADABLE = object()
+"""Stands for a text that is no UTF-8, and holds nothing of it; no column's type fits it."""
 
 
 class SqliteThread:
@@ -139,11 +149,38 @@ def _transact(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection
 
 @contextmanager
 def unavailable() -> Iterator[None]:
-    """Map the library's errors; its messages name files and columns, never values."""
+    """Map the library's errors by their names: their texts may quote a row's value."""
     try:
         yield
     except sqlite3.Error as exc:
-        raise UnavailableError(Reason.DATABASE_UNAVAILABLE, f"sqlite: {exc}") from exc
+        name = sqlite_name(exc)
+        words = next((f", {_WORDS[part]}" for part in name.split("_") if part in _WORDS), "")
+        raise UnavailableError(Reason.DATABASE_UNAVAILABLE, f"sqlite: {name}{words}") from None
+
+
+def read_text(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
+    """Run `work`, which only reads, with UNREADABLE where a text is no UTF-8.
+
+    The first run has the library's own strict decoder, which is far quicker than one of ours.
+    Only text that it cannot decode makes the second.
+    """
+    try:
+        return work()
+    except sqlite3.OperationalError as exc:
+        if hasattr(exc, "sqlite_errorcode"):  # all that is SQLite's own has one
+            raise
+    connection.text_factory = _text
+    try:
+        return work()
+    finally:
+        connection.text_factory = str
+
+
+def _text(raw: bytes) -> object:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return UNREADABLE
 
 
 def quote(name: str) -> str:

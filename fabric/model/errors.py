@@ -165,6 +165,14 @@ def class_of(reason: Reason) -> ReasonClass:
     return ReasonClass.NEVER
 
 
+def sqlite_name(exc: Exception) -> str:
+    """What SQLite calls an error, for example `SQLITE_BUSY`, or else the error's class.
+
+    The texts of errors are no texts of ours: one of Python's module quotes a row's value.
+    """
+    return getattr(exc, "sqlite_errorname", None) or type(exc).__name__
+
+
 class FabricError(Exception):
     """Base of the four families; carries the reason that audits and metrics show.
 

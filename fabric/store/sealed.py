@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.errors import DeniedError, Reason, UnavailableError, sqlite_name
 
 VERSION = 1
 """Of the tables below."""
@@ -110,11 +110,18 @@ def mapped(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as exc:
-        if getattr(exc, "sqlite_errorcode", 0) & _CODE in _DAMAGED:
-            raise _lost(path, str(exc)) from exc
+        if _is_damage(exc):
+            raise _lost(path, sqlite_name(exc)) from None
         raise UnavailableError(
-            Reason.OVERLOADED, f"state file {path} cannot be used now ({exc})"
-        ) from exc
+            Reason.OVERLOADED, f"state file {path} cannot be used now ({sqlite_name(exc)})"
+        ) from None
+
+
+def _is_damage(exc: sqlite3.Error) -> bool:
+    """Whether the file is wrong and not the moment; text that is no UTF-8 has no code."""
+    if not hasattr(exc, "sqlite_errorcode"):
+        return isinstance(exc, sqlite3.OperationalError)
+    return exc.sqlite_errorcode & _CODE in _DAMAGED
 
 
 def _lost(path: Path, why: str) -> DeniedError:
@@ -156,8 +163,9 @@ def read_heads(path: Path, topics: Sequence[str]) -> Mapping[str, bytes]:
                     found[f"{origin}@{topic}:{partition}"] = bytes(digest)
     except sqlite3.Error as exc:
         raise UnavailableError(
-            Reason.DATABASE_UNAVAILABLE, f"{path}: cannot be read ({exc}); run as the agent's user"
-        ) from exc
+            Reason.DATABASE_UNAVAILABLE,
+            f"{path}: cannot be read ({sqlite_name(exc)}); run as the agent's user",
+        ) from None
     return found
 
 

@@ -253,6 +253,16 @@ def test_a_ledger_that_is_behind_the_log_begins_a_tally_anew(ledger: Ledger) -> 
     assert ledger.known(HOST).tally is None
 
 
+def test_a_failure_of_the_file_is_named_and_quotes_nothing_of_it(ledger: Ledger) -> None:
+    suspend(ledger)
+    ledger._db.execute("UPDATE hosts SET host = CAST(x'736563726574ff' AS TEXT)")
+    with pytest.raises(UnavailableError) as caught:
+        ledger.hosts()
+    assert str(caught.value) == (
+        "database_unavailable: authority's ledger cannot be used (OperationalError)"
+    )
+
+
 def test_a_closed_ledger_is_looked_at_and_stays_as_it_was(path: Path) -> None:
     ledger = Ledger(path)
     suspend(ledger)

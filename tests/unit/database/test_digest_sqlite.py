@@ -49,3 +49,11 @@ async def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     world.file.run("INSERT INTO notes VALUES ('a', 'many', NULL)")
     with pytest.raises(UsageError, match="column number"):
         await table_digest("sqlite", url, "notes", NOTES_SCHEMA)
+
+
+async def test_text_that_is_no_utf_8_is_named_and_not_shown(tmp_path: Path) -> None:
+    world = SqliteSourceWorld(tmp_path / "a.db")
+    world.file.run("INSERT INTO notes VALUES ('a', 1, CAST(x'736563726574ff' AS TEXT))")
+    with pytest.raises(UsageError, match="table notes: a value in column body") as caught:
+        await table_digest("sqlite", str(world.file.path), "notes", NOTES_SCHEMA)
+    assert "secret" not in str(caught.value)

@@ -202,6 +202,19 @@ def test_why_holds_no_value() -> None:
         connection.execute("INSERT INTO t VALUES (1)")
     connection.close()
     assert why(caught.value) == "SQLITE_CONSTRAINT_TRIGGER"
+    assert why(sqlite3.ProgrammingError("secret value")) == "ProgrammingError"
+    foreign = sqlite3.IntegrityError("secret value")
+    foreign.sqlite_errorname = "SQLITE_CONSTRAINT_VTAB"
+    assert why(foreign) == "SQLITE_CONSTRAINT_VTAB"
+
+
+def test_why_names_the_constraint_that_a_row_breaks() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE t (a NOT NULL)")
+    with pytest.raises(sqlite3.IntegrityError) as caught:
+        connection.execute("INSERT INTO t VALUES (NULL)")
+    connection.close()
+    assert why(caught.value) == "SQLITE_CONSTRAINT_NOTNULL: NOT NULL constraint failed: t.a"
 
 
 def test_a_schema_mark_counts_and_changes_nothing(database: sqlite3.Connection) -> None:

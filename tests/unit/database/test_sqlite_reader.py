@@ -1,5 +1,6 @@
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -101,3 +102,20 @@ def test_a_value_of_another_type_names_its_column_only(database: sqlite3.Connect
     assert "secret" not in str(caught.value)
     with pytest.raises(DeniedError, match="column body"):
         TableReader(TABLE, 1).page(database, after=0, position=9, ordinal=1, limit=9)
+
+
+@pytest.mark.parametrize("column", ["region", "body"])
+def test_text_that_is_no_utf_8_names_its_column_only(
+    database: sqlite3.Connection, column: str
+) -> None:
+    database.execute("INSERT INTO notes VALUES ('a', 1, 'x')")
+    database.execute(f"UPDATE notes SET {column} = CAST(x'736563726574ff' AS TEXT)")  # noqa: S608
+    reader = TableReader(TABLE, 1)
+    for read in (
+        partial(reader.chunk, database, None, 10),
+        partial(reader.page, database, after=0, position=9, ordinal=1, limit=9),
+    ):
+        with pytest.raises(DeniedError, match=f"table notes: a value in column {column}") as caught:
+            read()
+        assert caught.value.reason is Reason.SCHEMA_MISMATCH
+        assert "secret" not in str(caught.value)

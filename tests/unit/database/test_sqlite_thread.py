@@ -6,7 +6,7 @@ from threading import Event
 import pytest
 
 from fabric.database import sqlite_thread
-from fabric.database.sqlite_thread import SqliteThread, quote
+from fabric.database.sqlite_thread import UNREADABLE, SqliteThread, quote, read_text
 from fabric.model.errors import Reason, UnavailableError, UsageError
 from tests.fakes.running import until
 
@@ -95,3 +95,26 @@ async def test_what_is_to_follow_a_close_follows_also_when_nobody_waits_for_it(
         assert not done  # not while the thread is at work on the file
         goes_on.set()
     await until(lambda: done == [True])
+
+
+async def test_an_error_of_the_library_says_its_name_and_no_value(tmp_path: Path) -> None:
+    thread = await opened(tmp_path / "a.db")
+    with pytest.raises(UnavailableError) as caught:
+        await thread.call(lambda c: c.execute("SELECT CAST(x'736563726574ff' AS TEXT)").fetchone())
+    assert "secret" not in str(caught.value)
+    assert "OperationalError" in str(caught.value)
+    with pytest.raises(UnavailableError) as caught:
+        await thread.call(lambda c: c.execute("SELECT secret FROM none").fetchone())
+    assert str(caught.value) == "database_unavailable: sqlite: SQLITE_ERROR"
+    await thread.close()
+
+
+def test_text_that_is_no_utf_8_is_unreadable_and_the_rest_is_read() -> None:
+    connection = sqlite3.connect(":memory:")
+    query = "SELECT 'chữ', CAST(x'736563726574ff' AS TEXT), CAST(x'eda080' AS TEXT), x'ff'"
+    found = read_text(connection, lambda: connection.execute(query).fetchone())
+    assert found == ("chữ", UNREADABLE, UNREADABLE, b"\xff")
+    assert connection.text_factory is str
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        read_text(connection, lambda: connection.execute("SELECT 1 FROM none").fetchone())
+    connection.close()

@@ -1,5 +1,7 @@
 """Reasons and families: every reason has one class, every error one reason."""
 
+import sqlite3
+
 import pytest
 
 from fabric.model import errors
@@ -14,6 +16,7 @@ from fabric.model.errors import (
     UnavailableError,
     UsageError,
     class_of,
+    sqlite_name,
 )
 
 
@@ -65,3 +68,14 @@ def test_error_shows_reason_and_message() -> None:
     assert (error.reason, error.args) == (Reason.REPLAYED, ("counter is lower",))
     assert Malformed("x").reason is Reason.MALFORMED
     assert ConfigInvalid("x").reason is Reason.CONFIG_INVALID
+
+
+def test_an_error_of_sqlite_is_named_and_not_quoted() -> None:
+    connection = sqlite3.connect(":memory:")
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        connection.execute("SELECT secret FROM none")
+    assert sqlite_name(caught.value) == "SQLITE_ERROR"
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        connection.execute("SELECT CAST(x'736563726574ff' AS TEXT)").fetchone()
+    assert sqlite_name(caught.value) == "OperationalError"
+    connection.close()

@@ -90,5 +90,11 @@ def test_heads_are_read_without_the_key_and_beside_the_agent(tmp_path: Path) -> 
     assert read_heads(path, [topic, str(opened.topic)]) == {str(stream): b"h" * 32}
     assert read_heads(path, ["secret.G01.other"]) == {}
     state.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE head SET origin = CAST(x'736563726574ff' AS TEXT)")
+    db.close()
+    with pytest.raises(UnavailableError) as caught:
+        read_heads(path, [topic])
+    assert "secret" not in str(caught.value)
     with pytest.raises(UnavailableError):
         read_heads(tmp_path / "none.state", [topic])

@@ -276,6 +276,17 @@ def test_a_damaged_file_is_a_lost_state_and_no_bug(path: Path, state: StateFile)
     assert caught.value.reason is Reason.SEALED_STATE_LOST
 
 
+def test_text_that_is_no_utf_8_is_a_lost_state_and_not_shown(path: Path, state: StateFile) -> None:
+    state.save_source("main", SourceState(generation=1, position=2, resume="{}"))
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE source SET resume = CAST(x'736563726574ff' AS TEXT)")
+    db.close()
+    with pytest.raises(DeniedError, match="move it away") as caught:
+        state.source("main")
+    assert caught.value.reason is Reason.SEALED_STATE_LOST
+    assert "secret" not in str(caught.value)
+
+
 def test_a_file_that_cannot_be_read_now_is_waited_for(path: Path, state: StateFile) -> None:
     with pytest.raises(UnavailableError) as caught:
         StateFile(path.parent / "gone" / "agent.state", KEY)
