@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from fabric.database import postgresql_numbers as numbers
 from fabric.database import postgresql_text as texts
 from fabric.database import sqlite_nested as nested
+from fabric.database.value_fit import resolve
 from fabric.model.change import Value
 from fabric.model.errors import UsageError
 from fabric.model.schema import RowSchema
@@ -186,7 +187,7 @@ def fields_of(schema: RowSchema) -> tuple[Field, ...]:
 def _field(name: str, avro: Any, names: dict[str, Any]) -> Field:
     branches = avro if isinstance(avro, list) else [avro]
     inner = [branch for branch in branches if branch != "null"]
-    definition = nested.resolve(inner[0] if len(inner) == 1 else inner, names)
+    definition = resolve(inner[0] if len(inner) == 1 else inner, names)
     return Field(
         name=name,
         kind=_kind(definition),

@@ -8,35 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from fabric.database.value_fit import checker, resolve
 from fabric.model.errors import Reason, UsageError
-
-
-def resolve(avro: Any, names: dict[str, Any]) -> Any:
-    """Follow a name to its definition, and remember the definitions inside `avro`."""
-    _remember(avro, "", names)
-    while isinstance(avro, str) and avro in names:
-        avro = names[avro]
-    while isinstance(avro, dict) and isinstance(avro.get("type"), dict):
-        avro = avro["type"]
-    return avro
-
-
-def _remember(avro: Any, space: str, names: dict[str, Any]) -> None:
-    if isinstance(avro, list):
-        for branch in avro:
-            _remember(branch, space, names)
-    if not isinstance(avro, dict):
-        return
-    if "name" in avro and avro.get("type") in ("record", "enum", "fixed"):
-        space = avro.get("namespace", space)
-        short = avro["name"].rpartition(".")[2]
-        for name in (avro["name"], short, f"{space}.{short}"):
-            names.setdefault(name, avro)
-    for item in avro.get("fields", ()):
-        _remember(item["type"], space, names)
-    for inner in ("items", "values", "type"):
-        if isinstance(avro.get(inner), dict | list):
-            _remember(avro[inner], space, names)
 
 
 def writer(avro: Any, names: dict[str, Any]) -> Callable[[Any], str]:
@@ -46,14 +19,19 @@ def writer(avro: Any, names: dict[str, Any]) -> Callable[[Any], str]:
 
 
 def reader(avro: Any, names: dict[str, Any]) -> Callable[[str], Any]:
-    """JSON text to physical value; the function raises ValueError or TypeError."""
-    convert = _converter(avro, names, _bytes_in)
+    """JSON text to physical value; the function raises ValueError or TypeError.
+
+    It does so for every value that a block of this type cannot hold.
+    """
+    convert, check = _converter(avro, names, _bytes_in), checker(avro, names)
 
     def read(text: str) -> Any:
         try:
-            return convert(json.loads(text))
-        except (KeyError, AttributeError, RecursionError) as exc:
-            raise ValueError from exc
+            value = convert(json.loads(text))
+        except (KeyError, AttributeError, OverflowError, RecursionError):
+            raise ValueError from None
+        check(value)
+        return value
 
     return read
 
@@ -77,7 +55,7 @@ def _converter(
         return octets
     if kind == "array":
         item = _converter(avro["items"], names, octets)
-        return lambda value: [item(element) for element in value]
+        return lambda value: [item(element) for element in _listed(value)]
     if kind == "map":
         held = _converter(avro["values"], names, octets)
         return lambda value: {key: held(element) for key, element in value.items()}
@@ -102,8 +80,15 @@ def _union(
     return lambda value: None if value is None else convert(value)
 
 
+def _listed(value: Any) -> Any:
+    # A text and a map can be gone through, too.
+    if not isinstance(value, list | tuple):
+        raise ValueError
+    return value
+
+
 def _finite(value: float) -> float:
-    if not math.isfinite(value):
+    if isinstance(value, bool) or not math.isfinite(value):
         raise ValueError
     return float(value)
 

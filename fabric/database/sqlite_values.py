@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from fabric.database import sqlite_nested as nested
 from fabric.database import sqlite_times as times
 from fabric.database.sqlite_decimal import decimal_reader, decimal_writer
+from fabric.database.value_fit import INT_MAX, INT_MIN, checker, resolve, single
 from fabric.model.change import Row, Value
 from fabric.model.errors import Reason, UsageError
 from fabric.model.schema import RowSchema
@@ -102,19 +103,19 @@ def _storage(
     avro: Any, declared: str, names: dict[str, Any]
 ) -> tuple[str, str, Writer | None, Reader]:
     """Column type, fitting affinities, writer and reader of one Avro type without null."""
-    avro = nested.resolve(avro, names)
+    avro = resolve(avro, names)
     kind: Any = avro["type"] if isinstance(avro, dict) else avro
     logical: str = avro.get("logicalType", "") if isinstance(avro, dict) else ""
     if logical == "decimal" and kind in ("bytes", "fixed"):
         return _decimal(avro)
     if logical in times.UNITS and kind in ("int", "long"):
-        return _time(logical, declared)
+        return _time(logical, declared, is_int=kind == "int")
     if kind in _PLAIN:
         return _PLAIN[kind]
     if kind == "fixed":
-        return "BLOB", "BLOB", None, _bytes
+        return "BLOB", "BLOB", None, _fitting(_bytes, checker(avro, names))
     if kind == "enum":
-        return "TEXT", "TEXT BLOB", None, _str
+        return "TEXT", "TEXT BLOB", None, _fitting(_str, checker(avro, names))
     return "TEXT", "TEXT BLOB", nested.writer(avro, names), nested.reader(avro, names)
 
 
@@ -126,12 +127,26 @@ def _decimal(avro: dict[str, Any]) -> tuple[str, str, Writer | None, Reader]:
     return "TEXT", fits, decimal_writer(scale), decimal_reader(scale, size)
 
 
-def _time(logical: str, declared: str) -> tuple[str, str, Writer | None, Reader]:
+def _time(logical: str, declared: str, *, is_int: bool) -> tuple[str, str, Writer | None, Reader]:
     as_text = affinity(declared) == "TEXT" or any(
         word in declared.upper() for word in ("DATE", "TIME")
     )
     fits = "INTEGER NUMERIC BLOB TEXT"
-    return "INTEGER", fits, times.writer(logical) if as_text else None, times.reader(logical)
+    read: Reader = times.reader(logical)
+    if is_int:
+        read = _fitting(read, _int32)
+    return "INTEGER", fits, times.writer(logical) if as_text else None, read
+
+
+def _fitting(read: Reader, check: Callable[[Any], object]) -> Reader:
+    """Read what `check` lets pass."""
+
+    def checked(value: Any) -> Value:
+        found = read(value)
+        check(found)
+        return found
+
+    return checked
 
 
 def _bool(value: Any) -> bool:
@@ -173,11 +188,23 @@ def _bytes(value: Any) -> bytes:
     return value
 
 
+def _int32(value: Any) -> int:
+    if type(value) is not int or not INT_MIN <= value <= INT_MAX:
+        raise ValueError
+    return value
+
+
+def _single(value: Any) -> float:
+    number = _float(value)
+    single(number)
+    return number
+
+
 _PLAIN: dict[str, tuple[str, str, Writer | None, Reader]] = {
     "boolean": ("INTEGER", "INTEGER NUMERIC BLOB", None, _bool),
-    "int": ("INTEGER", "INTEGER NUMERIC BLOB", None, _int),
+    "int": ("INTEGER", "INTEGER NUMERIC BLOB", None, _int32),
     "long": ("INTEGER", "INTEGER NUMERIC BLOB", None, _int),
-    "float": ("REAL", "REAL NUMERIC BLOB", _write_float, _float),
+    "float": ("REAL", "REAL NUMERIC BLOB", _write_float, _single),
     "double": ("REAL", "REAL NUMERIC BLOB", _write_float, _float),
     "string": ("TEXT", "TEXT BLOB", None, _str),
     "bytes": ("BLOB", "BLOB", None, _bytes),

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from fabric.database.sqlite_nested import reader, resolve, writer
+from fabric.database.sqlite_nested import reader, writer
 from fabric.model.errors import UsageError
 
 _ITEM: dict[str, Any] = {
@@ -24,18 +24,42 @@ def test_records_in_arrays_survive_as_json() -> None:
     assert reader(avro, {})(text) == value
 
 
-def test_a_name_is_followed_to_its_definition() -> None:
-    names: dict[str, Any] = {}
-    resolve({"type": "array", "items": _ITEM}, names)
-    assert resolve("x.Item", names) == _ITEM
-    assert resolve("Item", names) == _ITEM
-    assert resolve({"type": {"type": "string"}}, names) == {"type": "string"}
-
-
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"data": "a"}]', "[" * 10_000, "null"])
 def test_other_text_is_refused(text: str) -> None:
     with pytest.raises((ValueError, TypeError)):
         reader({"type": "array", "items": _ITEM}, {})(text)
+
+
+@pytest.mark.parametrize(
+    ("avro", "text"),
+    [
+        ({"type": "map", "values": "int"}, '{"a":5000000000}'),
+        ({"type": "map", "values": "int"}, '{"\\ud800":1}'),
+        ({"type": "array", "items": "int"}, "[1.0]"),
+        ({"type": "array", "items": "int"}, "[true]"),
+        ({"type": "array", "items": ["null", "int"]}, "[null, 2147483648]"),
+        ({"type": "array", "items": "long"}, "[9223372036854775808]"),
+        ({"type": "array", "items": "boolean"}, "[2]"),
+        ({"type": "array", "items": "float"}, "[1e39]"),
+        ({"type": "array", "items": "double"}, "[NaN]"),
+        ({"type": "array", "items": "double"}, "[true]"),
+        ({"type": "array", "items": "double"}, f"[1{'0' * 400}]"),
+        ({"type": "array", "items": "string"}, '["\\ud800"]'),
+        ({"type": "array", "items": "string"}, '"abc"'),
+        ({"type": "array", "items": "string"}, '{"a":1}'),
+        ({"type": "array", "items": {"type": "fixed", "name": "F", "size": 2}}, '["abc"]'),
+        ({"type": "array", "items": {"type": "enum", "name": "E", "symbols": ["A"]}}, '["B"]'),
+        ({"type": "array", "items": "bytes"}, '["\u0100"]'),
+    ],
+)
+def test_what_a_block_cannot_hold_is_refused(avro: Any, text: str) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        reader(avro, {})(text)
+
+
+def test_whole_numbers_are_doubles_too() -> None:
+    found = reader({"type": "array", "items": "double"}, {})("[1, 0.5]")
+    assert [type(number) for number in found] == [float, float]
 
 
 def test_infinity_is_not_written() -> None:

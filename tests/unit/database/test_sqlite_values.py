@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fabric.database.sqlite_thread import UNREADABLE
 from fabric.database.sqlite_values import RowReader, affinity, columns_of, row_tuple
 from fabric.model.errors import UsageError
 from fabric.model.schema import RowSchema
 
 _ENUM = {"type": "enum", "name": "Colour", "symbols": ["RED", "BLUE"]}
+_DATE = {"type": "int", "logicalType": "date"}
 _DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}
 
 
@@ -108,6 +110,24 @@ def test_dates_are_text_where_the_column_is() -> None:
         ("double", "x"),
         ("double", b""),
         (_DECIMAL, "1.001"),
+        ("int", 2**31),
+        ("int", -(2**31) - 1),
+        (["null", "int"], 2**31),
+        (_DATE, 5_000_000_000),
+        ({"type": "int", "logicalType": "time-millis"}, 5_000_000_000),
+        ("float", 1e39),
+        ("string", UNREADABLE),
+        ("bytes", UNREADABLE),
+        ("boolean", UNREADABLE),
+        ("double", UNREADABLE),
+        (_DECIMAL, UNREADABLE),
+        (_DATE, UNREADABLE),
+        ({"type": "array", "items": "string"}, UNREADABLE),
+        (_ENUM, "GREEN"),
+        ({"type": "fixed", "name": "F", "size": 2}, b"abc"),
+        ({"type": "map", "values": "int"}, '{"a":5000000000}'),
+        ({"type": "array", "items": "boolean"}, "[2]"),
+        ({"type": "array", "items": "string"}, '["\\ud800"]'),
     ],
 )
 def test_a_value_of_another_type_is_refused_without_showing_it(avro: Any, value: object) -> None:
@@ -115,6 +135,13 @@ def test_a_value_of_another_type_is_refused_without_showing_it(avro: Any, value:
     with pytest.raises(ValueError, match=r"^field$") as caught:
         reader.row((1, value))
     assert caught.value.__cause__ is None
+
+
+def test_the_widest_numbers_of_a_type_are_read() -> None:
+    reader = RowReader(columns_of(schema_of(a="int", b="float", c="float", d=_DATE), {}))
+    for number in (-(2**31), 2**31 - 1):
+        row = {"id": 1, "a": number, "b": math.inf, "c": 3.4e38, "d": number}
+        assert reader.row((*row.values(),)) == row
 
 
 def test_a_union_of_several_types_has_no_column() -> None:
