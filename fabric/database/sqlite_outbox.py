@@ -14,12 +14,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from fabric.database import sqlite_schemas as schemas
 from fabric.database.datum import decode_change, encode_change
 from fabric.database.source_figures import age_s
 from fabric.database.sqlite_thread import SqliteThread
 from fabric.database.sqlite_token import generation_in
+from fabric.database.value_fit import Check, checker
 from fabric.model.change import MARKS, Change, Op, Row, Run
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import FabricError, Malformed, Reason, UnavailableError, UsageError
@@ -85,6 +87,7 @@ class SqliteOutbox:
     def __init__(self, path: str | os.PathLike[str], tables: Sequence[SourceTable]) -> None:
         self._thread = SqliteThread(path, create=True, synchronous="FULL")
         self._tables = {str(table.topic): table for table in tables}
+        self._checks = {str(table.topic): _checks(table.schema) for table in tables}
         self._life: _Life | None = None
         self._position = 0
         self._released = 0
@@ -109,7 +112,8 @@ class SqliteOutbox:
 
         Raises:
             UsageError: the topic is not ours, or the row does not fit its schema: no field
-                may lack, be null where null is not allowed, or stand beside the schema's.
+                may lack, be null where null is not allowed, or stand beside the schema's, and
+                no value be one that a reader gets back as another.
             UnavailableError: the outbox is full or its file cannot be written.
         """
         life, table = self._open_life(), self._tables.get(str(topic))
@@ -121,6 +125,7 @@ class SqliteOutbox:
                 "publish takes upserts, deletes and the marks of a snapshot only",
             )
         _demand_fields(table.schema, op, row)
+        _demand_fit(self._checks[str(topic)], row)
         now_us = time.time_ns() // 1000
         change = Change(
             topic=topic,
@@ -132,8 +137,8 @@ class SqliteOutbox:
         )
         try:
             datum = encode_change(change, table.schema, exact=True)
-        except Malformed as exc:
-            raise UsageError(Reason.SCHEMA_MISMATCH, "row does not fit the dataset") from exc
+        except Malformed:
+            raise UsageError(Reason.SCHEMA_MISMATCH, "row does not fit the dataset") from None
         ident = await self._thread.write(lambda c: _add(c, table, now_us, datum))
         self._news.set()
         return ChangeSequence(life.generation, ident, 1)
@@ -237,6 +242,23 @@ def _demand_fields(schema: RowSchema, op: Op, row: Row) -> None:
         raise UsageError(
             Reason.SCHEMA_MISMATCH, f"publish takes {_TAKES[op][0]}; this one {' and '.join(said)}"
         )
+
+
+def _checks(schema: RowSchema) -> Mapping[str, Check]:
+    known: dict[str, Any] = {}
+    return {name: checker(schema.type_of(name), known) for name in schema.fields}
+
+
+def _demand_fit(checks: Mapping[str, Check], row: Row) -> None:
+    """Refuse a value by its column's name."""
+    for name, value in row.items():
+        try:
+            checks[name](value)
+        except ValueError:
+            raise UsageError(
+                Reason.SCHEMA_MISMATCH,
+                f"row does not fit the dataset: the value of column {name!r} is not of its type",
+            ) from None
 
 
 def _names(names: Sequence[str]) -> str:

@@ -5,7 +5,8 @@ integer of any size, any number as a boolean, and a float that is too large as i
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 Check: TypeAlias = Callable[[Any], None]
@@ -71,15 +72,20 @@ def whole(low: int, high: int) -> Check:
     """The check of an integer in `low..high`; a boolean is none."""
 
     def check(value: Any) -> None:
-        if type(value) is not int or not low <= value <= high:
+        if not _is_of(value, Integral) or not low <= value <= high:
             raise ValueError
 
     return check
 
 
+def _is_of(value: Any, kind: type) -> bool:
+    """Whether it is a number of this kind, of any library; to Python a boolean is one, too."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def single(value: Any) -> None:
     """Check a float: infinities and NaN are, a number that would become infinite is not."""
-    if type(value) not in (float, int):
+    if not _is_of(value, Real):
         raise ValueError
     try:
         _FLOAT.pack(value)
@@ -88,13 +94,12 @@ def single(value: Any) -> None:
 
 
 def _double(value: Any) -> None:
-    if type(value) is int:
-        try:
-            float(value)
-        except OverflowError:
-            raise ValueError from None
-    elif type(value) is not float:
+    if not _is_of(value, Real):
         raise ValueError
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError from None
 
 
 def _null(value: Any) -> None:
@@ -151,7 +156,7 @@ def _enum(symbols: frozenset[str]) -> Check:
 
 def _array(item: Check) -> Check:
     def check(value: Any) -> None:
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
             raise ValueError
         for element in value:
             item(element)
@@ -161,7 +166,7 @@ def _array(item: Check) -> Check:
 
 def _map(held: Check) -> Check:
     def check(value: Any) -> None:
-        if not isinstance(value, dict):
+        if not isinstance(value, Mapping):
             raise ValueError
         for key, element in value.items():
             _string(key)
@@ -172,7 +177,7 @@ def _map(held: Check) -> Check:
 
 def _record(parts: dict[str, Check]) -> Check:
     def check(value: Any) -> None:
-        if not isinstance(value, dict) or not parts.keys() <= value.keys():
+        if not isinstance(value, Mapping) or not parts.keys() <= value.keys():
             raise ValueError
         for name, part in parts.items():
             part(value[name])

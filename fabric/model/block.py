@@ -6,7 +6,7 @@ ordinals leave places out, as in each of several partitions, the steps follow.
 Spec: docs/format.md section 4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -20,6 +20,7 @@ from fabric.model.columns import Field, Rows, join, pack_all, split, unpack_all
 from fabric.model.errors import Malformed
 from fabric.model.limits import BLOCK_CHANGES_MAX
 from fabric.model.names import Stream
+from fabric.model.packing import Column
 from fabric.model.schema import RowSchema
 from fabric.model.skim import check_counts, check_steps
 
@@ -67,7 +68,7 @@ def pack(block: Block, schema: RowSchema) -> bytes:
     """Write a block's plaintext.
 
     Raises:
-        Malformed: a row does not fit the schema.
+        Malformed: a row does not fit the schema; names the column.
     """
     runs: list[dict[str, Any]] = []
     rows: list[Row] = []
@@ -82,18 +83,51 @@ def pack(block: Block, schema: RowSchema) -> bytes:
     try:
         columns, nulls = split(rows, schema.columns)
         key_columns, _ = split(keys, schema.key_columns)
-        datum = {
-            "runs": runs,
-            "nulls": nulls,
-            "rows": pack_all(columns, schema.columns),
-            "keys": pack_all(key_columns, schema.key_columns),
-        }
-        fastavro.schemaless_writer(out, schema.block_codec, datum)
+        _write(out, schema, runs, nulls, columns, key_columns)
         if any(run.steps for run in block.runs):
             fastavro.schemaless_writer(out, _STEPS, [*_all_steps(block.runs)])
-    except Exception as exc:  # fastavro raises whatever the value raised
-        raise Malformed("row does not fit the schema") from exc
+    except Exception:  # noqa: BLE001  # fastavro raises whatever the value raised, and quotes it
+        raise Malformed(_misfit(rows, keys, schema)) from None
     return out.getvalue()
+
+
+def _write(
+    out: BytesIO,
+    schema: RowSchema,
+    runs: list[dict[str, Any]],
+    nulls: list[Any],
+    columns: Mapping[str, Column],
+    keys: Mapping[str, Column],
+) -> None:
+    datum = {
+        "runs": runs,
+        "nulls": nulls,
+        "rows": pack_all(columns, schema.columns),
+        "keys": pack_all(keys, schema.key_columns),
+    }
+    fastavro.schemaless_writer(out, schema.block_codec, datum)
+
+
+def _misfit(rows: list[Row], keys: list[Row], schema: RowSchema) -> str:
+    """Which column does not fit, found by writing each alone."""
+    for field in schema.columns:
+        if not _fits(rows, field, schema, is_key=False):
+            return f"column {field.name}: a value does not fit the schema"
+    for field in schema.key_columns:
+        if not _fits(keys, field, schema, is_key=True):
+            return f"column {field.name}: a value of a key does not fit the schema"
+    return "row does not fit the schema"
+
+
+def _fits(rows: list[Row], field: Field, schema: RowSchema, *, is_key: bool) -> bool:
+    empty: dict[str, Column] = {each.name: [] for each in schema.columns}
+    try:
+        column, _ = split(rows, [field])
+        whole, keys = ({}, column) if is_key else (column, {})
+        _write(BytesIO(), schema, [], [], {**empty, **whole}, {**empty, **keys})
+    except Exception:  # noqa: BLE001  # as in `pack`
+        return False
+    return True
 
 
 def _all_steps(runs: Many[Run]) -> Iterator[int]:

@@ -1,9 +1,12 @@
 import asyncio
 import contextlib
 import json
+import math
 import sqlite3
+import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -268,6 +271,60 @@ async def test_an_outbox_from_before_schemas_were_kept_still_opens(tmp_path: Pat
     await box.put(NOTES, Op.UPSERT, note("a", 2))
     found, _ = await take(box.read())
     assert [event.run.rows for event in found] == [[note("a", 1)], [note("a", 2)]]
+    await box.close()
+
+
+_FLOATS = {"type": "array", "items": "float"}
+_ITEM = {"type": "record", "name": "I", "fields": [{"name": "a", "type": ["null", "float"]}]}
+
+
+@pytest.mark.parametrize(
+    ("avro", "value"),
+    [
+        ("float", 1e39),
+        ("float", -(2**200)),
+        (["null", "float"], 1e39),
+        (_FLOATS, [0.5, 1e39]),
+        (_ITEM, {"a": 1e39}),
+        (["null", "string", _FLOATS], [1e39]),
+        ("int", 2**31),
+        ("boolean", 2),
+        ("string", "secret \ud800"),
+        ("string", None),
+        ({"type": "map", "values": "int"}, {"secret": 2**40}),
+    ],
+)
+async def test_a_value_that_does_not_fit_names_its_column_only(
+    tmp_path: Path, avro: object, value: Any
+) -> None:
+    fields = [{"name": "id", "type": "long"}, {"name": "v", "type": avro}]
+    schema = RowSchema.parse(json.dumps({"type": "record", "name": "R", "fields": fields}), ("id",))
+    box = notes(tmp_path, schema)
+    await box.open(None)
+    with pytest.raises(UsageError, match=r"^schema_mismatch: .*column 'v'") as caught:
+        await box.put(NOTES, Op.UPSERT, {"id": 1, "v": value})
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(UsageError, match="column 'id'"):
+        await box.put(NOTES, Op.DELETE, {"id": "secret"})
+    assert await box.status() == {
+        "lag_seconds": 0.0,
+        "lag_bytes": 0.0,
+        "snapshot_rows": 0.0,
+        "snapshot_total": 0.0,
+    }
+    await box.close()
+
+
+async def test_floats_that_have_no_end_and_none_are_published(tmp_path: Path) -> None:
+    fields = [{"name": "id", "type": "long"}, {"name": "v", "type": ["null", "float"]}]
+    schema = RowSchema.parse(json.dumps({"type": "record", "name": "R", "fields": fields}), ("id",))
+    box = notes(tmp_path, schema)
+    await box.open(None)
+    given = [math.inf, -math.inf, 1, None]
+    for number, value in enumerate(given):
+        await box.put(NOTES, Op.UPSERT, {"id": number, "v": value})
+    found, _ = await take(box.read())
+    assert [event.run.rows[0]["v"] for event in found] == given
     await box.close()
 
 

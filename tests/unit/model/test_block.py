@@ -1,6 +1,7 @@
 """Blocks: pack and unpack are inverses, trim cuts, and a lie in the bytes is refused."""
 
 import json
+import traceback
 from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
@@ -120,6 +121,57 @@ def test_row_that_does_not_fit_is_malformed_and_shows_no_value() -> None:
     with pytest.raises(Malformed) as caught:
         pack(block(wrong), SCHEMA)
     assert "Nguyen" not in str(caught.value)
+
+
+_SEVERAL = RowSchema.parse(
+    json.dumps(
+        {
+            "type": "record",
+            "name": "R",
+            "fields": [
+                {"name": "id", "type": "string"},
+                {"name": "code", "type": {"type": "fixed", "name": "Code", "size": 2}},
+                {"name": "old", "type": ["null", "Code"]},
+                {"name": "count", "type": ["null", "int"]},
+                {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["A"]}},
+                {"name": "tags", "type": {"type": "array", "items": "string"}},
+            ],
+        }
+    ),
+    ("id",),
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("id", None),
+        ("id", b"secret"),
+        ("code", b"secret"),
+        ("old", b"secret"),
+        ("count", 2**31),
+        ("count", "secret"),
+        ("kind", "secret"),
+        ("tags", ["secret \ud800"]),
+    ],
+)
+def test_row_that_does_not_fit_names_its_column_and_no_value(column: str, value: Any) -> None:
+    good = {"id": "a", "code": b"ab", "old": None, "count": None, "kind": "A", "tags": []}
+    rows = [good, {**good, "old": b"cd"}, {**good, column: value}]
+    run = Run(op=Op.UPSERT, position=5, ordinal=1, commit_us=0, rows=rows)
+    with pytest.raises(Malformed, match=f"column {column}: a value does not fit") as caught:
+        pack(block(run), _SEVERAL)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_row_or_key_that_lacks_a_column_names_it() -> None:
+    lacks = Run(op=Op.UPSERT, position=5, ordinal=1, commit_us=0, rows=[{"id": "a"}])
+    with pytest.raises(Malformed, match="column code: "):
+        pack(block(lacks), _SEVERAL)
+    for key in ({}, {"id": 1}):
+        wrong = Run(op=Op.DELETE, position=5, ordinal=1, commit_us=0, rows=[key])
+        with pytest.raises(Malformed, match="column id: "):
+            pack(block(wrong), _SEVERAL)
 
 
 @pytest.mark.parametrize(
