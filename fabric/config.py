@@ -164,6 +164,7 @@ class Capture(Section):
             raise ValueError("tables: two tables feed one topic; give each its own dataset")
         if self.kind != "postgresql" and (self.slot or self.publication):
             raise ValueError("slot and publication belong to kind postgresql; remove them")
+        _demand_own_url(self.kind, self.url)
         return self
 
 
@@ -183,7 +184,14 @@ class Apply(Section):
     def _check(self) -> Self:
         if len(set(self.tables.values())) != len(self.tables):
             raise ValueError("tables: two topics fill one table; give each its own")
+        _demand_own_url(self.kind, self.url)
         return self
+
+
+def _demand_own_url(kind: str, url: str) -> None:
+    # Messages name a SQLite file's path; another database's URL may hold a password.
+    if kind == "sqlite" and "://" in url.removeprefix("sqlite:///"):
+        raise ValueError("url: is not that of a SQLite file; write sqlite:///path or correct kind")
 
 
 class Outbox(Section):

@@ -96,8 +96,15 @@ def given_name(source: str) -> str:
 
 
 def sqlite_path(url: str) -> str:
-    """The file's path from `sqlite:///relative`, `sqlite:////absolute` or a bare path."""
-    return url.removeprefix("sqlite:///")
+    """The file's path from `sqlite:///relative`, `sqlite:////absolute` or a bare path.
+
+    Raises:
+        ConfigInvalid: another URL, which may hold a password, where messages name a path.
+    """
+    path = url.removeprefix("sqlite:///")
+    if "://" in path:
+        raise ConfigInvalid("url: is not that of a SQLite file; write sqlite:///path")
+    return path
 
 
 def _unknown(kind: str) -> ConfigInvalid:

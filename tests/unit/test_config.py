@@ -302,3 +302,12 @@ def test_configs_of_the_demo_load(tmp_path: Path) -> None:
         assert len(config.capture) == len(config.apply) == 1
     GatewayConfig.load(written(tmp_path, configs.gateway_toml(layout, "localhost:1")))
     AuthorityConfig.load(written(tmp_path, configs.authority_toml(layout, "localhost:1")))
+
+
+def test_another_databases_url_is_no_path_of_a_sqlite_file_and_is_not_shown(tmp_path: Path) -> None:
+    wrong = "postgresql://fabric:hunter2@db/registry"
+    text = AGENT.replace("sqlite:///target.db", wrong)
+    assert text != AGENT
+    with pytest.raises(ConfigInvalid, match="sqlite:///path") as caught:
+        AgentConfig.load(written(tmp_path, text))
+    assert "hunter2" not in str(caught.value)

@@ -26,6 +26,12 @@ def test_a_url_and_a_bare_path_name_the_same_file(url: str, path: str) -> None:
     assert sqlite_path(url) == path
 
 
+def test_another_databases_url_is_no_path_and_is_not_shown() -> None:
+    with pytest.raises(ConfigInvalid, match="sqlite:///path") as caught:
+        open_sink("sqlite", "postgresql://fabric:hunter2@db/registry")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_unknown_kind_is_refused_with_the_remedy() -> None:
     with pytest.raises(ConfigInvalid, match="use postgresql or sqlite"):
         open_sink("oracle", "x")
