@@ -21,6 +21,7 @@ TESTED_ELSEWHERE = {
 BANNED = {
     "asyncio.create_task": "use a TaskGroup",
     "asyncio.ensure_future": "use a TaskGroup",
+    "_log.exception": "an exception's text may quote a row: log fabric.trace.trace of it",
     "os.system": "use subprocess with a list",
     "pickle.loads": "foreign bytes must not run code",
     "yaml.load": "use yaml.safe_load",

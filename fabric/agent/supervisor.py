@@ -15,6 +15,7 @@ from fabric.model.errors import (
     UsageError,
 )
 from fabric.model.limits import RETRY_S_MIN
+from fabric.trace import trace
 
 _HOLD_S = 10.0
 _PAUSE_S_MAX = 5.0
@@ -128,7 +129,7 @@ async def supervise(
         except Exception as exc:  # noqa: BLE001  # the last line: a bug ends one part only
             cause = cause_of(exc)
             if cause is None:
-                _log.exception("%s failed", name, exc_info=exc)
+                _log.error("%s failed: %s", name, trace(exc))
                 cause = FabricError(Reason.INTERNAL, f"{type(exc).__name__}; see the log")
             board.show(name, cause.reason, str(cause.args[0]))
         else:

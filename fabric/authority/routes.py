@@ -33,6 +33,7 @@ from fabric.model.errors import (
 from fabric.model.limits import REQUEST_BYTES_EACH, REQUEST_BYTES_MAX, REQUEST_S_MAX
 from fabric.policy.types import Policy
 from fabric.ports import Clock
+from fabric.trace import trace
 
 _log = logging.getLogger(__name__)
 _POLICY = "/policy/"
@@ -111,8 +112,8 @@ class Routes:
             response = _refuse(denied, exc.status)
         except TimeoutError:
             response = _refuse(UnavailableError(Reason.OVERLOADED, "request took too long"), 503)
-        except Exception:  # noqa: BLE001  # whatever it is, it must not read as consent, and be seen
-            _log.exception("request to %s failed", request.path)
+        except Exception as exc:  # noqa: BLE001  # whatever it is, it must not read as consent, and be seen
+            _log.error("request to %s failed: %s", request.path, trace(exc))
             response = _refuse(PeerError(Reason.INTERNAL, "internal error"), 500)
         if not (request.path.startswith(_POLICY) and response.status == _OK):
             response.force_close()

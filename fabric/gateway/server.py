@@ -43,6 +43,7 @@ from fabric.model.limits import (
     REQUEST_S_MAX,
     REQUESTS_IN_FLIGHT_MAX,
 )
+from fabric.trace import trace
 
 _log = logging.getLogger(__name__)
 _SIZE = struct.Struct(">i")
@@ -134,9 +135,9 @@ class Door:
         except FabricError as exc:
             self._parts.metrics.cut(str(exc.reason))
             _log.info("connection cut: %s", exc)
-        except Exception:  # noqa: BLE001  # one client's connection must never end the others'
+        except Exception as exc:  # noqa: BLE001  # one client's connection must never end the others'
             self._parts.metrics.cut(str(Reason.INTERNAL))
-            _log.exception("connection cut by a fault of ours")
+            _log.error("connection cut by a fault of ours: %s", trace(exc))
 
     def _count(self, change: int) -> None:
         self._open += change

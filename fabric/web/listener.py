@@ -24,6 +24,7 @@ from fabric.model.limits import (
     HTTPS_CONNECTIONS_MAX,
 )
 from fabric.model.network import share_of
+from fabric.trace import trace
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 256
@@ -138,8 +139,8 @@ class Listener:
         except FabricError as exc:
             _log.debug("connection of %s closed: %s", peer, exc)
             connection.close()
-        except Exception:  # noqa: BLE001  # one connection must never end the others'
-            _log.exception("connection cut by a fault of ours")
+        except Exception as exc:  # noqa: BLE001  # one connection must never end the others'
+            _log.error("connection cut by a fault of ours: %s", trace(exc))
 
 
 class _Watched(asyncio.Protocol):

@@ -15,6 +15,7 @@ from fabric.config_web import WebConfig
 from fabric.metrics import watching
 from fabric.model.errors import ConfigInvalid, Reason
 from fabric.model.limits import PAGE_CONNECTIONS_MAX
+from fabric.trace import trace
 from fabric.web.listener import Listener
 from fabric.web.papers import Papers
 
@@ -112,8 +113,8 @@ class _Ready:
         """Each part with its reason; whatever goes wrong must not read as ready."""
         try:
             return dict(self._ready())
-        except Exception:  # noqa: BLE001  # whatever it is, it must not read as ready
-            _log.exception("readiness cannot be told")
+        except Exception as exc:  # noqa: BLE001  # whatever it is, it must not read as ready
+            _log.error("readiness cannot be told: %s", trace(exc))
             return {"readiness": str(Reason.INTERNAL)}
 
     async def handle(self, request: web.Request) -> web.Response:

@@ -116,6 +116,24 @@ async def test_a_failing_part_does_not_end_another() -> None:
             part.cancel()
 
 
+async def test_a_bug_is_logged_with_its_place_and_without_what_it_quotes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def bug() -> None:
+        try:
+            int("secret row")
+        except ValueError as exc:
+            raise ExceptionGroup("secret row", [exc, AWAY]) from exc
+
+    stop = asyncio.Event()
+    stop.set()
+    await supervise("bug", bug, Board(), stop=stop)
+    assert "bug failed" in caplog.text
+    assert "ValueError" in caplog.text
+    assert "test_supervisor.py" in caplog.text
+    assert "secret row" not in caplog.text
+
+
 async def test_a_denied_part_waits_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_HOLD_S", 60.0)
     tries = []
