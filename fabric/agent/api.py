@@ -212,7 +212,8 @@ class Agent:
 
         Raises:
             UsageError: the topic is not in `outbox.topics`, or the row does not fit; fields
-                that lack or that the dataset does not have are named.
+                that lack, that the dataset does not have or whose value is not of their type
+                are named.
             Malformed: `topic` is no topic's name.
             UnavailableError: the agent has not started, or the outbox is full.
         """
