@@ -109,6 +109,15 @@ def allowed(
     return dataset, result
 
 
+def _pack_parts(work: Callable[[Block], Packed], block: Block) -> None:
+    """Raise what packing a part raises; UsageError TOO_LARGE when one change is too large."""
+    try:
+        work(block)
+    except DeniedError:
+        for part in halve(block):
+            _pack_parts(work, part)
+
+
 class Sending:
     """Says when a stream's block is on its way, and the processor free for the next one.
 
@@ -243,6 +252,8 @@ class SealedLane:
 
     async def _seal(self, block: Block, packed: Packed | None) -> _Shot:
         ahead = self._ahead.pop(block.stream, None)
+        if self._epochs.current is None and (packed is None or packed.block is not block):
+            packed = await self._pack_first(block)
         epoch = await self._ready()
         # A start may have been long on its way: what counts is what holds as the block is sealed.
         now = self._host.clock.now()
@@ -256,6 +267,21 @@ class SealedLane:
         if ahead is not None and ahead.is_good_for(block, epoch, link, stamp):
             return ahead
         return await self._made(block, packed, epoch, link, stamp, result)
+
+    async def _pack_first(self, block: Block) -> Packed:
+        """Pack before a capture's first epoch is opened; of what goes in parts, each of them.
+
+        A block that cannot be packed ends its capture, which begins again and meets it again:
+        each time it would leave an epoch that everybody keeps and grants for long.
+        """
+        dataset, _ = allowed(self._host.view, self._topic, self._schema, self._host.clock.now())
+        rule = decide.rule_of(self._host.view.policy, dataset)
+        work = partial(prepare, schema=self._schema, coding=rule.coding, padding=rule.padding)
+        try:
+            return await aside(partial(work, block), is_short=block.count <= _SHORT_CHANGES_MAX)
+        except DeniedError:
+            await asyncio.to_thread(_pack_parts, work, block)
+            raise
 
     def _stamp(self, dataset: Dataset, result: Result, now: datetime) -> Stamp:
         rule = decide.rule_of(self._host.view.policy, dataset)

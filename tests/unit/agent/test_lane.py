@@ -1,6 +1,7 @@
 """The sealed lane: what is sent, what is sent again, and what is sealed anew."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +14,7 @@ from fabric.agent import refusal_machine
 from fabric.agent.lane import Kept, Note, SealedLane, allowed
 from fabric.agent.view import WorldView
 from fabric.model.block import Block
-from fabric.model.change import ZERO, Op, Run, Sequence
+from fabric.model.change import ZERO, Op, Row, Run, Sequence
 from fabric.model.errors import (
     DeniedError,
     FabricError,
@@ -23,6 +24,7 @@ from fabric.model.errors import (
     UnavailableError,
     UsageError,
 )
+from fabric.model.limits import BLOCK_BYTES_MAX
 from fabric.model.names import Stream, grants_topic
 from fabric.seal import envelope
 from fabric.seal.chain import Verdict, judge
@@ -136,7 +138,7 @@ async def test_blocks_packed_ahead_form_the_same_chain(
     one, two = sent(platform)
     assert two.header.previous == one.hash
     assert [k.head.upto for k in kept] == [first.upto, second.upto]
-    assert [packed.block for packed in used] == [second]
+    assert [packed.block for packed in used] == [first, second]
 
 
 class Slow:
@@ -170,7 +172,7 @@ async def sealed_ahead(
         async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
             store = tasks.create_task(it.store(first))
             await it.pack(second)
-            assert slow.sealed == [second]
+            assert slow.sealed == [first, second]
             assert not store.done()
             meanwhile()
             slow.go.set()
@@ -184,9 +186,9 @@ async def test_a_packed_block_is_sealed_while_the_one_before_it_is_on_its_way(
 ) -> None:
     a.attest()
     slow = Slow(platform, monkeypatch)
-    _, second = await sealed_ahead(a, slow)
+    first, second = await sealed_ahead(a, slow)
     one, two = sent(platform)
-    assert slow.sealed == [second]  # and not once more
+    assert slow.sealed == [first, second]  # and not once more
     assert (two.header.counter, two.header.previous) == (1, one.hash)
 
 
@@ -199,9 +201,9 @@ async def test_a_block_sealed_too_long_ahead_is_sealed_anew(
     def wait() -> None:
         platform.clock.ahead += timedelta(seconds=_LONG_S)
 
-    _, second = await sealed_ahead(a, slow, wait)
+    first, second = await sealed_ahead(a, slow, wait)
     one, two = sent(platform)
-    assert slow.sealed == [second, second]
+    assert slow.sealed == [first, second, second]
     assert two.header.previous == one.hash
     assert two.header.sealed_at - one.header.sealed_at >= timedelta(seconds=_LONG_S)
 
@@ -269,6 +271,27 @@ async def test_a_block_that_cannot_be_packed_fails_when_it_is_stored(
         await packed_ahead(a, lane(a), block(10), wrong)
     assert caught.group_contains(Malformed)
     assert len(sent(platform)) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"id": "no number"}, Malformed),
+        ({"id": 1, "text": os.urandom(BLOCK_BYTES_MAX).hex()}, UsageError),
+    ],
+)
+@pytest.mark.parametrize("before", [[], [{"id": n, "text": "x"} for n in range(2, 5)]])
+async def test_a_block_that_cannot_be_packed_opens_no_epoch(
+    platform: Platform, a: TestHost, before: list[Row], row: Row, why: type[FabricError]
+) -> None:
+    """Its capture begins again and again, and each epoch would be kept and granted for long."""
+    a.attest()
+    run = Run(op=Op.UPSERT, position=10, ordinal=1, commit_us=1, rows=[*before, row])
+    bad = Block(stream=STREAM, after=ZERO, upto=Sequence(1, 10, len(run.rows)), runs=(run,))
+    with pytest.raises(ExceptionGroup) as caught:
+        await stored(a, lane(a), bad)
+    assert caught.group_contains(why)
+    assert platform.log.values(GRANTS) == []
 
 
 async def test_a_later_life_starts_an_epoch_from_the_known_head(
