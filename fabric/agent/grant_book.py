@@ -4,7 +4,7 @@ Records are parsed as they come and verified on first use, because the result th
 a start names may reach us after it. What does not verify is forgotten, and until it
 does it says nothing, not even that it names us. Of the wraps only this host's own is
 kept: a start for a thousand hosts holds a megabyte. What one writer wrote takes no
-other writer's room.
+other writer's room. Of a sender's starts the newest are kept: its blocks go on there.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from fabric.admit.view import View
-from fabric.agent.room import Room
+from fabric.agent.room import NewestRoom, Room
 from fabric.attest.members import Members
 from fabric.attest.result import Result, standing
 from fabric.model.errors import DeniedError, Malformed, PeerError, Reason
@@ -39,7 +39,7 @@ from fabric.seal.record import Terms
 from fabric.seal.secret import EpochSecret
 
 _STARTS_MAX = (20_000, 4_000)
-"""In all, and of one sender."""
+"""In all, and of one sender; who has too many loses its oldest."""
 _GRANTS_MAX = (100_000, 20_000, 1_000)
 """In all, of one granter, and of one granter for one epoch; so many for us, so many for others."""
 _COPIES_MAX = 8
@@ -55,7 +55,7 @@ class GrantBook:
 
     Args:
         rejected: told of every start or grant that turned out forged when it was asked for,
-            and once of every wrap for us that does not open.
+            once of every wrap for us that does not open, and of every start that had to go.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class GrantBook:
         self._opened: dict[bytes, list[OpenedStart]] = {}
         self._verified: dict[bytes, VerifiedStart] = {}
         self._mine: dict[bytes, tuple[bytes, bytes]] = {}
-        self._starts_room = Room("epoch starts", _STARTS_MAX)
+        self._starts_room = NewestRoom(*_STARTS_MAX)
         self._grants: dict[_Place, dict[_Pending, OpenedGrant]] = {}
         self._good: dict[_Place, dict[tuple[bytes, bool], VerifiedGrant]] = {}
         self._grants_room = {mine: Room("grants", _GRANTS_MAX) for mine in (True, False)}
@@ -81,6 +81,7 @@ class GrantBook:
         self._spoilt: set[bytes] = set()
         self._secrets: dict[bytes, EpochSecret] = {}
         self._joined_at: tuple[int | None, datetime | None] = (None, None)
+        self._joined_before: datetime | None = None
         self._news = 0
 
     def feed(self, key: bytes, value: bytes) -> None:
@@ -88,7 +89,7 @@ class GrantBook:
 
         Raises:
             PeerError: it is no start or grant of this topic under its own key, its wraps are
-                not those it names, or there are too many.
+                not those it names, or there are too many of too many writers.
         """
         kind = record.kind_of(value)
         if kind == START:
@@ -105,7 +106,7 @@ class GrantBook:
             raise Malformed("epoch start is not of this topic or not under its own key")
         wraps = record.check_wraps(start.recipients, opened.first, opened.wraps)
         if opened.hash not in self._opened:
-            self._starts_room.take(start.sender)
+            self._make_room(start.sender, opened.hash)
         if self._me in wraps:  # what is named by digest is the same in every copy
             self._mine[opened.hash] = wraps[self._me]
         if any(recipient.host == self._me for recipient in start.recipients):
@@ -117,6 +118,34 @@ class GrantBook:
             return
         copies.append(kept)
         self._news += 1
+
+    def _make_room(self, sender: HostId, start_hash: bytes) -> None:
+        gone = self._starts_room.take(sender, start_hash)
+        if gone == start_hash:  # it alone is what its sender has, and so it is with everybody
+            raise PeerError(Reason.TOO_LARGE, "more epoch starts than a view holds")
+        if gone is not None:
+            self._let_go(gone)
+            self._rejected(Reason.TOO_LARGE)
+
+    def _let_go(self, start_hash: bytes) -> None:
+        """Forget a start, and what rests on it, except since when we may read."""
+        found = self._verified.pop(start_hash, None)
+        copies = self._opened.pop(start_hash)
+        start = copies[0].start if found is None else found.start
+        if start_hash in self._naming_me or start_hash in self._offered:
+            self._joined_before = min(self._joined_before or start.started, start.started)
+        self._mine.pop(start_hash, None)
+        self._naming_me.discard(start_hash)
+        self._offered.discard(start_hash)
+        if found is None:  # whoever wrote it: grants of that epoch id may be another start's
+            return
+        self._secrets.pop(start.id, None)
+        place = _place(start.terms)
+        for key in [*self._grants.get(place, ())]:
+            self._drop(place, key)
+        self._grants.pop(place, None)
+        for (_, mine), good in self._good.pop(place, {}).items():
+            self._grants_room[mine].give_back(good.grant.granter, place)
 
     def _feed_grant(self, key: bytes, value: bytes) -> None:
         opened = parse_grant(value)
@@ -172,7 +201,7 @@ class GrantBook:
             del self._opened[opened.hash]
             self._mine.pop(opened.hash, None)
             self._naming_me.discard(opened.hash)
-            self._starts_room.give_back(opened.start.sender)
+            self._starts_room.give_back(opened.start.sender, opened.hash)
 
     def _verify(self, opened: OpenedStart, result: Result, members: Members) -> VerifiedStart:
         why = members.was_trusted(result, opened.start.started)
@@ -204,7 +233,8 @@ class GrantBook:
     def _joined(self, members: Members) -> datetime | None:
         """When the first epoch began that serves us; looked up anew when we have learnt more."""
         if self._joined_at[0] != self._news:
-            times, is_whole = [], True
+            times = [self._joined_before] if self._joined_before else []
+            is_whole = True
             for start_hash in self._naming_me | self._offered:
                 try:
                     start = self.start(start_hash, members)

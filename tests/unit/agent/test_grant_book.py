@@ -374,17 +374,89 @@ def test_forged_grants_give_their_room_back() -> None:
 def test_starts_of_one_sender_take_no_room_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grant_book, "_STARTS_MAX", (4, 2))
     it, members = book(), KnownResults(SENDER.result, LATE.result)
-    made = [LATE.start(LATE.draft(n), [READER]) for n in range(3)]
-    for start in made[:2]:
-        it.feed(start_key(start.start), forged(start.value))
-    with pytest.raises(PeerError) as caught:
-        it.feed(start_key(made[2].start), made[2].value)
-    assert caught.value.reason is Reason.TOO_LARGE
     mine = started()
     it.feed(start_key(mine.start), mine.value)
-    assert [item.hash for item in it.starts(members)] == [mine.hash]
-    it.feed(start_key(made[2].start), made[2].value)  # the forged ones gave their room back
-    assert len(it.starts(members)) == 2
+    made = [LATE.start(LATE.draft(n), [READER]) for n in range(9)]
+    for start in made[:8]:
+        it.feed(start_key(start.start), forged(start.value))
+    it.feed(start_key(made[8].start), made[8].value)
+    assert [item.hash for item in it.starts(members)] == [mine.hash, made[8].hash]
+    it.feed(start_key(made[7].start), made[7].value)  # the forged ones gave their room back
+    assert len(it.starts(members)) == 3
+
+
+def test_a_sender_of_too_many_starts_loses_its_oldest_and_never_its_newest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MUST-6.15."""
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (9, 3))
+    members, made = KnownResults(SENDER.result), [started(n) for n in range(1, 6)]
+    for reads_while_they_come in (True, False):  # or begins anew when all are in the log
+        told: list[Reason] = []
+        it = GrantBook(TOPIC, TRUST_DOMAIN, READER.host, told.append)
+        for start in made:
+            it.feed(start_key(start.start), start.value)
+            assert not reads_while_they_come or it.start(start.hash, members) is not None
+        assert told == [Reason.TOO_LARGE] * 2
+        assert [it.start(each.hash, members) is None for each in made] == [True] * 2 + [False] * 3
+        newest = it.start(made[-1].hash, members)
+        assert newest is not None
+        assert it.secret(newest, [READER.key], view_of(members)) == SENDER.secret(5)
+
+
+def test_a_crowd_of_senders_of_one_start_each_pushes_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (2, 2))
+    it, members = book(), KnownResults(SENDER.result)
+    parties = (SENDER, LATE, Party.make("G04/archive/d1"))
+    mine, *rest = [party.start(party.draft(), [READER]) for party in parties]
+    it.feed(start_key(mine.start), mine.value)
+    it.feed(start_key(rest[0].start), rest[0].value)
+    with pytest.raises(PeerError) as caught:
+        it.feed(start_key(rest[1].start), rest[1].value)
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert it.start(mine.hash, members) is not None
+
+
+def test_of_a_start_that_had_to_go_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (9, 1))
+    it, members = book(), KnownResults(SENDER.result)
+    first, second = started(1), started(2)
+    it.feed(start_key(first.start), first.value)
+    it.feed(*grant_to(READER, first))
+    it.feed(*grant_to(LATE, first))
+    verified = it.start(first.hash, members)
+    assert verified is not None
+    it.secret(verified, [READER.key], view_of(members))
+    assert it.served(verified, view_of(members))
+    it.feed(*grant_to(READER, first, granted=NOW + timedelta(hours=2)))
+    it.feed(start_key(second.start), second.value)
+    assert it.known(first.hash) is None
+    kept = (it._opened, it._verified, it._mine, it._grants, it._good, it._secrets, it._offered)
+    assert [len(each) for each in kept] == [1, 0, 1, 0, 0, 0, 0]
+    assert not any(room._kept for room in it._grants_room.values())
+
+
+@pytest.mark.parametrize("is_verified", [True, False])
+def test_where_we_joined_is_known_also_when_its_start_had_to_go(
+    monkeypatch: pytest.MonkeyPatch, is_verified: bool
+) -> None:
+    """MUST-6.15, MUST-7.11: passed over is only what began before, whatever is forgotten."""
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (9, 1))
+    it, members = book(LATE), KnownResults(SENDER.result, READER.result)
+    made = []
+    for n, (party, others) in enumerate(((SENDER, [LATE]), (READER, []), (SENDER, [LATE]))):
+        draft = party.draft(n, started=NOW + timedelta(minutes=n), history="from_join")
+        made.append(party.start(draft, others))
+    for start in made:
+        it.feed(start_key(start.start), start.value)
+        if is_verified:
+            assert it.start(start.hash, members) is not None
+    assert it.start(made[0].hash, members) is None
+    between = it.start(made[1].hash, members)
+    assert between is not None
+    assert not it.is_before_join(between, members)
 
 
 def test_under_retained_nothing_is_before_our_join() -> None:
