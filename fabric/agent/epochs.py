@@ -15,6 +15,7 @@ from typing import TypeAlias
 from fabric.agent.epoch_machine import EpochMachine, Served, Wanted, Why, late
 from fabric.agent.granting import Asked, append, keep_from, send_grants
 from fabric.agent.host import Host
+from fabric.agent.pace import Pace
 from fabric.agent.recipients import choose, named
 from fabric.agent.refusal_machine import pause_s
 from fabric.agent.shelf import Kept, Shelf
@@ -108,8 +109,10 @@ class Epochs:
         self._lock = asyncio.Lock()
         self._current: Epoch | None = None
         self._asked: Why | None = None
+        self._cause = ""
         self._drawn: _Drawn | None = None
         self._shelf: Shelf | None = None
+        self._pace: Pace | None = None
         self._named: Mapping[HostId, datetime] = {}
         self._chosen: tuple[tuple[int, int, Dataset], _Chosen] | None = None
         self._swept: object = None
@@ -120,15 +123,15 @@ class Epochs:
         """The epoch that blocks are sealed in."""
         return self._current
 
-    def ask(self, why: Why) -> None:
-        """Demand a new epoch before the next block."""
-        self._asked = why
+    def ask(self, why: Why, cause: str = "") -> None:
+        """Demand a new epoch before the next block; `cause` is for people."""
+        self._asked, self._cause = why, cause
 
     async def ready(self, dataset: Dataset, result: Result) -> Epoch:
         """The epoch for the next block; a new one, acknowledged, when one is due.
 
         Raises:
-            FabricError: the start was refused, or is not acknowledged yet.
+            FabricError: the start was refused, is not acknowledged yet, or comes too soon.
         """
         async with self._lock:
             for attempt in range(_OPEN_TRIES_MAX):
@@ -151,6 +154,8 @@ class Epochs:
         drawn = self._drawn if self._fits(dataset, wanted) else None
         if current is not None and drawn is None and self._can_wait(why, current):
             return current
+        assert self._pace is not None
+        self._pace.check(why, self._host.clock.now(), self._cause)
         if drawn is None:
             self._host.view.check_grants(dataset, self._host.clock.now())
             drawn = await self._draw(dataset, wanted, keys)
@@ -205,6 +210,7 @@ class Epochs:
         """Keep since when each consumer is named; it outlives us, as being named does."""
         state = self._host.identity.state
         if self._shelf is None:
+            self._pace = await asyncio.to_thread(Pace, state, self._topic)
             self._shelf = await asyncio.to_thread(Shelf, state, self._topic)
             self._named = await asyncio.to_thread(state.named, self._topic)
         hosts = named(self._host.view.policy, dataset, self._host.view.members)
@@ -292,11 +298,13 @@ class Epochs:
         await asyncio.to_thread(self._shelf.add, stored)
         await append(self._host, self._topic, start_key(started.start), started.values)
         self._current = _epoch(started, drawn.secret)
-        self._asked = None
+        self._asked, self._cause = None, ""
         self._machine.opened()
         self._host.telemetry.epoch_opened(self._topic, why, draft.number, draft.started)
         self._host.telemetry.granted(self._topic, len(self._current.served.hosts))
         self._host.telemetry.epoch_serves(self._topic, len(self._current.served.hosts))
+        assert self._pace is not None
+        await asyncio.to_thread(self._pace.began, why, draft.started)
         return self._current
 
     # Granting

@@ -374,7 +374,7 @@ class SealedLane:
         if what.action is Action.STOP:
             raise exc
         if what.action is Action.RESEAL and shot is not None:
-            self._epochs.ask(Why.RESEAL)
+            self._epochs.ask(Why.RESEAL, exc.reason)
             shot = None
         await self._host.view.changed.wait(what.pause_s)
         return shot

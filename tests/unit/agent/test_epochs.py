@@ -155,6 +155,41 @@ async def test_a_reseal_opens_a_new_epoch(a: TestHost) -> None:
     assert await ready(a, it) == first + 1
 
 
+async def test_captures_that_begin_again_and_again_open_epochs_more_and_more_slowly(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    for _ in range(8):
+        await ready(a, epochs(a))
+    again = epochs(a)
+    with pytest.raises(ExceptionGroup) as caught:
+        await ready(a, again)
+    assert caught.group_contains(UnavailableError, match="the capture starts too often")
+    assert len(starts(platform)) == 8
+    platform.clock.ahead += timedelta(seconds=10)
+    await ready(a, again)
+    assert len(starts(platform)) == 9
+
+
+async def test_refusals_that_last_open_epochs_more_and_more_slowly(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    for host in (a, b):
+        host.attest()
+    it = epochs(a)
+    await ready(a, it)
+    for _ in range(7):
+        it.ask(Why.RESEAL)
+        await ready(a, it)
+    it.ask(Why.RESEAL, Reason.TOO_OLD)
+    with pytest.raises(ExceptionGroup) as caught:
+        await ready(a, it)
+    assert caught.group_contains(UnavailableError, match="too_old")
+    platform.suspend(B)  # whom nobody seals for any more ends the epoch at once
+    await ready(a, it)
+    assert starts(platform)[-1] == frozenset({A})
+
+
 async def test_a_fresh_state_file_says_that_chains_begin_anew(
     platform: Platform, a: TestHost
 ) -> None:

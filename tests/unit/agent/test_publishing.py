@@ -2,12 +2,15 @@
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from fabric.agent import supervisor
 from fabric.agent.lane import Kept, Sending
 from fabric.agent.progress import Progress
 from fabric.agent.publish_machine import Feed, Limits
@@ -16,15 +19,25 @@ from fabric.config import BlockConfig
 from fabric.model.block import Block
 from fabric.model.change import Op, Run
 from fabric.model.errors import FabricError, Reason, UnavailableError
-from fabric.model.limits import HEADS_REMEMBERED
-from fabric.model.names import grants_topic
+from fabric.model.limits import BLOCK_BYTES_MAX, HEADS_REMEMBERED
+from fabric.model.names import Topic, grants_topic
 from fabric.ports import Captured, Opened
 from fabric.seal import envelope
 from fabric.store.file_keys import FileKeys
 from fabric.store.state import StreamHead
 from tests.contract.softhsm import tokens
 from tests.fakes import running as parts_beside
-from tests.fakes.platform import NOTES, OPEN, ORIGIN, SECRET, A, ManualClock, Platform, TestHost
+from tests.fakes.platform import (
+    NOTES,
+    OPEN,
+    ORIGIN,
+    SECRET,
+    A,
+    ManualClock,
+    Platform,
+    TestHost,
+    dataset,
+)
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase, MemorySource
 from tests.fakes.table import MemoryStore
@@ -382,6 +395,36 @@ async def test_no_block_waits_for_the_way_of_one_that_has_arrived(a: TestHost) -
         stop.set()
         await running
     assert [block.runs[0].position for block in lane.stored] == [1, 2, 3]
+
+
+async def test_a_row_that_no_block_holds_opens_no_epoch_at_each_start_of_its_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every start ends at the row; what the capture's streams have to say before that goes out."""
+    for name in ("_HOLD_S", "RETRY_S_MIN", "RETRY_S_MAX"):
+        monkeypatch.setattr(supervisor, name, 0.01)
+    other = Topic.parse("secret.G01.others")
+    platform = Platform(dataset(SECRET), dataset(other))
+    platform.admit(A)
+    host = TestHost(platform, A, tmp_path).open()
+    database, opened = MemoryDatabase([table(), table(other)]), 0
+    database.upsert(table(), [{"id": 1, "text": os.urandom(BLOCK_BYTES_MAX).hex()}])
+    open_source = MemorySource.open
+
+    async def counted(self: MemorySource, resume: str | None) -> Opened:
+        nonlocal opened
+        opened += 1
+        return await open_source(self, resume)
+
+    monkeypatch.setattr(MemorySource, "open", counted)
+    host.attest()
+    async with running() as parts:
+        await parts.view(host)
+        parts.capture(host, database, SECRET, other)
+        await until(lambda: opened >= 20)
+        await until(lambda: host.board.reasons().get("capture main") is Reason.TOO_LARGE)
+    assert platform.log.values(str(grants_topic(SECRET))) == []
+    assert len(platform.log.values(str(grants_topic(other)))) <= 8
 
 
 async def test_a_source_shows_whether_it_answers(
