@@ -16,7 +16,7 @@ from fabric.model.names import Topic
 from fabric.store.state import StateFile
 
 _PACED = frozenset({Why.START, Why.RESEAL})
-_FREE = 8
+_FREE = 20
 """So many in an hour wait for nothing."""
 _HOUR = timedelta(hours=1)
 _PAUSE_S_MIN = 10.0

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fabric.agent import pace
 from fabric.agent.epoch_machine import JOIN_BATCH_S, Why
 from fabric.agent.epochs import Epochs
 from fabric.agent.lane import allowed
@@ -159,16 +160,16 @@ async def test_captures_that_begin_again_and_again_open_epochs_more_and_more_slo
     platform: Platform, a: TestHost
 ) -> None:
     a.attest()
-    for _ in range(8):
+    for _ in range(pace._FREE):
         await ready(a, epochs(a))
     again = epochs(a)
     with pytest.raises(ExceptionGroup) as caught:
         await ready(a, again)
     assert caught.group_contains(UnavailableError, match="the capture starts too often")
-    assert len(starts(platform)) == 8
+    assert len(starts(platform)) == pace._FREE
     platform.clock.ahead += timedelta(seconds=10)
     await ready(a, again)
-    assert len(starts(platform)) == 9
+    assert len(starts(platform)) == pace._FREE + 1
 
 
 async def test_refusals_that_last_open_epochs_more_and_more_slowly(
@@ -178,7 +179,7 @@ async def test_refusals_that_last_open_epochs_more_and_more_slowly(
         host.attest()
     it = epochs(a)
     await ready(a, it)
-    for _ in range(7):
+    for _ in range(pace._FREE - 1):
         it.ask(Why.RESEAL)
         await ready(a, it)
     it.ask(Why.RESEAL, Reason.TOO_OLD)

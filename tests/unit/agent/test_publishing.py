@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.agent import supervisor
+from fabric.agent import pace, supervisor
 from fabric.agent.lane import Kept, Sending
 from fabric.agent.progress import Progress
 from fabric.agent.publish_machine import Feed, Limits
@@ -401,7 +401,7 @@ async def test_a_row_that_no_block_holds_opens_no_epoch_at_each_start_of_its_cap
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every start ends at the row; what the capture's streams have to say before that goes out."""
-    for name in ("_HOLD_S", "RETRY_S_MIN", "RETRY_S_MAX"):
+    for name in ("_HOLD_S", "RETRY_S_MIN", "_PAUSE_S_MAX"):
         monkeypatch.setattr(supervisor, name, 0.01)
     other = Topic.parse("secret.G01.others")
     platform = Platform(dataset(SECRET), dataset(other))
@@ -421,10 +421,10 @@ async def test_a_row_that_no_block_holds_opens_no_epoch_at_each_start_of_its_cap
     async with running() as parts:
         await parts.view(host)
         parts.capture(host, database, SECRET, other)
-        await until(lambda: opened >= 20)
+        await until(lambda: opened >= 2 * pace._FREE)
         await until(lambda: host.board.reasons().get("capture main") is Reason.TOO_LARGE)
     assert platform.log.values(str(grants_topic(SECRET))) == []
-    assert len(platform.log.values(str(grants_topic(other)))) <= 8
+    assert len(platform.log.values(str(grants_topic(other)))) <= pace._FREE
 
 
 async def test_a_source_shows_whether_it_answers(
