@@ -16,13 +16,14 @@ from typing import Any
 import fastavro
 
 from fabric.model.change import MARKS, ORDINAL_MAX, Op, Row, Run, Sequence, after, said
-from fabric.model.columns import Field, Rows, join, pack_all, split, unpack_all
-from fabric.model.errors import Malformed
-from fabric.model.limits import BLOCK_CHANGES_MAX
+from fabric.model.columns import Field, Rows, counts_of, join, pack_all, split, unpack_all
+from fabric.model.errors import DeniedError, Malformed, Reason
+from fabric.model.limits import BLOCK_CHANGES_MAX, BLOCK_VALUES_MAX
 from fabric.model.names import Stream
 from fabric.model.packing import Column
-from fabric.model.schema import RowSchema
+from fabric.model.schema import FRONT_CODEC, RowSchema
 from fabric.model.skim import check_counts, check_steps
+from fabric.model.walk import TooManyValues, walk_columns
 
 _STEPS = fastavro.parse_schema({"type": "array", "items": "long"})
 
@@ -69,23 +70,32 @@ def pack(block: Block, schema: RowSchema) -> bytes:
 
     Raises:
         Malformed: a row does not fit the schema; names the column.
+        DeniedError: TOO_LARGE, more values stand in arrays than a reader takes.
     """
     runs: list[dict[str, Any]] = []
     rows: list[Row] = []
     keys: list[Row] = []
+    named = 0
     for run in block.runs:
         runs.append(_run_datum(run))
         if run.op is Op.UPSERT:
             rows.extend(run.rows)
         elif run.op is Op.DELETE:
             keys.extend(run.rows)
+        if run.absent:
+            named += len(run.absent)
     out = BytesIO()
     try:
         columns, nulls = split(rows, schema.columns)
         key_columns, _ = split(keys, schema.key_columns)
-        _write(out, schema, runs, nulls, columns, key_columns)
+        front, has_arrays = _write(out, schema, runs, nulls, columns, key_columns)
+        if named or has_arrays:
+            due, left = _due(schema, nulls, len(rows), len(keys)), BLOCK_VALUES_MAX - named
+            walk_columns(out.getvalue(), front, left=left, strides=schema.strides, counts=due)
         if any(run.steps for run in block.runs):
             fastavro.schemaless_writer(out, _STEPS, [*_all_steps(block.runs)])
+    except TooManyValues:
+        raise DeniedError(Reason.TOO_LARGE, "block has too many values in its arrays") from None
     except Exception:  # noqa: BLE001  # fastavro raises whatever the value raised, and quotes it
         raise Malformed(_misfit(rows, keys, schema)) from None
     return out.getvalue()
@@ -98,14 +108,15 @@ def _write(
     nulls: list[Any],
     columns: Mapping[str, Column],
     keys: Mapping[str, Column],
-) -> None:
-    datum = {
-        "runs": runs,
-        "nulls": nulls,
-        "rows": pack_all(columns, schema.columns),
-        "keys": pack_all(keys, schema.key_columns),
-    }
-    fastavro.schemaless_writer(out, schema.block_codec, datum)
+) -> tuple[int, bool]:
+    """Write all but the steps: where the columns begin, and whether one of them is an array."""
+    fastavro.schemaless_writer(out, FRONT_CODEC, {"runs": runs, "nulls": nulls})
+    front = out.tell()
+    packed, packed_keys = pack_all(columns, schema.columns), pack_all(keys, schema.key_columns)
+    fastavro.schemaless_writer(out, schema.rows_codec, packed)
+    fastavro.schemaless_writer(out, schema.keys_codec, packed_keys)
+    whole = (*packed.values(), *packed_keys.values())
+    return front, any(isinstance(column, list) for column in whole)
 
 
 def _misfit(rows: list[Row], keys: list[Row], schema: RowSchema) -> str:
@@ -153,21 +164,26 @@ def unpack(
     """Read a block's plaintext, which its sender authenticated.
 
     Raises:
-        Malformed: there are more runs, nulls or steps than a block may have, bytes are left
-            over, runs, rows and steps do not add up, a change lies outside `(after, upto]`, or
+        Malformed: there are more runs, nulls, steps or values than a block may have, bytes are
+            left over, runs, rows and steps do not add up, a change lies outside `(after, upto]`, or
             the order does not rise.
     """
     nullable = sum(column.nullable for column in schema.columns)
-    check_counts(data, columns=len(schema.columns), nullable=nullable)
+    named = check_counts(data, columns=len(schema.columns), nullable=nullable)
     buffer = BytesIO(data)
     try:
-        datum: Any = fastavro.schemaless_reader(buffer, schema.block_codec, None)
+        datum: Any = fastavro.schemaless_reader(buffer, FRONT_CODEC, None)
+        counts = _claimed(datum["runs"])
+        due, left = _due(schema, datum["nulls"], *counts), BLOCK_VALUES_MAX - named
+        walk_columns(data, buffer.tell(), left=left, strides=schema.strides, counts=due)
+        datum["rows"] = fastavro.schemaless_reader(buffer, schema.rows_codec, None)
+        datum["keys"] = fastavro.schemaless_reader(buffer, schema.keys_codec, None)
         steps = _read_steps(buffer.read())
     except Malformed:
         raise
     except Exception as exc:  # the decoder's own errors are many and unlisted
         raise Malformed("block is not Avro of its schema") from exc
-    runs = _runs(datum, steps, schema)
+    runs = _runs(datum, steps, *_rows(datum, schema, *counts))
     _check_order(runs, after, upto)
     return Block(stream=stream, after=after, upto=upto, runs=runs)
 
@@ -183,20 +199,30 @@ def _read_steps(data: bytes) -> list[int]:
     return list(steps)
 
 
-def _rows(datum: Any, schema: RowSchema) -> tuple[Rows, Rows]:
-    """Whole rows and keys, exactly as many as the runs claim."""
+def _claimed(runs: Many[Any]) -> tuple[int, int]:
+    """How many rows and keys the runs are of."""
     counts = {Op.UPSERT: 0, Op.DELETE: 0}
     total = 0
-    for item in datum["runs"]:
+    for item in runs:
         total += item["count"]
         if item["count"] < 1 or total > BLOCK_CHANGES_MAX or item["ordinal"] < 1:
             raise Malformed("run has no changes, too many, or no ordinal")
         op = _op(item["op"])
         if op in counts:
             counts[op] += item["count"]
+    return counts[Op.UPSERT], counts[Op.DELETE]
+
+
+def _due(schema: RowSchema, nulls: Many[Many[int]], rows: int, keys: int) -> list[int]:
+    """How many values each column of rows has, and then each of keys."""
+    return [*counts_of(nulls, schema.columns, rows), *repeat(keys, len(schema.key_columns))]
+
+
+def _rows(datum: Any, schema: RowSchema, rows: int, keys: int) -> tuple[Rows, Rows]:
+    """Whole rows and keys, exactly as many as the runs claim."""
     return (
-        _joined(datum["rows"], datum["nulls"], schema.columns, counts[Op.UPSERT]),
-        _joined(datum["keys"], (), schema.key_columns, counts[Op.DELETE]),
+        _joined(datum["rows"], datum["nulls"], schema.columns, rows),
+        _joined(datum["keys"], (), schema.key_columns, keys),
     )
 
 
@@ -204,8 +230,7 @@ def _joined(packed: Any, nulls: Many[list[int]], fields: Many[Field], count: int
     return join(unpack_all(packed, nulls, fields, count), nulls, fields, count)
 
 
-def _runs(datum: Any, steps: list[int], schema: RowSchema) -> tuple[Run, ...]:
-    rows, keys = _rows(datum, schema)
+def _runs(datum: Any, steps: list[int], rows: Rows, keys: Rows) -> tuple[Run, ...]:
     if steps and len(steps) != sum(item["count"] - 1 for item in datum["runs"]):
         raise Malformed("runs and steps do not add up")
     row_at = key_at = step_at = 0

@@ -190,22 +190,32 @@ def pack_all(columns: Mapping[str, Column], fields: Sequence[Field]) -> dict[str
     return {field.name: pack(field.item, columns[field.name]) for field in fields}
 
 
+def counts_of(nulls: Sequence[Sequence[int]], fields: Sequence[Field], count: int) -> list[int]:
+    """How many values each column of `count` rows has.
+
+    Raises:
+        Malformed: more values of a column are null than there are rows.
+    """
+    places = iter(nulls)
+    counts = [count - len(next(places, ())) if field.nullable else count for field in fields]
+    if min(counts, default=0) < 0:
+        raise Malformed("column has another number of nulls than its rows can have")
+    return counts
+
+
 def unpack_all(
     packed: Mapping[str, Any], nulls: Sequence[Sequence[int]], fields: Sequence[Field], count: int
 ) -> dict[str, Column]:
     """Every column of `count` rows without its nulls, as `join` takes them.
 
     Raises:
-        Malformed: as `packing.unpack`; or more values of a column are null than there are rows.
+        Malformed: as `packing.unpack` and `counts_of`.
     """
-    places = iter(nulls)
-    columns: dict[str, Column] = {}
-    for field in fields:
-        absent = len(next(places, ())) if field.nullable else 0
-        if absent > count:
-            raise Malformed("more rows are null than there are")
-        columns[field.name] = unpack(field.item, packed[field.name], count - absent)
-    return columns
+    counts = counts_of(nulls, fields, count)
+    return {
+        field.name: unpack(field.item, packed[field.name], many)
+        for field, many in zip(fields, counts, strict=True)
+    }
 
 
 def join(

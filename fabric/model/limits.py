@@ -4,6 +4,9 @@
 BLOCK_BYTES_MAX = 900_000
 """Plaintext of one block before padding, in bytes; below Kafka's 1 MiB record limit."""
 BLOCK_CHANGES_MAX = 10_000
+BLOCK_VALUES_MAX = 250_000
+"""Values in the arrays of one block's columns, and names of absent columns: a decoder makes each
+in up to 1 us, without a pause. An envelope's worth of numbers that differ is fewer."""
 ENVELOPE_BYTES_MAX = 1_000_000
 HEADER_BYTES_MAX = 4_096
 EXPANSION_RATIO_MAX = 200

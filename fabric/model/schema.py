@@ -16,6 +16,7 @@ import fastavro
 from fabric.model.columns import Field, fields_of, record
 from fabric.model.errors import Malformed, Reason, UsageError
 from fabric.model.schema_weight import weigh
+from fabric.model.walk import Stride, strides_of
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -34,6 +35,14 @@ _RUN: Json = {
         {"name": "absent", "type": {"type": "array", "items": "string"}},
     ],
 }
+_FRONT: list[Json] = [
+    {"name": "runs", "type": {"type": "array", "items": _RUN}},
+    {"name": "nulls", "type": {"type": "array", "items": {"type": "array", "items": "int"}}},
+]
+FRONT_CODEC: Any = fastavro.parse_schema(
+    {"type": "record", "name": "fabric.Front", "fields": _FRONT}, named_schemas={}
+)
+"""fastavro schema of what stands in a block before its columns, whatever the rows are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +86,7 @@ class RowSchema:
             raise Malformed("key must name at least one field, each once")
         schema = cls(declared, key, tuple(types))
         try:
-            _ = schema.block_codec, schema.key_codec, schema.change_codec
+            _ = schema.block_codec, schema.strides, schema.key_codec, schema.change_codec
         except Exception as exc:  # as above
             raise Malformed("schema has a name that the fabric's own records use") from exc
         try:
@@ -110,17 +119,33 @@ class RowSchema:
         return tuple(Field(n, _physical(self.type_of(n)), nullable=False) for n in self.key)
 
     @cached_property
+    def rows_codec(self) -> Any:
+        """fastavro schema of a block's columns of rows."""
+        return fastavro.parse_schema(record("fabric.Rows", self.columns), named_schemas={})
+
+    @cached_property
+    def keys_codec(self) -> Any:
+        """fastavro schema of a block's columns of keys."""
+        return fastavro.parse_schema(record("fabric.Keys", self.key_columns), named_schemas={})
+
+    @cached_property
+    def strides(self) -> tuple[Stride, ...]:
+        """How to go over a block's columns, those of rows and then those of keys."""
+        return strides_of([field.item for field in (*self.columns, *self.key_columns)])
+
+    @cached_property
     def block_codec(self) -> Any:
-        """fastavro schema of a block's plaintext: runs, then columns of rows, then of keys."""
-        parts: list[tuple[str, Any]] = [
-            ("runs", {"type": "array", "items": _RUN}),
-            ("nulls", {"type": "array", "items": {"type": "array", "items": "int"}}),
-            ("rows", record("fabric.Rows", self.columns)),
-            ("keys", record("fabric.Keys", self.key_columns)),
+        """fastavro schema of a block's whole plaintext, as any Avro library would take it.
+
+        We read and write it in parts, so that what is in a part is known before it is read.
+        """
+        columns = [
+            {"name": "rows", "type": record("fabric.Rows", self.columns)},
+            {"name": "keys", "type": record("fabric.Keys", self.key_columns)},
         ]
-        fields = [{"name": name, "type": kind} for name, kind in parts]
         return fastavro.parse_schema(
-            {"type": "record", "name": "fabric.Block", "fields": fields}, named_schemas={}
+            {"type": "record", "name": "fabric.Block", "fields": [*_FRONT, *columns]},
+            named_schemas={},
         )
 
     @cached_property

@@ -458,6 +458,31 @@ def block_text_in_array() -> bytes:
     return with_columns(text=[row["text"] for row in block().runs[0].rows])
 
 
+def in_array(column: bytes) -> bytes:
+    """The good block's three notes, with these bytes as the array of texts."""
+    good = datum(rows={**by_column(block().runs[0].rows)["rows"], "text": ""})
+    return with_plain(good[: -len(NO_TEXT)] + b"\x02" + column + NO_TEXT[2:])
+
+
+NO_TEXT = b"\x00\x00\x00"
+"""An empty column of texts, the index of its branch first, and the column of no keys."""
+
+
+@vector("block", "4.10", reason=OPEN, comment="an array claims more texts than there are rows")
+def block_array_too_long() -> bytes:
+    return in_array(bytes([8]) + b"\x02\x00" * 4 + b"\x00")
+
+
+@vector("block", "4.11", reason=OPEN, comment="the texts are written as two blocks of Avro's")
+def block_array_in_two_pieces() -> bytes:
+    return in_array(b"\x02\x02\x00" + b"\x04\x02a\x02b" + b"\x00")
+
+
+@vector("block", "4.11", reason=OPEN, comment="an array's count is negative, with its size")
+def block_array_count_negative() -> bytes:
+    return in_array(b"\x05\x0c" + b"\x02\x00" * 3 + b"\x00")
+
+
 @vector("block", "4.10", reason=OPEN, comment="nulls of a field that may not be null")
 def block_nulls_of_no_field() -> bytes:
     return with_plain(datum(nulls=[[0]]))

@@ -3,6 +3,7 @@
 import json
 import traceback
 from collections.abc import Iterable
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 
 from fabric.model.block import Block, pack, trim, unpack
 from fabric.model.change import ZERO, Op, Run, Sequence, end_of
-from fabric.model.errors import Malformed
-from fabric.model.limits import BLOCK_CHANGES_MAX
+from fabric.model.errors import DeniedError, Malformed, Reason
+from fabric.model.limits import BLOCK_CHANGES_MAX, BLOCK_VALUES_MAX
 from fabric.model.names import Origin, Stream, Topic
 from fabric.model.schema import RowSchema
 
@@ -203,6 +204,44 @@ def test_lie_in_the_plaintext_is_malformed(changed: dict[str, Any], why: str) ->
     assert opened(datum(), given).count == 2
     with pytest.raises(Malformed, match=why):
         opened(datum(**changed), given)
+
+
+def test_what_a_reader_would_count_as_too_much_is_not_packed() -> None:
+    """MUST-10.1 of MUST-4.15: halves of it are."""
+    kind = {"type": "array", "items": "int"}
+    fields = [{"name": "id", "type": "long"}, {"name": "list", "type": kind}]
+    lists = RowSchema.parse(
+        json.dumps({"type": "record", "name": "Lists", "fields": fields}), ("id",)
+    )
+    items = [0] * (BLOCK_VALUES_MAX // 2)
+    rows: list[Any] = [{"id": n, "list": items} for n in range(2)]
+
+    def packed(*some: Any) -> bytes:
+        run = Run(op=Op.UPSERT, position=5, ordinal=1, commit_us=7, rows=some)
+        return pack(block(run), lists)
+
+    with pytest.raises(DeniedError) as caught:
+        packed(*rows)
+    assert caught.value.reason is Reason.TOO_LARGE
+    data = packed(rows[0])
+    assert unpack(data, lists, stream=STREAM, after=ZERO, upto=END).count == 1
+
+
+def test_more_names_of_absent_columns_than_a_reader_takes_are_not_packed() -> None:
+    many = BLOCK_VALUES_MAX // 100 + 1
+    run = Run(
+        op=Op.UPSERT,
+        position=5,
+        ordinal=1,
+        commit_us=2,
+        rows=[{"id": 9, "name": None}],
+        absent=("name",) * 100,
+    )
+    runs = [replace(run, ordinal=1 + at) for at in range(many)]
+    assert pack(block(*runs[1:]), SCHEMA)
+    with pytest.raises(DeniedError) as caught:
+        pack(block(*runs), SCHEMA)
+    assert caught.value.reason is Reason.TOO_LARGE
 
 
 def test_change_at_the_blocks_bounds_is_inside_after_and_upto() -> None:
