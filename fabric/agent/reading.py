@@ -45,6 +45,7 @@ class _Looked:
     """A record after admission, and, where it could be opened, its block.
 
     Attributes:
+        second: None too where its stream had stopped: nobody asks for its block.
         ruled_out: set of a sender's own block that the policy refuses by now.
     """
 
@@ -226,7 +227,8 @@ class SealedReader:
             before_join=start is not None and self._book.is_before_join(start, view.members),
             is_live=is_live,
         )
-        second = second or await self._open(verified, start)
+        if second is None and not self._is_over(envelope.header):
+            second = await self._open(verified, start)
         if isinstance(second, m.Opened):
             self._host.telemetry.opened(
                 second.block,
@@ -257,8 +259,13 @@ class SealedReader:
         verified = admit_read(
             record.value or b"", place, self._host.view.door, appended=record.timestamp
         )
-        secret = self._book.known(verified.envelope.header.start_hash)
+        header = verified.envelope.header
+        secret = None if self._is_over(header) else self._book.known(header.start_hash)
         return verified, None if secret is None else self._opened(verified, secret)
+
+    def _is_over(self, header: Header) -> bool:
+        """Whether the stream has stopped: what follows is dropped, and costs no more than that."""
+        return m.stream_of(header) in self._machine.stopped
 
     async def _open(
         self, verified: VerifiedEnvelope, start: VerifiedStart | None
@@ -292,6 +299,9 @@ class SealedReader:
                     assert looked.verified is not None
                     cover = await self._search.cover(record.offset, looked.verified)
                     command = self._machine.step(m.Searched(cover=cover))
+                case m.Open() if looked.second is None:  # its stream was over, and begins anew
+                    looked = _still(await self._look(record), was_live)
+                    command = self._machine.step(looked.first)
                 case m.Open():
                     assert looked.second is not None
                     command = self._machine.step(looked.second)

@@ -11,11 +11,15 @@ from fabric.agent import reading
 from fabric.agent.reading import SealedReader
 from fabric.agent.sinks import SinkHolder
 from fabric.attest import kept
+from fabric.model.block import Block
 from fabric.model.errors import Reason
 from fabric.model.names import Stream, grants_topic
+from fabric.model.schema import RowSchema
 from fabric.policy.types import Policy
 from fabric.seal import envelope as form
 from fabric.seal.epoch import parse_start
+from fabric.seal.secret import EpochSecret
+from fabric.seal.verify import VerifiedEnvelope
 from tests.fakes.platform import ORIGIN, SECRET, A, Platform, TestHost, dataset
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
@@ -165,6 +169,38 @@ async def test_a_lost_envelope_stops_its_stream_by_name(
         await until(lambda: Reason.GAP.value in b.board.problems.get(stream, ""))
     assert [e for e, _ in b.audit.events] == ["stream_stopped"]
     assert len(store.rows(SECRET)) < 60
+
+
+async def test_blocks_behind_a_stop_are_not_opened_and_one_that_begins_anew_is(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    database.upsert(table(), notes(0, 200))
+    a.attest()
+    b.attest()
+    await publish(platform, a, database)
+    place = str(SECRET), 0
+    records = platform.log.records[place]
+    platform.log.records[place] = [record for record in records if record.offset != 1]
+    database.forget()
+    database.upsert(table(), notes(200, 1))
+    await publish(platform, a, database)
+    opened: list[int] = []
+    real = reading.open_
+
+    def counted(verified: VerifiedEnvelope, secret: EpochSecret, schema: RowSchema) -> Block:
+        opened.append(verified.envelope.header.upto.generation)
+        return real(verified, secret, schema)
+
+    monkeypatch.setattr(reading, "open_", counted)
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+    behind = len(records) - 2
+    ahead = 2 + reading._AHEAD_MAX  # one in hand, those in the queue, one that waits for it
+    assert opened.count(min(opened)) <= 1 + ahead < behind
+    assert [e for e, _ in b.audit.events][:2] == ["stream_stopped", "stream_resumed"]
 
 
 async def test_a_missing_grant_pauses_and_its_coming_resumes(
