@@ -184,7 +184,8 @@ class PartitionConsumer:
         for limit in self._asked:
             limit.reschedule(asyncio.get_running_loop().time())
         # When the library's own closing fails half-way, its connections are still open.
-        await close_within(_CLOSE_S_MAX, self._consumer.stop, self._consumer._client.close)
+        client = self._consumer._client
+        await close_within(_CLOSE_S_MAX, self._consumer.stop, client.close, client=client)
 
 
 def _record(item: Any) -> Record:

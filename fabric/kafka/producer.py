@@ -169,7 +169,7 @@ class TopicProducer:
 
     async def close(self) -> None:
         """Disconnect; what waits for an acknowledgement fails, its outcome unknown."""
-        await close_within(_CLOSE_S_MAX, self._client.close)
+        await close_within(_CLOSE_S_MAX, self._client.close, client=self._client)
 
 
 def _batch(items: Items) -> bytes:
