@@ -14,6 +14,7 @@ from fabric.demo.process import spawn, stop
 from fabric.model.errors import Reason, UnavailableError
 
 _POLL_S = 0.05
+_LINE_MAX = 300
 
 
 @dataclass(slots=True)
@@ -75,6 +76,13 @@ class Part:
                 total += float(value)
         return total
 
+    def check_runs(self) -> None:
+        """Raise UnavailableError NOT_READY, with its last line, when the process has ended."""
+        if self.pid is None:
+            said = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+            last = f"its last line: {said[-1][:_LINE_MAX]}; " if said else ""
+            raise UnavailableError(Reason.NOT_READY, f"{self.name} ended; {last}see {self.log}")
+
     def await_ready(self, wait_s: float = 40) -> None:
         """Wait until /readyz says yes; raises UnavailableError with the last reasons."""
         await_that(lambda: self.health()[0], f"{self.name} to be ready", wait_s=wait_s, part=self)
@@ -91,8 +99,8 @@ def await_that(
     """Poll until `condition` holds; raises UnavailableError that says what was awaited."""
     end = time.monotonic() + wait_s
     while not condition():
-        if part is not None and part.pid is None:
-            raise UnavailableError(Reason.NOT_READY, f"{part.name} ended; see {part.log}")
+        if part is not None:
+            part.check_runs()
         if time.monotonic() > end:
             why = f"; it says {json.dumps(part.health()[1])}, see {part.log}" if part else ""
             raise UnavailableError(Reason.NOT_READY, f"waited {wait_s:.0f} s for {what}{why}")

@@ -13,18 +13,25 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from fabric.model.errors import Reason, UnavailableError
 
 _PR_SET_PDEATHSIG = 1
 _PORT_FIRST, _PORT_LAST = 20_000, 32_000  # below the ephemeral range, so clients do not take them
+_STRIDE = 509  # between two processes that start one after the other; a prime
+_TURN = count(os.getpid() * _STRIDE)
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on now."""
+    """A loopback TCP port that nobody listens on now, and that this process gives out once.
+
+    A port is used seconds later only. Drawn at random, two of one demo, or of two that start
+    at the same time, are the same once in a while, and a part of it ends at its start.
+    """
     for _ in range(200):
-        port = _PORT_FIRST + int.from_bytes(os.urandom(2)) % (_PORT_LAST - _PORT_FIRST)
+        port = _PORT_FIRST + next(_TURN) % (_PORT_LAST - _PORT_FIRST)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -22,6 +22,7 @@ from fabric.demo.registry import Registry, open_registry
 from fabric.demo.say import Teller
 from fabric.model.errors import ConfigInvalid
 
+_PLATFORM_S = 40.0
 _MARK = "demo.json"
 
 
@@ -215,12 +216,21 @@ def fill(world: World) -> None:
 
 
 def start_platform(world: World) -> None:
-    """Authority and gateway, until both are ready."""
-    for name in ("authority", "gateway"):
-        world.parts[name].start()
+    """Authority and gateway, until both are ready.
+
+    Each waits for the other: who ended is found at once, not by the other's giving up.
+    """
+    authority, gateway = world.parts["authority"], world.parts["gateway"]
+    for part in (authority, gateway):
+        part.start()
     world.remember()
-    for name in ("gateway", "authority"):
-        world.parts[name].await_ready()
+
+    def answers() -> bool:
+        authority.check_runs()
+        return gateway.health()[0]
+
+    await_that(answers, "gateway to be ready", wait_s=_PLATFORM_S, part=gateway)
+    authority.await_ready()
 
 
 def endpoints(world: World) -> dict[str, object]:
