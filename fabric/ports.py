@@ -113,6 +113,8 @@ class StreamState:
         topic_id: Kafka topic id the hint belongs to.
         incomplete: a snapshot has begun and not ended, a new generation has begun and no
             snapshot in it has ended, or a change was dropped by hand.
+        in_snapshot: a snapshot that began in the generation of `high` has not ended. Sinks
+            tell what they hold themselves, whatever the state says that they are given.
     """
 
     high: ChangeSequence
@@ -121,6 +123,7 @@ class StreamState:
     cluster: str
     topic_id: str
     incomplete: bool
+    in_snapshot: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,30 +1,38 @@
 """Whether a target may lack rows that its source has, once it holds a block. Pure."""
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from fabric.model.block import Block
-from fabric.model.change import Op, Run
+from fabric.model.change import Op
 from fabric.ports import StreamState
 
 
-def incomplete_after(before: StreamState | None, block: Block) -> bool:
-    """Whether the target is incomplete after a block, which is trimmed.
+class Completeness(NamedTuple):
+    """What a StreamState says of it, under the same names."""
+
+    incomplete: bool
+    in_snapshot: bool
+
+
+def completeness_after(
+    before: StreamState | None, block: Block, *, joins: bool = False
+) -> Completeness:
+    """What stands after a block, which is trimmed; the sinks come to the same by the rows.
 
     A higher generation says that its source is read anew, so until a snapshot that begins in
     it has ended, rows may lack. An outbox sends none by itself: what it had sent is gone.
+    The end of a snapshot that began elsewhere says nothing: its first rows may be lost.
+
+    Args:
+        joins: the stream begins here in its middle.
     """
-    if before is None:
-        return _incomplete(False, block.runs)
-    is_anew = 0 < before.high.generation < block.generation
-    begins = any(run.op is Op.SNAPSHOT_BEGIN for run in block.runs)
-    return (is_anew and not begins) or _incomplete(before.incomplete, block.runs)
-
-
-def _incomplete(before: bool, runs: Sequence[Run]) -> bool:
-    """Whether the target is incomplete after `runs`: a snapshot began and has not ended."""
-    for run in runs:
+    is_anew = before is not None and before.high.generation < block.generation
+    lacks_old = is_anew and before is not None and before.high.generation > 0
+    incomplete = joins or lacks_old or (before is not None and before.incomplete)
+    in_snapshot = not is_anew and before is not None and before.in_snapshot
+    for run in block.runs:
         if run.op is Op.SNAPSHOT_BEGIN:
-            before = True
-        elif run.op is Op.SNAPSHOT_END:
-            before = False
-    return before
+            incomplete = in_snapshot = True
+        elif run.op is Op.SNAPSHOT_END and in_snapshot:
+            incomplete = in_snapshot = False
+    return Completeness(incomplete, in_snapshot)

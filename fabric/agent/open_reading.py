@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fabric.agent.completeness import incomplete_after
+from fabric.agent.completeness import completeness_after
 from fabric.agent.host import BlockTarget, Host
 from fabric.agent.lag_meter import LagMeter
 from fabric.agent.log_check import starts_at
@@ -29,13 +29,15 @@ def next_step(
     rest = trim(gathered.block, high)
     if not rest.runs:
         return None
+    whole = completeness_after(state, rest)
     new = StreamState(
         high=rest.upto,
         chain=b"",
         offset=gathered.offset + 1,
         cluster=log.cluster,
         topic_id=log.topic_id,
-        incomplete=incomplete_after(state, rest),
+        incomplete=whole.incomplete,
+        in_snapshot=whole.in_snapshot,
     )
     return replace(rest, after=max(rest.after, high)), new
 

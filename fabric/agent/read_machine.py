@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from fabric.agent.anchor_machine import Cover
-from fabric.agent.completeness import incomplete_after
+from fabric.agent.completeness import completeness_after
 from fabric.model.block import Block, trim
 from fabric.model.change import ZERO
 from fabric.model.errors import DeniedError, PeerError, Reason, ReasonClass, class_of
@@ -342,13 +342,15 @@ class ReadMachine:
         high = block.upto if before is None else max(before.high, block.upto)
         chain = self._next.encode()
         self._chains[self._stream] = chain, self._next
+        whole = completeness_after(before, rest, joins=self._joins(before))
         new = StreamState(
             high=high,
             chain=chain,
             offset=min([self._came.offset + 1, *(held.offset for held in self._held.values())]),
             cluster=self._log.cluster,
             topic_id=self._log.topic_id,
-            incomplete=self._joins(before) or incomplete_after(before, rest),
+            incomplete=whole.incomplete,
+            in_snapshot=whole.in_snapshot,
         )
         return Apply(block=rest, expected=before, new=new)
 

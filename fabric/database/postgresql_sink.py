@@ -218,7 +218,10 @@ class PostgresSink:
             self._plain.discard(block.stream)
             return None
         return Applied(
-            state=replace(new, incomplete=incomplete), applied=block.count, quarantined=0
+            # The statement moves no stream that is in a snapshot.
+            state=replace(new, incomplete=incomplete, in_snapshot=False),
+            applied=block.count,
+            quarantined=0,
         )
 
     async def _apply(
@@ -249,7 +252,11 @@ class PostgresSink:
         if is_usual and not applier.quarantined and writer.snapshot == states.NONE:
             self._plain.add(block.stream)  # the statement itself looks again
         return Applied(
-            state=replace(new, incomplete=writer.incomplete),
+            state=replace(
+                new,
+                incomplete=writer.incomplete,
+                in_snapshot=writer.snapshot != states.NONE,
+            ),
             applied=applier.applied,
             quarantined=applier.quarantined,
         )

@@ -79,7 +79,7 @@ WHERE origin = $1 AND topic = $2 AND partition = $3"""
     + _PLACE
 )
 _FIELDS = """origin, topic, partition, generation, position, ordinal, chain, "offset", cluster,
-    topic_id, incomplete"""
+    topic_id, incomplete, snapshot"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,4 +245,5 @@ def _state(record: Any) -> StreamState:
         cluster=record["cluster"],
         topic_id=record["topic_id"],
         incomplete=record["incomplete"],
+        in_snapshot=record["snapshot"] != NONE,
     )

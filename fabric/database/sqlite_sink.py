@@ -130,7 +130,11 @@ def _apply(
         for run in block.runs:
             applier.apply(run, block.generation)
     was = (stored.incomplete if stored else False) or new.incomplete
-    state = replace(new, incomplete=_incomplete(block.runs, was, is_open=is_open))
+    state = replace(
+        new,
+        incomplete=_incomplete(block.runs, was, is_open=is_open),
+        in_snapshot=applier.snapshot is not states.Snapshot.NONE,
+    )
     states.store(connection, block.stream, state, applier.snapshot)
     return Applied(state=state, applied=applier.applied, quarantined=applier.quarantined)
 

@@ -29,7 +29,7 @@ _DDL = (
 )
 _FIELDS = (
     "generation, position, ordinal, chain,"
-    ' "offset", cluster, topic_id, incomplete'
+    ' "offset", cluster, topic_id, incomplete, snapshot'
 )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def is_filled(connection: sqlite3.Connection, topic: Topic) -> bool:
 
 
 def _state(row: "tuple[object, ...] | list[object]") -> StreamState:
-    generation, position, ordinal, chain, offset, cluster, topic_id, incomplete = row
+    generation, position, ordinal, chain, offset, cluster, topic_id, incomplete, snapshot = row
     return StreamState(
         high=ChangeSequence(int(str(generation)), int(str(position)), int(str(ordinal))),
         chain=chain if isinstance(chain, bytes) else b"",
@@ -88,6 +88,7 @@ def _state(row: "tuple[object, ...] | list[object]") -> StreamState:
         cluster=str(cluster),
         topic_id=str(topic_id),
         incomplete=bool(incomplete),
+        in_snapshot=snapshot != Snapshot.NONE,
     )
 
 
@@ -96,7 +97,7 @@ def store(
 ) -> None:
     """Write the state of one stream."""
     connection.execute(
-        f"INSERT INTO fabric_streams (topic, origin, partition, {_FIELDS}, snapshot)"  # noqa: S608  # constant
+        f"INSERT INTO fabric_streams (topic, origin, partition, {_FIELDS})"  # noqa: S608  # constant
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, origin, partition)"
         " DO UPDATE SET generation = excluded.generation, position = excluded.position,"
         " ordinal = excluded.ordinal, chain = excluded.chain,"

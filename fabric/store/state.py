@@ -87,6 +87,7 @@ class StoredEpoch:
         return f"StoredEpoch({self.topic}, number={self.number}, secret=hidden)"
 
 
+_INCOMPLETE, _IN_SNAPSHOT = 1, 2  # bits of one column, so that files made before it was two hold
 # Generations only rise, so an older one is older news, too. At the same sequence the later word
 # counts: a restored log moves chain and hint, and no change.
 _MOVE_ON = (
@@ -359,7 +360,8 @@ class StateFile:
                 offset=_int(offset),
                 cluster=str(cluster),
                 topic_id=str(topic_id),
-                incomplete=bool(incomplete),
+                incomplete=bool(_int(incomplete) & _INCOMPLETE),
+                in_snapshot=bool(_int(incomplete) & _IN_SNAPSHOT),
             )
         return found
 
@@ -369,7 +371,8 @@ class StateFile:
         A state whose high-water sequence is below the stored one changes nothing.
         """
         place = (str(stream.topic), str(stream.origin), stream.partition)
-        hint = (state.offset, state.cluster, state.topic_id, int(state.incomplete))
+        lacks = state.incomplete * _INCOMPLETE + state.in_snapshot * _IN_SNAPSHOT
+        hint = (state.offset, state.cluster, state.topic_id, lacks)
         with self._write(durable=True) as db:
             db.execute(_MOVE_ON, (*place, *state.high, state.chain, *hint))
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from fabric.agent.completeness import completeness_after
 from fabric.model.block import Block, trim
 from fabric.model.change import ZERO, Op, Row, Run, end_of
 from fabric.model.change import Sequence as ChangeSequence
@@ -303,6 +304,38 @@ class SinkSuite:
         done = await feed.apply((Op.SNAPSHOT_END, []))
         assert not done.state.incomplete
         assert ids(await world.rows(target())) == [3]
+        await sink.close()
+
+    async def test_marks_mean_to_sinks_what_they_mean_to_subscribers(
+        self, world: SinkWorld
+    ) -> None:
+        """A subscriber has completeness_after alone."""
+        sink = await self._open(world)
+        feed = Feed(sink, stream())
+        begin, end = (Op.SNAPSHOT_BEGIN, []), (Op.SNAPSHOT_END, [])
+        rows = (Op.UPSERT, [person(1)])
+        steps = [
+            (0, (rows,)),
+            (0, (end,)),
+            (0, (begin, rows)),
+            (1, (rows,)),
+            (0, (end,)),
+            (0, (end, begin)),
+            (0, (rows, end)),
+            (1, (begin, rows, end)),
+            (0, (rows, begin)),
+            (1, (end,)),
+            (0, (rows,)),
+        ]
+        for number, (newer, parts) in enumerate(steps):
+            feed.generation += newer
+            block = feed.block(*parts)
+            told = completeness_after(feed.state, block)
+            new = replace(feed.after(block), **told._asdict())
+            feed.state = (await sink.apply(block, feed.state, new)).state
+            feed.offset += 1
+            assert (feed.state.incomplete, feed.state.in_snapshot) == told, number
+            assert await sink.state(feed.stream) == feed.state, number
         await sink.close()
 
     async def test_a_snapshot_that_begins_again_counts_from_there(self, world: SinkWorld) -> None:

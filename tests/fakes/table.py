@@ -111,7 +111,8 @@ class MemorySink:
                 else:
                     raise DeniedError(Reason.APPLY_FAILED, reason)
                 counts[reason is not None] += 1
-        held.states[stream] = replace(new, incomplete=incomplete)
+        in_snapshot = stream in held.seen
+        held.states[stream] = replace(new, incomplete=incomplete, in_snapshot=in_snapshot)
         return Applied(state=held.states[stream], applied=counts[0], quarantined=counts[1])
 
     def _refusal(self, change: Change, target: Target, stream: Stream) -> str | None:

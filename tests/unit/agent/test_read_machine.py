@@ -324,5 +324,14 @@ def test_a_new_generation_is_incomplete_until_a_snapshot_in_it_ends() -> None:
     it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
     after = Sequence(1, 900, 1)
     content = replace(block(after=after), upto=Sequence(2, 100, 3))
-    command = apply(it, Chain(number=2, chain_reset=True).came(content, 3), content)
+    renewed = Chain(number=2, chain_reset=True)
+    command = apply(it, renewed.came(content, 3), content)
     assert command.new.incomplete
+    begin, end = Op.SNAPSHOT_BEGIN, Op.SNAPSHOT_END
+    for place, (op, after) in enumerate(((end, True), (begin, True), (end, False)), 4):
+        it.step(m.Applied(state=command.new))
+        upto = Sequence(2, place * 100, 1)
+        run = Run(op=op, position=place * 100, ordinal=1, commit_us=0, rows=[])
+        content = replace(block(after=content.upto), upto=upto, runs=(run,))
+        command = apply(it, renewed.came(content, place), content)
+        assert command.new.incomplete is after, op

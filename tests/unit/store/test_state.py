@@ -163,9 +163,16 @@ def test_keys_come_back_oldest_first_and_go_by_name(state: StateFile) -> None:
     assert state.keys() == [younger]
 
 
-def test_positions_of_subscribers_are_kept(state: StateFile) -> None:
+@pytest.mark.parametrize("lacks", [(False, False), (True, False), (True, True)])
+def test_positions_of_subscribers_are_kept(state: StateFile, lacks: tuple[bool, bool]) -> None:
     position = StreamState(
-        high=Sequence(1, 2, 3), chain=b"chain", offset=9, cluster="c", topic_id="t", incomplete=True
+        high=Sequence(1, 2, 3),
+        chain=b"chain",
+        offset=9,
+        cluster="c",
+        topic_id="t",
+        incomplete=lacks[0],
+        in_snapshot=lacks[1],
     )
     state.save_position(STREAM, position)
     assert state.positions(TOPIC) == {STREAM: position}
