@@ -1,10 +1,11 @@
 """What an examination of a database is told and what it finds; nothing here touches one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fabric.model.errors import FabricError, Reason
-from fabric.ports import SourceTable
+from fabric.model.names import Topic
+from fabric.ports import SourceTable, StreamState
 
 MADE = "not there yet; the agent makes it when it starts"
 
@@ -68,4 +69,26 @@ def parked(count: int) -> Finding:
         Reason.APPLY_FAILED,
         f"{count} changes in quarantine",
         "fabric quarantine list says why; correct that, then fabric quarantine retry or drop",
+    )
+
+
+def whole(topic: Topic, states: Collection[StreamState]) -> Finding:
+    """Whether a target may lack rows of a dataset, by the states of its streams there."""
+    part, lacks = f"dataset {topic}", [state for state in states if state.incomplete]
+    if not lacks:
+        return well(part, "no row is known to lack")
+    if all(state.in_snapshot for state in lacks):
+        return ill(
+            part,
+            Reason.NOT_READY,
+            "rows may lack: a snapshot has begun and its end has not come",
+            "wait for it; if it does not go on, fabric status at the source says why",
+        )
+    return ill(
+        part,
+        Reason.NOT_READY,
+        "rows may lack, and no snapshot runs that would bring them: a new generation or a late"
+        " start had none, or a change was dropped by hand",
+        "have its source read anew, or the application publish anew between SNAPSHOT_BEGIN and"
+        " SNAPSHOT_END: docs/runbooks/DatasetIncomplete.md, step 3",
     )

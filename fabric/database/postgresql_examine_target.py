@@ -5,12 +5,14 @@ from typing import Any
 
 import asyncpg
 
-from fabric.database.finding import MADE, Finding, failed, ill, parked, well
+from fabric.database import postgresql_state as states
+from fabric.database.finding import MADE, Finding, failed, ill, parked, well, whole
 from fabric.database.postgresql_columns import split_table, table_sql
 from fabric.database.postgresql_connect import connect, shut, types_of
 from fabric.database.postgresql_examine import READ_ONLY, examined
 from fabric.database.postgresql_tables import check_table
 from fabric.model.errors import FabricError, Reason
+from fabric.model.names import Topic
 from fabric.ports import Target
 
 _FABRIC = "schema fabric"
@@ -30,7 +32,7 @@ FROM unnest($1::text[]) AS t, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE
 
 
 async def examine_target(url: str, targets: Sequence[Target]) -> list[Finding]:
-    """Everything that the datasets need of their database, and what waits in quarantine."""
+    """Everything that the datasets need of their database, what may lack, and what is parked."""
     try:
         connection = await connect(url, READ_ONLY)
     except FabricError as exc:
@@ -41,6 +43,10 @@ async def examine_target(url: str, targets: Sequence[Target]) -> list[Finding]:
             await examined(_FABRIC, _fabric(connection)),
             *[
                 await examined(f"table {target.table}", _table(connection, target))
+                for target in targets
+            ],
+            *[
+                await examined(f"dataset {target.topic}", _dataset(connection, target.topic))
                 for target in targets
             ],
             await examined("quarantine", _quarantine(connection)),
@@ -96,6 +102,11 @@ async def _absent(connection: "asyncpg.Connection[Any]", target: Target) -> Find
         "there is none and the role may not make it",
         f"let an owner run: GRANT CREATE ON SCHEMA {schema} TO <role>, or make the table",
     )
+
+
+async def _dataset(connection: "asyncpg.Connection[Any]", topic: Topic) -> Finding:
+    is_filled = await states.is_filled(connection, topic)
+    return whole(topic, (await states.load_all(connection, topic)).values() if is_filled else ())
 
 
 async def _quarantine(connection: "asyncpg.Connection[Any]") -> Finding:

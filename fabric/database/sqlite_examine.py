@@ -11,14 +11,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from fabric.database import sqlite_state as states
 from fabric.database import sqlite_token as tokens
-from fabric.database.finding import MADE, Capture, Finding, failed, ill, parked, well
+from fabric.database.finding import MADE, Capture, Finding, failed, ill, parked, well, whole
 from fabric.database.sqlite_capture import check, is_intact, is_watermark
 from fabric.database.sqlite_outbox import ROWS_MAX as OUTBOX_ROWS_MAX
 from fabric.database.sqlite_tables import check_table
 from fabric.database.sqlite_thread import unavailable
 from fabric.locks import holder
 from fabric.model.errors import ConfigInvalid, FabricError, Reason
+from fabric.model.names import Topic
 from fabric.ports import SourceTable, Target
 
 _BUSY_S_MAX = 5.0
@@ -44,7 +46,7 @@ def examine_source(path: str, capture: Capture) -> list[Finding]:
 
 
 def examine_target(path: str, targets: Sequence[Target]) -> list[Finding]:
-    """Everything that the datasets need of their database, and what waits in quarantine."""
+    """Everything that the datasets need of their database, what may lack, and what is parked."""
     if not Path(path).exists():
         return [_absent(Path(path))]
     plain = [replace(t, table=t.table.removeprefix("main.")) for t in targets]
@@ -55,6 +57,10 @@ def examine_target(path: str, targets: Sequence[Target]) -> list[Finding]:
                 *[
                     _examined(f"table {target.table}", partial(_target, connection, target))
                     for target in plain
+                ],
+                *[
+                    _examined(f"dataset {t.topic}", partial(_dataset, connection, t.topic))
+                    for t in plain
                 ],
                 _examined("quarantine", lambda: _quarantine(connection)),
             ]
@@ -212,6 +218,11 @@ def _target(connection: sqlite3.Connection, target: Target) -> Finding:
     if shape is None:
         return well(f"table {target.table}", MADE)
     return well(f"table {target.table}", f"holds the dataset's {len(table.columns)} columns")
+
+
+def _dataset(connection: sqlite3.Connection, topic: Topic) -> Finding:
+    is_filled = states.is_filled(connection, topic)
+    return whole(topic, states.load_all(connection, topic).values() if is_filled else ())
 
 
 def _quarantine(connection: sqlite3.Connection) -> Finding:

@@ -6,6 +6,7 @@ import pytest
 from fabric.database.finding import Finding
 from fabric.database.postgresql_examine_target import examine_target
 from fabric.demo.process import free_port
+from fabric.model.change import Op
 from fabric.model.errors import Reason
 from tests.contract import postgresql_world
 from tests.contract.postgresql_cases import ITEMS_DDL, applying, item, target
@@ -43,6 +44,20 @@ async def test_a_target_in_use_is_well_until_a_change_waits_in_quarantine(databa
     found = await look(database)
     assert ills(found) == {"quarantine"}
     assert found["quarantine"].seen.startswith("1 ")
+
+
+@pytest.mark.integration
+async def test_a_dataset_that_may_lack_rows_is_named_until_its_snapshot_has_ended(
+    database: str,
+) -> None:
+    part = f"dataset {target().topic}"
+    async with applying(database) as sink:
+        await sink.apply((Op.SNAPSHOT_BEGIN, []), (Op.UPSERT, [item(1)]))
+        found = await look(database)
+        assert ills(found) == {part}
+        assert "its end has not come" in found[part].seen
+        await sink.apply((Op.SNAPSHOT_END, []))
+        assert not ills(await look(database))
 
 
 @pytest.mark.integration

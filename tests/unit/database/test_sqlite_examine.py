@@ -18,7 +18,7 @@ from fabric.model.errors import Reason
 from fabric.model.names import Topic
 from fabric.ports import Reached, SourceTable
 from tests.contract.sink_suite import Feed, stream, target
-from tests.contract.worlds import NOTES, NOTES_SCHEMA, POISON, person
+from tests.contract.worlds import NOTES, NOTES_SCHEMA, PEOPLE, POISON, person
 
 NOTES_DDL = "CREATE TABLE notes (region TEXT, number INTEGER, body TEXT"
 KEY = "PRIMARY KEY (region, number))"
@@ -145,7 +145,7 @@ async def test_a_target_is_well_until_a_change_waits_in_quarantine(tmp_path: Pat
     await sink.open([target()])
     found = look_at_target(path)
     assert not ills(found)
-    assert set(found) == {"file", "table people", "quarantine"}
+    assert set(found) == {"file", "table people", f"dataset {PEOPLE}", "quarantine"}
     run(
         path,
         "CREATE TRIGGER spoilt BEFORE INSERT ON people WHEN NEW.name = 'poison'"
@@ -154,6 +154,22 @@ async def test_a_target_is_well_until_a_change_waits_in_quarantine(tmp_path: Pat
     await Feed(sink, stream()).upsert(person(1, POISON))
     await sink.close()
     assert ills(look_at_target(path)) == {"quarantine"}
+
+
+async def test_a_dataset_that_may_lack_rows_is_named_until_its_snapshot_has_ended(
+    tmp_path: Path,
+) -> None:
+    path, part = tmp_path / "t.db", f"dataset {PEOPLE}"
+    sink = SqliteSink(path)
+    await sink.open([target()])
+    feed = Feed(sink, stream())
+    await feed.apply((Op.SNAPSHOT_BEGIN, []), (Op.UPSERT, [person(1)]))
+    found = look_at_target(path)
+    assert ills(found) == {part}
+    assert "its end has not come" in found[part].seen
+    await feed.apply((Op.SNAPSHOT_END, []))
+    assert not ills(look_at_target(path))
+    await sink.close()
 
 
 def test_a_target_table_that_does_not_fit_is_named(tmp_path: Path) -> None:
