@@ -326,13 +326,22 @@ def _is_silent(flow: Flow, page: Page) -> bool:
 def _unmeasured(flow: Flow, page: Page, lag: Measured) -> tuple[State, Problem]:
     """Nobody knows how far behind a dataset is; that its gauges stand at zero says nothing."""
     sends = flow.way is Way.SENDS
-    when = f"for {(page.at - lag.at).total_seconds():.0f} s" if lag.at else "yet"
     who = "the source's database does not answer" if sends else "the broker does not answer"
+    wrong, remedy = "its lag was not measured yet", f"see fabric doctor: it does not run, or {who}"
+    if lag.at is not None:
+        age_s = (page.at - lag.at).total_seconds()
+        wrong = f"its lag was not measured for {age_s:.0f} s"
+        if age_s < 0:
+            wrong = (
+                f"its lag was measured {-age_s:.0f} s ahead of this machine's clock, which was"
+                " ahead then or is behind now"
+            )
+            remedy = f"set this machine's clock right and wait 10 s; if it stays, {remedy}"
     return State.UNMEASURED, Problem(
         part=f"{'capture' if sends else 'apply'} {flow.topic}",
         reason=State.UNMEASURED.value,
-        wrong=f"its lag was not measured {when}",
-        remedy=f"see fabric doctor: it does not run, or {who}",
+        wrong=wrong,
+        remedy=remedy,
     )
 
 

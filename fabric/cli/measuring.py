@@ -73,16 +73,20 @@ def of_partition(page: Page, topic: str, number: int) -> Measured:
 
 def of_all(parts: Sequence[Measured]) -> Measured:
     """The sum of records and the longest time; not known when one partition's is not."""
-    times = [part.at for part in parts if part.at is not None]
-    at = min(times) if len(times) == len(parts) else None
-    if not all(part.is_known for part in parts):
-        return Measured(at=at, is_known=False)
+    if unknown := [part for part in parts if not part.is_known]:
+        return Measured(at=_oldest(unknown), is_known=False)
     return Measured(
-        at=at,
+        at=_oldest(parts),
         is_known=True,
         records=sum(part.records or 0 for part in parts),
         seconds=max(part.seconds or 0.0 for part in parts),
     )
+
+
+def _oldest(parts: Sequence[Measured]) -> datetime | None:
+    """When the one was measured that was longest ago; None where one never was."""
+    times = [part.at for part in parts if part.at is not None]
+    return min(times) if len(times) == len(parts) else None
 
 
 def _is_known(page: Page, at: datetime | None) -> bool:

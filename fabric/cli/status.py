@@ -325,6 +325,8 @@ def _say(found: Sequence[Problem]) -> None:
 def _ago(lag: Measured, now: datetime) -> str:
     if lag.at is None:
         return "never"
+    if lag.at > now and not lag.is_known:
+        return "ahead of the clock"
     span = _span(now - lag.at)
     return f"{span} ago" if lag.is_known else f"not for {span}"
 

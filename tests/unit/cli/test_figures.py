@@ -259,6 +259,17 @@ def test_a_lag_that_nobody_measures_is_unhealthy_whatever_its_gauge_says(
     assert seen.problems[0].wrong == "its lag was not measured for 240 s"
 
 
+def test_a_lag_that_was_measured_in_the_future_is_the_clocks_fault(
+    flow: Flow, agent: FakeAgent
+) -> None:
+    agent.lag(SECRET, 0, 0.0, ago=-3600)
+    seen = row(flow, agent)
+    assert seen.state is State.UNMEASURED
+    (problem,) = seen.problems
+    assert problem.wrong.startswith("its lag was measured 3600 s ahead of this machine's clock")
+    assert "clock" in problem.remedy
+
+
 def test_a_lag_that_was_never_measured_says_so(flow: Flow) -> None:
     agent = FakeAgent()
     agent.board.show(f"apply {SECRET}:0", None)

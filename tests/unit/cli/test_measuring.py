@@ -52,6 +52,12 @@ def test_partitions_are_summed_and_the_longest_counts() -> None:
     assert of_all(parts) == whole
 
 
+def test_the_time_of_an_unknown_lag_is_that_of_a_partition_which_is_not_known() -> None:
+    known = Measured(at=NOW, is_known=True, records=3, seconds=9.0)
+    ahead = Measured(at=NOW + timedelta(hours=1), is_known=False)
+    assert of_all([known, ahead]) == ahead
+
+
 def test_one_partition_that_is_not_known_leaves_the_whole_unknown() -> None:
     known = Measured(at=NOW, is_known=True, records=3, seconds=9.0)
     before = NOW - timedelta(minutes=5)

@@ -239,6 +239,18 @@ def test_a_table_says_in_words_that_nobody_measured(fabric, agent, config) -> No
     assert line.split()[-4:] == ["-", "-", "-", "unmeasured"]
 
 
+def test_a_figure_of_the_future_is_told_as_the_clocks_fault_and_never_below_zero(
+    fabric, agent, config
+) -> None:
+    """The agent measured while this machine's clock was an hour ahead."""
+    agent.lag(SECRET, 0, 0.0, ago=-3600)
+    first = fabric("lag", "-c", config).out.splitlines()[1]
+    assert first.split()[6:] == ["ahead", "of", "the", "clock", "-", "unmeasured"]
+    told = " ".join(fabric("status", "-c", config).out.split())
+    assert "ahead of this machine's clock" in told
+    assert "for -" not in told
+
+
 def test_lag_of_one_dataset_looks_at_that_one_alone(fabric, agent, config) -> None:
     agent.board.show(f"apply {SECRET}:0", Reason.GAP)
     well = fabric("lag", "-c", config, OPEN, "-o", "json")
