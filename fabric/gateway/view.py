@@ -3,6 +3,9 @@
 Until both control topics were read to their end the judge is not caught up and
 lets nothing pass but the authority's own records. New trust anchors mean a new
 view, fed from the log's start.
+
+Signed times hold no clock up here: a clock behind them makes the view stale, and the
+authority's records pass whatever it says.
 """
 
 import asyncio
@@ -35,7 +38,6 @@ class Keeper:
         refresh_s: how often to look for a new policy, seconds.
         audit: told which policy is taken and which is not.
         latest: the latest time that a heartbeat may bear now, by this host's own clock.
-        observe: told every signed time, so that the clock never reads below it.
     """
 
     def __init__(
@@ -48,7 +50,6 @@ class Keeper:
         audit: PolicyAudit,
         refresh_s: float,
         latest: Callable[[], datetime],
-        observe: Callable[[datetime], None] = lambda _: None,
     ) -> None:
         self._judge = judge
         self._policies = policies
@@ -57,7 +58,6 @@ class Keeper:
         self._audit = audit
         self._refresh_s = refresh_s
         self._latest = latest
-        self._observe = observe
         self._hurried = asyncio.Event()
         self._members_read = asyncio.Event()
         self._results_read = asyncio.Event()
@@ -108,11 +108,9 @@ class Keeper:
                 members.feed(record.topic, key, value, latest=self._latest())
             except (PeerError, DeniedError) as exc:
                 # Whoever wrote it went round the gateway, or it is older than our anchors, or
-                # its time is none: a heartbeat of the future would hold up this clock with it.
+                # its time is none: it lies ahead of this host's clock.
                 self._metrics.denied("", exc.reason)
                 _log.warning("record %d of %s is not taken: %s", record.offset, topic, exc)
-            if members.heartbeat is not None:
-                self._observe(members.heartbeat)
             self._metrics.revocations(members.revocation_number, members.heartbeat)
 
         while True:

@@ -11,6 +11,7 @@ from fabric.gateway.replay import Replays
 from fabric.gateway.requests import Part
 from fabric.kafka.producer import CONTENT_TYPE
 from fabric.model.errors import Reason
+from fabric.model.limits import CLOCK_SKEW_S_MAX
 from fabric.model.names import MEMBERS
 from tests.fakes.gateway import GRANTS, OPEN, SEALED, World, batch
 
@@ -74,6 +75,21 @@ def test_two_missed_heartbeats_stop_everything_but_the_authority(world: World) -
     _, key, value = world.heartbeat()
     beat = Part(MEMBERS, 0, batch(value, key=key))
     assert isinstance(judge.judge(beat, world.platform("verifier"), now), Admitted)
+
+
+def test_a_clock_that_is_set_back_stops_everything_but_the_authority(world: World) -> None:
+    """What has ended is not valid again: the last heartbeat was seen later than that."""
+    judge, identity = world.judge(), world.identity()
+    part = Part(OPEN, 0, batch(world.open_record()))
+    behind = world.now - timedelta(seconds=CLOCK_SKEW_S_MAX)
+    assert judge.confirm(part, identity, behind) is None
+    behind -= timedelta(milliseconds=1)
+    for refused in (judge.judge(part, identity, behind), judge.confirm(part, identity, behind)):
+        assert isinstance(refused, Refused)
+        assert refused.reason is Reason.MEMBERS_STALE
+    _, key, value = world.heartbeat()
+    beat = Part(MEMBERS, 0, batch(value, key=key))
+    assert isinstance(judge.judge(beat, world.platform("verifier"), behind), Admitted)
 
 
 def test_what_is_stored_is_repeated_even_when_its_result_has_ended(world: World) -> None:

@@ -64,7 +64,6 @@ class Desk:
             audit=PolicyAudit(self.audit, SystemClock()),
             refresh_s=0.01,
             latest=self.clock.latest,
-            observe=self.clock.observe,
         )
 
     def readiness(self) -> dict[str, str | None]:
@@ -183,15 +182,10 @@ async def test_somebody_who_hurries_is_heard_before_the_refresh_is_due() -> None
         task.cancel()
 
 
-async def test_signed_times_hold_the_clock_up() -> None:
-    desk = Desk()
-    seen: list[datetime] = []
-    desk.keeper._observe = seen.append
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(desk.keeper.run())
-        await until(lambda: bool(seen), "a heartbeat")
-        task.cancel()
-    assert abs(seen[-1] - desk.world.now) < timedelta(milliseconds=1)
+async def test_a_gateway_whose_clock_is_set_back_is_not_ready(desk: Desk) -> None:
+    await until(desk.keeper.is_caught_up, "the topics to be read")
+    behind = SystemClock(wall=lambda: desk.world.now - timedelta(seconds=31))
+    assert desk.keeper.readiness(behind, 60)["members"] == Reason.MEMBERS_STALE
 
 
 async def test_a_denied_topic_is_tried_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
