@@ -67,7 +67,7 @@ class Failed:
     """Ticket `ticket` will get no answer; whether the broker acted is unknown.
 
     Attributes:
-        is_unsent: it waited until it did not stand any more, and no broker has seen it.
+        is_unsent: it waited, for a connection or its turn, and no broker has seen it.
     """
 
     ticket: int
@@ -297,7 +297,7 @@ class Connection:
                 continue
             production.confirm(self._judge, self._identity, now)
             self._note(production)
-            shipments = production.shipments(self._directory)
+            shipments = production.shipments(self._directory, self._judge.replays)
             for topic, count in chain.from_iterable(map(production.records, shipments)):
                 self._out.append(Pass(topic, count))
             for shipment in shipments:
@@ -371,7 +371,7 @@ class Connection:
         """Answer with a retriable error; without any node to show, let the client come again."""
         head = pending.head
         if pending.production is not None:
-            pending.production.failed(ticket)
+            pending.production.failed(ticket, self._judge.replays)
             self._go_on(now)
             return
         if head.api == Api.INIT_PRODUCER_ID:

@@ -4,7 +4,7 @@
     confirm   whether they still stand, asked right before anything is sent
     shipments what is to be sent next: admitted partitions by leader, or the question
               who leads them
-    stands    whether a shipment may still go that had to wait; unsent: it may not
+    stands    whether a shipment may still go that had to wait; unsent: it was never written
     answered  what a broker said; failed: it said nothing
     answer    once every partition has an outcome
 
@@ -173,8 +173,11 @@ class Production:
         except DeniedError:
             return True
 
-    def shipments(self, directory: Directory) -> list[Shipment]:
-        """What to send now; tell `sent` the ticket of each. Empty while answers are due."""
+    def shipments(self, directory: Directory, replays: Replays) -> list[Shipment]:
+        """What to send now; tell `sent` the ticket of each. Empty while answers are due.
+
+        What has no leader is given up, and its marks with it: nobody was sent it.
+        """
         if self._sent or not self._waiting:
             return []
         by_node: dict[int | None, list[_Place]] = {}
@@ -188,6 +191,7 @@ class Production:
             return [Shipment(None, tuple(unknown), question)]
         for place in unknown:
             self._settle(place, _LEADER_AWAY)
+            replays.forget(self._marks.pop(place, ()))
         return [
             Shipment(node, tuple(places), self._frame_for(places))
             for node, places in by_node.items()
@@ -245,7 +249,7 @@ class Production:
         return all(judge.confirm(self._waiting[it], identity, now) is None for it in places)
 
     def unsent(self, ticket: int, judge: Judge, identity: Identity, now: datetime) -> None:
-        """Take back a shipment that does not stand: what may not be sent is refused.
+        """Take back a shipment that no broker has seen: what may not be sent is refused.
 
         The rest of it is to come again: sent anew it would come behind what waited after it.
         """
@@ -258,10 +262,16 @@ class Production:
                 self._refuse(part, refused)
             judge.replays.forget(self._marks.pop(place, ()))
 
-    def failed(self, ticket: int) -> None:
-        """No answer came; whether the broker stored anything is unknown."""
-        for place in self._sent.pop(ticket).places:
+    def failed(self, ticket: int, replays: Replays) -> None:
+        """No answer came; whether the broker stored anything is unknown.
+
+        Of the question who leads it is known: what it was asked for waited for the answer.
+        """
+        shipment = self._sent.pop(ticket)
+        for place in shipment.places:
             self._settle(place, _REQUEST_TIMED_OUT)
+            if shipment.node is None:
+                replays.forget(self._marks.pop(place, ()))
 
     def remember(self, replays: Replays) -> None:
         """Tell the replay memory what is stored, and what cannot be."""

@@ -3,7 +3,8 @@
 Frames go through raw but for their correlation ids. Of one that had to wait it is asked again
 whether it still may go. Answers come in the order of
 the requests; one that is late, foreign or missing ends the connection, and every
-ticket on it gets `Failed`. The next frame connects anew.
+ticket on it gets `Failed`, `is_unsent` only where no byte of it was handed to a connection.
+The next frame connects anew.
 """
 
 import asyncio
@@ -76,7 +77,7 @@ class Link:
             try:
                 reader, writer = await connect(self._addresses(), self._context(), deadline)
             except UnavailableError:
-                await self._deliver(Failed(forward.ticket))
+                await self._deliver(Failed(forward.ticket, is_unsent=True))
                 continue
             await self._converse(reader, writer, (forward, deadline))
 
@@ -109,9 +110,8 @@ class Link:
         """Send what could not be sent at once."""
         forward, deadline = first
         while True:
-            if deadline <= asyncio.get_running_loop().time():  # nobody waits for it any more
-                await self._deliver(Failed(forward.ticket))
-            elif not self._stands(forward.ticket):
+            is_late = deadline <= asyncio.get_running_loop().time()  # nobody waits for it any more
+            if is_late or not self._stands(forward.ticket):
                 await self._deliver(Failed(forward.ticket, is_unsent=True))
             else:
                 self._write(writer, forward, deadline)

@@ -112,6 +112,21 @@ async def test_what_waited_past_its_deadline_is_not_sent_and_holds_nobody_up(ben
     assert bench.broker.connections == 1
 
 
+async def test_what_was_certainly_not_written_is_told_from_what_may_have_been(
+    bench: Bench,
+) -> None:
+    """Replay marks of the first may go; a broker may have stored the second."""
+    bench.broker.is_mute = True
+    bench.put(1, 0.2)
+    bench.put(2, 0)
+    await bench.got(2)
+    assert {*bench.events} == {Failed(1), Failed(2, is_unsent=True)}
+    await bench.broker.stop()
+    bench.put(3)
+    await bench.got(3)
+    assert bench.events[-1] == Failed(3, is_unsent=True)
+
+
 @pytest.mark.parametrize("is_connected", [False, True])
 async def test_what_waited_is_sent_only_if_it_still_stands(
     bench: Bench, is_connected: bool
