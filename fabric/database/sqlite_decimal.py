@@ -1,7 +1,7 @@
 """Avro decimals (two's complement bytes of an unscaled integer) as SQLite text and back."""
 
 from collections.abc import Callable
-from decimal import Context, Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation
 
 _EXACT = Context(prec=10_000)
 """More digits than any declared precision, so that nothing is rounded on the way."""
@@ -22,17 +22,22 @@ def decimal_writer(scale: int) -> Callable[[bytes], str]:
     return write
 
 
-def decimal_reader(scale: int, size: int | None) -> Callable[[str | int | float], bytes]:
-    """From text, integer or real; raises ValueError when digits would be lost."""
+def decimal_reader(
+    scale: int, size: int | None, *, precision: int
+) -> Callable[[str | int | float], bytes]:
+    """From text, integer or real.
+
+    Raises ValueError or ArithmeticError when digits would be lost, or there are more than
+    `precision`: of 1e999990 before an integer is made of it, which costs half a minute.
+    """
+    declared = Context(prec=precision, traps=[Inexact, InvalidOperation])
+    unit = Decimal((0, (1,), -scale))
 
     def read(value: str | int | float) -> bytes:
         if type(value) not in (str, int, float):
             raise ValueError
         number = Decimal(repr(value) if isinstance(value, float) else value)
-        scaled = number.scaleb(scale, _EXACT)
-        unscaled = int(scaled)
-        if unscaled != scaled:
-            raise ValueError
-        return unscaled_bytes(unscaled, size)
+        fitting = number.quantize(unit, context=declared)
+        return unscaled_bytes(int(fitting.scaleb(scale, declared)), size)
 
     return read

@@ -121,10 +121,10 @@ def _storage(
 
 def _decimal(avro: dict[str, Any]) -> tuple[str, str, Writer | None, Reader]:
     scale, size = int(avro.get("scale", 0)), avro.get("size")
-    fits = "TEXT BLOB"
-    if int(avro["precision"]) <= _DECIMAL_DIGITS_IN_REAL:
+    fits, precision = "TEXT BLOB", int(avro["precision"])
+    if precision <= _DECIMAL_DIGITS_IN_REAL:
         fits += " NUMERIC"
-    return "TEXT", fits, decimal_writer(scale), decimal_reader(scale, size)
+    return "TEXT", fits, decimal_writer(scale), decimal_reader(scale, size, precision=precision)
 
 
 def _time(logical: str, declared: str, *, is_int: bool) -> tuple[str, str, Writer | None, Reader]:

@@ -41,7 +41,7 @@ def to_sql(row: Row) -> dict[str, object]:
 def from_sql(row: sqlite3.Row) -> Row:
     result: dict[str, Value] = dict(row)
     if result.get("balance") is not None:
-        result["balance"] = decimal_reader(2, None)(str(result["balance"]))
+        result["balance"] = decimal_reader(2, None, precision=20)(str(result["balance"]))
     if "active" in result:
         result["active"] = bool(result["active"])
     return result
