@@ -119,21 +119,37 @@ class TableReader:
 
     def _decoded(self, items: list[tuple[Any, ...]], op: Op) -> Iterator[Row]:
         start, middle = 3, 3 + self._key_count
-        with_key = op is Op.DELETE
-        reader = self._keys if with_key else self._rows
         for item in items:
-            values = item[start:middle] if with_key else item[middle:]
-            yield self._row(reader, values)
+            if op is Op.DELETE:
+                yield self._key(item[0], item[start:middle])
+            else:
+                yield self._row(item[middle:])
 
-    def _row(self, reader: RowReader, values: tuple[Any, ...]) -> Row:
+    def _row(self, values: tuple[Any, ...]) -> Row:
         try:
-            return reader.row(values)
+            return self._rows.row(values)
         except ValueError as exc:
-            raise DeniedError(
-                Reason.SCHEMA_MISMATCH,
-                f"table {self._table}: a value in column {exc} is not of its declared type;"
-                " correct the row",
-            ) from None
+            raise self._mismatch(str(exc), "correct the row") from None
+
+    def _key(self, ident: int, values: tuple[Any, ...]) -> Row:
+        """The key of a row that is gone: no row is there to be corrected, only its changes."""
+        try:
+            return self._keys.row(values)
+        except ValueError as exc:
+            is_same = "".join(
+                f" AND {k} IS (SELECT {k} FROM fabric_changes WHERE id = {ident})"  # noqa: S608  # constants
+                for k in KEYS[: self._key_count]
+            )
+            statement = f"DELETE FROM fabric_changes WHERE source = {self._number}{is_same}"  # noqa: S608  # numbers
+            remedy = "its row is gone or has no key: correct a row that is still so, then run"
+            raise self._mismatch(str(exc), f"{remedy} in that file: {statement}") from None
+
+    def _mismatch(self, column: str, remedy: str) -> DeniedError:
+        return DeniedError(
+            Reason.SCHEMA_MISMATCH,
+            f"table {self._table}: a value in column {column} is not of its declared type;"
+            f" {remedy}",
+        )
 
     def chunk(
         self, connection: sqlite3.Connection, cursor: tuple[SqlValue, ...] | None, limit: int
@@ -143,7 +159,7 @@ class TableReader:
         found, is_last = read_text(
             connection, lambda: _some(connection, query, cursor or (), limit)
         )
-        rows = [self._row(self._rows, item[self._key_count :]) for item in found]
+        rows = [self._row(item[self._key_count :]) for item in found]
         last = found[-1][: self._key_count] if found else None
         return Chunk(rows=rows, cursor=last, is_last=is_last)
 

@@ -104,6 +104,27 @@ def test_a_value_of_another_type_names_its_column_only(database: sqlite3.Connect
         TableReader(TABLE, 1).page(database, after=0, position=9, ordinal=1, limit=9)
 
 
+@pytest.mark.parametrize(
+    "key", ["NULL, 1", "x'736563726574', NULL", "CAST(x'736563726574ff' AS TEXT), 1", "'a', 'b'"]
+)
+def test_a_statement_takes_the_changes_of_a_key_that_is_none_away_and_no_others(
+    database: sqlite3.Connection, key: str
+) -> None:
+    database.execute("INSERT INTO notes VALUES ('a', 1, 'x')")
+    database.execute(f"INSERT INTO notes VALUES ({key}, 'bad')")  # noqa: S608
+    database.execute("DELETE FROM notes WHERE body = 'bad'")
+    database.execute("DELETE FROM notes")
+    reader = TableReader(TABLE, 1)
+    with pytest.raises(DeniedError, match="table notes: a value in column") as caught:
+        reader.page(database, after=0, position=9, ordinal=1, limit=9)
+    assert "secret" not in str(caught.value)
+    _, told, statement = str(caught.value.args[0]).partition("run in that file: ")
+    assert told
+    assert database.execute(statement).rowcount == 2
+    (run,) = reader.page(database, after=0, position=9, ordinal=1, limit=9).runs
+    assert (run.op, run.rows) == (Op.DELETE, [{"region": "a", "number": 1}] * 2)
+
+
 @pytest.mark.parametrize("column", ["region", "body"])
 def test_text_that_is_no_utf_8_names_its_column_only(
     database: sqlite3.Connection, column: str

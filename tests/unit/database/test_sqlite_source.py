@@ -133,6 +133,34 @@ async def test_a_row_that_is_not_of_its_type_holds_the_capture(world: SqliteSour
     await follower.source.close()
 
 
+@pytest.mark.parametrize("key", ["x'736563726574', 1", "'r', 'secret'"])
+@pytest.mark.parametrize("mends", ["DELETE FROM notes", "UPDATE notes SET region='r', number=9"])
+async def test_what_is_said_of_a_gone_row_whose_key_is_no_key_lets_the_capture_go_on(
+    world: SqliteSourceWorld, key: str, mends: str
+) -> None:
+    follower = await synced(world)
+    await world.insert(world.notes, [note("kept", 1)])
+    await follower.until(
+        lambda: [row["region"] for row in follower.replica.rows(NOTES)] == ["kept"]
+    )
+    world.file.run(f"INSERT INTO notes VALUES ({key}, 'x')")
+    world.file.run(f"{mends} WHERE body = 'x'")
+    world.file.run("DELETE FROM notes WHERE region = 'kept'")
+    with pytest.raises(DeniedError, match="table notes") as caught:
+        await follower.until(lambda: False)
+    assert caught.value.reason is Reason.SCHEMA_MISMATCH
+    assert "secret" not in str(caught.value)
+    await follower.source.close()
+    _, told, statement = str(caught.value.args[0]).partition("run in that file: ")
+    assert told
+    world.file.run(statement)
+    again = await follow(world.source(), follower.resume, follower.replica)
+    assert again.generation == follower.generation
+    await catch_up(world, again)
+    assert "kept" not in [row["region"] for row in again.replica.rows(NOTES)]
+    await again.close()
+
+
 async def test_wide_rows_arrive_whole_in_snapshot_and_stream(world: SqliteSourceWorld) -> None:
     body = "x" * (QUEUE_BYTES_MAX // 4)
     await world.insert(world.notes, [note("a", n, body) for n in range(8)])
