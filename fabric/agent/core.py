@@ -180,9 +180,12 @@ class Core:
             raise UnavailableError(Reason.NOT_READY, "the agent has ended")
 
     async def subscribe(self, topic: Topic, subscription: Subscription) -> None:
-        """Read a topic for a subscriber until this is cancelled, in every life."""
+        """Read a topic for a subscriber in every life, until it is cancelled or the agent ends."""
         while True:
-            readers = await self.readers()
+            try:
+                readers = await self.readers()
+            except UnavailableError:
+                return  # raised, it would cancel whoever finishes what is in flight
             subscription.begin()
             task = self._current.spawn(readers.subscribe(topic, subscription))
             try:

@@ -260,6 +260,28 @@ async def test_a_subscriber_gets_nothing_from_a_life_that_ended(tmp_path: Path) 
         reading.cancel()
 
 
+async def test_a_subscriber_that_waits_for_the_next_life_ends_with_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails nobody: what is in flight is finished meanwhile."""
+    config, finished = write_agent(tmp_path), list[bool]()
+    async with opened(config) as core:
+        topic, finish = Topic.parse(TOPIC), core._current.finish
+
+        async def slowly() -> None:
+            await asyncio.sleep(0.05)
+            await finish()
+            finished.append(True)
+
+        monkeypatch.setattr(core._current, "finish", slowly)
+        reading = core._spawn(core.subscribe(topic, Subscription(core.identity, topic)))
+        await asyncio.sleep(0)
+        assert not core._kept.marks.has_log.is_set()
+        await core.stop()
+        assert finished == [True]
+        assert reading.done()
+
+
 def _attested(core: Core, readers: "_Readers") -> None:
     """As when there is a certificate."""
     core._current._readers = readers  # type: ignore[assignment]
