@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 from fabric.gateway.cluster import Address
 from fabric.gateway.machine import Answered, Event, Failed, Forward
 from fabric.gateway.wire import readdress
-from fabric.model.errors import Malformed, PeerError, Reason, UnavailableError
+from fabric.model.errors import FabricError, Malformed, PeerError, Reason, UnavailableError
 from fabric.model.limits import FRAME_BYTES_MAX, HANDSHAKE_S_MAX, REQUEST_S_MAX
 
 Addresses: TypeAlias = Callable[[], Sequence[Address]]
@@ -44,7 +44,8 @@ class Link:
     Args:
         addresses: where the node is now, in order of preference.
         deliver: takes what became of each ticket; nothing is read on before it has.
-        stands: whether a ticket's frame, which has waited, may still be sent.
+        stands: whether a ticket's frame, which has waited, may still be sent; a FabricError of
+            it is a no.
     """
 
     def __init__(
@@ -111,13 +112,19 @@ class Link:
         forward, deadline = first
         while True:
             is_late = deadline <= asyncio.get_running_loop().time()  # nobody waits for it any more
-            if is_late or not self._stands(forward.ticket):
+            if is_late or not self._may_go(forward.ticket):
                 await self._deliver(Failed(forward.ticket, is_unsent=True))
             else:
                 self._write(writer, forward, deadline)
                 await writer.drain()
             self._writer = writer
             forward, deadline = await self._queue.get()
+
+    def _may_go(self, ticket: int) -> bool:
+        try:
+            return self._stands(ticket)
+        except FabricError:  # the clock, for one, may say no time
+            return False
 
     def _write(self, writer: asyncio.StreamWriter, forward: Forward, deadline: float) -> None:
         self._correlation = self._correlation % _CORRELATION_MAX + 1

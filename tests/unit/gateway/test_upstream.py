@@ -9,7 +9,7 @@ import pytest
 from fabric.gateway import requests
 from fabric.gateway.machine import Answered, Event, Failed, Forward
 from fabric.gateway.upstream import Exchange, Link
-from fabric.model.errors import PeerError, UnavailableError
+from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
 from tests.fakes.gateway_doors import Pki, TlsBroker, until
 from tests.fakes.kafka_frames import Broker
 
@@ -145,6 +145,23 @@ async def test_what_waited_is_sent_only_if_it_still_stands(
     assert sorted(await bench.got(3)) == [("Answered", 3), ("Failed", 1), ("Failed", 2)]
     assert {Failed(1, is_unsent=True), Failed(2, is_unsent=True)} <= {*bench.events}
     assert len(bench.broker.broker.asked) == seen + 1
+
+
+async def test_a_frame_of_which_nobody_can_say_whether_it_stands_is_not_sent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock may say no time, and the link goes on once it does."""
+
+    def unsure(ticket: int) -> bool:
+        raise DeniedError(Reason.CLOCK_WENT_BACK, "the clock went back")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.link, "_stands", unsure)
+        bench.put(1)
+        await bench.got(1)
+    bench.put(2)
+    assert await bench.got(2) == [("Failed", 1), ("Answered", 2)]
+    assert bench.events[0] == Failed(1, is_unsent=True)
 
 
 async def test_a_later_request_has_its_own_deadline(bench: Bench) -> None:
