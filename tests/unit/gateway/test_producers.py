@@ -44,3 +44,21 @@ def test_who_uses_none_is_not_remembered() -> None:
     for partition in range(9):
         known.use("a", Place("open", partition), -1, NOW)
     assert not known._last_used
+
+
+def test_an_identity_that_has_gone_is_forgotten_a_day_after_its_last_use() -> None:
+    known = Producers()
+    for number in range(100):
+        known.use(f"gone {number}", Place("open", 0), 7, NOW)
+    known.use("stays", Place("open", 0), 7, NOW)
+    known.use("gone 3", Place("open", 0), 7, NOW + timedelta(hours=1))
+    later = NOW + timedelta(hours=24, seconds=1)
+    known.use("stays", Place("open", 1), 7, later)
+    assert len(known._last_used) >= 90, "one call does a bounded work"
+    for _ in range(100):
+        known.use("stays", Place("open", 1), 7, later)
+    assert known._last_used.keys() == {"gone 3", "stays"}
+    for ident in (8, 9):
+        known.use("gone 3", Place("open", 0), ident, later)
+    with pytest.raises(DeniedError):
+        known.use("gone 3", Place("open", 0), 10, later)
