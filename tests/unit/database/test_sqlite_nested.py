@@ -35,11 +35,16 @@ def test_other_text_is_refused(text: str) -> None:
     [
         ({"type": "map", "values": "int"}, '{"a":5000000000}'),
         ({"type": "map", "values": "int"}, '{"\\ud800":1}'),
-        ({"type": "array", "items": "int"}, "[1.0]"),
+        ({"type": "array", "items": "int"}, "[1.5]"),
+        ({"type": "array", "items": "int"}, "[2147483648.0]"),
+        ({"type": "array", "items": "long"}, "[1e16]"),
+        ({"type": "array", "items": "long"}, "[1e400]"),
         ({"type": "array", "items": "int"}, "[true]"),
         ({"type": "array", "items": ["null", "int"]}, "[null, 2147483648]"),
         ({"type": "array", "items": "long"}, "[9223372036854775808]"),
         ({"type": "array", "items": "boolean"}, "[2]"),
+        ({"type": "array", "items": "boolean"}, '["1"]'),
+        ({"type": "array", "items": ["null", "boolean"]}, "[0.5]"),
         ({"type": "array", "items": "float"}, "[1e39]"),
         ({"type": "array", "items": "double"}, "[NaN]"),
         ({"type": "array", "items": "double"}, "[true]"),
@@ -60,6 +65,23 @@ def test_what_a_block_cannot_hold_is_refused(avro: Any, text: str) -> None:
 def test_whole_numbers_are_doubles_too() -> None:
     found = reader({"type": "array", "items": "double"}, {})("[1, 0.5]")
     assert [type(number) for number in found] == [float, float]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("boolean", "[0, 1, true, false]", [False, True, True, False]),
+        (["null", "boolean"], "[null, 1]", [None, True]),
+        ("int", "[1.0, -2]", [1, -2]),
+        ("long", "[-9007199254740992.0, 9007199254740993]", [-(2**53), 2**53 + 1]),
+    ],
+)
+def test_what_sqlite_writes_for_a_boolean_or_a_whole_number_is_one(
+    kind: Any, text: str, value: list[object]
+) -> None:
+    """Its json_object knows no boolean but 0 and 1, and says 1.0 where a column is REAL."""
+    found = reader({"type": "array", "items": kind}, {})(text)
+    assert [(type(item), item) for item in found] == [(type(item), item) for item in value]
 
 
 def test_infinity_is_not_written() -> None:
