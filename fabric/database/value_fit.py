@@ -1,7 +1,11 @@
 """Whether a physical value fits its Avro type, at every depth.
 
 fastavro takes some values that a reader would get back as others: in a block it writes an
-integer of any size, any number as a boolean, and a float that is too large as infinity.
+integer of any size, any number as a boolean, and a float that is too large as infinity. Of a
+union it writes the first branch that it thinks fit: bytes as an array of integers, an integer as
+a float. Such a value fits no union here, if its bytes or its integer would come back as another,
+also when a tuple names its branch: what is read from the outbox names none. Not looked at is
+which of several arrays, maps or records of one union takes a value, with what rounding.
 """
 
 import struct
@@ -53,8 +57,8 @@ def checker(avro: Any, names: dict[str, Any]) -> Check:
     """
     avro = resolve(avro, names)
     if isinstance(avro, list):
-        return _union([checker(branch, names) for branch in avro])
-    kind = avro["type"] if isinstance(avro, dict) else avro
+        return _union([(_kind(resolve(it, names)), checker(it, names)) for it in avro])
+    kind = _kind(avro)
     if kind in _PLAIN:
         return _PLAIN[kind]
     if kind == "fixed":
@@ -66,6 +70,11 @@ def checker(avro: Any, names: dict[str, Any]) -> Check:
     if kind == "map":
         return _map(checker(avro["values"], names))
     return _record({field["name"]: checker(field["type"], names) for field in avro["fields"]})
+
+
+def _kind(avro: Any) -> Any:
+    """The kind of a resolved type that is no union."""
+    return avro["type"] if isinstance(avro, dict) else avro
 
 
 def whole(low: int, high: int) -> Check:
@@ -185,15 +194,51 @@ def _record(parts: dict[str, Check]) -> Check:
     return check
 
 
-def _union(branches: list[Check]) -> Check:
+def _union(branches: list[tuple[Any, Check]]) -> Check:
+    """The check of a union, whose branches are given with their kinds."""
+    parts = [part for _, part in branches]
+    is_several = sum(kind != "null" for kind, _ in branches) > 1
+
     def check(value: Any) -> None:
-        if isinstance(value, tuple) and len(value) == 2:
-            value = value[1]  # fastavro's way to name the branch
-        for branch in branches:
-            try:
-                return branch(value)
-            except ValueError:
-                continue
-        raise ValueError
+        if isinstance(value, tuple) and len(value) == 2:  # fastavro's way to name the branch
+            name, value = value
+            named = [part for kind, part in branches if kind == name]
+            if named:
+                _demand_one(named, value)
+        _demand_one(parts, value)
+        if is_several:
+            _demand_kept(branches, value)
 
     return check
+
+
+def _demand_one(parts: list[Check], value: Any) -> None:
+    if not any(_fits(part, value) for part in parts):
+        raise ValueError
+
+
+def _fits(part: Check, value: Any) -> bool:
+    try:
+        part(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _demand_kept(branches: list[tuple[Any, Check]], value: Any) -> None:
+    """Refuse bytes and integers that one branch would keep, and that fastavro gives to another."""
+    if isinstance(value, bytes | bytearray):
+        loose = list(value)  # to fastavro bytes are a sequence, too
+        for kind, part in branches:
+            if kind in ("bytes", "fixed") and _fits(part, value):
+                return
+            if kind == "array" and _fits(part, loose):
+                raise ValueError
+    elif _is_of(value, Integral):
+        fitting = [kind for kind, part in branches if _fits(part, value)]
+        is_float = fitting[0] in ("float", "double")
+        if is_float and not {"int", "long"}.isdisjoint(fitting):
+            # Of the two it takes double, wherever that stands.
+            back = float(value) if "double" in fitting else _FLOAT.unpack(_FLOAT.pack(value))[0]
+            if back != value:
+                raise ValueError

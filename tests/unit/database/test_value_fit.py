@@ -9,6 +9,8 @@ from fabric.database.value_fit import checker, resolve
 
 _FIXED = {"type": "fixed", "name": "x.F", "size": 2}
 _ENUM = {"type": "enum", "name": "E", "symbols": ["A", "B"]}
+_INTS = {"type": "array", "items": "int"}
+_TEXTS = {"type": "array", "items": "string"}
 _ITEM: dict[str, Any] = {
     "type": "record",
     "name": "x.Item",
@@ -43,6 +45,15 @@ _ITEM: dict[str, Any] = {
         (_ITEM, {"flag": False, "tags": {"a": None, "b": 1}}),
         (["null", "int", "string"], "x"),
         (["null", _ITEM], ("x.Item", {"flag": True, "tags": {}})),
+        ([_INTS, "bytes"], [97]),
+        (["bytes", _INTS], b"a"),
+        ([_TEXTS, "bytes"], b"a"),
+        (["double", "long"], 2**53),
+        (["int", "long"], ("long", 2**31)),
+        (["long", "double"], 2**53 + 1),
+        (["float", "long", "double"], 2**24 + 1),
+        (["float", "double"], 0.1),
+        (["double", "string"], 2**53 + 1),
     ],
 )
 def test_a_value_of_the_type_fits(avro: Any, value: object) -> None:
@@ -83,6 +94,15 @@ def test_a_value_of_the_type_fits(avro: Any, value: object) -> None:
         (_ITEM, [True, {}]),
         (["null", "float"], 1e39),
         (["null", "float"], ("float", 1e39)),
+        (["float", "double"], ("float", 1e39)),
+        (["int", "long"], ("int", 2**31)),
+        ([_INTS, "bytes"], b"a"),
+        ([_INTS, "bytes"], ("bytes", b"a")),
+        (["double", "long"], ("long", 2**53 + 1)),
+        ([_INTS, _FIXED], b"ab"),
+        ([_TEXTS, "bytes"], bytearray()),
+        (["double", "long"], 2**53 + 1),
+        (["float", "null", "int"], 2**24 + 1),
     ],
 )
 def test_another_value_does_not_and_is_not_quoted(avro: Any, value: object) -> None:
