@@ -6,7 +6,7 @@ import logging
 import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -30,10 +30,9 @@ from fabric.kafka.admin import AdminTls, KafkaAdmin
 from fabric.kafka.heads import publish_heads
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import AGENT_STATES, AuthorityMetrics
-from fabric.model.errors import ConfigInvalid, FabricError
+from fabric.model.errors import ConfigInvalid, FabricError, UnavailableError
 from fabric.model.names import AUTHORITY
 from fabric.policy.types import Policy
-from fabric.ports import Clock
 from fabric.repository.audited import PolicyAudit
 from fabric.repository.client import PolicyRepository, open_repository
 from fabric.repository.keys import decode_signer
@@ -72,7 +71,8 @@ class _Process:
     config: AuthorityConfig
     policies: PolicyRepository
     renewal: Renewal | None
-    clock: Clock
+    clock: SigningClock
+    ticks: Ticks
     ledger: LedgerThread
     keeper: Keeper
     publisher: Publisher
@@ -131,16 +131,22 @@ class _Process:
             )
 
     def _sign_head(self, link: Link) -> tuple[bytes, bytes]:
-        head = Head(component=AUTHORITY, link=link, at=self.clock.now())
+        head = Head(component=AUTHORITY, link=link, at=self.clock.confirmed())
         return head_record(head, self.signers)
 
     async def _refresh(self) -> None:
         """Take a newer policy into force; a broken one changes nothing and is said."""
+        pause_s = 0.0  # a timestamp that ended while we were off is signed as soon as it may be
+        with contextlib.suppress(UnavailableError):
+            await self.ticks.opened()
         while True:
-            await asyncio.sleep(self.config.policy.refresh_s)
+            await asyncio.sleep(pause_s)
+            pause_s = self.config.policy.refresh_s
             try:
                 now = self.clock.now()
-                policy = await asyncio.to_thread(look, self.policies, self.renewal, now)
+                # One that is signed ahead would hide a newer policy until that time has come.
+                renewal = None if self.clock.is_in_doubt else self.renewal
+                policy = await asyncio.to_thread(look, self.policies, renewal, now)
             except FabricError as exc:
                 self.metrics.policy_refused()
                 self.told.refused(exc, self.policies.policy)
@@ -245,6 +251,7 @@ async def _opened(config: AuthorityConfig, *, forgets_time: bool) -> AsyncIterat
             policies=policies,
             renewal=renewal,
             clock=clock,
+            ticks=ticks,
             ledger=ledger,
             keeper=keeper,
             publisher=publisher,
@@ -263,16 +270,14 @@ async def _opened(config: AuthorityConfig, *, forgets_time: bool) -> AsyncIterat
 def _opened_policy(
     config: AuthorityConfig, signers: tuple[SigningKey, ...]
 ) -> tuple[PolicyRepository, Renewal | None]:
-    """The policy in force, its timestamp renewed when that is due, also after a long stop."""
+    """The policy in force, after a long stop an ended one, and what renews its timestamp."""
     policies, renewal = open_repository(config.policy, config.tls.ca), renewal_of(config)
     policies.load()
-    if renewal is not None and renewal.renew(datetime.now(UTC), policies.timestamp):
-        policies.load()
     check_start(policies.policy, signers)
     return policies, renewal
 
 
-def _audit_of(config: AuthorityConfig, clock: Clock, metrics: AuthorityMetrics) -> FileAudit:
+def _audit_of(config: AuthorityConfig, clock: SigningClock, metrics: AuthorityMetrics) -> FileAudit:
     limits = config.audit
     return FileAudit(
         config.authority.folder / AUDIT_FILE,

@@ -121,11 +121,13 @@ class Authority:
         return EnrolChallenge(enrolment=pending.id, credential=credential, secret=secret).encode()
 
     async def activate(self, body: bytes, caller: Caller) -> None:
-        """Keep the enrolment of a TPM that recovered the secret."""
+        """Keep the enrolment of a TPM that recovered the secret; raises also as Ticks.opened."""
         request = ActivateRequest.decode(body)
         now = self._parts.clock.now()
         enrolment = self._enrolments.take(request.enrolment, request.secret, now)
         check_own(caller, enrolment.host)
+        await self._parts.ticks.opened()  # the ledger holds no time that nobody has confirmed
+        now = self._parts.clock.now()
         await self._parts.ledger.do(lambda ledger: ledger.enrol(enrolment, now))
         self._audit(
             "enrolled",

@@ -138,6 +138,15 @@ class SigningClock(SystemClock):
         self._is_compared = True
         self._begin()
 
+    def confirmed(self) -> datetime:
+        """As `now`, for what is signed; raises NOT_READY also before the first `compare`."""
+        now = self.now()
+        if self.is_in_doubt:
+            raise UnavailableError(
+                Reason.NOT_READY, "no other clock has confirmed the system clock yet"
+            )
+        return now
+
     def _begin(self) -> None:
         """Measure from now on."""
         self._since_s = self._monotonic()

@@ -252,6 +252,7 @@ async def test_a_refusal_of_our_own_record_is_retried_until_the_deadline(
 async def attested_here(site: AuthoritySite) -> HostState:
     """A host attested in the ledger, and nothing of it published."""
     machine, result = site.machines[SENDER], a_result(host=SENDER)
+    site.ticks.open()  # in an earlier life, whose clock was confirmed
     await site.enrol(machine)
     known = await site.ledger.do(lambda ledger: ledger.known(SENDER))
     counters = Counters(clock=7, resets=2, restarts=1, safe=True)

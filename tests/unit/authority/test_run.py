@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from fabric.attest.appraise import Counters, Enrolment
+from fabric.attest.audit_chain import Link
 from fabric.attest.members import NoticeKind
 from fabric.authority import run
 from fabric.authority.attest_machine import Verdict
@@ -23,7 +24,10 @@ from fabric.model.names import HostId
 from fabric.repository.audited import PolicyAudit
 from fabric.repository.client import PolicyRepository
 from fabric.repository.fetch import FolderFetcher
+from fabric.repository.held import Held, keep_copy
 from fabric.repository.keys import make_key
+from fabric.repository.published import read_published
+from fabric.repository.staging import Workspace
 from fabric.repository.timestamp import Renewal
 from fabric.store.clock import SigningClock
 from tests.fakes.audit import MemoryAudit
@@ -151,6 +155,98 @@ def test_a_due_timestamp_is_renewed_and_taken_at_one_look(tmp_path: Path) -> Non
     assert run.look(policies, None, datetime.now(UTC)) is None
 
 
+def a_timestamp_of(workspace: Workspace) -> bytes:
+    return (workspace.repository / "metadata" / "timestamp.json").read_bytes()
+
+
+def test_a_start_signs_no_timestamp(tmp_path: Path) -> None:
+    """Nobody has confirmed the clock yet, and one signed ahead lasts until that time has come."""
+    site = AuthoritySite(tmp_path / "site")
+    site.close()
+    content = live_files()
+    document = yaml.safe_load(content["policy.yaml"])
+    document["trust"]["verifier"]["keys"] = named(site.verifier)
+    content["policy.yaml"] = yaml.safe_dump(document).encode()
+    due = datetime.now(UTC) - timedelta(hours=13)
+    workspace = publish_all(make_workspace(tmp_path, content), due)
+    anchor = workspace.repository / "metadata" / "1.root.json"
+    (tmp_path / "1.root.json").write_bytes(anchor.read_bytes())
+    (tmp_path / "timestamp.pem").touch(mode=0o600)
+    (tmp_path / "timestamp.pem").write_bytes(key("timestamp").private_bytes)
+    loaded = config(tmp_path, str(workspace.repository.relative_to(tmp_path)), KEY)
+    before = a_timestamp_of(workspace)
+    _, renewal = run._opened_policy(loaded, site.verifier.signers)
+    assert renewal is not None
+    assert a_timestamp_of(workspace) == before
+
+
+def with_copy_alone(workspace: Workspace, state: Path) -> PolicyRepository:
+    """As a process that was off so long that the timestamp has ended finds its policy."""
+    anchor = workspace.repository / "metadata" / "1.root.json"
+    published = read_published(workspace.repository)
+    files = {path: (workspace.source / path).read_bytes() for path in published.verified().files}
+    state.mkdir()
+    keep_copy(state, Held.of(list(published.roots), dict(published.metadata), files))
+    return PolicyRepository(anchor, FolderFetcher(workspace.repository), state)
+
+
+@pytest.mark.parametrize("off", [timedelta(hours=13), timedelta(days=2)])
+async def test_a_timestamp_is_renewed_once_the_clock_is_confirmed_and_not_before(
+    off: timedelta, tmp_path: Path
+) -> None:
+    """Also one that ended while the authority was off."""
+    now = datetime.now(UTC)
+    workspace = publish_all(make_workspace(tmp_path), now - off)
+    policies = with_copy_alone(workspace, tmp_path / "state")
+    policies.load()
+    before, wall = a_timestamp_of(workspace), ManualClock(now + timedelta(days=365))
+    clock = SigningClock(wall=wall.now, monotonic=wall.monotonic)
+    audit, looks = MemoryAudit(), []
+    process: Any = SimpleNamespace(
+        config=SimpleNamespace(policy=SimpleNamespace(refresh_s=0.01)),
+        policies=policies,
+        renewal=Renewal(workspace.repository, key("timestamp"), valid_s=24 * 3600),
+        clock=clock,
+        ticks=SimpleNamespace(opened=not_opened),
+        keeper=SimpleNamespace(check_soon=lambda: None),
+        metrics=AuthorityMetrics(),
+        signers=(),
+        told=SimpleNamespace(refused=lambda *_: None, looked=looks.append),
+        _took=audit.events.append,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        looking = tasks.create_task(run._Process._refresh(process))
+        await until(lambda: len(looks) > 3)
+        assert a_timestamp_of(workspace) == before
+        with pytest.raises(UnavailableError):
+            clock.compare(now, since=wall.now())
+        looks.clear()
+        await until(lambda: len(looks) > 3)
+        assert a_timestamp_of(workspace) == before
+        wall.set_wall(now)
+        clock.compare(now, since=now)
+        await until(lambda: policies.policy.expires > now)
+        await until(lambda: bool(audit.events))
+        looking.cancel()
+    assert policies.policy.expires == (now + timedelta(days=1)).replace(microsecond=0)
+
+
+async def not_opened() -> None:
+    raise UnavailableError(Reason.NOT_READY, "clocks are not compared yet")
+
+
+def test_no_head_is_signed_with_a_clock_that_nobody_confirmed(tmp_path: Path) -> None:
+    site = AuthoritySite(tmp_path)
+    site.close()
+    process: Any = SimpleNamespace(clock=site.signing, signers=site.verifier.signers)
+    link = Link(log=bytes(16), number=3, hash=bytes(32))
+    with pytest.raises(UnavailableError) as error:
+        run._Process._sign_head(process, link)
+    assert error.value.reason is Reason.NOT_READY
+    site.signing.compare(site.clock.now(), since=site.clock.now())
+    assert run._Process._sign_head(process, link)
+
+
 def test_a_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(b"secret")
@@ -181,7 +277,8 @@ async def test_a_policy_that_is_not_taken_is_in_the_authoritys_audit_log(tmp_pat
         config=SimpleNamespace(policy=SimpleNamespace(refresh_s=0.01)),
         policies=policies,
         renewal=None,
-        clock=clock,
+        clock=SigningClock(wall=clock.now, monotonic=clock.monotonic),
+        ticks=SimpleNamespace(opened=partial(asyncio.sleep, 0)),
         metrics=AuthorityMetrics(),
         signers=(),
         told=PolicyAudit(audit, clock),

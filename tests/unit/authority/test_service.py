@@ -873,3 +873,18 @@ async def test_nobody_is_judged_before_the_ledger_agrees_with_the_log(
     refused(error, Reason.NOT_READY)
     site.ticks.open()
     await site.attest(enrolled)
+
+
+async def test_no_enrolment_is_dated_by_a_clock_that_nobody_confirmed(
+    site: AuthoritySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger would hold its time, and stop the next start under a right clock."""
+    await site.ticks.opened()
+    monkeypatch.setattr("fabric.authority.ticks.PUBLISH_S_MAX", 0.05)
+    site.ticks._open.clear()
+    with pytest.raises(UnavailableError) as error:
+        await site.enrol(site.machines[SENDER])
+    refused(error, Reason.NOT_READY)
+    assert await site.ledger.do(Ledger.newest) is None
+    site.ticks.open()
+    await site.enrol(site.machines[SENDER])

@@ -156,3 +156,16 @@ def test_who_signs_heeds_what_was_signed_before() -> None:
     with pytest.raises(DeniedError, match="--clock-is-right") as caught:
         clock.now()
     assert caught.value.reason is Reason.CLOCK_WENT_BACK
+
+
+def test_who_signs_goes_by_no_clock_before_another_has_confirmed_it() -> None:
+    system = ManualClock()
+    clock = signing(system)
+    with pytest.raises(UnavailableError, match="no other clock") as caught:
+        clock.confirmed()
+    assert caught.value.reason is Reason.NOT_READY
+    clock.compare(START, since=START)
+    assert clock.confirmed() == START
+    system.set_wall(START + timedelta(hours=1))
+    with pytest.raises(UnavailableError, match="3600 s ahead"):
+        clock.confirmed()
