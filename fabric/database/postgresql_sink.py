@@ -142,8 +142,11 @@ class PostgresSink:
         try:
             async with using as connection:
                 try:
-                    await self._limit(connection, table, is_apart)
-                    done = await self._tried(connection, table, block, (expected, new))
+                    if is_apart:
+                        await probe(connection, table)
+                        done = await self._tried(connection, table, block, (expected, new))
+                    else:
+                        done = await self._in_queue(connection, table, block, (expected, new))
                 except asyncpg.LockNotAvailableError:
                     # As well as with a foreign key: one table waits, and not its database.
                     raise await self._locked.refused(connection, table) from None
@@ -164,14 +167,21 @@ class PostgresSink:
         self._locked.passed(block.stream.topic)
         return done
 
-    async def _limit(
-        self, connection: "asyncpg.Connection[Any]", table: TargetTable, is_apart: bool
-    ) -> None:
+    async def _in_queue(
+        self,
+        connection: "asyncpg.Connection[Any]",
+        table: TargetTable,
+        block: Block,
+        states_of: tuple[StreamState | None, StreamState],
+    ) -> Applied:
         """Wait for a lock no longer than others can wait for the connection."""
-        if is_apart:
-            await probe(connection, table)
-        else:
-            await self._locked.limit(connection, table.target.topic)
+        await self._locked.limit(connection, table)
+        try:
+            return await self._tried(connection, table, block, states_of)
+        except asyncpg.LockNotAvailableError:
+            if not await self._locked.may_queue(connection, table):
+                raise
+        return await self._tried(connection, table, block, states_of)
 
     async def _tried(
         self,
