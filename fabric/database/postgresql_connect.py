@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from fabric.database.postgresql_types import PASSED, ServerColumn, TypeInfo, server_column
-from fabric.model.errors import ConfigInvalid, Reason, UnavailableError
+from fabric.model.errors import ConfigInvalid, FabricError, Reason, UnavailableError
 
 CONNECT_S_MAX = 10.0
 STATEMENT_S_MAX = 60.0
@@ -129,6 +129,20 @@ def _unavailable(doing: str, why: str) -> UnavailableError:
 def is_trouble(exc: asyncpg.PostgresError) -> bool:
     """Whether the server's state, not our data, is the cause."""
     return code_of(exc)[:2] in _TROUBLE or isinstance(exc, asyncpg.InvalidCachedStatementError)
+
+
+def sent_code(exc: FabricError) -> str | None:
+    """The SQLSTATE that a server in trouble, or one that refuses us, sent; None without an answer.
+
+    Args:
+        exc: as `translated` raises it.
+    """
+    cause = exc.__context__
+    if not isinstance(cause, asyncpg.PostgresError):
+        return None
+    # The driver itself says with class 08 that a connection broke.
+    is_sent = isinstance(exc, ConfigInvalid) or is_trouble(cause)
+    return code_of(cause) if is_sent and not code_of(cause).startswith("08") else None
 
 
 def code_of(exc: asyncpg.PostgresError) -> str:

@@ -9,6 +9,7 @@ from fabric.database.postgresql_connect import (
     connect,
     is_trouble,
     relation_of,
+    sent_code,
     shut,
     translated,
     types_of,
@@ -37,6 +38,24 @@ def test_what_data_caused_passes_only_to_those_who_ask_for_it() -> None:
         raise failure
     assert "secret" not in str(caught.value)
     assert class_of(ValueError("secret")) == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (asyncpg.TooManyConnectionsError(), "53300"),
+        (asyncpg.CannotConnectNowError(), "57P03"),
+        (asyncpg.InvalidPasswordError(), "28P01"),
+        (asyncpg.ConnectionDoesNotExistError(), None),  # which the driver says by itself
+        (asyncpg.DivisionByZeroError(), None),
+        (TimeoutError(), None),
+        (ConnectionRefusedError(), None),
+    ],
+)
+def test_an_answer_of_the_server_is_told_from_none(failure: Exception, code: str | None) -> None:
+    with pytest.raises((UnavailableError, ConfigInvalid)) as caught, translated("do it"):
+        raise failure
+    assert sent_code(caught.value) == code
 
 
 async def test_a_url_that_is_none_is_a_configuration_error() -> None:

@@ -1,7 +1,7 @@
 """fabric.database.postgresql_marks"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -114,6 +114,55 @@ async def test_a_mark_is_given_up_when_the_server_gives_no_sign(
             await sink.apply((Op.TRUNCATE, []))
         assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
         assert sink.state == await sink.sink.state(STREAM)
+
+
+@pytest.fixture
+async def limited(database: str) -> AsyncIterator[str]:
+    """The URL of a role that can be given a limit of connections, with the table `items`."""
+    application = Application(database)
+    await application.run(ITEMS_DDL + ";" + SLOW + "CREATE ROLE limited LOGIN")
+    await application.run("GRANT ALL ON items TO limited")
+    await application.run(f"GRANT CREATE ON DATABASE {database.rpartition('/')[2]} TO limited")
+    yield database.replace("//postgres@", "//limited@")
+    await application.run("REASSIGN OWNED BY limited TO postgres; DROP OWNED BY limited")
+    await application.run("DROP ROLE limited")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("free", [0, 1])
+async def test_a_mark_that_finds_no_connection_for_its_watch_says_so_before_its_work(
+    database: str, limited: str, free: int
+) -> None:
+    application = Application(database)
+    async with applying(limited) as sink:
+        await sink.upsert(item(1))
+        await application.run(f"ALTER ROLE limited CONNECTION LIMIT {1 + free}")
+        with pytest.raises(UnavailableError, match="takes two connections more") as caught:
+            await sink.apply((Op.TRUNCATE, []))
+        assert caught.value.reason is Reason.NOT_READY
+        assert sink.state == await sink.sink.state(STREAM)
+    assert len(await application.rows("items")) == 1
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("change", ["CONNECTION LIMIT 1", "NOLOGIN"])
+async def test_a_server_that_refuses_the_watch_a_connection_works_all_the_same(
+    database: str, limited: str, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    for name, seconds in (("_SILENT_S", 1.0), ("_LOOK_S", 0.2)):
+        monkeypatch.setattr(postgresql_marks, name, seconds)
+    application = Application(database)
+    async with applying(limited) as sink:
+        await sink.upsert(item(1))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(sink.apply((Op.TRUNCATE, [])))
+            await asyncio.sleep(0.5)
+            await application.run(
+                f"ALTER ROLE limited {change};"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE usename = 'limited' AND query LIKE '%SELECT EXISTS%pg_stat_activity%'"
+            )
+    assert await application.rows("items") == []
 
 
 @pytest.mark.integration
