@@ -5,6 +5,7 @@ a start names may reach us after it. What does not verify is forgotten, and unti
 does it says nothing, not even that it names us. Of the wraps only this host's own is
 kept: a start for a thousand hosts holds a megabyte. What one writer wrote takes no
 other writer's room. Of a sender's starts the newest are kept: its blocks go on there.
+Anybody can write a start in its name, so before one has to go they are verified.
 """
 
 import hashlib
@@ -84,8 +85,11 @@ class GrantBook:
         self._joined_before: datetime | None = None
         self._news = 0
 
-    def feed(self, key: bytes, value: bytes) -> None:
+    def feed(self, key: bytes, value: bytes, members: Members | None = None) -> None:
         """Take in one record of the grants topic.
+
+        Args:
+            members: by them a sender's starts are told from forged ones before any has to go.
 
         Raises:
             PeerError: it is no start or grant of this topic under its own key, its wraps are
@@ -93,20 +97,19 @@ class GrantBook:
         """
         kind = record.kind_of(value)
         if kind == START:
-            self._feed_start(key, value)
+            self._feed_start(key, value, members)
         elif kind == GRANT:
             self._feed_grant(key, value)
         else:
             raise Malformed("record is neither an epoch start nor a grant")
 
-    def _feed_start(self, key: bytes, value: bytes) -> None:
+    def _feed_start(self, key: bytes, value: bytes, members: Members | None) -> None:
         opened = parse_start(value)
         start = opened.start
         if start.topic != self._topic or key != start_key(start):
             raise Malformed("epoch start is not of this topic or not under its own key")
         wraps = record.check_wraps(start.recipients, opened.first, opened.wraps)
-        if opened.hash not in self._opened:
-            self._make_room(start.sender, opened.hash)
+        is_new = opened.hash not in self._opened
         if self._me in wraps:  # what is named by digest is the same in every copy
             self._mine[opened.hash] = wraps[self._me]
         if any(recipient.host == self._me for recipient in start.recipients):
@@ -118,29 +121,37 @@ class GrantBook:
             return
         copies.append(kept)
         self._news += 1
+        if is_new:
+            self._starts_room.take(start.sender, opened.hash)
+            self._make_room(start.sender, opened.hash, members)
 
-    def _make_room(self, sender: HostId, start_hash: bytes) -> None:
-        gone = self._starts_room.take(sender, start_hash)
-        if gone == start_hash:  # it alone is what its sender has, and so it is with everybody
-            raise PeerError(Reason.TOO_LARGE, "more epoch starts than a view holds")
-        if gone is not None:
+    def _make_room(self, sender: HostId, start_hash: bytes, members: Members | None) -> None:
+        for gone in self._starts_room.excess(sender, lambda name: self._try(name, members)):
             self._let_go(gone)
+            if gone == start_hash:  # it alone is what its sender has, and so it is with everybody
+                raise PeerError(Reason.TOO_LARGE, "more epoch starts than a view holds")
             self._rejected(Reason.TOO_LARGE)
+
+    def _try(self, start_hash: bytes, members: Members | None) -> None:
+        if members is not None:
+            with suppress(DeniedError):  # the result that it names may still come
+                self.start(start_hash, members)
 
     def _let_go(self, start_hash: bytes) -> None:
         """Forget a start, and what rests on it, except since when we may read."""
         found = self._verified.pop(start_hash, None)
-        copies = self._opened.pop(start_hash)
-        start = copies[0].start if found is None else found.start
-        if start_hash in self._naming_me or start_hash in self._offered:
-            self._joined_before = min(self._joined_before or start.started, start.started)
+        del self._opened[start_hash]
+        is_ours = start_hash in self._naming_me or start_hash in self._offered
+        if found is not None and is_ours:
+            at = found.start.started
+            self._joined_before = min(self._joined_before or at, at)
         self._mine.pop(start_hash, None)
         self._naming_me.discard(start_hash)
         self._offered.discard(start_hash)
         if found is None:  # whoever wrote it: grants of that epoch id may be another start's
             return
-        self._secrets.pop(start.id, None)
-        place = _place(start.terms)
+        self._secrets.pop(found.start.id, None)
+        place = _place(found.start.terms)
         for key in [*self._grants.get(place, ())]:
             self._drop(place, key)
         self._grants.pop(place, None)
@@ -189,6 +200,7 @@ class GrantBook:
                 self._forget(opened)  # a good copy may still come
                 continue
             self._verified[start_hash] = found
+            self._starts_room.prove(found.start.sender, start_hash)
             self._news += 1
             self._opened[start_hash].clear()
             return found

@@ -222,7 +222,7 @@ class WorldView:
             try:
                 if record.key is None or record.value is None:
                     raise PeerError(Reason.MALFORMED, "control record has no key or no value")
-                book.feed(record.key, record.value)
+                book.feed(record.key, record.value, self._members)
             except FabricError as exc:
                 self._rejected(record.topic, exc.reason)
                 return

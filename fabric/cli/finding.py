@@ -56,7 +56,7 @@ async def find(
     try:
         book = GrantBook(topic, view.policy.trust.trust_domain, host.agent.host)
         for record in await read_all(log, grants_topic(topic)):
-            _feed(book, record)
+            _feed(book, record, view)
         async with aclosing(records(log, str(topic), partition)) as items:
             return await _newest(items, wanted, dataset, view=view, book=book, identity=identity)
     finally:
@@ -101,9 +101,9 @@ def _identity(host: AgentConfig) -> Identity:
     return identity
 
 
-def _feed(book: GrantBook, record: Record) -> None:
+def _feed(book: GrantBook, record: Record, view: View) -> None:
     try:
-        book.feed(record.key or b"", record.value or b"")
+        book.feed(record.key or b"", record.value or b"", view.members)
     except FabricError:
         return  # what does not verify grants nothing
 

@@ -404,6 +404,84 @@ def test_a_sender_of_too_many_starts_loses_its_oldest_and_never_its_newest(
         assert it.secret(newest, [READER.key], view_of(members)) == SENDER.secret(5)
 
 
+def forged_starts(count: int, result: Result = SENDER.result) -> list[tuple[bytes, bytes]]:
+    """Records of starts that the sender never made, under its name."""
+    forger = replace(SENDER, twist="forged", result=result)
+    drafts = [
+        forger.draft(100 + n, history="from_join", started=NOW - timedelta(hours=1))
+        for n in range(count)
+    ]
+    made = [forger.start(draft, [READER]) for draft in drafts]
+    return [(start_key(start.start), forged(start.value)) for start in made]
+
+
+@pytest.mark.parametrize("is_asked_first", [True, False])
+@pytest.mark.parametrize("is_result_known", [True, False])
+def test_forged_starts_push_out_none_that_verifies(
+    monkeypatch: pytest.MonkeyPatch, is_asked_first: bool, is_result_known: bool
+) -> None:
+    """MUST-6.15: whoever writes in the sender's name, its epochs go on."""
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (9, 3))
+    it, mine, members = book(), started(), KnownResults(SENDER.result)
+    it.feed(start_key(mine.start), mine.value, members)
+    if is_asked_first:
+        verified = it.start(mine.hash, members)
+        assert verified is not None
+        it.secret(verified, [READER.key], view_of(members))
+    result = SENDER.result if is_result_known else replace(SENDER.result, id=bytes(16))
+    for key, value in forged_starts(40, result):
+        it.feed(key, value, members)
+    assert it.start(mine.hash, members) is not None
+    assert not is_asked_first or it.known(mine.hash) == SENDER.secret()
+    assert len(it._opened) <= 3
+
+
+def test_a_start_whose_result_is_not_known_yet_is_kept_beside_all_that_verify(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (9, 3))
+    later = replace(SENDER, result=replace(SENDER.result, id=bytes(16)))
+    it, members = book(), KnownResults(SENDER.result)
+    made = [started(n) for n in range(1, 4)]
+    for start in made:
+        it.feed(start_key(start.start), start.value, members)
+    newest = later.start(later.draft(4), [READER])
+    it.feed(start_key(newest.start), newest.value, members)
+    assert [it.start(each.hash, members) is None for each in made] == [True, False, False]
+    members.learn(later.result)
+    assert it.start(newest.hash, members) is not None
+
+
+def test_forged_starts_that_had_to_go_are_not_where_we_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (9, 3))
+    it, members = book(), KnownResults(SENDER.result)
+    joined_second(it)
+    starts = it.starts(members)
+    unknown = replace(SENDER.result, id=bytes(16))
+    for key, value in forged_starts(3) + forged_starts(9, unknown):
+        it.feed(key, value, members)
+    assert [it.is_before_join(item, members) for item in starts] == [True, False, False]
+
+
+def test_a_flood_of_forged_starts_costs_each_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (900, 50))
+    checked = [0]
+
+    class Counting(KnownResults):
+        def was_trusted(self, result: Result, at: object) -> Reason | None:
+            checked[0] += 1
+            return None
+
+    it, members = book(), Counting(SENDER.result)
+    for key, value in forged_starts(200):
+        before = checked[0]
+        it.feed(key, value, members)
+        assert checked[0] - before <= 8
+    assert checked[0] <= 200
+
+
 def test_a_crowd_of_senders_of_one_start_each_pushes_nobody_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -450,7 +528,7 @@ def test_where_we_joined_is_known_also_when_its_start_had_to_go(
         draft = party.draft(n, started=NOW + timedelta(minutes=n), history="from_join")
         made.append(party.start(draft, others))
     for start in made:
-        it.feed(start_key(start.start), start.value)
+        it.feed(start_key(start.start), start.value, members)
         if is_verified:
             assert it.start(start.hash, members) is not None
     assert it.start(made[0].hash, members) is None

@@ -6,12 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from fabric.agent import grant_book
 from fabric.agent.view import Bell, WorldView
 from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, grants_topic
 from fabric.policy.types import Dataset
+from fabric.seal.epoch import parse_start, start_key
 from tests.fakes.platform import OPEN, SECRET, A, Platform, TestHost, dataset
-from tests.fakes.running import running, until
+from tests.fakes.running import running, table, until
+from tests.fakes.sealing import Party
+from tests.fakes.source import MemoryDatabase
+from tests.unit.agent.test_reading import publish
 
 
 def view_of(platform: Platform) -> WorldView:
@@ -62,6 +67,31 @@ async def test_bad_control_records_are_counted_and_passed_over(
         await until(lambda: A in a.host.view.members.hosts)
         await until(lambda: len(a.audit.events) == 3)
     assert {event for event, _ in a.audit.events} == {"control_record_dropped"}
+
+
+async def test_grants_are_told_from_forged_ones_as_they_come(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (9, 1))
+    topic = grants_topic(SECRET)
+    platform.admit(A)
+    a.attest()
+    database = MemoryDatabase([table()])
+    database.upsert(table(), [{"id": 1, "text": "a note"}])
+    await publish(platform, a, database)
+    mine = parse_start(platform.log.values(topic)[0])
+    forger, genuine = Party.make(str(A)), mine.start
+    for number in range(2, 5):
+        draft = forger.draft(number, result_id=genuine.result_id, started=genuine.started)
+        made = forger.start(draft)
+        platform.log.put(topic, 0, start_key(made.start), made.value)
+    platform.log.put(topic, 0, b"k", b"garbage")
+    async with running() as parts:
+        await parts.view(b)
+        parts.spawn(b.host.view.follow_grants(platform.log, SECRET))
+        await until(lambda: any(e["reason"] == "malformed" for _, e in b.audit.events))
+        view = b.host.view
+        assert view.book(SECRET).start(mine.hash, view.members) is not None
 
 
 def test_a_policy_goes_forward_only(platform: Platform) -> None:
