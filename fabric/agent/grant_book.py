@@ -109,6 +109,8 @@ class GrantBook:
         if start.topic != self._topic or key != start_key(start):
             raise Malformed("epoch start is not of this topic or not under its own key")
         wraps = record.check_wraps(start.recipients, opened.first, opened.wraps)
+        if len(self._opened.get(opened.hash, ())) >= _COPIES_MAX:
+            self._try(opened.hash, members)  # forged copies must not stand before a good one
         is_new = opened.hash not in self._opened
         if self._me in wraps:  # what is named by digest is the same in every copy
             self._mine[opened.hash] = wraps[self._me]

@@ -89,11 +89,13 @@ def grant_to(
     return grant_key(by.host, of.start.id), value
 
 
-def forged(value: bytes) -> bytes:
+def forged(value: bytes, bit: int = 0) -> bytes:
     """The same record with another signature."""
     match canonical.decode(value):
         case [bytes() as manifest, int() as first, list() as wraps]:
-            return canonical.encode([bytes([*manifest[:-1], manifest[-1] ^ 1]), first, wraps])
+            at = len(manifest) - 1 - bit // 8
+            spoilt = bytes([*manifest[:at], manifest[at] ^ 1 << bit % 8, *manifest[at + 1 :]])
+            return canonical.encode([spoilt, first, wraps])
     raise AssertionError
 
 
@@ -562,6 +564,14 @@ def test_a_copy_with_other_signatures_does_not_hide_the_good_one() -> None:
     assert it.start(start.hash, members) is None
     it.feed(start_key(start.start), spoilt)
     it.feed(start_key(start.start), start.value)
+    assert it.start(start.hash, members) is not None
+
+
+def test_many_forged_copies_take_no_room_of_the_good_one() -> None:
+    it, start, members = book(), started(), KnownResults(SENDER.result)
+    for n in range(12):
+        it.feed(start_key(start.start), forged(start.value, bit=n), members)
+    it.feed(start_key(start.start), start.value, members)
     assert it.start(start.hash, members) is not None
 
 
