@@ -18,6 +18,7 @@ from kio.serial import entity_writer
 
 from fabric.gateway.apis import Api, is_flexible
 from fabric.kafka.broker_answers import Metadata, PartAnswer, PartitionSaid, TopicSaid
+from fabric.kafka.fields import write_count, write_text
 
 _INT = _CORRELATION = struct.Struct(">i")
 _ERROR = struct.Struct(">h")
@@ -117,18 +118,18 @@ def rewrite_metadata(
     out = [_CORRELATION.pack(correlation), tags]
     if version >= 3:
         out.append(_INT.pack(said.throttle_ms))
-    out.append(_count(len(nodes), flexible))
+    out.append(write_count(len(nodes), flexible))
     for node, (host, port) in sorted(nodes.items()):
-        rack = _text(None, flexible) if version >= 1 else b""
-        out += [_INT.pack(node), _text(host, flexible), _INT.pack(port), rack, tags]
+        rack = write_text(None, flexible) if version >= 1 else b""
+        out += [_INT.pack(node), write_text(host, flexible), _INT.pack(port), rack, tags]
     if version >= 2:
-        out.append(_text(said.cluster_id, flexible))
+        out.append(write_text(said.cluster_id, flexible))
     if version >= 1:
         out.append(_INT.pack(said.controller))
-    out.append(_count(len(said.topics), flexible))
+    out.append(write_count(len(said.topics), flexible))
     lists: dict[tuple[int, ...], bytes] = {}
     for topic in said.topics:
-        out += [_topic(version, topic, flexible), _count(len(topic.partitions), flexible)]
+        out += [_topic(version, topic, flexible), write_count(len(topic.partitions), flexible)]
         for part in topic.partitions:
             out.append(_partition(version, part))
             found = (part.replicas, part.in_sync, part.offline)
@@ -148,7 +149,7 @@ def rewrite_metadata(
 
 
 def _topic(version: int, topic: TopicSaid, flexible: bool) -> bytes:
-    data = _ERROR.pack(_known_error(topic.error)) + _text(topic.name, flexible)
+    data = _ERROR.pack(_known_error(topic.error)) + write_text(topic.name, flexible)
     if version >= 10:
         data += topic.ident
     return data + bytes([topic.is_internal]) if version >= 1 else data
@@ -166,26 +167,7 @@ def _known_error(code: int) -> int:
 
 
 def _integers(values: Sequence[int], flexible: bool) -> bytes:
-    return _count(len(values), flexible) + struct.pack(f">{len(values)}i", *values)
-
-
-def _text(value: str | None, flexible: bool) -> bytes:
-    data = b"" if value is None else value.encode()
-    size = -1 if value is None else len(data)
-    return (_uvarint(size + 1) if flexible else size.to_bytes(2, signed=True)) + data
-
-
-def _count(value: int, flexible: bool) -> bytes:
-    return _uvarint(value + 1) if flexible else _INT.pack(value)
-
-
-def _uvarint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return write_count(len(values), flexible) + struct.pack(f">{len(values)}i", *values)
 
 
 def write_metadata(

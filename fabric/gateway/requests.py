@@ -12,6 +12,7 @@ from typing import NamedTuple
 from fabric.gateway.apis import Api, is_flexible
 from fabric.gateway.wire import Head
 from fabric.kafka.cursor import Cursor
+from fabric.kafka.fields import write_count, write_text
 from fabric.model.errors import Malformed
 from fabric.model.limits import PARTITIONS_PER_REQUEST_MAX
 
@@ -81,14 +82,14 @@ def read_produce(frame: bytes, head: Head) -> Produce:
 def write_produce(head: Head, request: Produce) -> bytes:
     """Write a Produce request in the version and with the client id of `head`."""
     flexible = is_flexible(Api.PRODUCE, head.version)
-    out = [_head(head, flexible), _text(request.transactional_id, flexible)]
+    out = [_head(head, flexible), write_text(request.transactional_id, flexible)]
     out += [_int(request.acks, 2), _int(request.timeout_ms, 4)]
     by_topic: dict[str, list[Part]] = {}
     for part in request.parts:
         by_topic.setdefault(part.topic, []).append(part)
-    out.append(_count(len(by_topic), flexible))
+    out.append(write_count(len(by_topic), flexible))
     for topic, parts in by_topic.items():
-        out += [_text(topic, flexible), _count(len(parts), flexible)]
+        out += [write_text(topic, flexible), write_count(len(parts), flexible)]
         for part in parts:
             out += [_int(part.partition, 4), *_octets(part.records, flexible), _tags(flexible)]
         out.append(_tags(flexible))
@@ -123,9 +124,10 @@ def write_metadata(head: Head, request: Metadata) -> bytes:
     """Write a Metadata request that creates no topics."""
     version, flexible = head.version, is_flexible(Api.METADATA, head.version)
     count = -1 if request.topics is None else len(request.topics)
-    out = [_head(head, flexible), _count(0 if version == 0 and count < 0 else count, flexible)]
+    count = 0 if version == 0 and count < 0 else count
+    out = [_head(head, flexible), write_count(count, flexible)]
     for name, ident in request.topics or ():
-        out += [ident if version >= 10 else b"", _text(name, flexible), _tags(flexible)]
+        out += [ident if version >= 10 else b"", write_text(name, flexible), _tags(flexible)]
     if version >= 4:
         out.append(b"\0")
     out += [bytes(request.with_operations), _tags(flexible)]
@@ -184,37 +186,17 @@ def _topic(cursor: Cursor, flexible: bool) -> str:
 
 def _head(head: Head, flexible: bool) -> bytes:
     parts = (_int(head.api, 2), _int(head.version, 2), _int(head.correlation, 4))
-    return b"".join((*parts, _text(head.client_id, False), _tags(flexible)))
+    return b"".join((*parts, write_text(head.client_id, False), _tags(flexible)))
 
 
 def _int(value: int, size: int) -> bytes:
     return value.to_bytes(size, signed=True)
 
 
-def _uvarint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _count(value: int, flexible: bool) -> bytes:
-    return _uvarint(value + 1) if flexible else _int(value, 4)
-
-
-def _text(value: str | None, flexible: bool) -> bytes:
-    if value is None:
-        return b"\0" if flexible else b"\xff\xff"
-    data = value.encode()
-    return (_uvarint(len(data) + 1) if flexible else _int(len(data), 2)) + data
-
-
 def _octets(value: bytes | None, flexible: bool) -> tuple[bytes, bytes]:
     if value is None:
-        return _count(-1, flexible), b""
-    return _count(len(value), flexible), value
+        return write_count(-1, flexible), b""
+    return write_count(len(value), flexible), value
 
 
 def _tags(flexible: bool) -> bytes:
