@@ -1,7 +1,7 @@
 """The demo's hosts as machines: a TPM each, a measured boot, an approval, databases."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fabric.demo.layout import CHANGED_PCR, PCRS, Host
@@ -51,14 +51,19 @@ class Machine:
 
 
 def make_machines(
-    hosts: Sequence[Host], folder: Path, *, keep: bool
+    hosts: Sequence[Host], folder: Path, begun: list[Callable[[], None]], *, keep: bool
 ) -> tuple[TpmCa, dict[str, Machine]]:
-    """Manufacture and boot a machine for each host; the maker's CA and the machines by letter."""
+    """Manufacture and boot a machine for each host; the maker's CA and the machines by letter.
+
+    Args:
+        begun: takes what powers each off, before it is booted.
+    """
     ca = TpmCa(folder / "ca").create()
     machines = {}
     for host in hosts:
         machine = Machine(host, folder / host.letter.lower(), ca, keep=keep)
         machine.manufacture()
+        begun.append(machine.tpm.stop)
         machine.boot()
         machines[host.letter] = machine
     return ca, machines

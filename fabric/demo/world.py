@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,16 +142,28 @@ def prepare_folder(folder: Path) -> None:
 
 
 def build(wish: Wish, teller: Teller) -> World:
-    """Start servers and machines and write keys, policy and configuration."""
+    """Start servers and machines and write keys, policy and configuration.
+
+    Where something fails, what has been started is stopped: it would outlive us, unknown.
+    """
     layout = lay_out(wish.folder.resolve())
     prepare_folder(layout.folder)
+    begun: list[Callable[[], None]] = []
+    try:
+        return _built(wish, teller, layout, begun)
+    except BaseException:
+        for stop in reversed(begun):
+            stop()
+        raise
+
+
+def _built(wish: Wish, teller: Teller, layout: Layout, begun: list[Callable[[], None]]) -> World:
     verifier_keys = create_papers(layout)
     with ThreadPoolExecutor(4) as pool:
-        broker_soon = pool.submit(_broker, wish, layout)
-        postgres_soon = pool.submit(_postgres, wish, layout)
-        machines_soon = pool.submit(
-            make_machines, list(layout.hosts.values()), layout.folder / "tpm", keep=True
-        )
+        broker_soon = pool.submit(_broker, wish, layout, begun)
+        postgres_soon = pool.submit(_postgres, wish, layout, begun)
+        hosts = list(layout.hosts.values())
+        machines_soon = pool.submit(make_machines, hosts, layout.folder / "tpm", begun, keep=True)
         postgres = postgres_soon.result()
         urls = _databases(wish, layout, postgres)
         ca, machines = machines_soon.result()
@@ -165,15 +178,19 @@ def build(wish: Wish, teller: Teller) -> World:
     return world
 
 
-def _broker(wish: Wish, layout: Layout) -> Broker:
+def _broker(wish: Wish, layout: Layout, begun: list[Callable[[], None]]) -> Broker:
     files = BrokerFiles(key_and_certificate=layout.pki / "broker-both.pem", ca=layout.ca)
-    return Broker(layout.folder / "kafka", files, keep=True, lasts=wish.lasts).create().start()
+    broker = Broker(layout.folder / "kafka", files, keep=True, lasts=wish.lasts).create()
+    begun.append(broker.stop)
+    return broker.start()
 
 
-def _postgres(wish: Wish, layout: Layout) -> Postgres | None:
+def _postgres(wish: Wish, layout: Layout, begun: list[Callable[[], None]]) -> Postgres | None:
     if "postgresql" not in (wish.source, wish.target):
         return None
-    return Postgres(layout.folder / "postgres", keep=True).create().start()
+    postgres = Postgres(layout.folder / "postgres", keep=True).create()
+    begun.append(postgres.stop)
+    return postgres.start()
 
 
 def _databases(wish: Wish, layout: Layout, postgres: Postgres | None) -> dict[str, str]:
