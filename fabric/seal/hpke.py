@@ -135,16 +135,24 @@ def _kem(public: PublicKey) -> Kem:
 
 @lru_cache(HPKE_KEYS_JUDGED_MAX)
 def _is_fit(kem: Kem, data: bytes) -> bool:
-    """Parse and look for a low order, a tenth of a wrap; kept, as every look at recipients asks."""
+    """Parse, look for a low order, encapsulate; kept, as every look at recipients asks.
+
+    Some builds of the library take any bytes for an ML-KEM key and check its coefficients
+    (FIPS 203, section 7.2) when something is encapsulated to it.
+    """
     try:
         _load_public(kem, data)
         match kem:
             case Kem.X25519:
                 _check_order(data)
             case Kem.MLKEM768_X25519:
-                _check_order(data[_MLKEM768_PUBLIC_BYTES:])
+                lattice, curve = data[:_MLKEM768_PUBLIC_BYTES], data[_MLKEM768_PUBLIC_BYTES:]
+                mlkem.MLKEM768PublicKey.from_public_bytes(lattice).encapsulate()
+                _check_order(curve)
             case Kem.MLKEM1024_P384:
-                pass  # every point of P-384 but the one at infinity has the group's order
+                # Every point of P-384 but the one at infinity has the group's order.
+                lattice = data[:_MLKEM1024_PUBLIC_BYTES]
+                mlkem.MLKEM1024PublicKey.from_public_bytes(lattice).encapsulate()
     except _UNFIT:
         return False
     return True

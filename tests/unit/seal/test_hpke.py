@@ -99,6 +99,8 @@ def unfit_keys() -> Iterator[PublicKey]:
     yield from (replace(hybrid, data=hybrid.data[:1184] + point) for point in low_order)
     yield from (PublicKey(Use.HPKE, int(Kem.X25519), point) for point in low_order)
     top = HpkeKey.generate(Kem.MLKEM1024_P384).public
+    for key, lattice in ((hybrid, 1184), (top, 1568)):  # coefficients beyond the modulus
+        yield replace(key, data=b"\xff" * (lattice - 32) + key.data[lattice - 32 :])
     yield replace(top, data=top.data[:1568] + b"\x04" + bytes(96))
 
 
