@@ -1,5 +1,5 @@
 # The two commands of the README set up what they need: see deploy/setup.
-.PHONY: demo test bench bench-revoke fuzz setup check lint types clean
+.PHONY: demo test bench bench-revoke fuzz aws-lc setup check lint types clean
 
 demo: setup ## the whole fabric on this machine, with proofs; FLAGS="--keep --rows 1000"
 	@.venv/bin/fabric demo $(FLAGS)
@@ -23,6 +23,9 @@ bench-revoke: setup ## how fast a revocation works, also a hidden one; FLAGS="--
 
 fuzz: setup ## every parser of foreign bytes under a coverage-guided fuzzer; FLAGS="--seconds 600"
 	@.venv/bin/python -m tests.fuzz $(FLAGS)
+
+aws-lc: setup ## cryptography built on AWS-LC: faster signatures; needs Rust; FLAGS=--undo
+	@deploy/aws-lc $(FLAGS)
 
 setup: ## Debian packages, Kafka's jars, .venv; does nothing the second time
 	@deploy/setup

@@ -20,10 +20,11 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     _bars(axes[0][1], report, ("consume", "subscribe"), "consume: records/s")
     _bars(axes[1][0], report, ("gateway",), "produce through the gateway: records/s")
     _latency(axes[1][1], report)
-    machine = report["machine"]
+    machine, beneath = report["machine"], report["versions"]["beneath cryptography"]
     figure.suptitle(
         f"{machine['cores']} cores, {report['repeats']} interleaved rounds of"
-        f" {report['seconds']:g} s, mTLS, acks=all, one broker; medians, whiskers min to max"
+        f" {report['seconds']:g} s, mTLS, acks=all, one broker; medians, whiskers min to max;"
+        f" {beneath}"
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.backends.openssl import backend
 from rich.console import Console
 from rich.table import Table
 
@@ -130,10 +131,16 @@ def make(rounds: Rounds, *, seconds: float, began: str) -> dict[str, Any]:
         "seconds": seconds,
         "repeats": len(rounds),
         "machine": machine(),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": {name: version(name) for name in _PACKAGES}
+        | {"beneath cryptography": beneath()},
         "figures": figures,
         "ratios": ratios,
     }
+
+
+def beneath() -> str:
+    """The library that `cryptography` computes with, and its version."""
+    return str(backend.openssl_version_text())
 
 
 def _of(target: Target, what: str) -> Target:

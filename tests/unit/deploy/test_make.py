@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("goal", ["check", "lint", "types", "test", "demo", "bench", "fuzz"])
+@pytest.mark.parametrize(
+    "goal", ["check", "lint", "types", "test", "demo", "bench", "fuzz", "aws-lc"]
+)
 def test_goal_sets_up_before_anything_else(goal: str) -> None:
     told = subprocess.run(
         ["make", "-n", "--no-print-directory", goal],
