@@ -202,6 +202,7 @@ class ReadMachine:
         self._chains: dict[Stream, tuple[bytes, ChainState]] = {}
         self._came: Came | None = None
         self._next: ChainState | None = None
+        self._abandoned: dict[Stream, bytes] = {}
 
     @property
     def stopped(self) -> Mapping[Stream, Reason]:
@@ -269,7 +270,7 @@ class ReadMachine:
         self._came = event
         stream = stream_of(event.header)
         if stream in self._stopped:
-            if not self._begins_anew(event):
+            if not self._begins_anew(stream, event):
                 return Drop(reason=None, outcome=_STOPPED)
             del self._stopped[stream]
         if stream in self._held and not event.is_live:
@@ -284,8 +285,7 @@ class ReadMachine:
         try:
             step = judge(chain, event.header, event.digest, start=event.start, high=high)
         except PeerError as exc:
-            # What a held stream misses lies among what is held: that is no gap yet.
-            return self._hold(stream, event) if stream in self._held else self._stop(exc.reason)
+            return self._broken(event, exc.reason)
         except DeniedError as exc:
             # The beginning is not in the log: what a reset brings later can still be taken.
             return Drop(reason=exc.reason, outcome="")
@@ -299,6 +299,16 @@ class ReadMachine:
         self._held.pop(stream, None)  # it goes on from what is applied: those are abandoned
         return Open()
 
+    def _broken(self, event: Came, reason: Reason) -> Command:
+        """What to do with a block that does not go on from the last applied one."""
+        if self._stream in self._held:  # what it misses lies among what is held: no gap yet
+            return self._hold(self._stream, event)
+        follows = event.header.previous == self._abandoned.get(self._stream)
+        if reason is not Reason.GAP or (event.is_live and not follows):
+            return self._stop(reason)
+        self._next = None  # its sender may have abandoned it with the one before: no gap then
+        return Search()
+
     def _chain(self, stream: Stream, state: StreamState | None) -> ChainState | None:
         """What a state says of the chain; what we wrote last need not be read again."""
         if state is None or not state.chain:
@@ -306,12 +316,11 @@ class ReadMachine:
         written, chain = self._chains.get(stream, (b"", None))
         return chain if written == state.chain else ChainState.decode(state.chain)
 
-    def _begins_anew(self, event: Came) -> bool:
+    def _begins_anew(self, stream: Stream, event: Came) -> bool:
         """Whether a stream that stopped at a gap goes on here: its source is read anew.
 
         A fork stays stopped: one of two hosts is not what it says it is.
         """
-        stream = stream_of(event.header)
         if self._stopped[stream] is not Reason.GAP or event.start is None:
             return False
         state = self._states.get(stream)
@@ -321,8 +330,9 @@ class ReadMachine:
         assert self._came is not None
         match cover:
             case Cover.COVERED:
-                return Open()
+                return self._stop(Reason.GAP) if self._next is None else Open()
             case Cover.ABANDONED:
+                self._abandoned[self._stream] = self._came.digest
                 return Drop(reason=Reason.SUPERSEDED, outcome="")
             case Cover.UNKNOWN:
                 return self._hold(self._stream, self._came)
@@ -358,8 +368,7 @@ class ReadMachine:
         """Whether the stream begins here in its middle, because this host was named late."""
         assert self._came is not None
         assert self._came.start is not None
-        begins = before is None or not before.chain
-        return begins and is_join(self._came.header, self._came.start)
+        return (before is None or not before.chain) and is_join(self._came.header, self._came.start)
 
     def _not_opened(self, reason: Reason) -> Command:
         if class_of(reason) is ReasonClass.WAIT:

@@ -335,3 +335,44 @@ def test_a_new_generation_is_incomplete_until_a_snapshot_in_it_ends() -> None:
         content = replace(block(after=content.upto), upto=upto, runs=(run,))
         command = apply(it, renewed.came(content, place), content)
         assert command.new.incomplete is after, op
+
+
+def test_a_tail_that_its_sender_abandoned_is_dropped_whole_and_is_no_gap() -> None:
+    """MUST-9.38"""
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    second = block(after=first.upto, position=200)
+    third = block(after=second.upto, position=300)
+    dropped = m.Drop(reason=Reason.SUPERSEDED, outcome="")
+    assert search(it, old(chain.came(second, 1)), Cover.ABANDONED) == dropped
+    assert search(it, old(chain.came(third, 2)), Cover.ABANDONED) == dropped
+    assert not it.stopped
+
+
+def test_what_follows_an_abandoned_block_is_looked_up_though_its_result_runs() -> None:
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    second = block(after=first.upto, position=200)
+    third = block(after=second.upto, position=300)
+    search(it, old(chain.came(second, 1)), Cover.ABANDONED)
+    assert it.step(chain.came(third, 2)) == m.Search()
+    dropped = m.Drop(reason=Reason.SUPERSEDED, outcome="")
+    assert it.step(m.Searched(cover=Cover.ABANDONED)) == dropped
+    assert not it.stopped
+
+
+def test_a_block_whose_result_runs_after_a_hole_is_a_gap_at_once() -> None:
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    second = block(after=first.upto, position=200)
+    chain.came(second, 1)
+    lost = chain.came(block(after=second.upto, position=300), 2)
+    assert it.step(lost) == m.Stop(stream=STREAM, reason=Reason.GAP)
+
+
+def test_an_old_block_after_a_hole_is_a_gap_once_it_is_covered() -> None:
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    chain.came(block(after=first.upto, position=200), 1)
+    lost = old(chain.came(block(after=Sequence(1, 200, 3), position=300), 2))
+    assert search(it, lost, Cover.COVERED) == m.Stop(stream=STREAM, reason=Reason.GAP)
