@@ -220,13 +220,21 @@ class Record:
     value: bytes | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An append's first offset, and when by the broker's clock, where the gateway said it."""
+
+    offset: int
+    at: datetime | None
+
+
 class Log(Protocol):
     """The platform's log: append through the gateway, read from the brokers."""
 
     async def append(
         self, topic: str, partition: int, records: Sequence[tuple[bytes | None, bytes]]
-    ) -> int:
-        """Append (key, value) records as one batch; the first record's offset.
+    ) -> Stored:
+        """Append (key, value) records as one batch.
 
         Raises:
             PeerError, DeniedError: refused for good, with the gateway's reason.

@@ -20,6 +20,7 @@ from fabric.agent.parts import datasets_of, publisher, run_publisher
 from fabric.config import BlockConfig
 from fabric.kafka.log import KafkaLog
 from fabric.model.names import Topic
+from fabric.ports import Stored
 from loadtest.links import Route
 from loadtest.memory_source import MemorySource
 from loadtest.meter import Measured, Meter
@@ -39,12 +40,12 @@ class _Timed(KafkaLog):
         """Call `call` after each acknowledged append to one of `topics`."""
         self._watched, self._call = frozenset(topics), call
 
-    async def append(self, topic: str, partition: int, records: Any) -> int:
+    async def append(self, topic: str, partition: int, records: Any) -> Stored:
         """As KafkaLog."""
-        offset = await super().append(topic, partition, records)
+        stored = await super().append(topic, partition, records)
         if topic in self._watched:
             self._call()
-        return offset
+        return stored
 
 
 class BenchHost:

@@ -235,7 +235,7 @@ class SealedLane:
                 began = self._host.clock.monotonic()
                 self._in_flight[block.stream] = shot
                 try:
-                    offset = await self._host.log.append(
+                    stored = await self._host.log.append(
                         str(self._topic), block.stream.partition, [(None, shot.sealed.data)]
                     )
                 finally:
@@ -243,7 +243,7 @@ class SealedLane:
                 self._sending.over(block.stream)
                 took = self._host.clock.monotonic() - began
                 self._host.telemetry.produce_took(self._topic, took)
-                return self._acknowledged(shot, offset)
+                return self._acknowledged(shot, stored.offset)
             except FabricError as exc:
                 if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:
                     raise

@@ -184,7 +184,7 @@ class Publisher:
         """
         beat = await self._ticks.beat(last, NO_TIME)
         asked, since = heartbeat_record(beat, self._signers), self._clock.wall()
-        offset = await self._log.append(MEMBERS, 0, [asked])
+        offset = (await self._log.append(MEMBERS, 0, [asked])).offset
         stored = await record_at(self._log, MEMBERS, 0, offset)
         if stored is None or (stored.key, stored.value) != asked:
             raise UnavailableError(

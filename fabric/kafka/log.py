@@ -16,7 +16,7 @@ from fabric.kafka.consumer import PartitionConsumer
 from fabric.kafka.identity import identify
 from fabric.kafka.producer import Items, ReasonOf, TopicProducer, reason_of_failure
 from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError, UsageError
-from fabric.ports import Record
+from fabric.ports import Record, Stored
 
 
 def check_extension() -> None:
@@ -63,8 +63,8 @@ class KafkaLog:
         self._busy: dict[TopicProducer, int] = {}
         self._readers: dict[tuple[str, int], PartitionConsumer] = {}
 
-    async def append(self, topic: str, partition: int, records: Items) -> int:
-        """Append (key, value) records as one batch; the first record's offset.
+    async def append(self, topic: str, partition: int, records: Items) -> Stored:
+        """Append (key, value) records as one batch.
 
         A sealed value with a null key gets the `content-type` header.
 

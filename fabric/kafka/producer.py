@@ -7,8 +7,10 @@ block more than its seal. Here only the leader is looked for; all else is the ca
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, TypeAlias
 
@@ -42,6 +44,7 @@ from fabric.model.errors import (
     class_of,
 )
 from fabric.model.limits import REQUEST_S_MAX
+from fabric.ports import Stored
 
 Items: TypeAlias = Sequence[tuple[bytes | None, bytes]]
 ReasonOf: TypeAlias = Callable[[str, int, bytes], Awaitable[Reason | None]]
@@ -56,6 +59,7 @@ _NO_LEADER = (
     UnknownTopicOrPartitionError,
 )
 _NOBODY = -1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH_BYTES_MAX = 1_040_000  # below Kafka's message.max.bytes of 1,048,588
 _ATTEMPT_S_MAX = 8.0
 _CLOSE_S_MAX = 2.0
@@ -105,8 +109,8 @@ class TopicProducer:
             await self.close()
             raise
 
-    async def send(self, partition: int, items: Items) -> int:
-        """Send one batch and wait for its acknowledgement; offset of its first record.
+    async def send(self, partition: int, items: Items) -> Stored:
+        """Send one batch and wait for its acknowledgement.
 
         It goes out once, and again only where the answer says that it met no leader, as it
         is for a moment when a topic is new or its leader moves. Readers know a copy.
@@ -130,7 +134,7 @@ class TopicProducer:
                     leader = await self._leader(partition, until)
                 response = await self._ask(leader, request)
                 try:
-                    return _offset(response, self._topic, partition)
+                    return _stored(response, self._topic, partition)
                 except _NO_LEADER:
                     if clock() > until:
                         raise
@@ -193,16 +197,23 @@ def _batch(items: Items) -> bytes:
     return batch
 
 
-def _offset(response: Any, topic: str, partition: int) -> int:
-    """Offset of the first record; raises the error that the answer names."""
+def _stored(response: Any, topic: str, partition: int) -> Stored:
+    """What the answer says of one partition; raises the error that it names."""
     for name, parts in response.topics:
-        for number, code, offset, *_ in parts:
+        for number, code, offset, appended, *_ in parts:
             if (name, number) == (topic, partition):
                 error = for_code(code)
                 if error is NoError:
-                    return int(offset)
+                    return Stored(offset=int(offset), at=_time(int(appended)))
                 raise error(topic) if error is TopicAuthorizationFailedError else error()
     raise KafkaError("answer is for another partition")
+
+
+def _time(milliseconds: int) -> datetime | None:
+    """A time since 1970; None for -1, and for what no calendar has."""
+    with contextlib.suppress(OverflowError):
+        return None if milliseconds < 0 else _EPOCH + timedelta(milliseconds=milliseconds)
+    return None
 
 
 async def reason_of_failure(

@@ -11,6 +11,7 @@ import pytest
 
 from fabric.kafka.follow import follow
 from fabric.model.errors import DeniedError, Reason
+from fabric.model.limits import CLOCK_SKEW_S_MAX
 from fabric.ports import Log, Record
 from tests.fakes.broker_log import BrokerBench
 from tests.fakes.log import MemoryLog
@@ -67,13 +68,23 @@ async def collect(
 async def test_what_is_appended_is_read_in_order(world: World) -> None:
     topic = await world.topic()
     items = [(b"key %d" % n, b"value %d" % n) for n in range(5)]
-    assert await world.log.append(topic, 0, items) == 0
-    assert await world.log.append(topic, 0, [(None, b"last")]) == 5
+    assert (await world.log.append(topic, 0, items)).offset == 0
+    assert (await world.log.append(topic, 0, [(None, b"last")])).offset == 5
     found = await collect(world.log, topic, 0, 6)
     assert [(r.key, r.value) for r in found] == [*items, (None, b"last")]
     assert [r.offset for r in found] == list(range(6))
     assert {(r.topic, r.partition) for r in found} == {(topic, 0)}
     assert all(r.timestamp.tzinfo is not None for r in found)
+
+
+async def test_an_acknowledgement_says_the_time_that_readers_see(world: World) -> None:
+    topic = await world.topic()
+    before = datetime.now(UTC)
+    stored = await world.log.append(topic, 0, [(b"k", b"one"), (b"k", b"two")])
+    assert stored.at is not None
+    assert abs(stored.at - before) < timedelta(seconds=CLOCK_SKEW_S_MAX)
+    last = (await collect(world.log, topic, 0, 2))[-1]
+    assert abs(last.timestamp - stored.at) < timedelta(milliseconds=1)
 
 
 async def test_reading_begins_at_the_offset_asked_for(world: World) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 
 from fabric.model.errors import DeniedError, FabricError, Reason
-from fabric.ports import Record
+from fabric.ports import Record, Stored
 
 Judge = Callable[[str, int, bytes | None, bytes], FabricError | None]
 
@@ -30,8 +30,8 @@ class MemoryLog:
 
     async def append(
         self, topic: str, partition: int, records: Sequence[tuple[bytes | None, bytes]]
-    ) -> int:
-        """Store the records, all or none; the first one's offset."""
+    ) -> Stored:
+        """Store the records, all or none."""
         await asyncio.sleep(0)
         self.appends += 1
         if self.failure is not None:
@@ -43,7 +43,7 @@ class MemoryLog:
         first = len(stored)
         for key, value in records:
             self.put(topic, partition, key, value)
-        return first
+        return Stored(offset=first, at=stored[-1].timestamp if records else None)
 
     def put(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         """Store one record past every check, as a broker's operator could."""

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,10 @@ async def test_our_own_log_gets_the_reason(site: Site, stage: tuple[Site, list[G
     log._reason_of = refusals.reason_of
     try:
         envelope = site.world.seal()
-        assert await log.append(SEALED, 0, [(None, envelope)]) >= 0
+        stored = await log.append(SEALED, 0, [(None, envelope)])
+        assert stored.offset >= 0
+        assert stored.at is not None  # the brokers' time, handed on
+        assert abs(datetime.now(UTC) - stored.at) < timedelta(seconds=30)
         replayed = site.world.sealed[-2].data
         with pytest.raises(PeerError) as refused:
             await log.append(SEALED, 0, [(None, replayed)])

@@ -14,6 +14,7 @@ from fabric.agent import anchoring
 from fabric.agent.anchor_machine import Cover
 from fabric.agent.anchoring import AnchorSearch
 from fabric.model.errors import Reason, UnavailableError
+from fabric.ports import Stored
 from fabric.seal import envelope as form
 from tests.fakes.approvals import approved
 from tests.fakes.platform import SECRET, A, B, Platform, TestHost
@@ -205,7 +206,7 @@ class Unlucky:
         self.mode = "good"
         monkeypatch.setattr(platform.log, "append", self.append)
 
-    async def append(self, topic: str, partition: int, records: Sequence[Any]) -> int:
+    async def append(self, topic: str, partition: int, records: Sequence[Any]) -> Stored:
         if topic != str(SECRET) or self.mode == "good":
             return await self._append(topic, partition, records)
         if self.mode == "stores":

@@ -26,6 +26,7 @@ from fabric.model.errors import (
 )
 from fabric.model.limits import BLOCK_BYTES_MAX
 from fabric.model.names import Stream, grants_topic
+from fabric.ports import Stored
 from fabric.seal import envelope
 from fabric.seal.chain import Verdict, judge
 from fabric.seal.epoch import parse_start, verify_start
@@ -151,7 +152,7 @@ class Slow:
         monkeypatch.setattr(platform.log, "append", self.append)
         monkeypatch.setattr(lanes, "seal_packed", self._seal_packed)
 
-    async def append(self, topic: str, partition: int, records: Any) -> int:
+    async def append(self, topic: str, partition: int, records: Any) -> Stored:
         if topic == str(SECRET):
             await self.go.wait()
         return await self._append(topic, partition, records)

@@ -25,6 +25,7 @@ from fabric.authority.ledger import Ledger
 from fabric.authority.publisher import NO_TIME
 from fabric.model.errors import PeerError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, RESULTS
+from fabric.ports import Stored
 from tests.fakes.authority_site import SENDER, AuthoritySite, until
 from tests.fakes.verifier import Verifier, a_beat, a_notice, a_result
 
@@ -127,9 +128,8 @@ async def test_a_broker_that_shows_another_record_confirms_nothing(site: Authori
     site.log.put(MEMBERS, 0, *notice_record(a_notice(1), site.verifier.signers))
     append = site.log.append
 
-    async def elsewhere(*batch: Any) -> int:
-        await append(*batch)
-        return 0
+    async def elsewhere(*batch: Any) -> Stored:
+        return Stored(offset=0, at=(await append(*batch)).at)
 
     site.log.append = elsewhere  # type: ignore[method-assign]
     async with publishing(site):

@@ -105,7 +105,7 @@ async def test_the_largest_envelope_fits_and_more_is_too_large(
         with pytest.raises(DeniedError) as caught:
             await log.append(topic, 0, items)
         assert caught.value.reason is Reason.TOO_LARGE
-    assert await log.append(topic, 0, [(None, b"goes on")]) == 1
+    assert (await log.append(topic, 0, [(None, b"goes on")])).offset == 1
 
 
 @pytest.mark.integration
@@ -132,7 +132,7 @@ async def test_a_refusal_keeps_the_connection_and_a_leader_that_moved_ends_it(
     kept, honest = log._producers[topic], TopicProducer.send
     for error, stays in ((PolicyViolationError(), True), (NotLeaderForPartitionError(), False)):
 
-        async def refused(*_: object, told: Exception = error) -> int:
+        async def refused(*_: object, told: Exception = error) -> None:
             raise told
 
         monkeypatch.setattr(TopicProducer, "send", refused)
@@ -140,7 +140,7 @@ async def test_a_refusal_keeps_the_connection_and_a_leader_that_moved_ends_it(
             await log.append(topic, 0, [(None, b"two")])
         assert (log._producers.get(topic) is kept) is stays
     monkeypatch.setattr(TopicProducer, "send", honest)
-    assert await log.append(topic, 0, [(None, b"two")]) == 1
+    assert (await log.append(topic, 0, [(None, b"two")])).offset == 1
 
 
 @pytest.mark.integration

@@ -1,6 +1,7 @@
 """What a failed append means, by what aiokafka raised and the gateway says."""
 
 import ssl
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from aiokafka.errors import (
 )
 
 from fabric.kafka import producer as producers
-from fabric.kafka.producer import ReasonOf, TopicProducer, _offset, reason_of_failure, refusal
+from fabric.kafka.producer import ReasonOf, TopicProducer, _stored, reason_of_failure, refusal
 from fabric.model.errors import (
     DeniedError,
     FabricError,
@@ -29,6 +30,7 @@ from fabric.model.errors import (
     UnavailableError,
     class_of,
 )
+from fabric.ports import Stored
 
 ITEMS = [(None, b"value"), (None, b"another")]
 FAMILY: dict[ReasonClass, type[FabricError]] = {
@@ -94,12 +96,14 @@ async def test_codes_that_say_enough_need_no_question() -> None:
     assert (type(missing), missing.reason) == (UnavailableError, Reason.NOT_READY)
 
 
-def answer(code: int, topic: str = "t", partition: int = 0) -> SimpleNamespace:
-    return SimpleNamespace(topics=[(topic, [(partition, code, 41, -1, 0, [], None)])])
+def answer(
+    code: int, topic: str = "t", partition: int = 0, *, appended: int = -1
+) -> SimpleNamespace:
+    return SimpleNamespace(topics=[(topic, [(partition, code, 41, appended, 0, [], None)])])
 
 
 def test_an_answer_is_the_first_records_offset_or_the_error_that_it_names() -> None:
-    assert _offset(answer(0), "t", 0) == 41
+    assert _stored(answer(0), "t", 0) == Stored(offset=41, at=None)
     for code, error in {
         6: NotLeaderForPartitionError,
         7: RequestTimedOutError,
@@ -108,13 +112,25 @@ def test_an_answer_is_the_first_records_offset_or_the_error_that_it_names() -> N
         9999: UnknownError,
     }.items():
         with pytest.raises(error):
-            _offset(answer(code), "t", 0)
+            _stored(answer(code), "t", 0)
+
+
+@pytest.mark.parametrize(
+    ("appended", "at"),
+    [
+        (1_500, datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)),
+        (-1, None),
+        (2**63 - 1, None),
+    ],
+)
+def test_an_answer_says_when_by_the_brokers_clock(appended: int, at: datetime | None) -> None:
+    assert _stored(answer(0, appended=appended), "t", 0).at == at
 
 
 @pytest.mark.parametrize("found", [answer(0, "u"), answer(0, partition=1), answer(0)])
 def test_an_answer_for_another_place_is_none(found: SimpleNamespace) -> None:
     with pytest.raises(KafkaError, match="another partition"):
-        _offset(found, "t", 2)
+        _stored(found, "t", 2)
 
 
 class Client:
@@ -147,7 +163,7 @@ class Client:
         return told
 
 
-async def through(client: Client) -> int:
+async def through(client: Client) -> Stored:
     context = ssl.create_default_context()
     made = TopicProducer("t", ["127.0.0.1:1"], context, client_id="test")
     made._client = client
@@ -157,7 +173,7 @@ async def through(client: Client) -> int:
 async def test_a_batch_that_met_no_leader_is_sent_to_the_next_one() -> None:
     """A topic is new, or its leader moves: nobody need hear of it."""
     client = Client(answer(6), answer(5), answer(3), answer(0))
-    assert await through(client) == 41
+    assert (await through(client)).offset == 41
     assert (client.sent, client.asked) == (4, 4)
 
 
