@@ -228,8 +228,12 @@ class Publisher:
         if self._clock.is_in_doubt:
             await self._agree(last)
         beat = await self._ticks.beat(last)
-        await self._log.append(MEMBERS, 0, [heartbeat_record(beat, self._signers)])
+        asked, since = heartbeat_record(beat, self._signers), self._clock.wall()
+        stored = await self._log.append(MEMBERS, 0, [asked])
         self._failure, self.last_beat = None, beat.at
+        self._clock.heed(stored.at, since=since)
+        if self._clock.is_in_doubt:  # no second tick before the brokers themselves have spoken
+            await self._agree(last)
 
     def _notice_records(self, notices: Sequence[Notice]) -> Sequence[tuple[bytes, bytes]]:
         return [

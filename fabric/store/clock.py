@@ -90,7 +90,7 @@ class SigningClock(SystemClock):
     One signed time of the future stops every host that sees it until that time has
     come. So this clock says nothing while the wall clock has gone ahead of the time
     that has passed since an earlier look, asleep or not, by more than the allowed skew,
-    and while another machine's clock gainsays it (`compare`). It goes on by itself when
+    and while another machine's clock gainsays it (`compare`, `heed`). It goes on by itself when
     the wall clock is set right, or when the other clock confirms the new time.
 
     Args:
@@ -137,6 +137,22 @@ class SigningClock(SystemClock):
             raise UnavailableError(Reason.NOT_READY, self._fault)
         self._is_compared = True
         self._begin()
+
+    def heed(self, stored: datetime | None, *, since: datetime) -> None:
+        """Hold this clock against the time that came with an acknowledgement.
+
+        A clock that creeps ahead is seen nowhere else: what slews the wall clock slews the
+        monotonic one as well. The time came through a gateway, so it can gainsay this clock
+        and never confirm it. One that is behind signs nothing of the future.
+
+        Args:
+            stored: when the brokers stored what was given to them; None, nobody said.
+            since: `wall` before it was given to them.
+        """
+        if stored is None:
+            self._is_compared = False
+        elif stored < since - _SKEW:
+            self._fault = _difference(stored, since, since)
 
     def confirmed(self) -> datetime:
         """As `now`, for what is signed; raises NOT_READY also before the first `compare`."""

@@ -124,6 +124,88 @@ async def test_a_jump_that_the_brokers_gainsay_stops_the_ticks(site: AuthoritySi
         assert max(times(site)) == before
 
 
+async def test_a_clock_that_creeps_ahead_of_the_brokers_stops_what_is_signed(
+    site: AuthoritySite,
+) -> None:
+    """MUST-9.44: slewed, it runs with the monotonic clock, and nothing on the machine sees it."""
+    async with publishing(site):
+        await until(lambda: len(times(site)) >= 3)
+        site.brokers_behind = timedelta(seconds=31)
+        await until(lambda: "31 s ahead of the brokers' clock" in _why(site))
+        with pytest.raises(UnavailableError, match="31 s ahead of the brokers' clock") as caught:
+            site.signing.now()  # which `clock` on /readyz shows
+        assert caught.value.reason is Reason.NOT_READY
+        with pytest.raises(UnavailableError, match="31 s ahead"):
+            await site.ticks.catch_up(0)
+        with pytest.raises(UnavailableError, match="31 s ahead"):
+            site.signing.confirmed()
+        last = max(times(site))
+        site.clock.advance(10)
+        await give(site)
+        await site.publisher.published(1)  # takes away, so it waits for no clock
+        assert max(times(site)) == last
+        site.brokers_behind = timedelta(seconds=29)
+        await until(lambda: site.publisher.why_not_ready is None)
+    assert times(site)[-1] == site.clock.now()
+    assert await site.ticks.catch_up(0)
+
+
+def _why(site: AuthoritySite) -> str:
+    return site.publisher.why_not_ready or ""
+
+
+async def test_a_clock_that_falls_behind_signs_nothing_of_the_future_and_goes_on(
+    site: AuthoritySite,
+) -> None:
+    async with publishing(site):
+        await until(lambda: len(times(site)) >= 3)
+        site.brokers_behind = -timedelta(seconds=31)
+        count = len(times(site))
+        await until(lambda: len(times(site)) >= count + 3)
+    assert times(site).count(NO_TIME) == 1
+
+
+async def test_brokers_that_do_not_answer_say_nothing_of_the_clock(site: AuthoritySite) -> None:
+    async with publishing(site):
+        await until(lambda: len(times(site)) >= 3)
+        site.log.fail(AWAY)
+        await until(lambda: "no gateway" in _why(site))
+        site.clock.advance(3_600)
+        assert site.signing.confirmed() == site.clock.now()
+        assert await site.ticks.catch_up(0)
+        site.log.fail(None)
+        await until(lambda: site.clock.now() in times(site))
+    assert times(site).count(NO_TIME) == 1
+
+
+async def test_the_first_tick_after_a_silence_is_the_last_of_a_clock_that_crept_ahead(
+    site: AuthoritySite,
+) -> None:
+    async with publishing(site):
+        await until(lambda: len(times(site)) >= 3)
+        site.log.fail(AWAY)
+        await until(lambda: "no gateway" in _why(site))
+        before, site.brokers_behind = len(times(site)), timedelta(minutes=5)
+        site.log.fail(None)
+        await until(lambda: "300 s ahead of the brokers' clock" in _why(site))
+        await until(lambda: len(times(site)) >= before + 3)
+    assert {*times(site)[before + 1 :]} == {NO_TIME}
+
+
+async def test_a_tick_that_was_stored_without_a_time_is_followed_by_a_comparison(
+    site: AuthoritySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = site.log.append
+
+    async def silent(*batch: Any) -> Stored:
+        return Stored(offset=(await append(*batch)).offset, at=None)
+
+    monkeypatch.setattr(site.log, "append", silent)
+    async with publishing(site):
+        await until(lambda: len(times(site)) >= 8)
+    assert all(NO_TIME in pair for pair in zip(times(site)[1:], times(site)[2:], strict=False))
+
+
 async def test_a_broker_that_shows_another_record_confirms_nothing(site: AuthoritySite) -> None:
     site.log.put(MEMBERS, 0, *notice_record(a_notice(1), site.verifier.signers))
     append = site.log.append

@@ -1,6 +1,7 @@
 """What must be right before the authority serves; its life is in the integration tests."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -310,6 +311,26 @@ def test_an_authority_whose_clock_jumped_says_so(tmp_path: Path) -> None:
     shown = run._Process._ready(process)
     assert "3600 s ahead" in (shown["clock"] or "")
     assert shown["policy"]
+
+
+def test_an_authority_whose_clock_crept_ahead_says_so_as_at_its_start(tmp_path: Path) -> None:
+    site, now = AuthoritySite(tmp_path), datetime.now(UTC)
+    site.close()
+    shown = []
+    for told in (SigningClock.compare, SigningClock.heed):
+        process: Any = SimpleNamespace(
+            policies=site,
+            signers=site.verifier.signers,
+            clock=SigningClock(wall=lambda: now),
+            keeper=SimpleNamespace(why_not_ready=None),
+            publisher=SimpleNamespace(why_not_ready=None),
+        )
+        with contextlib.suppress(UnavailableError):
+            told(process.clock, now - timedelta(seconds=31), since=now)
+        shown.append(run._Process._ready(process)["clock"])
+    said = "31 s ahead of the brokers' clock; set right the one that is wrong"
+    assert said in (shown[0] or "")
+    assert shown[0] == shown[1]
 
 
 async def a_host_in_every_state(site: AuthoritySite) -> None:

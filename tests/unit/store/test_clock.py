@@ -132,6 +132,65 @@ def test_a_slow_answer_is_no_difference_of_clocks() -> None:
     assert not clock.is_in_doubt
 
 
+def test_who_signs_heeds_an_acknowledgement_that_gainsays_its_clock() -> None:
+    """Slewed: no jump, and the monotonic clock runs as fast."""
+    system = ManualClock()
+    clock = signing(system)
+    clock.compare(START, since=START)
+    since = system.advance(3_600)
+    clock.heed(since - SKEW, since=since)
+    assert clock.confirmed() == since
+    clock.heed(since - SKEW - timedelta(seconds=1), since=since)
+    for told in (clock.now, clock.confirmed):
+        with pytest.raises(UnavailableError, match="31 s ahead of the brokers' clock") as caught:
+            told()
+        assert caught.value.reason is Reason.NOT_READY
+    assert clock.is_in_doubt
+
+
+def test_an_acknowledgement_confirms_no_clock() -> None:
+    """It came through a gateway."""
+    system = ManualClock()
+    clock = signing(system)
+    clock.heed(START, since=START)
+    assert clock.is_in_doubt
+    clock.compare(START, since=START)
+    clock.heed(START - timedelta(hours=1), since=START)
+    clock.heed(START, since=START)
+    assert clock.is_in_doubt
+    clock.compare(START, since=START)
+    assert clock.confirmed() == START
+
+
+def test_an_acknowledgement_takes_no_jump_back() -> None:
+    system = ManualClock()
+    clock = signing(system)
+    clock.compare(START, since=START)
+    system.set_wall(START + timedelta(hours=1))
+    clock.heed(system.now(), since=system.now())
+    with pytest.raises(UnavailableError, match="3600 s ahead of the time that has passed"):
+        clock.now()
+
+
+def test_an_acknowledgement_of_a_clock_that_is_behind_is_no_matter() -> None:
+    system = ManualClock()
+    clock = signing(system)
+    clock.compare(START, since=START)
+    clock.heed(START + timedelta(hours=1), since=START)
+    assert clock.confirmed() == START
+
+
+def test_an_acknowledgement_without_a_time_asks_for_a_comparison() -> None:
+    system = ManualClock()
+    clock = signing(system)
+    clock.compare(START, since=START)
+    clock.heed(None, since=START)
+    assert clock.is_in_doubt
+    assert clock.now() == START
+    clock.compare(START, since=START)
+    assert clock.confirmed() == START
+
+
 def test_small_steps_of_a_clock_that_is_kept_right_do_not_add_up() -> None:
     system = ManualClock()
     clock = signing(system)
