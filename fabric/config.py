@@ -39,6 +39,7 @@ from fabric.model.limits import (
     HEARTBEAT_INTERVAL_S,
     POLICY_REFRESH_S,
     SILENCE_INTERVAL_S,
+    TIMESTAMP_VALID_S_MAX,
 )
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -243,7 +244,7 @@ class AuthorityPart(Section):
     heartbeat_interval_s: float = Field(default=HEARTBEAT_INTERVAL_S, ge=0.1, le=60)
     replication_factor: int = Field(default=3, ge=1, le=15)
     timestamp_key: Path | None = None
-    timestamp_valid_s: int = Field(default=24 * 3600, ge=10, le=30 * 24 * 3600)
+    timestamp_valid_s: int = Field(default=24 * 3600, ge=10, le=TIMESTAMP_VALID_S_MAX)
 
 
 class _File(BaseSettings):

@@ -119,6 +119,13 @@ def publish(
     snapshot: Annotated[str, typer.Option("--snapshot-key", help="private key")],
     timestamp: Annotated[str, typer.Option("--timestamp-key", help="private key")],
     only: Annotated[list[str] | None, typer.Option(help="role, while others wait")] = None,
+    clock_is_right: Annotated[
+        bool,
+        typer.Option(
+            "--clock-is-right",
+            help="go by this machine's clock, whatever times were signed before",
+        ),
+    ] = False,
     form: output.Output = output.Form.TABLE,
 ) -> None:
     """Publish what is signed; refused below a threshold, with the names that are missing."""
@@ -128,7 +135,11 @@ def publish(
     space = _begun(workspace)
     keys = publishing.OnlineKeys(snapshot=open_signer(snapshot), timestamp=open_signer(timestamp))
     done = publishing.publish(
-        space, keys, datetime.now(UTC), only=frozenset(only) if only else None
+        space,
+        keys,
+        datetime.now(UTC),
+        only=frozenset(only) if only else None,
+        clock_is_right=clock_is_right,
     )
     output.record(
         form,

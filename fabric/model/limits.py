@@ -45,6 +45,8 @@ CUSTODY_AFTER_S = 60.0
 
 # Time
 CLOCK_SKEW_S_MAX = 30
+TIMESTAMP_VALID_S_MAX = 30 * 24 * 3600
+"""How long one of the authority's timestamps of the policy may hold."""
 DELIVERY_S_DEFAULT = 300
 RESULT_LIFETIME_S_DEFAULT = 600
 HEARTBEAT_INTERVAL_S = 1.0

@@ -22,6 +22,7 @@ from fabric.policy.load import load
 from fabric.policy.review import later, review
 from fabric.policy.types import Policy
 from fabric.repository.held import Held
+from fabric.repository.publish_clock import check_not_ahead, check_not_behind
 from fabric.repository.published import (
     Published,
     locked,
@@ -86,24 +87,31 @@ def publish(
     now: datetime,
     *,
     only: frozenset[str] | None = None,
+    clock_is_right: bool = False,
 ) -> Publication:
     """Publish what is signed.
 
     Args:
         only: roles to publish, while others still wait for signatures; None is all.
+        clock_is_right: the publisher's word, whatever times were signed before.
 
     Raises:
         UsageError: POLICY_INVALID, a signature is missing (whose is said) or the policy
-            would not do; CONFIG_INVALID, a key is not its role's.
+            would not do; CONFIG_INVALID, a key is not its role's; CLOCK_WENT_BACK or
+            FROM_THE_FUTURE, see publish_clock.
         FabricError: the repository is not what it should be.
     """
     with locked(workspace.repository):
+        before = read_published(workspace.repository)
+        if not clock_is_right:  # first of all: to stage by a wrong clock drops signatures
+            check_not_behind(before, now)
         staged = stage(workspace, now)
         _check_signed(standings(workspace, staged), only)
         chosen = {name: item for name, item in staged.items() if only is None or name in only}
-        before = read_published(workspace.repository)
         after = _assemble(workspace, before, chosen, keys, now)
         held, step = _check_whole(workspace, before, after, chosen, now)
+        if not clock_is_right:
+            check_not_ahead(before, chosen, workspace.roster(), now)
         _write(workspace.repository, after, held)
     for name in chosen:
         (workspace.staged / f"{name}.json").unlink(missing_ok=True)

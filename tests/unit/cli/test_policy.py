@@ -1,11 +1,14 @@
 """`fabric policy`: from nothing to a published policy, by two persons."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
+from fabric.repository.keys import open_signer
+from fabric.repository.publishing import OnlineKeys, publish
+from fabric.repository.staging import Workspace
 from tests.fakes.policy_workspace import live_files, make_workspace, publish_all
 
 
@@ -29,10 +32,10 @@ def begun(fabric, folder: Path) -> Path:
     return workspace
 
 
-def published(fabric, folder: Path, workspace: Path):
+def published(fabric, folder: Path, workspace: Path, *options: str):
     return fabric(
         "policy", "publish", workspace, "--snapshot-key", folder / "snapshot.pem",
-        "--timestamp-key", folder / "timestamp.pem", "-o", "json",
+        "--timestamp-key", folder / "timestamp.pem", "-o", "json", *options,
     )  # fmt: skip
 
 
@@ -56,6 +59,25 @@ def test_two_persons_and_an_agency_bring_a_policy_into_force(fabric, tmp_path: P
     shown = {row["role"]: row for row in fabric("policy", "show", workspace, "-o", "json").json}
     assert shown["agency-G01"]["version"] == 1
     assert fabric("policy", "diff", workspace, "-o", "json").json == []
+
+
+def test_a_publisher_of_a_wrong_clock_is_told_so_and_may_give_his_word(
+    fabric, tmp_path: Path
+) -> None:
+    workspace = begun(fabric, tmp_path)
+    for name in ("an", "binh", "g01"):
+        assert fabric("policy", "sign", workspace, "--key", tmp_path / f"{name}.pem").code == 0
+    keys = OnlineKeys(
+        snapshot=open_signer(str(tmp_path / "snapshot.pem")),
+        timestamp=open_signer(str(tmp_path / "timestamp.pem")),
+    )
+    publish(Workspace(workspace), keys, datetime.now(UTC) + timedelta(hours=1))
+    refused = published(fabric, tmp_path, workspace)
+    assert (refused.code, refused.out) == (2, "")
+    assert "clock_went_back: system clock is 3" in refused.err
+    assert "publish with --clock-is-right" in refused.err
+    done = published(fabric, tmp_path, workspace, "--clock-is-right")
+    assert (done.code, done.json["version"]) == (0, 1)
 
 
 def test_diff_shows_what_a_signature_will_cover(fabric, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_version_rises_exactly_when_something_signed_changes(workspace: Workspac
     assert (again.version, again.roles) == (1, ())
     assert again.expires == (NOW + timedelta(hours=25)).replace(microsecond=0)
     edit(workspace, "agencies/G01.yaml", name="Civil registry")
-    publish_all(workspace, NOW)
+    publish_all(workspace, NOW + timedelta(hours=1))
     found = reader(workspace).load()
     assert (found.version, found.agencies["G01"]) == (2, "Civil registry")
 
