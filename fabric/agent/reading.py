@@ -30,7 +30,7 @@ from fabric.policy.types import Dataset
 from fabric.ports import Record, StreamState
 from fabric.seal.envelope import Header
 from fabric.seal.epoch import VerifiedStart
-from fabric.seal.opening import open_
+from fabric.seal.opening import open_, open_quickly
 from fabric.seal.secret import EpochSecret
 from fabric.seal.verify import VerifiedEnvelope
 
@@ -207,10 +207,9 @@ class SealedReader:
     async def _look(self, record: Record) -> _Looked:
         view, began = self._host.view, self._host.clock.monotonic()
         try:
-            verified, second = await aside(
-                partial(self._admit, record),
-                is_short=len(record.value or b"") <= _SHORT_BYTES_MAX,
-            )
+            is_short = len(record.value or b"") <= _SHORT_BYTES_MAX
+            admit = partial(self._admit, record, is_quick=is_short)
+            verified, second = await aside(admit, is_short=is_short)
             start = self._book.start(verified.envelope.header.start_hash, view.members)
             is_live = is_trusted_still(verified, view.door, self._host.clock.now())
         except FabricError as exc:
@@ -252,8 +251,14 @@ class SealedReader:
         may_be_good = is_lagging or members.may_have_forgotten(header.host, header.sealed_at)
         return reason if may_be_good else Reason.NOT_ATTESTED
 
-    def _admit(self, record: Record) -> tuple[VerifiedEnvelope, m.Opened | m.NotOpened | None]:
-        """Verify, and open at once where the epoch's secret is at hand: one visit to a thread."""
+    def _admit(
+        self, record: Record, *, is_quick: bool
+    ) -> tuple[VerifiedEnvelope, m.Opened | m.NotOpened | None]:
+        """Verify, and open at once where the epoch's secret is at hand: one visit to a thread.
+
+        Args:
+            is_quick: open only what takes no longer than a short envelope may.
+        """
         self._host.view.check_rows(self._dataset, self._host.clock.now())
         place = Place(record.topic, record.partition)
         verified = admit_read(
@@ -261,7 +266,12 @@ class SealedReader:
         )
         header = verified.envelope.header
         secret = None if self._is_over(header) else self._book.known(header.start_hash)
-        return verified, None if secret is None else self._opened(verified, secret)
+        if secret is None:
+            return verified, None
+        if not is_quick:
+            return verified, self._opened(verified, secret)
+        block = open_quickly(verified, secret, self._dataset.schema)
+        return verified, None if block is None else m.Opened(block=block)
 
     def _is_over(self, header: Header) -> bool:
         """Whether the stream has stopped: what follows is dropped, and costs no more than that."""

@@ -18,7 +18,7 @@ import fastavro
 from fabric.model.change import MARKS, ORDINAL_MAX, Op, Row, Run, Sequence, after, said
 from fabric.model.columns import Field, Rows, counts_of, join, pack_all, split, unpack_all
 from fabric.model.errors import DeniedError, Malformed, Reason
-from fabric.model.limits import BLOCK_CHANGES_MAX, BLOCK_VALUES_MAX
+from fabric.model.limits import BLOCK_CHANGES_MAX, BLOCK_VALUES_MAX, QUICK_VALUES_MAX
 from fabric.model.names import Stream
 from fabric.model.packing import Column
 from fabric.model.schema import FRONT_CODEC, RowSchema
@@ -159,9 +159,19 @@ def _run_datum(run: Run) -> dict[str, Any]:
 
 
 def unpack(
-    data: bytes, schema: RowSchema, *, stream: Stream, after: Sequence, upto: Sequence
+    data: bytes,
+    schema: RowSchema,
+    *,
+    stream: Stream,
+    after: Sequence,
+    upto: Sequence,
+    is_quick: bool = False,
 ) -> Block:
     """Read a block's plaintext, which its sender authenticated.
+
+    Args:
+        is_quick: only a block of few runs, nulls, and values that stand in arrays. What has
+            more is Malformed, before it is decoded.
 
     Raises:
         Malformed: there are more runs, nulls, steps or values than a block may have, bytes are
@@ -169,12 +179,13 @@ def unpack(
             the order does not rise.
     """
     nullable = sum(column.nullable for column in schema.columns)
-    named = check_counts(data, columns=len(schema.columns), nullable=nullable)
+    named = check_counts(data, len(schema.columns), nullable, is_quick=is_quick)
+    values_max = QUICK_VALUES_MAX if is_quick else BLOCK_VALUES_MAX
     buffer = BytesIO(data)
     try:
         datum: Any = fastavro.schemaless_reader(buffer, FRONT_CODEC, None)
         counts = _claimed(datum["runs"])
-        due, left = _due(schema, datum["nulls"], *counts), BLOCK_VALUES_MAX - named
+        due, left = _due(schema, datum["nulls"], *counts), values_max - named
         walk_columns(data, buffer.tell(), left=left, strides=schema.strides, counts=due)
         datum["rows"] = fastavro.schemaless_reader(buffer, schema.rows_codec, None)
         datum["keys"] = fastavro.schemaless_reader(buffer, schema.keys_codec, None)

@@ -12,6 +12,12 @@ HEADER_BYTES_MAX = 4_096
 EXPANSION_RATIO_MAX = 200
 """Decompressed bytes of a block per compressed byte; a bomb ends here."""
 DECOMPRESSED_BYTES_MAX = 16 * 1024 * 1024
+QUICK_BYTES_MAX = 32 * 1024
+QUICK_RUNS_MAX = 128
+QUICK_NULLS_MAX = 4_000
+QUICK_VALUES_MAX = 1_000
+"""What a block's plaintext may have that is decoded on an event loop: some 4 ms in all, if it has
+as much of each as it may; the values as BLOCK_VALUES_MAX counts them."""
 PADDING_BYTES_MIN = 4_096
 SIGNATURES_MAX = 8
 """Of one statement: an attestation request has one by every signing key and the TLS key."""

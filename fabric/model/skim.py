@@ -9,7 +9,13 @@ they say of the columns is what `walk` holds those against. Spec: docs/format.md
 import re
 
 from fabric.model.errors import Malformed
-from fabric.model.limits import BLOCK_CHANGES_MAX, BLOCK_VALUES_MAX
+from fabric.model.limits import (
+    BLOCK_CHANGES_MAX,
+    BLOCK_VALUES_MAX,
+    QUICK_NULLS_MAX,
+    QUICK_RUNS_MAX,
+    QUICK_VALUES_MAX,
+)
 
 _VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
 _ONE = re.compile(_VARINT)
@@ -19,12 +25,13 @@ _FIVE = re.compile(rb"(?:" + _VARINT + rb"){5}")
 """A run's numbers: operation, position, ordinal, commit time, count."""
 
 
-def check_counts(data: bytes, columns: int, nullable: int) -> int:
+def check_counts(data: bytes, columns: int, nullable: int, *, is_quick: bool = False) -> int:
     """Hold the arrays at the front of a block's plaintext against their limits.
 
     Args:
         columns: of a row, which a run may name as absent.
         nullable: columns that may be null, each with its places of nulls.
+        is_quick: only so much as is decoded in a few ms.
 
     Returns:
         How many names of absent columns the runs have.
@@ -33,10 +40,13 @@ def check_counts(data: bytes, columns: int, nullable: int) -> int:
         Malformed: an array is not one block of at most as many items as it may have, or
             ends early.
     """
-    named, at = _runs(data, columns)
+    runs_max = QUICK_RUNS_MAX if is_quick else BLOCK_CHANGES_MAX
+    nulls = QUICK_NULLS_MAX if is_quick else nullable * BLOCK_CHANGES_MAX
+    named, at = _runs(data, columns, runs_max, QUICK_VALUES_MAX if is_quick else BLOCK_VALUES_MAX)
     count, at = count_at(data, at, nullable)
     for _ in range(count):
-        places, at = count_at(data, at, BLOCK_CHANGES_MAX)
+        places, at = count_at(data, at, min(nulls, BLOCK_CHANGES_MAX))
+        nulls -= places
         if places:
             at = end_at(data, skip_numbers(data, at, places))
     if count:
@@ -55,8 +65,8 @@ def check_steps(data: bytes) -> None:
         raise Malformed("block has bytes after its end")
 
 
-def _runs(data: bytes, columns: int) -> tuple[int, int]:
-    count, at = count_at(data, 0, BLOCK_CHANGES_MAX)
+def _runs(data: bytes, columns: int, runs_max: int, named_max: int) -> tuple[int, int]:
+    count, at = count_at(data, 0, runs_max)
     named = 0
     for _ in range(count):
         numbers = _FIVE.match(data, at)
@@ -64,7 +74,7 @@ def _runs(data: bytes, columns: int) -> tuple[int, int]:
             raise Malformed("block ends in its runs")
         absent, at = count_at(data, numbers.end(), columns)
         named += absent
-        if named > BLOCK_VALUES_MAX:
+        if named > named_max:
             raise Malformed("runs name too many absent columns")
         for _ in range(absent):
             size, at = count_at(data, at, len(data))

@@ -41,8 +41,13 @@ def encode(plain: bytes, coding: str, padding: bool) -> tuple[bytes, str]:
     return b"".join((len(coded).to_bytes(_LENGTH_BYTES), coded, bytes(fill))), coding
 
 
-def decode(padded: bytes, coding: str) -> bytes:
-    """Undo `encode`; raises Malformed, also for bytes that would expand too far."""
+def decode(padded: bytes, coding: str, *, bytes_max: int = DECOMPRESSED_BYTES_MAX) -> bytes:
+    """Undo `encode`.
+
+    Raises:
+        Malformed: also for bytes that would expand too far, or to more than `bytes_max`; by
+            what they say of their size, before they are expanded.
+    """
     size = _LENGTH_BYTES + int.from_bytes(padded[:_LENGTH_BYTES])
     lengths = (size, max(padme(size), PADDING_BYTES_MIN))
     if len(padded) < _LENGTH_BYTES or len(padded) not in lengths:
@@ -52,7 +57,11 @@ def decode(padded: bytes, coding: str) -> bytes:
     if size - _LENGTH_BYTES > BLOCK_BYTES_MAX:
         raise Malformed("coded plaintext is too long")
     coded = padded[_LENGTH_BYTES:size]
-    return coded if coding == "none" else _decompress(coded)
+    if coding != "none":
+        return _decompress(coded, bytes_max)
+    if len(coded) > bytes_max:
+        raise Malformed("plaintext is too long")
+    return coded
 
 
 def padme(size: int) -> int:
@@ -65,10 +74,10 @@ def padme(size: int) -> int:
     return (size + mask) & ~mask
 
 
-def _decompress(coded: bytes) -> bytes:
+def _decompress(coded: bytes, bytes_max: int) -> bytes:
     try:
         size = zstandard.get_frame_parameters(coded).content_size
-        limit = min(DECOMPRESSED_BYTES_MAX, EXPANSION_RATIO_MAX * len(coded))
+        limit = min(bytes_max, EXPANSION_RATIO_MAX * len(coded))
         if size > limit:  # an unknown size reads as 2^64 - 1
             raise Malformed("plaintext expands too far or does not state its size")
         decompressor = zstandard.ZstdDecompressor(max_window_size=DECOMPRESSED_BYTES_MAX)

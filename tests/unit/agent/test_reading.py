@@ -1,8 +1,12 @@
 """A reader against a log that someone else may write."""
 
 import asyncio
+import hashlib
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,11 +18,10 @@ from fabric.attest import kept
 from fabric.model.block import Block
 from fabric.model.errors import Reason
 from fabric.model.names import Stream, grants_topic
-from fabric.model.schema import RowSchema
 from fabric.policy.types import Policy
 from fabric.seal import envelope as form
+from fabric.seal import opening
 from fabric.seal.epoch import parse_start
-from fabric.seal.secret import EpochSecret
 from fabric.seal.verify import VerifiedEnvelope
 from tests.fakes.platform import ORIGIN, SECRET, A, Platform, TestHost, dataset
 from tests.fakes.running import running, table, until
@@ -186,13 +189,16 @@ async def test_blocks_behind_a_stop_are_not_opened_and_one_that_begins_anew_is(
     database.upsert(table(), notes(200, 1))
     await publish(platform, a, database)
     opened: list[int] = []
-    real = reading.open_
 
-    def counted(verified: VerifiedEnvelope, secret: EpochSecret, schema: RowSchema) -> Block:
-        opened.append(verified.envelope.header.upto.generation)
-        return real(verified, secret, schema)
+    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(verified: VerifiedEnvelope, *rest: Any) -> Any:
+            opened.append(verified.envelope.header.upto.generation)
+            return real(verified, *rest)
 
-    monkeypatch.setattr(reading, "open_", counted)
+        return counted
+
+    for name in ("open_", "open_quickly"):
+        monkeypatch.setattr(reading, name, counting(getattr(reading, name)))
     async with running() as parts:
         await parts.view(b, SECRET)
         parts.apply(b, store)
@@ -201,6 +207,37 @@ async def test_blocks_behind_a_stop_are_not_opened_and_one_that_begins_anew_is(
     ahead = 2 + reading._AHEAD_MAX  # one in hand, those in the queue, one that waits for it
     assert opened.count(min(opened)) <= 1 + ahead < behind
     assert [e for e, _ in b.audit.events][:2] == ["stream_stopped", "stream_resumed"]
+
+
+async def test_a_short_envelope_is_decoded_on_the_event_loop_only_if_it_does_not_expand(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    a.attest()
+    b.attest()
+    mixed = "".join(hashlib.sha256(bytes([n])).hexdigest() for n in range(60))
+    decoded: list[tuple[int, bool]] = []
+    real = opening.unpack
+
+    def watched(*args: Any, **more: Any) -> Block:
+        block = real(*args, **more)
+        decoded.append((len(args[0]), threading.current_thread() is threading.main_thread()))
+        return block
+
+    async with running() as parts:
+        await parts.view(a)
+        await parts.view(b, SECRET)
+        parts.capture(a, database)
+        parts.apply(b, store)
+        database.upsert(table(), [{"id": 0, "text": "its secret is unwrapped now"}])
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        monkeypatch.setattr(opening, "unpack", watched)
+        for number, text in enumerate(("a few words", mixed + "a" * 200_000)):
+            database.upsert(table(), [{"id": number, "text": text}])
+            await until(lambda: store.rows(SECRET) == database.held(table()))
+    assert max(len(value or b"") for value in platform.log.values(str(SECRET))) < 16 * 1024
+    assert {at_once for size, at_once in decoded if size < 1_000} == {True}
+    assert [at_once for size, at_once in decoded if size > 200_000] == [False]
 
 
 async def test_a_missing_grant_pauses_and_its_coming_resumes(

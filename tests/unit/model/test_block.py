@@ -13,7 +13,13 @@ import pytest
 from fabric.model.block import Block, pack, trim, unpack
 from fabric.model.change import ZERO, Op, Run, Sequence, end_of
 from fabric.model.errors import DeniedError, Malformed, Reason
-from fabric.model.limits import BLOCK_CHANGES_MAX, BLOCK_VALUES_MAX
+from fabric.model.limits import (
+    BLOCK_CHANGES_MAX,
+    BLOCK_VALUES_MAX,
+    QUICK_NULLS_MAX,
+    QUICK_RUNS_MAX,
+    QUICK_VALUES_MAX,
+)
 from fabric.model.names import Origin, Stream, Topic
 from fabric.model.schema import RowSchema
 
@@ -242,6 +248,36 @@ def test_more_names_of_absent_columns_than_a_reader_takes_are_not_packed() -> No
     with pytest.raises(DeniedError) as caught:
         pack(block(*runs), SCHEMA)
     assert caught.value.reason is Reason.TOO_LARGE
+
+
+def test_what_is_decoded_quickly_has_few_runs_nulls_names_and_values_in_arrays() -> None:
+    kind = {"type": "array", "items": "int"}
+    fields = [{"name": "id", "type": "long"}, {"name": "list", "type": ["null", kind]}]
+    lists = RowSchema.parse(
+        json.dumps({"type": "record", "name": "Lists", "fields": fields}), ("id",)
+    )
+
+    def taken(runs: Iterable[Run], is_quick: bool) -> int:
+        data = pack(block(*runs), lists)
+        found = unpack(data, lists, stream=STREAM, after=ZERO, upto=END, is_quick=is_quick)
+        return found.count
+
+    def of(*values: Any, ordinal: int = 1, absent: tuple[str, ...] = ()) -> Run:
+        rows = [{"id": 1, "list": value} for value in values]
+        return Run(op=Op.UPSERT, position=5, ordinal=ordinal, commit_us=7, rows=rows, absent=absent)
+
+    runs = [of(None, ordinal=1 + n) for n in range(QUICK_RUNS_MAX + 1)]
+    list_ = [0] * (QUICK_VALUES_MAX - 1)
+    for few, many in (
+        (runs[1:], runs),
+        ([of(*[None] * QUICK_NULLS_MAX)], [of(*[None] * (QUICK_NULLS_MAX + 1))]),
+        ([of(list_)], [of([*list_, 0])]),
+        ([of(list_)], [of(list_, absent=("list",))]),
+    ):
+        assert taken(few, is_quick=True) == taken(few, is_quick=False)
+        assert taken(many, is_quick=False)
+        with pytest.raises(Malformed):
+            taken(many, is_quick=True)
 
 
 def test_change_at_the_blocks_bounds_is_inside_after_and_upto() -> None:

@@ -5,8 +5,9 @@ import pytest
 from fabric.model.block import Block
 from fabric.model.change import Op, Run, Sequence
 from fabric.model.errors import PeerError, Reason
+from fabric.model.limits import QUICK_BYTES_MAX
 from fabric.model.schema import RowSchema
-from fabric.seal.opening import open_
+from fabric.seal.opening import open_, open_quickly
 from fabric.seal.secret import EpochSecret
 from tests.fakes.sealing import NOTES, STREAM, Party, block, fixed
 
@@ -60,3 +61,23 @@ def test_another_secret_or_schema_does_not_open_and_says_one_thing() -> None:
         assert caught.value.reason is Reason.OPEN_FAILED
         said.add(str(caught.value))
     assert said == {"open_failed: block does not open"}
+
+
+@pytest.mark.parametrize("coding", ["zstd", "none"])
+def test_what_is_short_is_opened_quickly_and_what_expands_is_left_alone(coding: str) -> None:
+    party = Party.make()
+    start, stamp = party.start(party.draft()), party.stamp(coding=coding)
+    short = party.verify(party.seal(block(), start, stamp=stamp).data)
+    assert open_quickly(short, party.secret(), NOTES) == block()
+    rows = [{"id": 1, "text": "a" * QUICK_BYTES_MAX}]
+    run = Run(op=Op.UPSERT, position=9, ordinal=1, commit_us=0, rows=rows)
+    whole = Block(stream=STREAM, after=Sequence(1, 8, 0), upto=Sequence(1, 9, 1), runs=(run,))
+    large = party.verify(party.seal(whole, start, stamp=stamp).data)
+    assert open_quickly(large, party.secret(), NOTES) is None
+    assert open_(large, party.secret(), NOTES) == whole
+
+
+def test_what_does_not_open_is_no_quick_verdict() -> None:
+    party = Party.make()
+    verified = party.verify(party.seal(block(), party.start(party.draft())).data)
+    assert open_quickly(verified, EpochSecret(fixed("other")), NOTES) is None

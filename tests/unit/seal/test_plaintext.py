@@ -93,3 +93,12 @@ def test_padding_that_is_not_zero_is_malformed() -> None:
     padded, _ = encode(b"plain", "none", True)
     with pytest.raises(Malformed):
         decode(padded[:2000] + b"\x01" + padded[2001:], "none")
+
+
+@pytest.mark.parametrize("coding", ["zstd", "none"])
+def test_a_reader_may_want_no_more_than_some_bytes(coding: str) -> None:
+    padded, used = encode(b"a" * 1000, coding, True)
+    assert used == coding
+    assert decode(padded, used, bytes_max=1000) == b"a" * 1000
+    with pytest.raises(Malformed, match="too far|too long"):
+        decode(padded, used, bytes_max=999)
