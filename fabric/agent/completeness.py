@@ -13,26 +13,40 @@ class Completeness(NamedTuple):
     incomplete: bool
     in_snapshot: bool
 
+    def after(self, op: Op) -> "Completeness":
+        """What stands after one more run."""
+        if op is Op.SNAPSHOT_BEGIN:
+            return Completeness(True, True)
+        if op is Op.SNAPSHOT_END and self.in_snapshot:
+            return Completeness(False, False)
+        return self
+
 
 def completeness_after(
     before: StreamState | None, block: Block, *, joins: bool = False
 ) -> Completeness:
     """What stands after a block, which is trimmed; the sinks come to the same by the rows.
 
+    Args:
+        joins: the stream begins here in its middle.
+    """
+    stands = completeness_at(before, block, joins=joins)
+    for run in block.runs:
+        stands = stands.after(run.op)
+    return stands
+
+
+def completeness_at(
+    before: StreamState | None, block: Block, *, joins: bool = False
+) -> Completeness:
+    """What stands as a block begins, before its first run.
+
     A higher generation says that its source is read anew, so until a snapshot that begins in
     it has ended, rows may lack. An outbox sends none by itself: what it had sent is gone.
     The end of a snapshot that began elsewhere says nothing: its first rows may be lost.
-
-    Args:
-        joins: the stream begins here in its middle.
     """
     is_anew = before is not None and before.high.generation < block.generation
     lacks_old = is_anew and before is not None and before.high.generation > 0
     incomplete = joins or lacks_old or (before is not None and before.incomplete)
     in_snapshot = not is_anew and before is not None and before.in_snapshot
-    for run in block.runs:
-        if run.op is Op.SNAPSHOT_BEGIN:
-            incomplete = in_snapshot = True
-        elif run.op is Op.SNAPSHOT_END and in_snapshot:
-            incomplete = in_snapshot = False
     return Completeness(incomplete, in_snapshot)

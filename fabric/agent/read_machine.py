@@ -368,7 +368,10 @@ class ReadMachine:
         """Whether the stream begins here in its middle, because this host was named late."""
         assert self._came is not None
         assert self._came.start is not None
-        return (before is None or not before.chain) and is_join(self._came.header, self._came.start)
+        header = self._came.header
+        if before is not None and (before.chain or header.after < before.high <= header.upto):
+            return False  # a subscriber stands inside its first block, and knows what it lacks
+        return is_join(header, self._came.start)
 
     def _not_opened(self, reason: Reason) -> Command:
         if class_of(reason) is ReasonClass.WAIT:

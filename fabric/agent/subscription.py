@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from fabric.agent.completeness import completeness_after, completeness_at
 from fabric.agent.identity import Identity
 from fabric.agent.read_machine import BEGINNING
 from fabric.model.block import Block
@@ -30,19 +31,27 @@ class Position(NamedTuple):
     """Origin, topic and partition of the change."""
     after: StreamState
     """What stands when the whole block is dealt with."""
-    inside: tuple[Sequence, StreamState | None] | None = None
-    """High-water of a change that is not its block's last, and what stood before the block."""
+    inside: tuple[Sequence, StreamState | None, tuple[bool, bool]] | None = None
+    """Of a change that is not its block's last: its high-water, what stood before the block, and
+    the state's `incomplete` and `in_snapshot` once the change is dealt with."""
 
     @property
     def state(self) -> StreamState:
         """What `ack` remembers; made when asked for, because most positions never are."""
         if self.inside is None:
             return self.after
-        high, before = self.inside
+        high, before, (incomplete, in_snapshot) = self.inside
         # The chain has not moved, nor has the hint: a block of an open dataset may be many
         # records, so a restart reads on from before it, and drops up to here.
         chain = b"" if before is None else before.chain
-        return replace(self.after, high=high, chain=chain, offset=self._offset(before))
+        return replace(
+            self.after,
+            high=high,
+            chain=chain,
+            offset=self._offset(before),
+            incomplete=incomplete,
+            in_snapshot=in_snapshot,
+        )
 
     def _offset(self, before: StreamState | None) -> int:
         """The hint from before the block; the log's beginning where it is none of this log."""
@@ -81,11 +90,23 @@ class Delivery:
         """Each change with its position; only the last one's moves the chain."""
         left = self.block.count
         stream = self.block.stream
+        stands = completeness_at(self.before, self.block, joins=self._may_join())
         for run in self.block.runs:
+            stands = stands.after(run.op)
             for change in changes_of(run, self.block.generation, stream.topic, stream.origin):
                 left -= 1
-                inside = (change.sequence, self.before) if left else None
+                inside = (change.sequence, self.before, stands) if left else None
                 yield change, Position(stream, self.after, inside)
+
+    def _may_join(self) -> bool:
+        """Whether the stream may begin here in its middle, by what stands after the block.
+
+        Where a snapshot in the block makes both come to the same, it is to come yet, and ends
+        what is said of the changes before it.
+        """
+        if self.before is not None:
+            return False
+        return completeness_after(None, self.block, joins=True).incomplete is self.after.incomplete
 
 
 class Subscription:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from fabric.agent.completeness import completeness_after
+from fabric.agent.completeness import completeness_after, completeness_at
 from fabric.model.block import Block
 from fabric.model.change import ZERO, Op, Run, Sequence
 from fabric.ports import StreamState
@@ -78,3 +78,15 @@ def test_who_joins_in_the_middle_is_incomplete_until_a_whole_snapshot_has_come(
     ops: tuple[Op, ...], after: bool
 ) -> None:
     assert completeness_after(None, marks(*ops, generation=2), joins=True).incomplete is after
+
+
+@pytest.mark.parametrize("before", [None, STATE, LACKING, COPYING])
+@pytest.mark.parametrize("generation", [1, 2])
+def test_run_by_run_comes_to_the_same_as_the_whole_block(
+    before: StreamState | None, generation: int
+) -> None:
+    whole = marks(Op.TRUNCATE, END, BEGIN, Op.TRUNCATE, END, BEGIN, generation=generation)
+    stands = completeness_at(before, whole)
+    for count, run in enumerate(whole.runs, 1):
+        stands = stands.after(run.op)
+        assert stands == completeness_after(before, replace(whole, runs=whole.runs[:count]))

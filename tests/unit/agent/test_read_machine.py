@@ -376,3 +376,30 @@ def test_an_old_block_after_a_hole_is_a_gap_once_it_is_covered() -> None:
     chain.came(block(after=first.upto, position=200), 1)
     lost = old(chain.came(block(after=Sequence(1, 200, 3), position=300), 2))
     assert search(it, lost, Cover.COVERED) == m.Stop(stream=STREAM, reason=Reason.GAP)
+
+
+@pytest.mark.parametrize("after_snapshot", [True, False])
+def test_who_joined_and_stands_inside_its_first_block_lacks_what_it_says_it_lacks(
+    after_snapshot: bool,
+) -> None:
+    """A subscriber that acknowledged a change behind the snapshot is complete."""
+    marks = [
+        Run(op=op, position=10, ordinal=n, commit_us=0, rows=[])
+        for n, op in enumerate((Op.SNAPSHOT_BEGIN, Op.SNAPSHOT_END, Op.TRUNCATE, Op.TRUNCATE), 1)
+    ]
+    begins, ends = Sequence(1, 5, 0), Sequence(1, 10, 4)
+    content = replace(block(), after=begins, upto=ends, runs=tuple(marks))
+    head = Head(
+        origin=STREAM.origin, partition=STREAM.partition, epoch=b"e" * 32, counter=4, hash=b"h" * 32
+    )
+    came = Chain(number=2, history="from_join", heads=(head,)).came(content, 4, previous=head.hash)
+    state = StreamState(
+        high=Sequence(1, 10, 3) if after_snapshot else begins,
+        chain=b"",
+        offset=0,
+        cluster="cluster",
+        topic_id="topic",
+        incomplete=False,
+    )
+    rest = replace(content, runs=tuple(marks[3:]))
+    assert apply(machine({STREAM: state}), came, rest).new.incomplete is not after_snapshot

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from fabric.agent.completeness import completeness_after
 from fabric.agent.identity import Identity
 from fabric.agent.open_form import encode
 from fabric.agent.parts import subscribe_partition
 from fabric.agent.read_machine import BEGINNING
 from fabric.agent.subscription import Position, Subscription
 from fabric.agent.supervisor import supervise
-from fabric.model.block import trim
-from fabric.model.change import Change
+from fabric.model.block import Block, trim
+from fabric.model.change import Change, Op, Run, Sequence
 from fabric.model.errors import UnavailableError
 from fabric.model.names import Origin, Stream, Topic
 from fabric.ports import StreamState
@@ -37,8 +38,6 @@ Deliveries = list[tuple[Change, Position]]
 
 
 def state(high: tuple[int, int, int], *, offset: int, chain: bytes = b"new") -> StreamState:
-    from fabric.model.change import Sequence
-
     return StreamState(
         high=Sequence(*high),
         chain=chain,
@@ -161,6 +160,68 @@ async def test_a_position_inside_a_block_reads_on_from_before_it(
     it = Subscription(identity, TOPIC)
     await it.apply(block(3), before, state((1, 100, 3), offset=20))
     assert (await delivered(it))[1][1].state.offset == offset
+
+
+BEGIN_MARK, END_MARK, ROW = Op.SNAPSHOT_BEGIN, Op.SNAPSHOT_END, Op.TRUNCATE
+
+
+def runs_of(*ops: Op, generation: int = 1) -> Block:
+    runs = [Run(op=o, position=1, ordinal=n, commit_us=0, rows=[]) for n, o in enumerate(ops, 1)]
+    upto = Sequence(generation, 1, len(ops))
+    return Block(stream=STREAM, after=Sequence(generation, 0, 0), upto=upto, runs=tuple(runs))
+
+
+@pytest.mark.parametrize("joins", [False, True])
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("stood", [None, (False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    "ops",
+    [
+        (ROW, ROW, ROW),
+        (ROW, END_MARK, ROW, ROW),
+        (ROW, BEGIN_MARK, ROW, ROW),
+        (ROW, BEGIN_MARK, ROW, END_MARK, ROW, ROW),
+        (ROW, END_MARK, ROW, BEGIN_MARK, ROW),
+    ],
+)
+async def test_a_position_inside_a_block_says_what_rows_lack_there_and_not_at_its_end(
+    identity: Identity,
+    ops: tuple[Op, ...],
+    stood: tuple[bool, bool] | None,
+    generation: int,
+    joins: bool,
+) -> None:
+    """Whoever goes on from it comes to the same as whoever took the block whole."""
+    joins = joins and stood is None
+    before = None
+    if stood is not None:
+        before = replace(state((1, 0, 0), offset=7), incomplete=stood[0], in_snapshot=stood[1])
+    whole = runs_of(*ops, generation=generation)
+    after = completeness_after(before, whole, joins=joins)
+    new = replace(state(tuple(whole.upto), offset=8), **after._asdict())  # type: ignore[arg-type]
+    it = Subscription(identity, TOPIC)
+    await it.apply(whole, before, new)
+    for count, (_, position) in enumerate((await delivered(it))[:-1], 1):
+        part = replace(whole, runs=whole.runs[:count])
+        there = position.state
+        here = completeness_after(before, part, joins=joins)
+        assert completeness_after(there, trim(whole, there.high)) == after
+        assert there.incomplete >= here.incomplete
+        if before is not None:
+            assert (there.incomplete, there.in_snapshot) == here
+
+
+async def test_a_restart_inside_a_snapshot_that_ends_in_the_block_calls_nothing_complete(
+    identity: Identity,
+) -> None:
+    before = replace(state((1, 0, 0), offset=7), incomplete=True, in_snapshot=True)
+    it = Subscription(identity, TOPIC)
+    await it.apply(runs_of(ROW, ROW, END_MARK, ROW), before, state((1, 1, 4), offset=8))
+    position = (await delivered(it))[0][1]
+    identity.state.save_position(position.stream, position.state)
+    goes_on = await Subscription(identity, TOPIC).state(STREAM)
+    assert goes_on is not None
+    assert (goes_on.incomplete, goes_on.in_snapshot) == (True, True)
 
 
 @pytest.mark.parametrize("topic", [OPEN, SECRET])
