@@ -282,7 +282,7 @@ class Production:
                 if answer.error == 0 and marks:
                     replays.stored(marks, answer.base_offset)
                 elif answer.error in _NOT_STORED:
-                    replays.forget(marks)
+                    replays.refused(marks)
 
     def time_left(self, now: datetime) -> float:
         """Seconds in which an answer is of use to the client; a little at least."""

@@ -1,7 +1,10 @@
+import tracemalloc
+
 import pytest
 
 from fabric.gateway.replay import Mark, Replays, Stored
 from fabric.model.errors import PeerError, Reason
+from fabric.model.limits import SIGNED_RECORDS_MAX
 
 KEY = ("spiffe://d/G01/s/a", b"epoch", 0)
 OTHER = ("spiffe://d/G01/s/a", b"epoch", 1)
@@ -111,3 +114,55 @@ def test_the_first_batch_of_an_epoch_is_forgotten_wholly() -> None:
     replays = sent(marks(0))
     replays.forget(marks(0))
     assert len(replays) == 0
+
+
+def test_a_batch_that_was_sent_before_a_later_one_is_forgotten_as_well() -> None:
+    """Neither went out: the place of the first is as free as that of the second."""
+    replays = sent(marks(0), marks(1), marks(2))
+    replays.stored(marks(0), 7)
+    replays.forget(marks(1))
+    replays.forget(marks(2))
+    assert not is_replayed(replays, marks(1, salt=b"sealed anew"))
+    assert replays.check(marks(0)) == Stored(offset=7)
+    assert is_replayed(replays, marks(0, salt=b"other"))
+
+
+def test_what_a_broker_refuses_for_good_was_refused_each_time_it_was_sent() -> None:
+    """A block whose first answer got lost, and that is too large: it comes again in halves."""
+    replays = sent(marks(0), marks(0))
+    replays.refused(marks(0))
+    assert not is_replayed(replays, marks(0, salt=b"half"))
+    assert len(replays) == 0
+
+
+def test_what_was_sent_once_stays_where_a_second_sending_came_to_nothing() -> None:
+    replays = sent(marks(0), marks(0))
+    replays.forget(marks(0))
+    assert replays.check(marks(0)) is None
+    assert is_replayed(replays, marks(0, salt=b"other"))
+
+
+def test_what_is_stored_is_no_more_refused() -> None:
+    replays = sent(marks(0))
+    replays.stored(marks(0), 7)
+    replays.refused(marks(0))
+    assert replays.check(marks(0)) == Stored(offset=7)
+
+
+def test_an_outcome_ends_the_way_back_and_counts_behind_a_later_batch() -> None:
+    replays = sent(marks(0), marks(1), marks(2))
+    replays.stored(marks(1), 7)
+    replays.forget(marks(2))
+    assert replays.check(marks(1)) == Stored(offset=7)
+
+
+def test_of_however_many_batches_of_whatever_size_little_is_kept() -> None:
+    replays = Replays()
+    tracemalloc.start()
+    for first in range(0, 200 * SIGNED_RECORDS_MAX, SIGNED_RECORDS_MAX):
+        counters = range(first, first + SIGNED_RECORDS_MAX)
+        replays.sent([Mark(KEY, counter, counter.to_bytes(32)) for counter in counters])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 16 * 1024
+    assert not is_replayed(replays, marks(250, key=OTHER))
