@@ -171,13 +171,18 @@ class GrantBook:
         if pending[:2] in self._good.get(place, ()) or pending in self._grants.get(place, ()):
             return
         self._grants_room[mine].take(found.granter, place)
-        kept = _only(opened, self._me if mine else None)
-        self._grants.setdefault(place, {})[pending] = kept
+        self._grants.setdefault(place, {})[pending] = _only(opened, self._me if mine else None)
         if mine and terms.granter == terms.sender:
             self._offered.add(found.start_hash)
             self._news += 1
 
     # Starts
+
+    def is_too_old(self, sender: HostId, number: int, members: Members) -> bool:
+        """Whether a start had to go and comes no more: what is kept of its sender is later."""
+        kept = self._starts_room.names(sender) if self._starts_room.has_let_go else ()
+        oldest = next(self._good_of(kept, members), None)
+        return oldest is not None and number < oldest.start.number
 
     def known(self, start_hash: bytes) -> EpochSecret | None:
         """The secret of a start that was verified and unwrapped before; from any thread."""
@@ -225,13 +230,14 @@ class GrantBook:
 
     def starts(self, members: Members) -> list[VerifiedStart]:
         """Every start that verifies now, oldest first."""
-        found = []
-        for start_hash in [*self._opened]:
-            with suppress(DeniedError):  # the result that it names may still come
-                start = self.start(start_hash, members)
-                if start is not None:
-                    found.append(start)
+        found = self._good_of([*self._opened], members)
         return sorted(found, key=lambda item: (item.start.started, item.start.number))
+
+    def _good_of(self, hashes: Sequence[bytes], members: Members) -> Iterator[VerifiedStart]:
+        for start_hash in hashes:
+            with suppress(DeniedError):  # the result that it names may still come
+                if (start := self.start(start_hash, members)) is not None:
+                    yield start
 
     def is_before_join(self, started: VerifiedStart, members: Members) -> bool:
         """Whether an epoch of a `from_join` dataset began before the first that serves us.
@@ -286,8 +292,7 @@ class GrantBook:
         """
         known = self._secrets.get(started.start.id)
         if known is None:
-            known = self._unwrap(started, keys, view)
-            self._secrets[started.start.id] = known
+            known = self._secrets[started.start.id] = self._unwrap(started, keys, view)
         return known
 
     def _unwrap(self, started: VerifiedStart, keys: Sequence[HpkeKey], view: View) -> EpochSecret:
@@ -354,8 +359,7 @@ class GrantBook:
         return [*self._good.get(place, {}).values()]
 
     def _drop(self, place: _Place, key: _Pending) -> None:
-        opened = self._grants[place].pop(key)
-        self._grants_room[key[1]].give_back(opened.grant.granter, place)
+        self._grants_room[key[1]].give_back(self._grants[place].pop(key).grant.granter, place)
 
     def _verify_grant(
         self, opened: OpenedGrant, started: VerifiedStart, members: Members, policy: Policy | None

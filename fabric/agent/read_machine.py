@@ -41,6 +41,7 @@ BEGINNING = 0
 _DUPLICATE = "duplicate"
 _SUPERSEDED = "superseded"
 _NOT_FOR_US = "before_join"
+_ANEW_AFTER = (Reason.GAP, Reason.EPOCH_START_MISSING)
 _STOPPED = "stopped"
 _UNANCHORED = "unanchored"
 
@@ -52,6 +53,7 @@ class Came:
     Attributes:
         before_join: under `from_join`, its epoch began before the first that serves us.
         is_live: its sender was trusted still when we saw it: it was not made up later.
+        is_too_old: its epoch start had to make room for later ones: it comes no more.
     """
 
     offset: int
@@ -60,6 +62,7 @@ class Came:
     start: VerifiedStart | None
     before_join: bool = False
     is_live: bool = True
+    is_too_old: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +279,8 @@ class ReadMachine:
         if stream in self._held and not event.is_live:
             return self._hold(stream, event)
         if event.start is None:
-            return Pause(reason=Reason.EPOCH_START_MISSING)
+            missing = Reason.EPOCH_START_MISSING
+            return self._stop(missing) if event.is_too_old else Pause(reason=missing)
         state = self._states.get(stream)
         chain = self._chain(stream, state)
         high = ZERO if state is None else state.high
@@ -317,11 +321,11 @@ class ReadMachine:
         return chain if written == state.chain else ChainState.decode(state.chain)
 
     def _begins_anew(self, stream: Stream, event: Came) -> bool:
-        """Whether a stream that stopped at a gap goes on here: its source is read anew.
+        """Whether a stream goes on here that stopped for want of something: it is read anew.
 
         A fork stays stopped: one of two hosts is not what it says it is.
         """
-        if self._stopped[stream] is not Reason.GAP or event.start is None:
+        if self._stopped[stream] not in _ANEW_AFTER or event.start is None:
             return False
         state = self._states.get(stream)
         return is_reset(event.header, event.start, ZERO if state is None else state.high)

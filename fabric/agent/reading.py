@@ -217,21 +217,23 @@ class SealedReader:
             refused = m.Refused(offset=record.offset, reason=reason)
             ruled_out = exc.header if isinstance(exc, RuledOut) else None
             return _Looked(first=refused, second=None, ruled_out=ruled_out)
-        envelope = verified.envelope
+        envelope, header = verified.envelope, verified.envelope.header
         came = m.Came(
             offset=record.offset,
-            header=envelope.header,
+            header=header,
             digest=envelope.hash,
             start=start,
             before_join=start is not None and self._book.is_before_join(start, view.members),
             is_live=is_live,
+            is_too_old=start is None
+            and self._book.is_too_old(header.host, header.epoch_number, view.members),
         )
-        if second is None and not self._is_over(envelope.header):
+        if second is None and not self._is_over(header):
             second = await self._open(verified, start)
         if isinstance(second, m.Opened):
             self._host.telemetry.opened(
                 second.block,
-                envelope.header.suite,
+                header.suite,
                 sealed_bytes=len(record.value or b""),
                 seconds=self._host.clock.monotonic() - began,
             )
@@ -254,11 +256,7 @@ class SealedReader:
     def _admit(
         self, record: Record, *, is_quick: bool
     ) -> tuple[VerifiedEnvelope, m.Opened | m.NotOpened | None]:
-        """Verify, and open at once where the epoch's secret is at hand: one visit to a thread.
-
-        Args:
-            is_quick: open only what takes no longer than a short envelope may.
-        """
+        """Verify, and open at once where the secret is at hand, and where that `is_quick`."""
         self._host.view.check_rows(self._dataset, self._host.clock.now())
         place = Place(record.topic, record.partition)
         verified = admit_read(

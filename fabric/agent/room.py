@@ -70,6 +70,9 @@ class NewestRoom:
         in_all: at most so many.
         each: of one writer at most so many. While a writer's are checked, a few at a time,
             both are passed by a seventh at most.
+
+    Attributes:
+        has_let_go: some name had to go.
     """
 
     def __init__(self, in_all: int, each: int) -> None:
@@ -78,6 +81,11 @@ class NewestRoom:
         self._waiting_max = max(1, each // _WAITING_SHARE)
         self._kept: dict[HostId, _Names] = {}
         self._shares = Shares()
+        self.has_let_go = False
+
+    def names(self, writer: HostId) -> Sequence[bytes]:
+        """What is kept of a writer, oldest first."""
+        return [*self._kept[writer].all] if writer in self._kept else ()
 
     def take(self, writer: HostId, name: bytes) -> None:
         """One more, not here yet and unchecked, is kept; then ask for the `excess`."""
@@ -109,6 +117,7 @@ class NewestRoom:
                 if name not in kept.waiting:
                     continue
             self.give_back(crowded, name)
+            self.has_let_go = True
             yield name
 
     def prove(self, writer: HostId, name: bytes) -> None:

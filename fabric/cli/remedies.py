@@ -21,7 +21,10 @@ REMEDIES: Mapping[Reason, str] = {
     ),
     Reason.RESULT_UNKNOWN: "wait; if it stays, see the gateway's /readyz: it lags behind",
     Reason.POLICY_NEWER: "wait for the refresh; if it stays, see why no newer policy comes here",
-    Reason.EPOCH_START_MISSING: "check that the sender's agent runs and writes its grants topic",
+    Reason.EPOCH_START_MISSING: (
+        "check that the sender's agent runs and writes its grants topic; where the stream has"
+        " stopped, have the source read anew: runbook StreamStopped"
+    ),
     Reason.GRANT_MISSING: (
         "check that the sender's agent runs (it grants to late readers) and that the policy names"
         " this host with enough clearance"

@@ -401,6 +401,11 @@ def test_a_sender_of_too_many_starts_loses_its_oldest_and_never_its_newest(
             assert not reads_while_they_come or it.start(start.hash, members) is not None
         assert told == [Reason.TOO_LARGE] * 2
         assert [it.start(each.hash, members) is None for each in made] == [True] * 2 + [False] * 3
+        assert [it.is_too_old(SENDER.host, each.start.number, members) for each in made] == [
+            True
+        ] * 2 + [False] * 3
+        assert not it.is_too_old(SENDER.host, made[-1].start.number + 1, members)  # it may come
+        assert not it.is_too_old(LATE.host, 1, members)
         newest = it.start(made[-1].hash, members)
         assert newest is not None
         assert it.secret(newest, [READER.key], view_of(members)) == SENDER.secret(5)
@@ -434,6 +439,7 @@ def test_forged_starts_push_out_none_that_verifies(
     for key, value in forged_starts(40, result):
         it.feed(key, value, members)
     assert it.start(mine.hash, members) is not None
+    assert not it.is_too_old(SENDER.host, mine.start.number, members)
     assert not is_asked_first or it.known(mine.hash) == SENDER.secret()
     assert len(it._opened) <= 3
 
@@ -597,3 +603,9 @@ def test_foreign_records_are_refused() -> None:
     ):
         with pytest.raises(PeerError):
             it.feed(key, value)
+
+
+def test_a_start_that_is_missing_where_none_had_to_go_may_still_come() -> None:
+    it, members, second = book(), KnownResults(SENDER.result), started(2)
+    it.feed(start_key(second.start), second.value, members)
+    assert not it.is_too_old(SENDER.host, 1, members)

@@ -103,6 +103,20 @@ def test_a_stream_that_stopped_at_a_gap_goes_on_where_its_source_is_read_anew() 
     assert not it.stopped
 
 
+def test_a_start_that_had_to_go_is_not_waited_for_and_its_stream_is_read_anew() -> None:
+    it, chain, first = machine(), Chain(), block()
+    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
+    came = replace(chain.came(block(after=first.upto, position=200), 1), start=None)
+    assert it.step(came) == m.Pause(reason=Reason.EPOCH_START_MISSING)
+    gone = replace(came, is_too_old=True)
+    assert it.step(gone) == m.Stop(stream=STREAM, reason=Reason.EPOCH_START_MISSING)
+    assert it.step(gone) == m.Drop(reason=None, outcome="stopped")
+    content = anew(2)
+    command = apply(it, Chain(number=2, chain_reset=True).came(content, 3), content)
+    assert command.new.incomplete
+    assert not it.stopped
+
+
 def test_nothing_but_a_new_generation_ends_a_stop_at_a_gap_and_nothing_ends_a_fork() -> None:
     stopped = m.Drop(reason=None, outcome="stopped")
     it, _ = gapped()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from fabric.agent import grant_book, reading
 from fabric.agent import read_machine as m
-from fabric.agent import reading
 from fabric.agent.reading import SealedReader
 from fabric.agent.sinks import SinkHolder
 from fabric.attest import kept
@@ -319,6 +319,33 @@ async def test_a_missing_epoch_start_pauses(platform: Platform, a: TestHost, b: 
         for record in grants:
             platform.log.put(grants_topic(SECRET), 0, record.key, record.value)
         await until(lambda: store.rows(SECRET) == database.held(table()))
+
+
+async def test_a_reader_whose_epoch_start_had_to_go_says_so_and_goes_on_with_what_is_read_anew(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is more starts of one sender back than a view keeps."""
+    monkeypatch.setattr(grant_book, "_STARTS_MAX", (9, 2))
+    database, store = MemoryDatabase([table()]), MemoryStore()
+    a.attest()
+    b.attest()
+    for number in range(4):  # each life opens an epoch
+        database.upsert(table(), notes(number, 1))
+        await publish(platform, a, database)
+    assert len(platform.log.values(grants_topic(SECRET))) == 4
+    part = f"stream {Stream(ORIGIN, SECRET, 0)}"
+    async with running() as parts:
+        await parts.view(b, SECRET)
+        parts.apply(b, store)
+        await until(lambda: b.board.reasons().get(part) is Reason.EPOCH_START_MISSING)
+        assert "apply secret.G01.notes:0" not in b.board.problems
+        database.forget()
+        a.host.identity.state.forget_source("main", [SECRET])
+        await parts.view(a)
+        parts.capture(a, database)
+        await until(lambda: store.rows(SECRET) == database.held(table()))
+        await until(lambda: part not in b.board.problems)
+    assert [e for e, _ in b.audit.events if "stream" in e] == ["stream_stopped", "stream_resumed"]
 
 
 async def test_a_row_the_table_refuses_goes_to_quarantine_and_is_said(

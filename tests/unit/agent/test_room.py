@@ -70,6 +70,15 @@ def test_where_all_is_full_whoever_has_most_loses_its_oldest() -> None:
     }
 
 
+def test_it_says_what_it_keeps_of_a_writer_and_whether_anything_had_to_go() -> None:
+    it = NewestRoom(9, 2)
+    for name in (b"2", b"1"):
+        crowd_in(it, A, name)
+    assert ([*it.names(A)], [*it.names(B)], it.has_let_go) == ([b"2", b"1"], [], False)
+    crowd_in(it, A, b"3")
+    assert ([*it.names(A)], it.has_let_go) == ([b"1", b"3"], True)
+
+
 def test_what_is_proven_goes_by_its_age_and_only_when_no_other_can() -> None:
     it = NewestRoom(9, 3)
     for name in (b"1", b"2", b"3"):
