@@ -9,6 +9,7 @@ from fabric.agent import pace
 from fabric.agent.epoch_machine import Why
 from fabric.agent.pace import Pace, free_at, pause_s
 from fabric.model.errors import Reason, UnavailableError
+from fabric.model.names import Topic
 from fabric.store.state import StateFile
 from tests.fakes.platform import SECRET, A, Platform, TestHost
 
@@ -100,3 +101,12 @@ def test_a_clock_that_was_ahead_and_is_set_right_stops_nobody_for_long(tmp_path:
         it.began(Why.START, at(DAY_S))
     assert not may(it, Why.START, NOW)
     assert may(it, Why.START, at(10))
+
+
+def test_each_dataset_has_a_pace_of_its_own(tmp_path: Path) -> None:
+    state = state_of(tmp_path)
+    it = Pace(state, SECRET)
+    for n in range(pace._KEPT_MAX):
+        it.began(Why.START, at(n))
+    assert not may(it, Why.START, at(pace._KEPT_MAX))
+    assert may(Pace(state, Topic.parse("secret.G01.others")), Why.START, at(pace._KEPT_MAX))
