@@ -5,6 +5,9 @@ from typing import NamedTuple
 from fabric.model.block import Block
 from fabric.model.change import Op
 from fabric.ports import StreamState
+from fabric.seal.chain import is_join
+from fabric.seal.envelope import Header
+from fabric.seal.epoch import VerifiedStart
 
 
 class Completeness(NamedTuple):
@@ -50,3 +53,10 @@ def completeness_at(
     incomplete = joins or lacks_old or (before is not None and before.incomplete)
     in_snapshot = not is_anew and before is not None and before.in_snapshot
     return Completeness(incomplete, in_snapshot)
+
+
+def joins(before: StreamState | None, header: Header, start: VerifiedStart) -> bool:
+    """Whether a stream begins here in its middle, because this host was named late."""
+    if before is not None and (before.chain or header.after < before.high <= header.upto):
+        return False  # a subscriber stands inside its first block, and knows what it lacks
+    return is_join(header, start)

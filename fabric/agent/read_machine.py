@@ -25,14 +25,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from fabric.agent.anchor_machine import Cover
-from fabric.agent.completeness import completeness_after
+from fabric.agent.completeness import completeness_after, joins
 from fabric.model.block import Block, trim
 from fabric.model.change import ZERO
 from fabric.model.errors import DeniedError, PeerError, Reason, ReasonClass, class_of
 from fabric.model.limits import ANCHOR_WINDOW
 from fabric.model.names import Stream
 from fabric.ports import StreamState
-from fabric.seal.chain import ChainState, Verdict, is_join, is_reset, judge
+from fabric.seal.chain import ChainState, Verdict, is_reset, judge
 from fabric.seal.envelope import Header
 from fabric.seal.epoch import VerifiedStart
 
@@ -350,13 +350,15 @@ class ReadMachine:
 
     def _opened(self, block: Block) -> Command:
         assert self._came is not None
+        assert self._came.start is not None
         assert self._next is not None
         before = self._states.get(self._stream)
         rest = trim(block, before.high) if before is not None else block
         high = block.upto if before is None else max(before.high, block.upto)
         chain = self._next.encode()
         self._chains[self._stream] = chain, self._next
-        whole = completeness_after(before, rest, joins=self._joins(before))
+        is_join = joins(before, self._came.header, self._came.start)
+        whole = completeness_after(before, rest, joins=is_join)
         new = StreamState(
             high=high,
             chain=chain,
@@ -367,15 +369,6 @@ class ReadMachine:
             in_snapshot=whole.in_snapshot,
         )
         return Apply(block=rest, expected=before, new=new)
-
-    def _joins(self, before: StreamState | None) -> bool:
-        """Whether the stream begins here in its middle, because this host was named late."""
-        assert self._came is not None
-        assert self._came.start is not None
-        header = self._came.header
-        if before is not None and (before.chain or header.after < before.high <= header.upto):
-            return False  # a subscriber stands inside its first block, and knows what it lacks
-        return is_join(header, self._came.start)
 
     def _not_opened(self, reason: Reason) -> Command:
         if class_of(reason) is ReasonClass.WAIT:

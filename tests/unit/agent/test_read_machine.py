@@ -351,45 +351,42 @@ def test_a_new_generation_is_incomplete_until_a_snapshot_in_it_ends() -> None:
         assert command.new.incomplete is after, op
 
 
-def test_a_tail_that_its_sender_abandoned_is_dropped_whole_and_is_no_gap() -> None:
-    """MUST-9.38"""
+def with_a_tail() -> tuple[m.ReadMachine, m.Came, m.Came]:
+    """One block is applied, and two more lie behind it."""
     it, chain, first = machine(), Chain(), block()
     it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
     second = block(after=first.upto, position=200)
     third = block(after=second.upto, position=300)
-    dropped = m.Drop(reason=Reason.SUPERSEDED, outcome="")
-    assert search(it, old(chain.came(second, 1)), Cover.ABANDONED) == dropped
-    assert search(it, old(chain.came(third, 2)), Cover.ABANDONED) == dropped
+    return it, chain.came(second, 1), chain.came(third, 2)
+
+
+DROPPED = m.Drop(reason=Reason.SUPERSEDED, outcome="")
+
+
+def test_a_tail_that_its_sender_abandoned_is_dropped_whole_and_is_no_gap() -> None:
+    """MUST-9.38"""
+    it, second, third = with_a_tail()
+    assert search(it, second, Cover.ABANDONED) == DROPPED
+    assert search(it, third, Cover.ABANDONED) == DROPPED
     assert not it.stopped
 
 
 def test_what_follows_an_abandoned_block_is_looked_up_though_its_result_runs() -> None:
-    it, chain, first = machine(), Chain(), block()
-    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
-    second = block(after=first.upto, position=200)
-    third = block(after=second.upto, position=300)
-    search(it, old(chain.came(second, 1)), Cover.ABANDONED)
-    assert it.step(chain.came(third, 2)) == m.Search()
-    dropped = m.Drop(reason=Reason.SUPERSEDED, outcome="")
-    assert it.step(m.Searched(cover=Cover.ABANDONED)) == dropped
+    it, second, third = with_a_tail()
+    search(it, second, Cover.ABANDONED)
+    assert it.step(third) == m.Search()
+    assert it.step(m.Searched(cover=Cover.ABANDONED)) == DROPPED
     assert not it.stopped
 
 
 def test_a_block_whose_result_runs_after_a_hole_is_a_gap_at_once() -> None:
-    it, chain, first = machine(), Chain(), block()
-    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
-    second = block(after=first.upto, position=200)
-    chain.came(second, 1)
-    lost = chain.came(block(after=second.upto, position=300), 2)
-    assert it.step(lost) == m.Stop(stream=STREAM, reason=Reason.GAP)
+    it, _, third = with_a_tail()
+    assert it.step(third) == m.Stop(stream=STREAM, reason=Reason.GAP)
 
 
 def test_an_old_block_after_a_hole_is_a_gap_once_it_is_covered() -> None:
-    it, chain, first = machine(), Chain(), block()
-    it.step(m.Applied(state=apply(it, chain.came(first, 0), first).new))
-    chain.came(block(after=first.upto, position=200), 1)
-    lost = old(chain.came(block(after=Sequence(1, 200, 3), position=300), 2))
-    assert search(it, lost, Cover.COVERED) == m.Stop(stream=STREAM, reason=Reason.GAP)
+    it, _, third = with_a_tail()
+    assert search(it, third, Cover.COVERED) == m.Stop(stream=STREAM, reason=Reason.GAP)
 
 
 @pytest.mark.parametrize("after_snapshot", [True, False])
