@@ -2,7 +2,8 @@
 
 Bytes are strings of code points 0..255, as in Avro's own JSON encoding. Read are also 0 and 1
 as booleans, and a float without a fraction as an integer, up to 2**53: beyond that it may be
-rounded.
+rounded. Nothing that was read is left out: an object of a record has no other field, and no
+object a key twice, of which `json` would keep the last. A field that lacks is null, if it may be.
 """
 
 import json
@@ -34,13 +35,20 @@ def reader(avro: Any, names: dict[str, Any]) -> Callable[[str], Any]:
 
     def read(text: str) -> Any:
         try:
-            value = convert(json.loads(text))
+            value = convert(json.loads(text, object_pairs_hook=_unique))
         except (KeyError, AttributeError, OverflowError, RecursionError):
             raise ValueError from None
         check(value)
         return value
 
     return read
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
 
 
 def _bytes_out(value: bytes) -> str:
@@ -92,6 +100,9 @@ def _converter(avro: Any, names: dict[str, Any], leaves: _Leaves) -> Callable[[A
         return lambda value: {key: held(element) for key, element in value.items()}
     if kind == "record":
         parts = {f["name"]: _converter(f["type"], names, leaves) for f in avro["fields"]}
+        if leaves is _IN:
+            nulls = dict.fromkeys(f["name"] for f in avro["fields"] if _may_be_null(f["type"]))
+            return lambda value: _read_record(value, parts, nulls)
         return lambda value: {name: part(value[name]) for name, part in parts.items()}
     return leaves.get(kind, _same)
 
@@ -112,6 +123,20 @@ def _listed(value: Any) -> Any:
     if not isinstance(value, list | tuple):
         raise ValueError
     return value
+
+
+def _read_record(
+    value: Any, parts: Mapping[str, Callable[[Any], Any]], nulls: Mapping[str, None]
+) -> dict[str, Any]:
+    # What may be null may lack: else no row from before a field could be read with it.
+    whole = {**nulls, **value}
+    if len(whole) != len(parts):
+        raise ValueError
+    return {name: part(whole[name]) for name, part in parts.items()}
+
+
+def _may_be_null(avro: Any) -> bool:
+    return isinstance(avro, list) and "null" in avro
 
 
 def _same(value: Any) -> Any:

@@ -14,6 +14,7 @@ _ITEM: dict[str, Any] = {
         {"name": "weights", "type": {"type": "map", "values": "double"}},
     ],
 }
+_NOTHING: dict[str, Any] = {"type": "record", "name": "x.Nothing", "fields": []}
 
 
 def test_records_in_arrays_survive_as_json() -> None:
@@ -60,6 +61,40 @@ def test_other_text_is_refused(text: str) -> None:
 def test_what_a_block_cannot_hold_is_refused(avro: Any, text: str) -> None:
     with pytest.raises((ValueError, TypeError)):
         reader(avro, {})(text)
+
+
+@pytest.mark.parametrize(
+    ("avro", "text"),
+    [
+        (_ITEM, '{"data": "a", "note": null, "weights": {}, "more": 1}'),
+        (_ITEM, '{"data": "a", "note": null, "weights": {}, "note": "b"}'),
+        (_ITEM, '{"data": "a", "note": null, "weights": {"a": 1, "a": 2}}'),
+        ({"type": "map", "values": "int"}, '{"a": 1, "a": 1}'),
+        ({"type": "array", "items": ["null", _ITEM]}, "[{}]"),
+        (_NOTHING, '{"more": 1}'),
+        (_NOTHING, "[]"),
+        (_NOTHING, '""'),
+    ],
+)
+def test_an_object_with_more_than_the_schema_or_a_key_twice_is_refused(
+    avro: Any, text: str
+) -> None:
+    """What a reader would not get back may not be left out in silence."""
+    with pytest.raises((ValueError, TypeError)):
+        reader(avro, {})(text)
+
+
+def test_a_field_that_lacks_is_null_where_it_may_be() -> None:
+    """Rows from before the schema had the field, as PostgreSQL's log keeps them."""
+    read = reader({"type": "array", "items": _ITEM}, {})
+    assert read('[{"data": "a", "weights": {}}]') == [{"data": b"a", "note": None, "weights": {}}]
+    for text in ('[{"note": "a", "weights": {}}]', '[{"data": "a", "weights": {}, "nota": "b"}]'):
+        with pytest.raises((ValueError, TypeError)):
+            read(text)
+
+
+def test_a_record_of_nothing_is_an_empty_object() -> None:
+    assert reader(_NOTHING, {})("{}") == {}
 
 
 def test_whole_numbers_are_doubles_too() -> None:

@@ -1,5 +1,7 @@
+import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -9,6 +11,7 @@ from fabric.database.sqlite_reader import TableReader
 from fabric.model.change import Op
 from fabric.model.errors import DeniedError, Reason
 from fabric.model.limits import QUEUE_BYTES_MAX
+from fabric.model.schema import RowSchema
 from fabric.ports import SourceTable
 from tests.contract.worlds import NOTES, NOTES_SCHEMA, note
 
@@ -102,6 +105,31 @@ def test_a_value_of_another_type_names_its_column_only(database: sqlite3.Connect
     assert "secret" not in str(caught.value)
     with pytest.raises(DeniedError, match="column body"):
         TableReader(TABLE, 1).page(database, after=0, position=9, ordinal=1, limit=9)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"street": "a", "secret": "b"}', '{"street": "secret", "street": "b"}']
+)
+def test_json_that_a_block_would_hold_a_part_of_names_its_column_only(text: str) -> None:
+    place = {"type": "record", "name": "Place", "fields": [{"name": "street", "type": "string"}]}
+    fields = [{"name": "id", "type": "int"}, {"name": "place", "type": place}]
+    schema = RowSchema.parse(
+        json.dumps({"type": "record", "name": "Home", "fields": fields}), ("id",)
+    )
+    table = SourceTable(table="homes", topic=NOTES, schema=schema)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE homes (id INTEGER PRIMARY KEY, place TEXT)")
+        install(connection, [table], frozenset())
+        connection.execute("INSERT INTO homes VALUES (1, ?)", (text,))
+        source = TableReader(table, 1)
+        for read in (
+            partial(source.chunk, connection, None, 10),
+            partial(source.page, connection, after=0, position=9, ordinal=1, limit=9),
+        ):
+            with pytest.raises(DeniedError, match="table homes: a value in column place") as caught:
+                read()
+            assert caught.value.reason is Reason.SCHEMA_MISMATCH
+            assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
