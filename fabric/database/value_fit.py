@@ -2,19 +2,22 @@
 
 fastavro takes some values that a reader would get back as others: in a block it writes an
 integer of any size, any number as a boolean, and a float that is too large as infinity. Of a
-union it writes the first branch that it thinks fit: bytes as an array of integers, an integer as
-a float. Such a value fits no union here, if its bytes or its integer would come back as another,
-also when a tuple names its branch: what is read from the outbox names none. Not looked at is
-which of several arrays, maps or records of one union takes a value, with what rounding.
+union it writes the first branch that it thinks fit, or of several records the one with the most
+fields: bytes as an array of integers, an integer as a float, also within arrays, maps and
+records. Such a value fits no union here, if another branch would keep it as it is. A tuple that
+names a branch changes nothing in that: what is read from the outbox names none, and is written
+into a block by that rule.
 """
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 Check: TypeAlias = Callable[[Any], None]
 """Raises ValueError, with no text, for a value that does not fit."""
+_Question: TypeAlias = Callable[[Any], bool]
 
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
@@ -55,26 +58,46 @@ def checker(avro: Any, names: dict[str, Any]) -> Check:
     Args:
         names: definitions seen so far, as `resolve` keeps them.
     """
+    return _type_of(avro, names).check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Type:
+    """One type.
+
+    Attributes:
+        name: of a named type, without its namespace; else its kind.
+        check: raises for a value that does not fit.
+        is_taken: whether fastavro would write a value as a branch of this type.
+        is_kept: whether a value that fits comes back as it is.
+        fields: names, of a record; else None.
+    """
+
+    name: str
+    check: Check
+    is_taken: _Question
+    is_kept: _Question
+    fields: frozenset[str] | None = None
+
+
+def _type_of(avro: Any, names: dict[str, Any]) -> _Type:
     avro = resolve(avro, names)
     if isinstance(avro, list):
-        return _union([(_kind(resolve(it, names)), checker(it, names)) for it in avro])
-    kind = _kind(avro)
+        return _union([_type_of(branch, names) for branch in avro])
+    kind = avro["type"] if isinstance(avro, dict) else avro
     if kind in _PLAIN:
         return _PLAIN[kind]
-    if kind == "fixed":
-        return _fixed(int(avro["size"]))
-    if kind == "enum":
-        return _enum(frozenset(avro["symbols"]))
     if kind == "array":
-        return _array(checker(avro["items"], names))
+        return _array(_type_of(avro["items"], names))
     if kind == "map":
-        return _map(checker(avro["values"], names))
-    return _record({field["name"]: checker(field["type"], names) for field in avro["fields"]})
-
-
-def _kind(avro: Any) -> Any:
-    """The kind of a resolved type that is no union."""
-    return avro["type"] if isinstance(avro, dict) else avro
+        return _map(_type_of(avro["values"], names))
+    name = str(avro["name"]).rpartition(".")[2]
+    if kind == "fixed":
+        return _plain(name, _fixed(int(avro["size"])))
+    if kind == "enum":
+        return _plain(name, _enum(frozenset(avro["symbols"])))
+    parts = {field["name"]: _type_of(field["type"], names) for field in avro["fields"]}
+    return _record(name, parts)
 
 
 def whole(low: int, high: int) -> Check:
@@ -135,15 +158,46 @@ def _bytes(value: Any) -> None:
         raise ValueError
 
 
-_PLAIN: dict[str, Check] = {
-    "null": _null,
-    "boolean": _boolean,
-    "int": whole(INT_MIN, INT_MAX),
-    "long": whole(LONG_MIN, LONG_MAX),
-    "float": single,
-    "double": _double,
-    "string": _string,
-    "bytes": _bytes,
+def _fits(check: Check, value: Any) -> bool:
+    try:
+        check(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _plain(
+    name: str, check: Check, is_kept: _Question = lambda _: True, is_taken: _Question | None = None
+) -> _Type:
+    taken = is_taken or (lambda value: _fits(check, value))
+    return _Type(name=name, check=check, is_taken=taken, is_kept=is_kept)
+
+
+def _is_kept_single(value: Any) -> bool:
+    return _is_same(_FLOAT.unpack(_FLOAT.pack(value))[0], value)
+
+
+def _is_kept_double(value: Any) -> bool:
+    return _is_same(float(value), value)
+
+
+def _is_same(back: float, value: Any) -> bool:
+    return bool(back == value or value != value)  # NaN
+
+
+def _is_number(value: Any) -> bool:
+    return _is_of(value, Real)
+
+
+_PLAIN: dict[str, _Type] = {
+    "null": _plain("null", _null),
+    "boolean": _plain("boolean", _boolean),
+    "int": _plain("int", whole(INT_MIN, INT_MAX)),
+    "long": _plain("long", whole(LONG_MIN, LONG_MAX)),
+    "float": _plain("float", single, _is_kept_single, _is_number),
+    "double": _plain("double", _double, _is_kept_double, _is_number),
+    "string": _plain("string", _string, is_taken=lambda value: isinstance(value, str)),
+    "bytes": _plain("bytes", _bytes),
 }
 
 
@@ -163,82 +217,106 @@ def _enum(symbols: frozenset[str]) -> Check:
     return check
 
 
-def _array(item: Check) -> Check:
+def _array(item: _Type) -> _Type:
     def check(value: Any) -> None:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
             raise ValueError
         for element in value:
-            item(element)
+            item.check(element)
 
-    return check
+    def is_taken(value: Any) -> bool:
+        # To fastavro bytes are a sequence, too.
+        is_one = isinstance(value, Sequence) and not isinstance(value, str)
+        return is_one and all(map(item.is_taken, value))
+
+    return _plain("array", check, lambda value: all(map(item.is_kept, value)), is_taken)
 
 
-def _map(held: Check) -> Check:
+def _map(held: _Type) -> _Type:
     def check(value: Any) -> None:
         if not isinstance(value, Mapping):
             raise ValueError
         for key, element in value.items():
             _string(key)
-            held(element)
+            held.check(element)
 
-    return check
+    def is_taken(value: Any) -> bool:
+        is_one = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+        return is_one and all(map(held.is_taken, value.values()))
+
+    return _plain("map", check, lambda value: all(map(held.is_kept, value.values())), is_taken)
 
 
-def _record(parts: dict[str, Check]) -> Check:
+def _record(name: str, parts: Mapping[str, _Type]) -> _Type:
     def check(value: Any) -> None:
-        if not isinstance(value, Mapping) or not parts.keys() <= value.keys():
+        if not isinstance(value, Mapping) or parts.keys() != value.keys():
             raise ValueError
-        for name, part in parts.items():
-            part(value[name])
+        for field, part in parts.items():
+            part.check(value[field])
 
-    return check
+    def is_taken(value: Any) -> bool:
+        # Of a field that lacks fastavro asks whether it may be null; more than the fields may be.
+        is_one = isinstance(value, Mapping)
+        return is_one and all(part.is_taken(value.get(field)) for field, part in parts.items())
+
+    def is_kept(value: Any) -> bool:
+        return all(part.is_kept(value[field]) for field, part in parts.items())
+
+    fields = frozenset(parts)
+    return _Type(name=name, check=check, is_taken=is_taken, is_kept=is_kept, fields=fields)
 
 
-def _union(branches: list[tuple[Any, Check]]) -> Check:
-    """The check of a union, whose branches are given with their kinds."""
-    parts = [part for _, part in branches]
-    is_several = sum(kind != "null" for kind, _ in branches) > 1
-
+def _union(branches: Sequence[_Type]) -> _Type:
     def check(value: Any) -> None:
-        if isinstance(value, tuple) and len(value) == 2:  # fastavro's way to name the branch
-            name, value = value
-            named = [part for kind, part in branches if kind == name]
-            if named:
-                _demand_one(named, value)
-        _demand_one(parts, value)
-        if is_several:
-            _demand_kept(branches, value)
+        name, value = _called(value)
+        named = [each for each in branches if each.name == name and _fits(each.check, value)]
+        if not named and any(each.name == name for each in branches):
+            raise ValueError
+        for branch in (_written(branches, value), *named):
+            branch.check(value)
+            if not branch.is_kept(value) and any(_keeps(each, value) for each in branches):
+                raise ValueError
 
-    return check
+    def is_taken(value: Any) -> bool:
+        _, value = _called(value)
+        return any(branch.is_taken(value) for branch in branches)
+
+    def is_kept(value: Any) -> bool:
+        _, value = _called(value)
+        return _written(branches, value).is_kept(value)
+
+    return _plain("union", check, is_kept, is_taken)
 
 
-def _demand_one(parts: list[Check], value: Any) -> None:
-    if not any(_fits(part, value) for part in parts):
+def _called(value: Any) -> tuple[str | None, Any]:
+    """A value and the branch that it names, without a namespace; a pair is fastavro's way to."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        return None, value
+    name, value = value
+    if not isinstance(name, str):
         raise ValueError
+    return name.rpartition(".")[2], value
 
 
-def _fits(part: Check, value: Any) -> bool:
-    try:
-        part(value)
-    except ValueError:
-        return False
-    return True
+def _keeps(branch: _Type, value: Any) -> bool:
+    return _fits(branch.check, value) and branch.is_kept(value)
 
 
-def _demand_kept(branches: list[tuple[Any, Check]], value: Any) -> None:
-    """Refuse bytes and integers that one branch would keep, and that fastavro gives to another."""
-    if isinstance(value, bytes | bytearray):
-        loose = list(value)  # to fastavro bytes are a sequence, too
-        for kind, part in branches:
-            if kind in ("bytes", "fixed") and _fits(part, value):
-                return
-            if kind == "array" and _fits(part, loose):
-                raise ValueError
-    elif _is_of(value, Integral):
-        fitting = [kind for kind, part in branches if _fits(part, value)]
-        is_float = fitting[0] in ("float", "double")
-        if is_float and not {"int", "long"}.isdisjoint(fitting):
-            # Of the two it takes double, wherever that stands.
-            back = float(value) if "double" in fitting else _FLOAT.unpack(_FLOAT.pack(value))[0]
-            if back != value:
-                raise ValueError
+def _written(branches: Sequence[_Type], value: Any) -> _Type:
+    """The branch that fastavro writes; raises ValueError when it takes none."""
+    found: _Type | None = None
+    shared = -1
+    for branch in branches:
+        if not branch.is_taken(value):
+            continue
+        if branch.name == "float":
+            # It prefers double, wherever that stands after it, and then looks at nothing else.
+            after = branches[branches.index(branch) + 1 :]
+            return next((each for each in after if each.name == "double"), branch)
+        if branch.fields is None:
+            return branch
+        if len(branch.fields & value.keys()) > shared:
+            found, shared = branch, len(branch.fields & value.keys())
+    if found is None:
+        raise ValueError
+    return found
