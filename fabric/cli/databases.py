@@ -9,7 +9,7 @@ from fabric.cli.access import target_of
 from fabric.cli.checks import Once
 from fabric.config import AgentConfig, Apply
 from fabric.config import Capture as CaptureConfig
-from fabric.database.finding import Capture, Finding, failed
+from fabric.database.finding import Capture, Finding, Usage, failed
 from fabric.database.registry import examine_source, examine_target, given_name
 from fabric.database.sqlite_examine import examine_outbox
 from fabric.database.sqlite_outbox import FILE as OUTBOX
@@ -45,13 +45,28 @@ async def source(
         resume=read_resume(config.agent.folder / STATE, part.source),
         agent=agent,
     )
-    return [*await examine_source(part.kind, part.url, capture), *unknown]
+    usage = usage_of(config, part.url, agent=agent)
+    return [*await examine_source(part.kind, part.url, capture, usage), *unknown]
 
 
-async def target(part: Apply, policy: Once[Policy]) -> Sequence[Finding]:
-    """One target's database."""
+async def target(
+    config: AgentConfig, part: Apply, policy: Once[Policy], *, agent: int | None
+) -> Sequence[Finding]:
+    """One target's database; `agent` as of `source`."""
     targets, unknown = await _datasets(policy, part.tables, target_of)
-    return [*await examine_target(part.kind, part.url, targets), *unknown]
+    usage = usage_of(config, part.url, agent=agent)
+    return [*await examine_target(part.kind, part.url, targets, usage), *unknown]
+
+
+def usage_of(config: AgentConfig, url: str, *, agent: int | None) -> Usage:
+    """All that an agent has to do with the database of a URL."""
+    targets = [part for part in config.apply if part.url == url]
+    return Usage(
+        captures=sum(part.url == url for part in config.capture),
+        targets=len(targets),
+        tables=sum(len(part.tables) for part in targets),
+        is_running=agent is not None,
+    )
 
 
 async def outbox(config: AgentConfig, policy: Once[Policy]) -> Sequence[Finding]:

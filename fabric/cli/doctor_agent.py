@@ -68,7 +68,7 @@ def _checks(config: AgentConfig, path: Path) -> Sequence[Check]:
         *(
             (
                 f"target {number}" if len(config.apply) > 1 else "target",
-                lambda part=part: target(part, policy),
+                lambda part=part: target(config, part, policy, agent=agent),
             )
             for number, part in enumerate(config.apply, 1)
         ),

@@ -29,6 +29,22 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one agent has to do with one database, by the URL of its settings.
+
+    Attributes:
+        captures, targets: `[[capture]]` and `[[apply]]` that name it.
+        tables: of those targets together.
+        is_running: whether the agent runs, and may hold its connections already.
+    """
+
+    captures: int
+    targets: int
+    tables: int
+    is_running: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One part that was looked at.
 

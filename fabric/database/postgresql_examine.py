@@ -13,10 +13,11 @@ import asyncpg
 
 from fabric.database import postgresql_slot as slots
 from fabric.database import postgresql_token as tokens
-from fabric.database.finding import MADE, Capture, Finding, failed, ill, well
+from fabric.database.finding import MADE, Capture, Finding, Usage, failed, ill, well
 from fabric.database.postgresql_blockers import Blocker, blockers, told
 from fabric.database.postgresql_columns import split_table
 from fabric.database.postgresql_connect import connect, shut, translated, types_of
+from fabric.database.postgresql_connections import LOOKING, look
 from fabric.database.postgresql_preflight import check_server, check_table, lacking, making
 from fabric.database.postgresql_slot import Slot
 from fabric.database.postgresql_token import DONE, Progress, Token
@@ -24,7 +25,6 @@ from fabric.database.postgresql_window import Visible
 from fabric.model.errors import FabricError, Reason
 from fabric.ports import SourceTable
 
-READ_ONLY = {"default_transaction_read_only": "on"}
 _OURS = "fabric"
 """Application name of a capture's replication connection."""
 _AGAIN_S = 5.0
@@ -84,10 +84,10 @@ class Room:
     senders_max: int
 
 
-async def examine_source(url: str, capture: Capture) -> list[Finding]:
+async def examine_source(url: str, capture: Capture, usage: Usage) -> list[Finding]:
     """Everything that the capture needs of its database."""
     try:
-        connection = await connect(url, {**READ_ONLY, "row_security": "off"})
+        connection = await connect(url, {**LOOKING, "row_security": "off"})
     except FabricError as exc:
         return [failed("server", exc)]
     try:
@@ -108,6 +108,7 @@ async def examine_source(url: str, capture: Capture) -> list[Finding]:
             ),
             await examined(f"slot {capture.slot}", _slot(connection, capture)),
             await examined("room", _room(connection, capture)),
+            await examined("connections", look(connection, usage, Reason.SOURCE_UNFIT)),
             *[
                 await examined(f"snapshot of {each.table}", _snapshot(connection, each, token))
                 for token in [tokens.decode(capture.resume)]

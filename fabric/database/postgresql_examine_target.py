@@ -6,10 +6,11 @@ from typing import Any
 import asyncpg
 
 from fabric.database import postgresql_state as states
-from fabric.database.finding import MADE, Finding, failed, ill, parked, well, whole
+from fabric.database.finding import MADE, Finding, Usage, failed, ill, parked, well, whole
 from fabric.database.postgresql_columns import split_table, table_sql
 from fabric.database.postgresql_connect import connect, shut, types_of
-from fabric.database.postgresql_examine import READ_ONLY, examined
+from fabric.database.postgresql_connections import LOOKING, look
+from fabric.database.postgresql_examine import examined
 from fabric.database.postgresql_tables import check_table
 from fabric.model.errors import FabricError, Reason
 from fabric.model.names import Topic
@@ -31,15 +32,16 @@ FROM unnest($1::text[]) AS t, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE
 """
 
 
-async def examine_target(url: str, targets: Sequence[Target]) -> list[Finding]:
+async def examine_target(url: str, targets: Sequence[Target], usage: Usage) -> list[Finding]:
     """Everything that the datasets need of their database, what may lack, and what is parked."""
     try:
-        connection = await connect(url, READ_ONLY)
+        connection = await connect(url, LOOKING)
     except FabricError as exc:
         return [failed("server", exc)]
     try:
         return [
             well("server", f"PostgreSQL {connection.get_server_version().major}"),
+            await examined("connections", look(connection, usage, Reason.TARGET_UNFIT)),
             await examined(_FABRIC, _fabric(connection)),
             *[
                 await examined(f"table {target.table}", _table(connection, target))

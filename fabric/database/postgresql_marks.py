@@ -27,6 +27,8 @@ from fabric.model.errors import FabricError, Reason, UnavailableError
 _LOG = logging.getLogger(__name__)
 MARKS_S_MAX = 30 * 86_400.0
 """Deadline of each statement of such a block; no server works longer at one."""
+CONNECTIONS = 2
+"""What each such block takes beside the sink's: one writes it, and one watches."""
 _LOOK_S = 20.0
 _SILENT_S = 180.0
 """So long after the last sign that the server works for us the block is given up."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from fabric.database.finding import Capture, Finding
+from fabric.database.finding import Capture, Finding, Usage
 from fabric.model.errors import ConfigInvalid
 from fabric.ports import ChangeSink, ChangeSource, SourceTable, Target
 
@@ -64,7 +64,7 @@ def open_sink(kind: str, url: str) -> ChangeSink:
     raise _unknown(kind)
 
 
-async def examine_source(kind: str, url: str, capture: Capture) -> Sequence[Finding]:
+async def examine_source(kind: str, url: str, capture: Capture, usage: Usage) -> Sequence[Finding]:
     """Look at what a capture needs of its database; changes nothing. Raises ConfigInvalid."""
     if kind == "sqlite":
         from fabric.database import sqlite_examine
@@ -73,11 +73,13 @@ async def examine_source(kind: str, url: str, capture: Capture) -> Sequence[Find
     if kind == "postgresql":
         from fabric.database import postgresql_examine
 
-        return await postgresql_examine.examine_source(url, capture)
+        return await postgresql_examine.examine_source(url, capture, usage)
     raise _unknown(kind)
 
 
-async def examine_target(kind: str, url: str, targets: Sequence[Target]) -> Sequence[Finding]:
+async def examine_target(
+    kind: str, url: str, targets: Sequence[Target], usage: Usage
+) -> Sequence[Finding]:
     """Look at what datasets need of their target; changes nothing. Raises ConfigInvalid."""
     if kind == "sqlite":
         from fabric.database import sqlite_examine
@@ -86,7 +88,7 @@ async def examine_target(kind: str, url: str, targets: Sequence[Target]) -> Sequ
     if kind == "postgresql":
         from fabric.database import postgresql_examine_target
 
-        return await postgresql_examine_target.examine_target(url, targets)
+        return await postgresql_examine_target.examine_target(url, targets, usage)
     raise _unknown(kind)
 
 

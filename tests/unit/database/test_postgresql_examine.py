@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from fabric.database import postgresql_examine
-from fabric.database.finding import Capture, Finding
+from fabric.database.finding import Capture, Finding, Usage
 from fabric.database.postgresql_examine import (
     Room,
     SlotState,
@@ -28,6 +28,7 @@ from tests.contract.postgresql_world import NUMBERS, Application
 database = postgresql_world.database
 TABLE = SourceTable(table="public.items", topic=TOPIC, schema=ITEMS)
 CAPTURE = Capture(tables=[TABLE], slot="s", publication="fabric", resume=None, agent=None)
+ALONE = Usage(captures=1, targets=0, tables=0, is_running=False)
 TOKEN = Token(generation=1, system_id="7", timeline=1, slot="s", position=99, snapshots={})
 CAPTURED = replace(CAPTURE, resume=encode(TOKEN))
 RUNNING = replace(CAPTURED, agent=4711)
@@ -131,7 +132,7 @@ def test_a_publication_must_be_whole_once_a_capture_has_begun(
 
 
 async def look(url: str, capture: Capture) -> dict[str, Finding]:
-    return {item.part.split()[0]: item for item in await examine_source(url, capture)}
+    return {item.part.split()[0]: item for item in await examine_source(url, capture, ALONE)}
 
 
 def ills(found: dict[str, Finding]) -> set[str]:
@@ -164,7 +165,7 @@ async def test_a_fresh_database_is_fit_and_stays_as_it_was(database: str, captur
     before = kept(database)
     found = await look(database, capture)
     assert not ills(found)
-    assert set(found) == {"server", "table", "publication", "slot", "room"}
+    assert set(found) == {"server", "table", "publication", "slot", "room", "connections"}
     assert kept(database) == before
 
 
@@ -290,6 +291,6 @@ async def test_a_role_with_too_few_rights_is_told_all_at_once(
 
 async def test_a_server_that_is_away_is_one_finding_without_its_password() -> None:
     url = f"postgresql://registry:hunter2@127.0.0.1:{free_port()}/x"
-    (found,) = await examine_source(url, CAPTURE)
+    (found,) = await examine_source(url, CAPTURE, ALONE)
     assert (found.part, found.reason) == ("server", Reason.DATABASE_UNAVAILABLE)
     assert "hunter2" not in repr(found)

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from fabric.database.finding import Finding
+from fabric.database.finding import Finding, Usage
 from fabric.database.postgresql_examine_target import examine_target
 from fabric.demo.process import free_port
 from fabric.model.change import Op
@@ -13,11 +13,12 @@ from tests.contract.postgresql_cases import ITEMS_DDL, applying, item, target
 from tests.contract.postgresql_world import Application
 
 database = postgresql_world.database
+ALONE = Usage(captures=0, targets=1, tables=1, is_running=False)
 SPOILT = "ALTER TABLE items ADD CONSTRAINT spoilt CHECK (name <> 'poison') NOT VALID"
 
 
 async def look(url: str) -> dict[str, Finding]:
-    return {found.part: found for found in await examine_target(url, [target()])}
+    return {found.part: found for found in await examine_target(url, [target()], ALONE)}
 
 
 def ills(found: dict[str, Finding]) -> set[str]:
@@ -94,6 +95,8 @@ async def test_a_role_that_may_not_write_is_told_what_to_grant(database: str) ->
 
 
 async def test_a_server_that_is_away_is_one_finding() -> None:
-    (found,) = await examine_target(f"postgresql://x:hunter2@127.0.0.1:{free_port()}/x", [target()])
+    (found,) = await examine_target(
+        f"postgresql://x:hunter2@127.0.0.1:{free_port()}/x", [target()], ALONE
+    )
     assert found.reason is Reason.DATABASE_UNAVAILABLE
     assert "hunter2" not in repr(found)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from fabric.database.finding import Usage
 from fabric.database.postgresql_examine_target import examine_target
 from fabric.model.change import Op
 from fabric.model.errors import Reason, UsageError
@@ -62,7 +63,9 @@ async def test_a_table_that_was_dropped_is_not_made_empty_but_filled_anew_when_a
     async with applying(database) as sink:
         await sink.upsert(item(1))
     await application.run("DROP TABLE items")
-    (found,) = [f for f in await examine_target(database, [target()]) if f.part == "table items"]
+    usage = Usage(captures=0, targets=1, tables=1, is_running=False)
+    looked = await examine_target(database, [target()], usage)
+    (found,) = [each for each in looked if each.part == "table items"]
     assert found.reason is Reason.TARGET_UNFIT
     with pytest.raises(UsageError, match="is gone") as caught:
         async with applying(database):

@@ -1,6 +1,6 @@
 import pytest
 
-from fabric.database.finding import Capture
+from fabric.database.finding import Capture, Usage
 from fabric.database.registry import (
     examine_source,
     examine_target,
@@ -41,14 +41,15 @@ def test_an_unknown_kind_is_refused_with_the_remedy() -> None:
 
 async def test_each_kind_is_looked_at_by_its_own() -> None:
     capture = Capture(tables=[], slot="s", publication="p", resume=None, agent=None)
+    usage = Usage(captures=1, targets=0, tables=0, is_running=False)
     away = "postgresql://127.0.0.1:1/x"
     for kind, url, part in (("sqlite", "/no/a.db", "file"), ("postgresql", away, "server")):
-        assert [found.part for found in await examine_source(kind, url, capture)] == [part]
-        assert [found.part for found in await examine_target(kind, url, [])] == [part]
+        assert [found.part for found in await examine_source(kind, url, capture, usage)] == [part]
+        assert [found.part for found in await examine_target(kind, url, [], usage)] == [part]
     with pytest.raises(ConfigInvalid, match="kind"):
-        await examine_source("oracle", "x", capture)
+        await examine_source("oracle", "x", capture, usage)
     with pytest.raises(ConfigInvalid, match="kind"):
-        await examine_target("oracle", "x", [])
+        await examine_target("oracle", "x", [], usage)
 
 
 def test_a_slot_is_named_after_its_capture() -> None:
