@@ -18,7 +18,12 @@ import fastavro
 from fabric.model.change import MARKS, ORDINAL_MAX, Op, Row, Run, Sequence, after, said
 from fabric.model.columns import Field, Rows, counts_of, join, pack_all, split, unpack_all
 from fabric.model.errors import DeniedError, Malformed, Reason
-from fabric.model.limits import BLOCK_CHANGES_MAX, BLOCK_VALUES_MAX, QUICK_VALUES_MAX
+from fabric.model.limits import (
+    BLOCK_CHANGES_MAX,
+    BLOCK_NULLS_MAX,
+    BLOCK_VALUES_MAX,
+    QUICK_VALUES_MAX,
+)
 from fabric.model.names import Stream
 from fabric.model.packing import Column
 from fabric.model.schema import FRONT_CODEC, RowSchema
@@ -70,7 +75,7 @@ def pack(block: Block, schema: RowSchema) -> bytes:
 
     Raises:
         Malformed: a row does not fit the schema; names the column.
-        DeniedError: TOO_LARGE, more values stand in arrays than a reader takes.
+        DeniedError: TOO_LARGE, more values stand in arrays, or are null, than a reader takes.
     """
     runs: list[dict[str, Any]] = []
     rows: list[Row] = []
@@ -87,6 +92,8 @@ def pack(block: Block, schema: RowSchema) -> bytes:
     out = BytesIO()
     try:
         columns, nulls = split(rows, schema.columns)
+        if sum(map(len, nulls)) > BLOCK_NULLS_MAX:
+            raise TooManyValues("block has too many nulls")
         key_columns, _ = split(keys, schema.key_columns)
         front, has_arrays = _write(out, schema, runs, nulls, columns, key_columns)
         if named or has_arrays:
@@ -94,8 +101,8 @@ def pack(block: Block, schema: RowSchema) -> bytes:
             walk_columns(out.getvalue(), front, left=left, strides=schema.strides, counts=due)
         if any(run.steps for run in block.runs):
             fastavro.schemaless_writer(out, _STEPS, [*_all_steps(block.runs)])
-    except TooManyValues:
-        raise DeniedError(Reason.TOO_LARGE, "block has too many values in its arrays") from None
+    except TooManyValues as exc:
+        raise DeniedError(Reason.TOO_LARGE, str(exc.args[0])) from None
     except Exception:  # noqa: BLE001  # fastavro raises whatever the value raised, and quotes it
         raise Malformed(_misfit(rows, keys, schema)) from None
     return out.getvalue()

@@ -7,6 +7,9 @@ BLOCK_CHANGES_MAX = 10_000
 BLOCK_VALUES_MAX = 250_000
 """Values in the arrays of one block's columns, and names of absent columns: a decoder makes each
 in up to 1 us, without a pause. An envelope's worth of numbers that differ is fewer."""
+BLOCK_NULLS_MAX = 250_000
+"""Places of nulls in one block, of all columns: one is a byte before compression, and costs a
+reader a number in a list and its check, 0.3 us."""
 ENVELOPE_BYTES_MAX = 1_000_000
 HEADER_BYTES_MAX = 4_096
 EXPANSION_RATIO_MAX = 200

@@ -3,7 +3,8 @@
 A byte of Avro can stand for an empty array or, six, for a run: sixteen megabytes of them
 are millions of objects, seconds and a gigabyte. The runs and the places of nulls come
 first in a block, so they are walked here byte by byte and counted against the limits; what
-they say of the columns is what `walk` holds those against. Spec: docs/format.md, MUST-4.11.
+they say of the columns is what `walk` holds those against. Spec: docs/format.md, MUST-4.11
+and MUST-4.16.
 """
 
 import re
@@ -11,6 +12,7 @@ import re
 from fabric.model.errors import Malformed
 from fabric.model.limits import (
     BLOCK_CHANGES_MAX,
+    BLOCK_NULLS_MAX,
     BLOCK_VALUES_MAX,
     QUICK_NULLS_MAX,
     QUICK_RUNS_MAX,
@@ -41,12 +43,14 @@ def check_counts(data: bytes, columns: int, nullable: int, *, is_quick: bool = F
             ends early.
     """
     runs_max = QUICK_RUNS_MAX if is_quick else BLOCK_CHANGES_MAX
-    nulls = QUICK_NULLS_MAX if is_quick else nullable * BLOCK_CHANGES_MAX
     named, at = _runs(data, columns, runs_max, QUICK_VALUES_MAX if is_quick else BLOCK_VALUES_MAX)
     count, at = count_at(data, at, nullable)
+    left = QUICK_NULLS_MAX if is_quick else BLOCK_NULLS_MAX
     for _ in range(count):
-        places, at = count_at(data, at, min(nulls, BLOCK_CHANGES_MAX))
-        nulls -= places
+        places, at = count_at(data, at, BLOCK_CHANGES_MAX)
+        left -= places
+        if left < 0:
+            raise Malformed("block has too many nulls")
         if places:
             at = end_at(data, skip_numbers(data, at, places))
     if count:

@@ -134,6 +134,7 @@ def test_limits_of_the_page_are_the_codes() -> None:
         limits.HEADER_BYTES_MAX,
         limits.BLOCK_CHANGES_MAX,
         limits.BLOCK_VALUES_MAX,
+        limits.BLOCK_NULLS_MAX,
         limits.BLOCK_BYTES_MAX,
         limits.EXPANSION_RATIO_MAX,
         limits.EPOCH_BLOCKS_MAX,

@@ -15,6 +15,7 @@ from fabric.model.change import ZERO, Op, Run, Sequence, end_of
 from fabric.model.errors import DeniedError, Malformed, Reason
 from fabric.model.limits import (
     BLOCK_CHANGES_MAX,
+    BLOCK_NULLS_MAX,
     BLOCK_VALUES_MAX,
     QUICK_NULLS_MAX,
     QUICK_RUNS_MAX,
@@ -231,6 +232,31 @@ def test_what_a_reader_would_count_as_too_much_is_not_packed() -> None:
     assert caught.value.reason is Reason.TOO_LARGE
     data = packed(rows[0])
     assert unpack(data, lists, stream=STREAM, after=ZERO, upto=END).count == 1
+
+
+def test_more_nulls_than_a_reader_takes_are_not_packed() -> None:
+    """MUST-10.1 of MUST-4.16."""
+    names = [f"c{at}" for at in range(BLOCK_NULLS_MAX // BLOCK_CHANGES_MAX)]
+    fields = [{"name": name, "type": ["null", "int"]} for name in names]
+    wide = RowSchema.parse(
+        json.dumps(
+            {"type": "record", "name": "W", "fields": [{"name": "id", "type": "long"}, *fields]}
+        ),
+        ("id",),
+    )
+    rows: list[Any] = [{"id": at, **dict.fromkeys(names)} for at in range(BLOCK_CHANGES_MAX)]
+
+    def packed(some: Any, schema: RowSchema) -> bytes:
+        run = Run(op=Op.UPSERT, position=5, ordinal=1, commit_us=7, rows=some)
+        return pack(block(run), schema)
+
+    assert packed(rows, wide)
+    more = {**wide.declared, "fields": [*wide.declared["fields"], {**fields[0], "name": "more"}]}
+    wider = RowSchema.parse(json.dumps(more), ("id",))
+    with pytest.raises(DeniedError) as caught:
+        packed(rows, wider)
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert packed(rows[: len(rows) // 2], wider)
 
 
 def test_more_names_of_absent_columns_than_a_reader_takes_are_not_packed() -> None:

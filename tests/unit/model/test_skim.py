@@ -7,7 +7,7 @@ import pytest
 from fabric.model.block import Block, pack, unpack
 from fabric.model.change import ZERO, Op, Run, Sequence
 from fabric.model.errors import Malformed
-from fabric.model.limits import BLOCK_CHANGES_MAX, DECOMPRESSED_BYTES_MAX
+from fabric.model.limits import BLOCK_CHANGES_MAX, BLOCK_NULLS_MAX, DECOMPRESSED_BYTES_MAX
 from fabric.model.skim import check_counts, check_steps
 from tests.fuzz.model_targets import STREAM, UPTO, WIDE, blocks, rows
 
@@ -78,6 +78,17 @@ def test_more_nulls_than_columns_or_rows_are_malformed() -> None:
     assert "too large" in refused(b"\0" + count(1) + count(many) + bytes(many) + b"\0\0")
     assert "one piece" in refused(b"\0" + count(1) + b"\0" + count(1) + b"\0\0")
     assert "one piece" in refused(b"\0" + count(1) + count(1) + b"\0" + count(1) + b"\0\0\0")
+
+
+def test_more_nulls_in_all_columns_than_a_block_may_have_are_malformed() -> None:
+    """MUST-4.16."""
+    most, each = BLOCK_NULLS_MAX, BLOCK_CHANGES_MAX
+    column = count(each) + bytes(each) + b"\0"
+    full = most // each
+    check_counts(b"\0" + count(full) + column * full + b"\0", columns=full, nullable=full)
+    more = b"\0" + count(full + 1) + column * full + count(1) + b"\0\0\0"
+    with pytest.raises(Malformed, match="nulls"):
+        check_counts(more, columns=full + 1, nullable=full + 1)
 
 
 @pytest.mark.parametrize(
