@@ -5,6 +5,10 @@ recipient is lost (revoked, suspended, un-named or approved no more at once; lap
 in one batch per result lifetime), and under `from_join` when someone is newly named (in
 batches of 5 s). A grant: for whoever should read and has no wrap for the key it has now.
 
+Only an authority or an owner takes a recipient away at once. What a host can bring about
+by how it attests is a lapse: everybody keeps an epoch for as long as the data, so nobody
+may end one every few seconds by attesting with a key and without it in turn.
+
 Named is not attested now. A host is named from the moment at which the policy made
 it a consumer; whatever began since then it may have, also when it was away.
 """
@@ -20,7 +24,10 @@ from fabric.model.names import HostId
 
 JOIN_BATCH_S = 5.0
 _BLOCKS_SPARE = 1_000
-_LAPSED = frozenset({Reason.RESULT_EXPIRED, Reason.NOT_ATTESTED})
+_LAPSED = frozenset(
+    {Reason.RESULT_EXPIRED, Reason.NOT_ATTESTED, Reason.SUITE_REFUSED, Reason.MALFORMED}
+)
+"""Approved all the same: it does not attest, or not with a key of the suite that takes a wrap."""
 WAIT_S_MAX = 30.0
 """How long blocks go on under the old epoch while the new one is drawn up, seconds."""
 _CAN_WAIT = frozenset({"age", "blocks", "lapsed", "joined"})

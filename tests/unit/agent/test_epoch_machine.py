@@ -82,6 +82,21 @@ def test_lapsed_recipients_wait_for_their_batch() -> None:
     assert it.due(served(ME, B), 0, lapsed, at(600)) is Why.LAPSED
 
 
+@pytest.mark.parametrize("reason", [Reason.SUITE_REFUSED, Reason.MALFORMED])
+def test_who_attests_without_a_key_to_wrap_to_is_gathered_like_who_does_not_attest(
+    reason: Reason,
+) -> None:
+    it = EpochMachine()
+    keyless = wanted(ME, refused={B: reason})
+    for turn in range(0, 1200, 2):  # by turns with its key and without it
+        assert it.due(served(ME, B), 0, keyless, at(turn)) is None
+        assert it.due(served(ME, B), 0, wanted(ME, B), at(turn + 1)) is None
+    assert it.due(served(ME, B), 0, keyless, at(1200)) is None
+    lapsed = wanted(ME, refused={B: Reason.RESULT_EXPIRED})
+    assert it.due(served(ME, B), 0, lapsed, at(1799)) is None
+    assert it.due(served(ME, B), 0, keyless, at(1800)) is Why.LAPSED
+
+
 def test_a_recipient_that_came_back_in_time_costs_nothing() -> None:
     it = EpochMachine()
     it.due(served(ME, B), 0, wanted(ME, refused={B: Reason.RESULT_EXPIRED}), NOW)

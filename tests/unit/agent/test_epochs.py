@@ -15,7 +15,7 @@ from fabric.agent import pace
 from fabric.agent.epoch_machine import JOIN_BATCH_S, Why
 from fabric.agent.epochs import Epochs
 from fabric.agent.lane import allowed
-from fabric.attest.keys import Kem
+from fabric.attest.keys import Kem, Use
 from fabric.attest.members import notice_record
 from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
 from fabric.model.label import Label
@@ -121,6 +121,12 @@ async def test_a_recipient_whose_key_takes_no_wrap_is_left_out_and_named_once(
     it = epochs(a)
     first = await ready(a, it)
     b.attest(bound=unfit(b.keys.bound))
+    assert await ready(a, it) == first
+    platform.clock.ahead += timedelta(seconds=600)  # as long as a result lives
+    a.attest()
+    b.attest(bound=unfit(b.keys.bound))
+    assert await ready(a, it) == first
+    await maintain(a, it)
     assert await ready(a, it) == first + 1
     assert await grant_late(a, it) == 0
     a.attest()
@@ -129,6 +135,48 @@ async def test_a_recipient_whose_key_takes_no_wrap_is_left_out_and_named_once(
     named = {"topic": str(SECRET), "host": str(B), "reason": "malformed"}
     assert [said for event, said in a.audit.events if event == "recipient_refused"] == [named]
     assert a.board.is_ready
+
+
+async def test_a_consumer_that_attests_with_its_key_and_without_it_opens_no_epochs(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    a.attest()
+    b.attest()
+    other = HpkeKey.generate(Kem.MLKEM1024_P384).public
+    without = (*(key for key in b.keys.bound if key.use is not Use.HPKE), other)
+    it = epochs(a)
+    first = await ready(a, it)
+    for _ in range(3):
+        b.attest(bound=without)
+        assert await ready(a, it) == first
+        b.attest()
+        assert await ready(a, it) == first
+        assert await grant_late(a, it) == 0
+    assert starts(platform) == [frozenset({A, B})]
+    platform.suspend(B)  # whom nobody approves any more reads no further block
+    a.attest()
+    assert await ready(a, it) == first + 1
+    assert starts(platform)[-1] == frozenset({A})
+
+
+async def test_a_consumer_without_the_key_of_a_new_suite_is_served_when_it_has_one(
+    platform: Platform, a: TestHost, b: TestHost
+) -> None:
+    """A dataset moves before every consumer has attested with the keys of its new suite."""
+    a.attest()
+    b.attest(bound=[key for key in b.keys.bound if key.alg != Kem.MLKEM768_X25519])
+    first = await ready(a, epochs(a))
+    both = {name: SuiteRule(id=name, status="approved") for name in ("classic", "hybrid")}
+    sets = {str(SECRET): dataset(SECRET, suite="hybrid")}
+    platform.policy = replace(platform.policy, version=8, datasets=sets, suites=both)
+    a.host.view.take_policy(platform.policy)
+    it = epochs(a)  # a dataset that changes begins its captures anew
+    assert await ready(a, it) == first + 1
+    assert await grant_late(a, it) == 0
+    b.attest()
+    assert await ready(a, it) == first + 1
+    assert await grant_late(a, it) == 1
+    assert starts(platform) == [frozenset({A, B}), frozenset({A})]
 
 
 async def test_the_same_epoch_serves_until_something_changes(
