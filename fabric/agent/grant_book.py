@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from fabric.admit.view import View
+from fabric.agent.offers import Offers
 from fabric.agent.room import NewestRoom, Room
 from fabric.attest.members import Members
 from fabric.attest.result import Result, standing
@@ -78,7 +79,7 @@ class GrantBook:
         self._good: dict[_Place, dict[tuple[bytes, bool], VerifiedGrant]] = {}
         self._grants_room = {mine: Room("grants", _GRANTS_MAX) for mine in (True, False)}
         self._naming_me: set[bytes] = set()
-        self._offered: set[bytes] = set()
+        self._offered = Offers()
         self._spoilt: set[bytes] = set()
         self._secrets: dict[bytes, EpochSecret] = {}
         self._joined_at: tuple[int | None, datetime | None] = (None, None)
@@ -143,13 +144,11 @@ class GrantBook:
         """Forget a start, and what rests on it, except since when we may read."""
         found = self._verified.pop(start_hash, None)
         del self._opened[start_hash]
-        is_ours = start_hash in self._naming_me or start_hash in self._offered
-        if found is not None and is_ours:
+        if found is not None and (start_hash in self._naming_me or found in self._offered):
             at = found.start.started
             self._joined_before = min(self._joined_before or at, at)
         self._mine.pop(start_hash, None)
         self._naming_me.discard(start_hash)
-        self._offered.discard(start_hash)
         if found is None:  # whoever wrote it: grants of that epoch id may be another start's
             return
         self._secrets.pop(found.start.id, None)
@@ -171,9 +170,9 @@ class GrantBook:
         if pending[:2] in self._good.get(place, ()) or pending in self._grants.get(place, ()):
             return
         self._grants_room[mine].take(found.granter, place)
-        self._grants.setdefault(place, {})[pending] = _only(opened, self._me if mine else None)
-        if mine and terms.granter == terms.sender:
-            self._offered.add(found.start_hash)
+        kept = _only(opened, self._me if mine else None)
+        self._grants.setdefault(place, {})[pending] = kept
+        if self._offered.add(kept):
             self._news += 1
 
     # Starts
@@ -255,7 +254,7 @@ class GrantBook:
         if self._joined_at[0] != self._news:
             times = [self._joined_before] if self._joined_before else []
             is_whole = True
-            for start_hash in self._naming_me | self._offered:
+            for start_hash in self._naming_me | self._offered.among(self._opened):
                 try:
                     start = self.start(start_hash, members)
                 except DeniedError:  # the result that it names may still come
@@ -263,19 +262,15 @@ class GrantBook:
                     continue
                 if start is not None and self._serves_me(start, members):
                     times.append(start.start.started)
-                elif start is not None and start_hash in self._offered:
+                elif start is not None and start in self._offered:
                     is_whole = False
             self._joined_at = (self._news if is_whole else None, min(times, default=None))
         return self._joined_at[1]
 
     def _serves_me(self, started: VerifiedStart, members: Members) -> bool:
         """Whether the start, or a good grant by its sender, has a wrap for us."""
-        if started.hash in self._offered and started.hash not in self._naming_me:
+        if started in self._offered and started.hash not in self._naming_me:
             self._grants_of(started, members)
-            pending = self._grants.get(_place(started.start.terms), {}).values()
-            if not any(item.wraps and item.grant.granter == started.start.sender
-                       for item in pending):  # fmt: skip
-                self._offered.discard(started.hash)
         return started.hash in self._naming_me
 
     # Secrets
@@ -352,14 +347,16 @@ class GrantBook:
             if key[:2] in self._good.setdefault(place, {}):
                 self._drop(place, key)
                 continue
-            del pending[key]
+            self._offered.drop(pending.pop(key))
             self._good[place][key[:2]] = found
             if self._me in found.wraps and found.grant.granter == started.start.sender:
                 self._naming_me.add(started.hash)
         return [*self._good.get(place, {}).values()]
 
     def _drop(self, place: _Place, key: _Pending) -> None:
-        self._grants_room[key[1]].give_back(self._grants[place].pop(key).grant.granter, place)
+        opened = self._grants[place].pop(key)
+        self._offered.drop(opened)
+        self._grants_room[key[1]].give_back(opened.grant.granter, place)
 
     def _verify_grant(
         self, opened: OpenedGrant, started: VerifiedStart, members: Members, policy: Policy | None

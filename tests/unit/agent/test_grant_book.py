@@ -14,7 +14,7 @@ from fabric.model import canonical
 from fabric.model.errors import DeniedError, PeerError, Reason
 from fabric.model.names import HostId, Topic
 from fabric.seal.epoch import Started, parse_start, start_epoch, start_key, verify_start
-from fabric.seal.grant import GrantDraft, grant, grant_key
+from fabric.seal.grant import GrantDraft, grant, grant_key, parse_grant
 from fabric.seal.hpke import HpkeKey
 from fabric.seal.secret import EpochSecret
 from tests.fakes.platform import Platform, dataset
@@ -279,6 +279,44 @@ def test_only_a_good_grant_by_its_sender_says_that_an_older_epoch_is_for_us() ->
     assert [it.is_before_join(item, members) for item in starts] == [True, False, False]
     it.feed(key, value)
     assert not any(it.is_before_join(item, members) for item in starts)
+
+
+def test_of_grants_under_made_up_start_hashes_nothing_is_left_once_they_are_told() -> None:
+    told: list[Reason] = []
+    it = GrantBook(TOPIC, TRUST_DOMAIN, READER.host, told.append)
+    members = KnownResults(SENDER.result)
+    first = joined_second(it)[0]
+    start = it.start(first.hash, members)
+    assert start is not None
+    for n in range(1, 6):  # of the same epoch, and so of the same id
+        at = NOW + timedelta(seconds=n)
+        made_up = SENDER.start(SENDER.draft(0, history="from_join", started=at), [])
+        assert (made_up.start.id, made_up.hash != first.hash) == (first.start.id, True)
+        it.feed(*grant_to(READER, made_up))
+        it.served(start, view_of(members))
+        assert len(told) == n
+        assert not it._offered
+        assert not it._grants_room[True]._kept
+        assert it.is_before_join(start, members)
+    it.feed(*grant_to(READER, first))
+    assert len(it._offered) == 1
+    assert not it.is_before_join(start, members)
+    assert not it._offered
+
+
+def test_a_grant_of_a_start_under_another_epoch_id_is_no_offer_of_it() -> None:
+    """Else one that nobody ever asks about has it looked at anew each time a reader asks."""
+    it, members = book(), KnownResults(SENDER.result)
+    first = joined_second(it)[0]
+    start = it.start(first.hash, members)
+    assert start is not None
+    other = SENDER.start(SENDER.draft(9, history="from_join"), [])
+    key, value = grant_to(READER, other)
+    value = value.replace(other.hash, first.hash)
+    assert parse_grant(value).grant.start_hash == first.hash
+    it.feed(key, value)
+    assert it.is_before_join(start, members)
+    assert it._joined_at[0] == it._news
 
 
 def test_a_grant_says_that_an_epoch_is_for_us_once_its_result_is_known() -> None:
