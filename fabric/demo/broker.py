@@ -12,10 +12,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from fabric.demo import archive
 from fabric.demo.process import await_that, free_port, is_listening, spawn, stop
 from fabric.model.errors import Reason, UnavailableError
 
-_JVM = ("-Xms256m", "-Xmx640m", "-XX:+UseSerialGC", "-Xshare:auto")
+_SMALL = ("-Xmx640m", "-XX:+UseSerialGC", "-Xshare:auto")
+_JVM = ("-Xms256m", *_SMALL)
 _SOON_FAST = "-XX:TieredStopAtLevel=1"
 _FORMAT_S_MAX = 60
 _SESSION_MS = 3_000
@@ -40,6 +42,7 @@ def jars() -> Path:
     """Folder of Kafka's jars; raises UnavailableError with the remedy."""
     named = os.environ.get("FABRIC_KAFKA_LIB")
     folder = Path(named) if named else Path(__file__).parents[2] / ".cache" / "kafka" / "lib"
+    folder = folder.resolve()  # an archive is of the jars' paths
     if not any(folder.glob("kafka_2.13-*.jar")):
         raise UnavailableError(
             Reason.BROKER_UNAVAILABLE, "Kafka's jars are missing; run `make setup` to bring them"
@@ -53,10 +56,17 @@ class Broker:
     Args:
         lasts: it runs for many minutes, and its JVM uses all compilers as a real broker's
             does; else it compiles little and starts sooner.
+        archive_to: its JVM writes there, when it ends, the archive of the classes it loaded.
     """
 
     def __init__(
-        self, folder: Path, files: BrokerFiles, *, keep: bool = False, lasts: bool = False
+        self,
+        folder: Path,
+        files: BrokerFiles,
+        *,
+        keep: bool = False,
+        lasts: bool = False,
+        archive_to: Path | None = None,
     ) -> None:
         self.folder = folder
         self._keep = keep
@@ -68,8 +78,11 @@ class Broker:
             raise UnavailableError(
                 Reason.BROKER_UNAVAILABLE, "Java is missing; install openjdk-17-jre-headless"
             )
-        self._java = ["java", "-cp", f"{jars()}/*"]
-        self._jvm = _JVM if lasts else (*_JVM, _SOON_FAST)
+        lib = jars()
+        self._jars = ["-cp", f"{lib}/*"]
+        self._archive = archive.options(lib)
+        self._jvm = [*_JVM] if lasts else [*_JVM, _SOON_FAST]
+        self._jvm += [f"-XX:ArchiveClassesAtExit={archive_to}"] if archive_to else self._archive
 
     @property
     def address(self) -> str:
@@ -93,7 +106,8 @@ class Broker:
             "".join(f"{key}={value}\n" for key, value in self._settings().items())
         )
         cluster = "A" + base64.urlsafe_b64encode(secrets.token_bytes(16)).decode()[1:22]
-        command = [*self._java, "kafka.tools.StorageTool", "format", "--standalone"]
+        command = ["java", *_SMALL, _SOON_FAST, *self._archive, *self._jars]
+        command += ["kafka.tools.StorageTool", "format", "--standalone"]
         command += ["-t", cluster, "-c", str(self._properties)]
         done = subprocess.run(command, capture_output=True, timeout=_FORMAT_S_MAX, check=False)
         if done.returncode != 0:
@@ -148,13 +162,7 @@ class Broker:
 
     def start(self) -> "Broker":
         """Start and wait until the listener accepts connections."""
-        command = [
-            *self._java[:1],
-            *self._jvm,
-            *self._java[1:],
-            "kafka.Kafka",
-            str(self._properties),
-        ]
+        command = ["java", *self._jvm, *self._jars, "kafka.Kafka", str(self._properties)]
         self._child = spawn(command, self.folder / "broker.log", keep=self._keep)
         await_that(self._is_ready, "Kafka", wait_s=60, child=self._child)
         return self
@@ -166,7 +174,7 @@ class Broker:
         log = self.folder / "broker.log"
         return log.read_bytes() if log.exists() else b""
 
-    def stop(self, *, kill: bool = False) -> None:
-        """Stop the broker."""
-        stop(self._child, kill=kill, wait_s=30)
+    def stop(self, *, kill: bool = False, wait_s: float = 30) -> None:
+        """Stop the broker; by force when it does not go in time."""
+        stop(self._child, kill=kill, wait_s=wait_s)
         self._child = None
