@@ -52,7 +52,7 @@ def many_files() -> None:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    with running_world(rows=50) as running:
+    with running_world(target="sqlite", rows=50) as running:
         yield running
 
 
