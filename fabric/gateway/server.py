@@ -32,6 +32,7 @@ from fabric.gateway.machine import (
 from fabric.gateway.parts import Parts
 from fabric.gateway.quota import Quota, Quotas
 from fabric.gateway.upstream import Link, close
+from fabric.model.crowd import Crowd
 from fabric.model.errors import ConfigInvalid, FabricError, Malformed, PeerError, Reason
 from fabric.model.limits import (
     CONNECTIONS_MAX,
@@ -39,10 +40,12 @@ from fabric.model.limits import (
     FRAME_S_MAX,
     HANDSHAKE_S_MAX,
     HANDSHAKES_MAX,
+    HANDSHAKES_PER_ADDRESS_MAX,
     IDLE_S_MAX,
     REQUEST_S_MAX,
     REQUESTS_IN_FLIGHT_MAX,
 )
+from fabric.model.network import share_of
 from fabric.trace import trace
 
 _log = logging.getLogger(__name__)
@@ -70,7 +73,7 @@ class Door:
         self._hurry = hurry
         self._quotas = Quotas()
         self._open = 0
-        self._shaking: dict[asyncio.Task[None], None] = {}
+        self._shaking: Crowd[asyncio.Task[None]] = Crowd()
 
     async def serve(self, listen: Address, started: Callable[[int], None]) -> None:
         """Accept clients for ever.
@@ -93,13 +96,14 @@ class Door:
             started(int(listener.getsockname()[1]))
             async with asyncio.TaskGroup() as group:
                 while True:
-                    client = await self._accept(listener)
-                    if client is not None:
-                        self._shake(group.create_task(self._client(client)))
+                    accepted = await self._accept(listener)
+                    if accepted is not None:
+                        client, share = accepted
+                        self._shake(group.create_task(self._client(client)), share)
 
-    async def _accept(self, listener: socket.socket) -> socket.socket | None:
+    async def _accept(self, listener: socket.socket) -> tuple[socket.socket, str] | None:
         try:
-            client, _ = await asyncio.get_running_loop().sock_accept(listener)
+            client, address = await asyncio.get_running_loop().sock_accept(listener)
             await asyncio.sleep(0)  # accept() of a waiting client gives nobody else a turn
         except OSError:  # out of descriptors, or the client is gone already
             await asyncio.sleep(_ACCEPT_PAUSE_S)
@@ -109,17 +113,16 @@ class Door:
             client.close()
             return None
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return client
+        return client, share_of(str(address[0]))
 
-    def _shake(self, task: "asyncio.Task[None]") -> None:
-        """Half-open connections crowd out each other, and nobody who comes to the end."""
-        self._shaking[task] = None
-        task.add_done_callback(lambda done: self._shaking.pop(done, None))
-        if len(self._shaking) > HANDSHAKES_MAX:
+    def _shake(self, task: "asyncio.Task[None]", share: str) -> None:
+        """Half-open connections crowd out their own, and nobody who comes to the end."""
+        self._shaking.add(task, share)
+        task.add_done_callback(self._shaking.drop)
+        is_large = self._shaking.held(share) > HANDSHAKES_PER_ADDRESS_MAX  # so none is larger
+        if is_large or len(self._shaking) > HANDSHAKES_MAX:
             self._parts.metrics.cut("handshakes")
-            oldest = next(iter(self._shaking))
-            del self._shaking[oldest]
-            oldest.cancel()
+            self._shaking.give_way().cancel()
 
     async def _client(self, client: socket.socket) -> None:
         try:
@@ -162,7 +165,7 @@ class Door:
             raise
         task = asyncio.current_task()
         assert task is not None
-        self._shaking.pop(task, None)
+        self._shaking.drop(task)
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

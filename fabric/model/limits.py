@@ -170,7 +170,10 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 CONNECTIONS_MAX = 2_000
 CONNECTIONS_PER_IDENTITY_MAX = 64
 HANDSHAKES_MAX = 256
-"""Connections in their handshake; one more ends the oldest of them."""
+"""Connections in their handshake; one more ends the oldest one of the address that has most."""
+HANDSHAKES_PER_ADDRESS_MAX = HANDSHAKES_MAX // 2
+"""Those of one address (or IPv6 /64); one more ends its own oldest one. Many hosts may stand
+behind one address, and all of them come back at once when a gateway starts."""
 HANDSHAKE_S_MAX = 10.0
 FRAME_S_MAX = 30.0
 IDLE_S_MAX = 600.0

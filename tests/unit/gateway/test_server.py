@@ -137,6 +137,53 @@ async def test_half_open_connections_crowd_out_each_other_and_nobody_else(
         writer.close()
 
 
+async def half_open(
+    house: House, address: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection from an address of loopback that never says a word."""
+    return await asyncio.open_connection("127.0.0.1", house.port, local_addr=(address, 0))
+
+
+async def test_an_address_that_comes_again_and_again_pushes_out_its_own_handshakes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKES_MAX", 3)
+    slow, slow_writer = await half_open(house, "127.0.0.1")
+    crowd = [await half_open(house, "127.0.0.2") for _ in range(20)]
+    await until(lambda: house.cut("handshakes") == 18, "all but the last of the crowd to be cut")
+    for reader, _ in crowd[:18]:
+        assert await ended(reader)
+    await slow_writer.start_tls(house.papers(), server_hostname="localhost")
+    write(slow_writer, produce(house))
+    assert outcome(9, await read(slow))[0] == 0
+    for writer in (slow_writer, *(writer for _, writer in crowd)):
+        writer.close()
+
+
+async def test_handshakes_of_one_address_are_bounded(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKES_PER_ADDRESS_MAX", 2)
+    crowd = [await half_open(house, "127.0.0.2") for _ in range(5)]
+    await until(lambda: house.cut("handshakes") == 3, "the oldest to be cut")
+    for reader, _ in crowd[:3]:
+        assert await ended(reader)
+    assert await is_well(house)
+    for _, writer in crowd:
+        writer.close()
+
+
+async def test_addresses_of_one_network_have_one_share_of_the_handshakes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKES_PER_ADDRESS_MAX", 2)
+    monkeypatch.setattr(server, "share_of", lambda address: address.rpartition(".")[0])
+    crowd = [await half_open(house, f"127.0.0.{n}") for n in range(2, 6)]
+    await until(lambda: house.cut("handshakes") == 2, "the oldest to be cut")
+    for _, writer in crowd:
+        writer.close()
+
+
 async def test_a_client_without_a_certificate_is_not_served(house: House) -> None:
     context = ssl.create_default_context(cafile=str(house.pki.ca))
     with pytest.raises((OSError, EOFError)):
