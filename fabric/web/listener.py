@@ -3,7 +3,7 @@
 asyncio's own server neither counts handshakes nor ends a connection that says nothing:
 half-open and slow clients would pile up. Here every connection is counted before its
 handshake, each address has its share, and each ends at a deadline, answered or not. When
-all places are taken, the oldest connection goes: whoever is honest has ended by then.
+all places are taken, `Places` says whose connection goes.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from fabric.model.limits import (
 )
 from fabric.model.network import share_of
 from fabric.trace import trace
+from fabric.web.places import Places
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 256
@@ -40,7 +41,7 @@ class Listener:
         context: of every connection, or what gives the next one's; when that raises an error
             of ours, the connection is closed.
         setting: key of the address in the settings, for errors.
-        connections_max: places; when all are taken, the oldest connection ends.
+        connections_max: places; when all are taken, one connection ends for the next one.
         lifetime_s: deadline of every connection, from accept to close, seconds.
     """
 
@@ -57,11 +58,10 @@ class Listener:
         self._protocol = protocol
         self._context = context if callable(context) else lambda: context
         self._setting = setting
-        self._connections_max = connections_max
         self._handshake_s = handshake_s
         self._lifetime_s = lifetime_s
         self._open: Counter[str] = Counter()
-        self._serving: dict[asyncio.Task[None], None] = {}
+        self._places: Places[asyncio.Task[None]] = Places(connections_max)
 
     @property
     def connections(self) -> int:
@@ -99,20 +99,15 @@ class Listener:
                 if self._open[peer] >= CONNECTIONS_PER_IDENTITY_MAX:
                     connection.close()
                     continue
-                self._make_room()
                 self._open[peer] += 1
                 task = group.create_task(self._serve(connection, peer))
-                self._serving[task] = None
                 task.add_done_callback(functools.partial(self._ended, peer=peer))
-
-    def _make_room(self) -> None:
-        if len(self._serving) >= self._connections_max:
-            oldest = next(iter(self._serving))
-            del self._serving[oldest]
-            oldest.cancel()
+                gone = self._places.add(task, peer)
+                if gone is not None:
+                    gone.cancel()
 
     def _ended(self, task: "asyncio.Task[None]", *, peer: str) -> None:
-        self._serving.pop(task, None)
+        self._places.drop(task)
         self._open[peer] -= 1
         if not self._open[peer]:
             del self._open[peer]
@@ -129,6 +124,7 @@ class Listener:
                     ssl_handshake_timeout=self._handshake_s,
                     ssl_shutdown_timeout=self._handshake_s,
                 )
+                self._finished(transport)
                 try:
                     await asyncio.shield(closed)
                 finally:
@@ -141,6 +137,12 @@ class Listener:
             connection.close()
         except Exception as exc:  # noqa: BLE001  # one connection must never end the others'
             _log.error("connection cut by a fault of ours: %s", trace(exc))
+
+    def _finished(self, transport: asyncio.BaseTransport) -> None:
+        """The handshake is over: a certificate that was shown holds, or there were no end."""
+        task, tls = asyncio.current_task(), transport.get_extra_info("ssl_object")
+        assert task is not None
+        self._places.finished(task, is_known=tls.getpeercert(binary_form=True) is not None)
 
 
 class _Watched(asyncio.Protocol):

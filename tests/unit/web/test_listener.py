@@ -29,12 +29,24 @@ class Echo(asyncio.Protocol):
 
 
 @pytest.fixture(scope="module")
-def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("pki")
     ca = make_ca("test")
-    certificate, key = issue_platform(ca, "verifier", hosts=["localhost", "127.0.0.1"], days=1)
-    for name, data in (("ca", ca.cert_pem), ("cert", certificate), ("key", key)):
-        (folder / name).write_bytes(data)
+    (folder / "ca").write_bytes(ca.cert_pem)
+    for name, prefix in (("verifier", ""), ("gateway", "client-")):
+        certificate, key = issue_platform(ca, name, hosts=["localhost", "127.0.0.1"], days=1)
+        (folder / f"{prefix}cert").write_bytes(certificate)
+        (folder / f"{prefix}key").write_bytes(key)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def known(folder: Path) -> ssl.SSLContext:
+    return tls.client_context(folder / "client-cert", folder / "client-key", folder / "ca")
+
+
+@pytest.fixture(scope="module")
+def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     server = tls.server_context(folder / "cert", folder / "key", folder / "ca", demand=False)
     return server, tls.client_context(None, None, folder / "ca")
 
@@ -139,6 +151,86 @@ async def test_when_all_places_are_taken_the_oldest_connection_goes(
         for each in half_open:
             each.close()
         await until(lambda: listener.connections == 0)
+
+
+def half_open(port: int, address: str) -> socket.socket:
+    """A connection from an address of loopback that never says a word."""
+    return socket.create_connection(("127.0.0.1", port), source_address=(address, 0))
+
+
+async def is_cut(connection: socket.socket) -> bool:
+    """Whether the listener ends a connection."""
+    connection.settimeout(5)
+    try:
+        return await asyncio.to_thread(connection.recv, 1) == b""
+    except ConnectionError:
+        return True
+
+
+async def finished(
+    port: int, context: ssl.SSLContext, address: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that has come to the end of its handshake."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=context, local_addr=(address, 0)
+    )
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    return reader, writer
+
+
+async def is_served(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bool:
+    """Whether a connection is still open at the listener."""
+    reader, writer = streams
+    try:
+        async with asyncio.timeout(5):
+            writer.write(b"again")
+            return await reader.readexactly(5) == b"again"
+    except (OSError, EOFError):
+        return False
+
+
+async def test_who_only_connects_pushes_out_nobody_whose_request_waits(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, client = contexts
+    listener = Listener(Echo, server, setting="authority.listen", connections_max=8)
+    async with listener.listening(LOCAL) as port:
+        honest = await finished(port, client, "127.0.0.1")
+        crowd = [half_open(port, f"127.0.0.{2 + n % 4}") for n in range(40)]
+        assert await is_cut(crowd[31])
+        assert await is_served(honest)
+        for each in (*crowd, honest[1]):
+            each.close()
+
+
+async def test_the_address_with_most_strangers_gives_way(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, client = contexts
+    listener = Listener(Echo, server, setting="authority.listen", connections_max=4)
+    async with listener.listening(LOCAL) as port:
+        honest = await finished(port, client, "127.0.0.1")
+        crowd = [await finished(port, client, "127.0.0.2") for _ in range(6)]
+        assert await is_served(honest)
+        assert [await is_served(each) for each in crowd] == [False] * 3 + [True] * 3
+        for _, writer in (honest, *crowd):
+            writer.close()
+
+
+async def test_who_shows_a_certificate_goes_last(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], known: ssl.SSLContext
+) -> None:
+    server, client = contexts
+    listener = Listener(Echo, server, setting="authority.listen", connections_max=4)
+    async with listener.listening(LOCAL) as port:
+        hosts = [await finished(port, known, "127.0.0.1") for _ in range(3)]
+        crowd = [await finished(port, client, f"127.0.0.{n}") for n in range(2, 9)]
+        silent = [half_open(port, f"127.0.0.{n}") for n in range(2, 9)]
+        assert await is_cut(silent[5])
+        assert all([await is_served(each) for each in hosts])
+        for each in (*silent, *(writer for _, writer in (*hosts, *crowd))):
+            each.close()
 
 
 async def test_garbage_harms_nobody(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
