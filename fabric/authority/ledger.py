@@ -207,10 +207,22 @@ class Ledger:
             db.execute("UPDATE notices SET is_published = 0")
             self._mark(db, but)
 
-    def published(self, numbers: Sequence[int]) -> None:
-        """These notices are in the log."""
+    def published(self, numbers: Sequence[int], signed: rows.Signed | None = None) -> None:
+        """These notices are in the log, as what has been `signed`."""
         with self._transaction() as db:
             self._mark(db, numbers)
+            if signed is not None:
+                rows.put_signed(db, signed)
+
+    def keep_signed(self, signed: rows.Signed) -> None:
+        """Keep records of notices, so that nobody signs them again."""
+        with self._transaction() as db:
+            rows.put_signed(db, signed)
+
+    def signed_after(self, number: int, keys: bytes) -> Sequence[rows.KeyValue | Notice]:
+        """The next records, as many as one answer holds; a notice where `keys` signed none."""
+        with self._transaction() as db:
+            return rows.find_signed(db, number, keys)
 
     def unpublished_and_last(self) -> tuple[Sequence[Notice], int]:
         """Notices that are not known to be in the log, by number; number of the last of all."""

@@ -1,7 +1,7 @@
 """Rows of the ledger: its tables, and how statements are written to and read from them."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from fabric.attest.fields import HASH_BYTES
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.model.errors import Reason
 from fabric.model.label import Label
+from fabric.model.limits import NOTICES_ANSWER_BYTES_MAX, NOTICES_PER_ANSWER_MAX
 from fabric.model.names import HostId
 from fabric.policy.decide import Standing
 
@@ -34,8 +35,12 @@ CREATE TABLE IF NOT EXISTS published (host TEXT PRIMARY KEY, state TEXT NOT NULL
   since INTEGER NOT NULL, expires INTEGER NOT NULL, level INTEGER NOT NULL,
   clearance TEXT NOT NULL, evidence TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS heads (host TEXT PRIMARY KEY, heads BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS signed (number INTEGER PRIMARY KEY, keys BLOB NOT NULL,
+  key BLOB NOT NULL, value BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS notices_host ON notices (host);
 """
+KeyValue = tuple[bytes, bytes]
+"""Key and value of a record of the members topic."""
 STEPS = {2: "ALTER TABLE enrolments ADD COLUMN ek_certificate BLOB;"}
 """What brings the tables of an older version to the next one."""
 
@@ -71,6 +76,14 @@ class EnrolmentEntry:
 
     enrolment: Enrolment
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """Records of notices by number, and which keys have signed them."""
+
+    keys: bytes
+    records: Mapping[int, KeyValue]
 
 
 def put_enrolment(db: sqlite3.Connection, enrolment: Enrolment, now: datetime) -> None:
@@ -188,6 +201,35 @@ def put_notice(db: sqlite3.Connection, notice: Notice, *, is_published: bool) ->
             b"".join(notice.heads),
         ),
     )
+
+
+def put_signed(db: sqlite3.Connection, signed: Signed) -> None:
+    """Keep records of notices, in the place of those that other keys have signed."""
+    db.executemany(
+        "INSERT OR REPLACE INTO signed VALUES (?, ?, ?, ?)",
+        [(number, signed.keys, *record) for number, record in signed.records.items()],
+    )
+
+
+def find_signed(db: sqlite3.Connection, after: int, keys: bytes) -> Sequence[KeyValue | Notice]:
+    """As many records above number `after` as one answer holds, in the order of the notices.
+
+    Where these keys have signed none, the notice itself stands.
+    """
+    query = (
+        "SELECT notices.*, signed.key, signed.value FROM notices LEFT JOIN signed"
+        " ON signed.number = notices.number AND signed.keys = ?"
+        " WHERE notices.number > ? ORDER BY notices.number LIMIT ?"
+    )
+    found: list[KeyValue | Notice] = []
+    size = 0
+    for row in db.execute(query, (keys, after, NOTICES_PER_ANSWER_MAX)):
+        record: KeyValue | None = row[8:] if row[9] is not None else None
+        size += sum(map(len, record or row[7:8]))
+        if found and size > NOTICES_ANSWER_BYTES_MAX:
+            break
+        found.append(record or read_notice(row))
+    return found
 
 
 def last_number(db: sqlite3.Connection) -> int:

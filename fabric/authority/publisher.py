@@ -19,13 +19,14 @@ from fabric.attest.members import (
     Notice,
     heartbeat_record,
     host_record,
-    notice_record,
     result_record,
 )
 from fabric.attest.notices import read_member
 from fabric.attest.result import Result
 from fabric.authority.attest_machine import noticed_state
 from fabric.authority.ledger import Ledger, LedgerThread
+from fabric.authority.ledger_rows import KeyValue, Signed
+from fabric.authority.signed import SignedNotices
 from fabric.authority.ticks import Ticks
 from fabric.kafka.single import record_at
 from fabric.model.errors import FabricError, PeerError, Reason, UnavailableError, UsageError
@@ -66,6 +67,7 @@ class Publisher:
         self._ticks = ticks
         self._clock = clock
         self._signers = signers
+        self._notices = SignedNotices(ledger, signers)
         self._interval_s = interval_s
         self._wake = asyncio.Event()
         self._sent = asyncio.Condition()
@@ -219,9 +221,9 @@ class Publisher:
         waiting, last = await self._ledger.do(lambda ledger: ledger.unpublished_and_last())
         for start in range(0, len(waiting), _BATCH):
             batch = waiting[start : start + _BATCH]
-            await self._log.append(MEMBERS, 0, self._notice_records(batch))
-            numbers = [notice.number for notice in batch]
-            await self._ledger.do(partial(Ledger.published, numbers=numbers))
+            signed = self._notices.sign(batch)
+            await self._log.append(MEMBERS, 0, self._records(batch, signed))
+            await self._notices.published(signed)
         async with self._sent:
             self._sent_number = last
             self._sent.notify_all()
@@ -235,12 +237,12 @@ class Publisher:
         if self._clock.is_in_doubt:  # no second tick before the brokers themselves have spoken
             await self._agree(last)
 
-    def _notice_records(self, notices: Sequence[Notice]) -> Sequence[tuple[bytes, bytes]]:
+    def _records(self, notices: Sequence[Notice], signed: Signed) -> Sequence[KeyValue]:
         return [
             record
             for notice in notices
             for record in (
-                notice_record(notice, self._signers),
+                signed.records[notice.number],
                 host_record(noticed_state(notice), self._signers),
             )
         ]

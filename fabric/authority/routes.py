@@ -159,10 +159,14 @@ class Routes:
         if cost and not caller.has_certificate:
             self._quota.spend(caller.share, self._clock.now(), cost)
 
-    async def _catch_up(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
+    async def _catch_up(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         began, outcome = time.monotonic(), "unavailable"
+
+        def charge(cost: int) -> None:
+            self._quota.spend(caller.share, self._clock.now(), cost)
+
         try:
-            answer = await self._authority.catch_up(int(request.match_info["after"]))
+            answer = await self._authority.catch_up(int(request.match_info["after"]), charge)
             outcome = "ok"
         finally:
             self._metrics.request("notices", outcome, time.monotonic() - began)

@@ -47,6 +47,7 @@ from fabric.authority.machine import Challenges, Enrolments, check_same, forbid,
 from fabric.authority.pki import Ca, issue_svid
 from fabric.authority.publisher import Publisher
 from fabric.authority.refused import RefusedCount
+from fabric.authority.signed import Charge
 from fabric.authority.ticks import Ticks
 from fabric.model.errors import (
     DeniedError,
@@ -304,9 +305,9 @@ class Authority:
             raise DeniedError(Reason.NOT_ENROLLED, f"host {host} is not enrolled")
         return {"host": str(host)}
 
-    async def catch_up(self, after: int) -> bytes:
+    async def catch_up(self, after: int, charge: Charge) -> bytes:
         """The notices above number `after`, signed, and a tick; for whoever asks."""
-        return await self._parts.ticks.catch_up(after)
+        return await self._parts.ticks.catch_up(after, charge)
 
     async def enrolments(self) -> list[dict[str, str | int]]:
         """Every enrolment, for people."""

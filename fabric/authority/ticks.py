@@ -9,19 +9,18 @@ record in it is signed.
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 
 from fabric.attest.catchup import Catchup
-from fabric.attest.keys import SigningKey
-from fabric.attest.members import Heartbeat, Notice, heartbeat_record, notice_record
+from fabric.attest.keys import Signer
+from fabric.attest.members import Heartbeat, heartbeat_record
 from fabric.attest.notices import NO_NOTICES, listed_with
 from fabric.authority.ledger import Ledger, LedgerThread
+from fabric.authority.signed import Charge, SignedNotices
 from fabric.model.errors import Reason, UnavailableError
-from fabric.model.limits import NOTICES_ANSWER_BYTES_MAX, NOTICES_PER_ANSWER_MAX, PUBLISH_S_MAX
+from fabric.model.limits import PUBLISH_S_MAX
 
 _READ_MAX = 1_000
-_SIGNED_KEPT = 1_024
-"""Signed notices kept: whoever asks again and again must not cost a signature each time."""
 
 
 class Ticks:
@@ -35,7 +34,7 @@ class Ticks:
     def __init__(
         self,
         ledger: LedgerThread,
-        signers: Sequence[SigningKey],
+        signers: Sequence[Signer],
         *,
         now: Callable[[], datetime],
         interval_s: float,
@@ -48,7 +47,7 @@ class Ticks:
         self._lock = asyncio.Lock()
         self._open = asyncio.Event()
         self._signed: tuple[Heartbeat, tuple[bytes, bytes]] | None = None
-        self._record = lru_cache(_SIGNED_KEPT)(partial(notice_record, signers=tuple(signers)))
+        self._notices = SignedNotices(ledger, signers)
 
     def open(self) -> None:
         """Ledger and log agree, and so do the clocks: what is told now is never taken back."""
@@ -82,32 +81,22 @@ class Ticks:
             for notice in found:
                 self._listed.append(listed_with(self._listed[-1], notice))
 
-    async def catch_up(self, after: int) -> bytes:
+    async def catch_up(self, after: int, charge: Charge) -> bytes:
         """What a view that holds every notice up to `after` lacks, and a tick.
 
         A bounded part of it: the tick names the last notice of all, so whoever still
         lacks some asks again.
 
+        Args:
+            charge: pays for notices that nobody has asked for yet.
+
         Raises:
-            UnavailableError: NOT_READY, before ledger and log agree.
+            UnavailableError: NOT_READY, before ledger and log agree; what `charge` raises.
         """
         if not self._open.is_set():
             raise UnavailableError(Reason.NOT_READY, "authority does not know its notices yet")
-        notices = await self._ledger.do(
-            partial(Ledger.notices_after, number=after, count=NOTICES_PER_ANSWER_MAX)
-        )
-        return Catchup(records=(*self._records(notices), await self._tick())).encode()
-
-    def _records(self, notices: Sequence[Notice]) -> list[tuple[bytes, bytes]]:
-        found: list[tuple[bytes, bytes]] = []
-        size = 0
-        for notice in notices:
-            record = self._record(notice)
-            size += sum(map(len, record))
-            if found and size > NOTICES_ANSWER_BYTES_MAX:
-                break
-            found.append(record)
-        return found
+        notices = await self._notices.after(after, charge)
+        return Catchup(records=(*notices, await self._tick())).encode()
 
     async def _tick(self) -> tuple[bytes, bytes]:
         """The last tick, or a new one: questions cost at most one signature a second each."""

@@ -1,7 +1,8 @@
 """The authority's pen: verifier keys, the trust that names them, results and records."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -33,6 +34,27 @@ class Verifier:
             ca_pem=b"",
             ek_ca_pem=b"",
         )
+
+
+class CountedKey:
+    """A signing key that remembers in which thread it signed what.
+
+    Attributes:
+        threads: of each signature, its thread's id.
+        before: called before each signature.
+    """
+
+    def __init__(self) -> None:
+        self._key = SigningKey.generate(Alg.ED25519)
+        self.public = self._key.public
+        self.threads: list[int] = []
+        self.before: Callable[[], object] = lambda: None
+
+    def sign(self, data: bytes) -> bytes:
+        """As any key."""
+        self.before()
+        self.threads.append(threading.get_ident())
+        return self._key.sign(data)
 
 
 class HostKeys:

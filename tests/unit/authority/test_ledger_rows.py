@@ -66,6 +66,22 @@ def test_a_number_is_given_once(db: sqlite3.Connection) -> None:
         rows.put_notice(db, a_notice(1), is_published=False)
 
 
+def test_signed_records_stand_for_their_notices_where_these_keys_have_signed(
+    db: sqlite3.Connection,
+) -> None:
+    notices = [a_notice(number) for number in (1, 2, 3)]
+    for notice in notices:
+        rows.put_notice(db, notice, is_published=True)
+    first, second = (b"k1", b"v1"), (b"k2", b"v2")
+    rows.put_signed(db, rows.Signed(keys=b"old", records={1: first, 2: second}))
+    assert rows.find_signed(db, 0, b"old") == [first, second, notices[2]]
+    assert rows.find_signed(db, 1, b"old") == [second, notices[2]]
+    rows.put_signed(db, rows.Signed(keys=b"new", records={2: second}))
+    assert rows.find_signed(db, 0, b"new") == [notices[0], second, notices[2]]
+    assert rows.find_signed(db, 0, b"old") == [first, *notices[1:]]
+    assert rows.find_signed(db, 3, b"old") == []
+
+
 def test_times_are_whole_milliseconds() -> None:
     when = NOW + timedelta(microseconds=1999)
     assert rows.instant(rows.milliseconds(when)) == NOW + timedelta(milliseconds=1)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fabric.attest.appraise import Counters
+from fabric.attest.catchup import Catchup
 from fabric.attest.members import (
     Heartbeat,
     HostState,
@@ -26,7 +27,7 @@ from fabric.authority.publisher import NO_TIME
 from fabric.model.errors import PeerError, Reason, UnavailableError, UsageError
 from fabric.model.names import MEMBERS, RESULTS
 from fabric.ports import Stored
-from tests.fakes.authority_site import SENDER, AuthoritySite, until
+from tests.fakes.authority_site import SENDER, AuthoritySite, free, until
 from tests.fakes.verifier import Verifier, a_beat, a_notice, a_result
 
 AWAY = UnavailableError(Reason.GATEWAY_UNAVAILABLE, "no gateway")
@@ -96,12 +97,25 @@ async def test_nothing_is_signed_while_the_brokers_gainsay_the_clock(
         await give(site)
         await site.publisher.published(1)  # takes away, so it waits for no clock
         with pytest.raises(UnavailableError):
-            await site.ticks.catch_up(0)
+            await site.ticks.catch_up(0, free)
         assert {*times(site)} == {NO_TIME}
         site.brokers_behind = timedelta(seconds=29)
         await until(lambda: site.publisher.why_not_ready is None)
     assert times(site)[-1] == site.clock.now()
-    assert await site.ticks.catch_up(0)
+    assert await site.ticks.catch_up(0, free)
+
+
+async def test_what_is_published_costs_whoever_asks_for_it_nothing(site: AuthoritySite) -> None:
+    await give(site, 30)
+    paid: list[int] = []
+    async with publishing(site):
+        await site.publisher.published(30)
+        await site.ticks.opened()
+    answer = Catchup.decode(await site.ticks.catch_up(0, paid.append)).records
+    assert [(record.key, record.value) for record in site.log.records[MEMBERS, 0]][:60:2] == [
+        *answer[:30]
+    ]
+    assert not paid
 
 
 async def test_a_pause_that_nobody_counted_ends_by_itself_once_the_brokers_confirm_it(
@@ -136,7 +150,7 @@ async def test_a_clock_that_creeps_ahead_of_the_brokers_stops_what_is_signed(
             site.signing.now()  # which `clock` on /readyz shows
         assert caught.value.reason is Reason.NOT_READY
         with pytest.raises(UnavailableError, match="31 s ahead"):
-            await site.ticks.catch_up(0)
+            await site.ticks.catch_up(0, free)
         with pytest.raises(UnavailableError, match="31 s ahead"):
             site.signing.confirmed()
         last = max(times(site))
@@ -147,7 +161,7 @@ async def test_a_clock_that_creeps_ahead_of_the_brokers_stops_what_is_signed(
         site.brokers_behind = timedelta(seconds=29)
         await until(lambda: site.publisher.why_not_ready is None)
     assert times(site)[-1] == site.clock.now()
-    assert await site.ticks.catch_up(0)
+    assert await site.ticks.catch_up(0, free)
 
 
 def _why(site: AuthoritySite) -> str:
@@ -172,7 +186,7 @@ async def test_brokers_that_do_not_answer_say_nothing_of_the_clock(site: Authori
         await until(lambda: "no gateway" in _why(site))
         site.clock.advance(3_600)
         assert site.signing.confirmed() == site.clock.now()
-        assert await site.ticks.catch_up(0)
+        assert await site.ticks.catch_up(0, free)
         site.log.fail(None)
         await until(lambda: site.clock.now() in times(site))
     assert times(site).count(NO_TIME) == 1

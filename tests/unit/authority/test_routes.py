@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fabric.attest.members import Members, NoticeKind
 from fabric.attest.messages import Refusal
 from fabric.authority import machine
 from fabric.authority.admin_messages import Scope
+from fabric.authority.ledger import Ledger
 from fabric.authority.routes import Routes
 from fabric.metrics import AuthorityMetrics
 from fabric.model.errors import PeerError, Reason, UnavailableError
@@ -19,6 +21,7 @@ from fabric.model.limits import REQUEST_BYTES_MAX
 from fabric.model.names import MEMBERS
 from tests.fakes.authority_site import ADMIN, SENDER, AuthoritySite, until
 from tests.fakes.policy_repository import Repository
+from tests.fakes.verifier import a_notice
 
 CBOR = {"Content-Type": "application/cbor"}
 
@@ -261,6 +264,21 @@ async def test_whoever_asks_gets_notices_and_a_tick_and_needs_no_certificate(
         assert len(Catchup.decode(await answer.read()).records) == 1
     labels = {"operation": "notices", "result": "ok"}
     assert metrics.registry.get_sample_value("fabric_authority_requests_total", labels) == 2
+
+
+async def test_whoever_asks_for_notices_pays_for_those_that_must_be_signed(
+    site: AuthoritySite, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "REQUESTS_BURST_MAX", 100)
+    monkeypatch.setattr(machine, "REQUESTS_PER_S_MAX", 0)
+    await until(lambda: site.publisher.why_not_ready is None)
+    for number in range(1, 129):  # of the log: published, but not by this ledger
+        await site.ledger.do(partial(Ledger.adopt, notice=a_notice(number)))
+    seen = []
+    for after in (0, 0, 64):
+        async with client.get(f"/notices/{after}") as answer:
+            seen.append(answer.status)
+    assert seen == [200, 200, 429]
 
 
 @pytest.mark.parametrize("path", ["/notices", "/notices/x", "/notices/-1", "/notices/" + "9" * 19])
