@@ -130,18 +130,22 @@ class Subscription:
         return (await self.streams(stream.topic)).get(stream)
 
     async def apply(self, block: Block, expected: StreamState | None, new: StreamState) -> Applied:
-        """Queue the block; waits while the subscriber is busy.
+        """Queue the block; waits while the subscriber is busy, and once it has ended for ever.
 
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, the life that read the block has ended.
         """
-        self._check()
+        await self._demand_life()
         await self._queue.put(Delivery(block=block, before=expected, after=new))
-        self._check()
+        await self._demand_life()
         self._given[block.stream] = new
         return Applied(state=new, applied=block.count, quarantined=0)
 
-    def _check(self) -> None:
+    async def _demand_life(self) -> None:
+        if self._is_closed:
+            # The reader is about to be cancelled. An error would be shown and tried again, and
+            # one that meets the cancellation in a task group takes its place.
+            await asyncio.Event().wait()
         if self._is_between:
             raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "subscription is between two lives")
 

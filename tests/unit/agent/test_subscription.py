@@ -12,7 +12,7 @@ from fabric.agent.open_form import encode
 from fabric.agent.parts import subscribe_partition
 from fabric.agent.read_machine import BEGINNING
 from fabric.agent.subscription import Position, Subscription
-from fabric.agent.supervisor import supervise
+from fabric.agent.supervisor import Board, end, supervise
 from fabric.model.block import Block, trim
 from fabric.model.change import Change, Op, Run, Sequence
 from fabric.model.errors import UnavailableError
@@ -356,8 +356,37 @@ async def test_whoever_waits_is_told_that_the_agent_ends(identity: Identity) -> 
     it.forget()  # as the end of its life does
     async with asyncio.timeout(5):
         assert await it.next() is None
-    with pytest.raises(UnavailableError):
-        await it.apply(block(), None, state((1, 100, 3), offset=1))
+
+
+@pytest.mark.parametrize("given", [0, 9])
+async def test_a_reader_whose_subscriber_has_ended_is_cancelled_at_once_and_says_nothing(
+    identity: Identity, caplog: pytest.LogCaptureFixture, given: int
+) -> None:
+    """It comes with a block after the end, or it waits with one for the subscriber."""
+    it, board, begins = Subscription(identity, TOPIC), Board(), asyncio.Event()
+
+    async def give() -> None:
+        board.show("s", None)
+        for _ in range(given):
+            await it.apply(block(3), None, state((1, 100, 3), offset=8))
+        await begins.wait()
+        await it.apply(block(3), None, state((1, 100, 3), offset=8))
+
+    async def read() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(give())
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(supervise("s", read, board))
+        await asyncio.sleep(0.05)
+        it.close()
+        begins.set()
+        await asyncio.sleep(0.05)
+        assert not reading.done()
+        assert await it.next() is None
+        await end([reading])
+    assert (board.problems, caplog.messages) == ({}, [])
+    assert await it.streams(TOPIC) == {}
 
 
 def test_a_position_shows_no_chain(identity: Identity) -> None:
