@@ -16,6 +16,9 @@ _AGENCY = re.compile(r"[0-9A-Z]+(\.[0-9A-Z]+)*")
 _PART = re.compile(r"[a-z0-9-]+")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9.-]+")
 
+_SHOWN_CHARS_MAX = 2 * NAME_CHARS_MAX + AGENCY_CHARS_MAX + len("..")
+"""As long as the longest topic."""
+
 MEMBERS = "fabric.members"
 RESULTS = "fabric.results"
 GRANTS_PREFIX = "fabric.grants."
@@ -39,6 +42,12 @@ def part(text: str) -> str:
     if len(text) > NAME_CHARS_MAX or not _PART.fullmatch(text):
         raise Malformed("name must be 1 to 63 characters of a-z, 0-9 and -")
     return text
+
+
+def piece(text: str) -> str:
+    """A name that nobody has checked as a message may show it: quoted, a bounded piece of it."""
+    shown = text[:_SHOWN_CHARS_MAX]
+    return repr(shown) if shown == text else f"{shown!r}..."
 
 
 def _three(text: str) -> tuple[str, str, str]:
@@ -115,7 +124,13 @@ class Topic:
         """Level stands before the first dot, dataset after the last; raises Malformed."""
         level, _, rest = text.partition(".")
         agency, _, dataset = rest.rpartition(".")
-        return cls(part(level), agency_code(agency), part(dataset))
+        try:
+            return cls(part(level), agency_code(agency), part(dataset))
+        except Malformed as exc:
+            raise Malformed(
+                "a topic has the form LEVEL.AGENCY.DATASET, as secret.G01.residents: not"
+                f" {piece(text)} ({exc.args[0]})"
+            ) from None
 
     def __str__(self) -> str:
         return f"{self.level}.{self.agency}.{self.dataset}"

@@ -113,3 +113,14 @@ def test_names_sort_and_hash_by_their_parts() -> None:
     first, second = HostId.parse("G01/a/a"), HostId.parse("G01/a/b")
     assert first < second
     assert len({first, second, HostId.parse("G01/a/a")}) == 2
+
+
+@pytest.mark.parametrize("text", ["nonsense", "secret.G01", "secret.g01.notes", "x" * 5_000, "\n"])
+def test_what_is_no_topic_is_told_the_form_of_one_and_shown_in_part(text: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        Topic.parse(text)
+    said = str(caught.value.args[0])
+    assert "a topic has the form LEVEL.AGENCY.DATASET, as secret.G01.residents" in said
+    assert repr(text[:20])[:-1] in said
+    assert len(said) < 400
+    assert said.isprintable()
