@@ -24,7 +24,7 @@ from fabric.cli.noticed import noticed
 from fabric.cli.topics import records
 from fabric.cli.unattested import closed, explained
 from fabric.config import AgentConfig
-from fabric.model.errors import ConfigInvalid, DeniedError, PeerError
+from fabric.model.errors import ConfigInvalid, DeniedError, Malformed, PeerError
 from fabric.model.names import MEMBERS, RESULTS
 from fabric.policy.event_types import EVENT_TYPES
 from fabric.ports import Record
@@ -50,7 +50,10 @@ def rules(
     form: output.Output = output.Form.TABLE,
 ) -> None:
     """Print the part of an approval that accepts exactly this boot, to be widened by hand."""
-    document = approval_part(read_event_log(log), _numbers(pcrs))
+    try:
+        document = approval_part(read_event_log(log), _numbers(pcrs))
+    except Malformed as exc:
+        raise Malformed(f"{log}: {exc.args[0]}; give binary_bios_measurements") from exc
     if form is output.Form.TABLE:
         typer.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
     else:

@@ -85,6 +85,12 @@ def _row(dataset: Dataset, key: str) -> dict[str, Any]:
     try:
         value = json.loads(key)
     except ValueError:
+        # A key of one text may stand without quotes, but not what was to be JSON.
+        is_text = dataset.schema.key_columns[0].item == "string"
+        if not is_text or key.startswith(("{", "[", '"')):
+            raise ConfigInvalid(
+                f"--key is no JSON: give an object of the key columns ({', '.join(names)})"
+            ) from None
         value = key
     row = value if isinstance(value, dict) else {names[0]: value}
     if set(row) != set(names):

@@ -25,11 +25,20 @@ def inspect(source: Source, config: Config = None, form: output.Output = output.
     if path.is_file():
         if path.stat().st_size > ENVELOPE_BYTES_MAX:
             raise Malformed("file is larger than any envelope")
-        output.record(form, described(_content(path)))
+        output.record(form, _described_file(path))
         return
     topic, partition, offset = _place(source)
     value = asyncio.run(_fetch(as_host(config), topic, partition, offset))
     output.record(form, described(value))
+
+
+def _described_file(path: Path) -> Mapping[str, object]:
+    try:
+        return described(_content(path))
+    except Malformed as exc:
+        raise Malformed(
+            f"{path}: {exc.args[0]}; give one record's value as it lies in the topic"
+        ) from exc
 
 
 def _content(path: Path) -> bytes:

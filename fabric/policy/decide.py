@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from fabric.model.errors import DeniedError, Malformed, Reason
 from fabric.model.label import Label, dominates
-from fabric.model.names import HostId, Origin, Stream
+from fabric.model.names import HostId, Origin, Stream, piece
 from fabric.policy.types import Approval, Dataset, LevelRule, Policy, SuiteRule
 
 _USABLE = frozenset({"approved", "deprecated"})
@@ -45,7 +45,11 @@ def dataset_of(policy: Policy, topic: str) -> Dataset:
     """The dataset of a topic; raises DeniedError TOPIC_UNKNOWN."""
     found = policy.datasets.get(topic)
     if found is None:
-        raise DeniedError(Reason.TOPIC_UNKNOWN, "topic belongs to no dataset of the policy")
+        raise DeniedError(
+            Reason.TOPIC_UNKNOWN,
+            f"{piece(topic)} belongs to no dataset of the policy; correct it, or have the dataset"
+            " published",
+        )
     return found
 
 

@@ -210,5 +210,8 @@ def test_pcrs_that_are_no_numbers_are_a_usage_error(fabric, tmp_path, pcrs) -> N
 
 def test_a_log_that_is_not_one_or_not_there_is_an_error(fabric, tmp_path) -> None:
     (tmp_path / "log").write_bytes(b"garbage")
-    assert fabric("attest", "rules", tmp_path / "log").code == 1
+    done = fabric("attest", "rules", tmp_path / "log")
+    assert done.code == 1
+    for said in (str(tmp_path / "log"), "give binary_bios_measurements"):
+        assert said in done.err.replace("\n", "")
     assert fabric("attest", "rules", tmp_path / "missing").code == 2

@@ -169,3 +169,9 @@ def test_a_file_that_may_not_be_read_is_a_line_and_exit_2(
     done = fabric("inspect", path, "-o", "json")
     assert (done.code, done.out) == (2, "")
     assert f"{path}: cannot be read (Permission denied)" in done.err
+
+
+def test_a_file_that_holds_no_record_says_what_to_give(fabric, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("root:x:0:0")
+    done = fabric("inspect", tmp_path / "file")
+    assert (done.code, "give one record's value as it lies in the topic" in done.err) == (1, True)

@@ -163,6 +163,13 @@ def test_a_row_that_is_not_there_and_a_key_that_is_none_say_so(fabric, site: Sit
     assert site.prove(fabric, TOPIC).code == 2
 
 
+@pytest.mark.parametrize("key", ['{"id": ', "[7", "seven"])
+def test_a_key_that_is_no_json_is_told_what_to_give(fabric, site: Site, key: str) -> None:
+    done = site.prove(fabric, TOPIC, "--key", key)
+    said = "--key is no JSON: give an object of the key columns (id)"
+    assert (done.code, said in done.err) == (2, True)
+
+
 @pytest.fixture
 def reading(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     """Members and results are read from the log, as on a host."""

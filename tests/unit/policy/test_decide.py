@@ -318,6 +318,16 @@ def test_topic_has_its_dataset_and_rule_or_is_unknown(good: Policy) -> None:
         assert caught.value.reason is Reason.TOPIC_UNKNOWN
 
 
+def test_an_unknown_topic_is_named_in_part_with_what_to_do(good: Policy) -> None:
+    with pytest.raises(DeniedError, match=r"'secret\.G01\.other' belongs to no dataset") as caught:
+        decide.dataset_of(good, "secret.G01.other")
+    assert "correct it, or have the dataset published" in str(caught.value)
+    with pytest.raises(DeniedError) as caught:
+        decide.dataset_of(good, "x\n" * 5_000)
+    said = str(caught.value)
+    assert (len(said) < 400, said.isprintable()) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("now", "reason"),
     [
