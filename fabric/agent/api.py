@@ -213,7 +213,7 @@ class Agent:
         Raises:
             UsageError: the topic is not in `outbox.topics`, or the row does not fit; fields
                 that lack, that the dataset does not have or whose value is not of their type
-                are named.
+                are named. TOO_LARGE, no block holds the row, not even alone.
             Malformed: `topic` is no topic's name.
             UnavailableError: the agent has not started, or the outbox is full.
         """

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from fabric import tls
+from fabric.agent.alone import demand_room
 from fabric.agent.attesting import PART as ATTESTATION
 from fabric.agent.attesting import Attesting, Hooks
 from fabric.agent.auditing import publish_host_heads
@@ -21,6 +22,7 @@ from fabric.agent.identity import Identity
 from fabric.agent.parts import (
     datasets_of,
     forget_withdrawn,
+    origin_of,
     publisher,
     run_publisher,
     source_tables,
@@ -245,12 +247,17 @@ class Life:
         topics = [*self._config.outbox.topics]
         tables = {f"{_OUTBOX_TABLE}-{topic}": topic for topic in topics}
         path = self._config.agent.folder / OUTBOX_FILE
+        name = self._config.outbox.source
+        origin = origin_of(self.view.me, name)
 
         def make() -> ChangeSource:
-            self._outbox = SqliteOutbox(path, source_tables(host, tables))
+            self._outbox = SqliteOutbox(
+                path,
+                source_tables(host, tables),
+                lambda change: demand_room(self.view.policy, origin, change),
+            )
             return self._outbox
 
-        name = self._config.outbox.source
         opened = self._kept.marks.outbox_open
         self._run_capture(host, f"capture {name}", name, topics=topics, make=make, opened=opened)
 

@@ -62,7 +62,11 @@ def _encode(change: Change, dataset: Dataset, framing: bytes) -> bytes:
     except Exception:  # noqa: BLE001  # fastavro raises whatever the value raised, and quotes it
         raise Malformed("row does not fit the schema") from None
     if out.tell() > OPEN_RECORD_BYTES_MAX:
-        raise DeniedError(Reason.TOO_LARGE, "one change is too large for an open record")
+        raise DeniedError(
+            Reason.TOO_LARGE,
+            f"the change at {change.sequence.position} of {change.topic} is too large for an open"
+            " record",
+        )
     return out.getvalue()
 
 

@@ -357,7 +357,11 @@ def halve(block: Block) -> tuple[Block, Block]:
         UsageError: TOO_LARGE, one change alone is too large.
     """
     if block.count < 2:
-        raise UsageError(Reason.TOO_LARGE, "one change is too large for a block")
+        position = block.runs[0].position if block.runs else block.upto.position
+        raise UsageError(
+            Reason.TOO_LARGE,
+            f"the change at {position} of {block.stream.topic} is too large for a block",
+        )
     room, left, right = block.count // 2, [], []
     for run in block.runs:
         if room >= run.count:

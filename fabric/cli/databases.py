@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
+from fabric.agent.alone import demand_room
 from fabric.agent.identity import STATE
 from fabric.cli.access import target_of
 from fabric.cli.checks import Once
@@ -14,7 +16,7 @@ from fabric.database.registry import examine_source, examine_target, given_name
 from fabric.database.sqlite_examine import examine_outbox
 from fabric.database.sqlite_outbox import FILE as OUTBOX
 from fabric.model.errors import FabricError
-from fabric.model.names import Topic
+from fabric.model.names import Origin, Topic
 from fabric.policy.decide import dataset_of
 from fabric.policy.types import Policy
 from fabric.ports import SourceTable
@@ -72,13 +74,21 @@ def usage_of(config: AgentConfig, url: str, *, agent: int | None) -> Usage:
 async def outbox(config: AgentConfig, policy: Once[Policy]) -> Sequence[Finding]:
     """The file of the Python API's `publish`, and what the policy knows of its topics."""
     topics = [str(topic) for topic in config.outbox.topics]
-    found = [await asyncio.to_thread(examine_outbox, config.agent.folder / OUTBOX, topics)]
-    for topic in topics:
+    tables: list[SourceTable] = []
+    unknown: list[Finding] = []
+    for topic in config.outbox.topics:
         try:
-            dataset_of(await policy.get(), topic)
+            schema = dataset_of(await policy.get(), str(topic)).schema
         except FabricError as exc:
-            found.append(failed(f"topic {topic}", exc))
-    return found
+            unknown.append(failed(f"topic {topic}", exc))
+        else:
+            tables.append(SourceTable(table="", topic=topic, schema=schema))
+    file = partial(examine_outbox, config.agent.folder / OUTBOX, topics)
+    if tables:
+        me = config.agent.host
+        origin = Origin(me.agency, me.system, config.outbox.source)
+        file = partial(file, tables=tables, room=partial(demand_room, await policy.get(), origin))
+    return [await asyncio.to_thread(file), *unknown]
 
 
 async def _datasets(

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from fabric.database import sqlite_state as states
 from fabric.database import sqlite_token as tokens
 from fabric.database.finding import MADE, Capture, Finding, failed, ill, parked, well, whole
 from fabric.database.sqlite_capture import check, is_intact, is_watermark
 from fabric.database.sqlite_outbox import ROWS_MAX as OUTBOX_ROWS_MAX
+from fabric.database.sqlite_outbox_rows import Room, change_of, large
 from fabric.database.sqlite_tables import check_table
 from fabric.database.sqlite_thread import unavailable
 from fabric.locks import holder
@@ -68,11 +70,19 @@ def examine_target(path: str, targets: Sequence[Target]) -> list[Finding]:
         return [failed("file", exc)]
 
 
-def examine_outbox(path: Path, topics: Collection[str]) -> Finding:
+def examine_outbox(
+    path: Path,
+    topics: Collection[str],
+    *,
+    tables: Sequence[SourceTable] = (),
+    room: Room = lambda _: None,
+) -> Finding:
     """The outbox of the Python API: that it may be written, and what waits in it.
 
     Args:
         topics: those that the settings publish.
+        tables: those of them that the policy knows.
+        room: whether a change can be sent at all.
     """
     folder = path.absolute().parent
     if not path.exists():  # the folder, too, is made at the first start
@@ -80,6 +90,7 @@ def examine_outbox(path: Path, topics: Collection[str]) -> Finding:
     try:
         with _opened(path) as connection, unavailable():
             waiting = dict(_waiting(connection))
+            stuck = _stuck(connection, tables, room) if waiting else None
     except FabricError as exc:
         return failed("file", exc)
     lost = sorted(waiting.keys() - set(topics))
@@ -89,6 +100,16 @@ def examine_outbox(path: Path, topics: Collection[str]) -> Finding:
             Reason.TOPIC_UNKNOWN,
             f"{waiting[lost[0]]} changes for {lost[0]} wait, and [outbox] topics lacks it",
             "put the topic back until they are sent, then take it out",
+        )
+    if stuck is not None:
+        ident, seen = stuck
+        statement = f"DELETE FROM fabric_outbox WHERE id = {ident}"  # noqa: S608  # for people
+        return ill(
+            "file",
+            Reason.TOO_LARGE,
+            f"{seen}: it is never sent, and what waits behind it neither",
+            f"take it out with sqlite3 {quote(str(path))} '{statement}', and have the application"
+            " publish it smaller",
         )
     if sum(waiting.values()) >= OUTBOX_ROWS_MAX:
         return ill("file", Reason.OVERLOADED, "it is full: no more is taken", _WHY_FULL)
@@ -102,6 +123,20 @@ def _waiting(connection: sqlite3.Connection) -> list[tuple[str, int]]:
     ).fetchone():
         return []
     return connection.execute("SELECT topic, count(*) FROM fabric_outbox GROUP BY topic").fetchall()
+
+
+def _stuck(
+    connection: sqlite3.Connection, tables: Sequence[SourceTable], room: Room
+) -> tuple[int, str] | None:
+    """The first change that nothing holds, and which it is in words."""
+    life = connection.execute("SELECT generation FROM fabric_outbox_life").fetchone()
+    for row, table in large(connection, {str(table.topic): table for table in tables}):
+        try:
+            room(change_of(row, table, life[0]))
+        except FabricError as exc:
+            if exc.reason is Reason.TOO_LARGE:
+                return row.id, f"change {row.id} for {row.topic} {exc.args[0]}"
+    return None
 
 
 @contextmanager

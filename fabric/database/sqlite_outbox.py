@@ -12,13 +12,14 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from fabric.database import sqlite_schemas as schemas
-from fabric.database.datum import decode_change, encode_change
+from fabric.database.datum import encode_change, written
 from fabric.database.source_figures import age_s
+from fabric.database.sqlite_outbox_rows import Room, Waiting, change_of, page, small_bytes
 from fabric.database.sqlite_thread import SqliteThread
 from fabric.database.sqlite_token import generation_in
 from fabric.database.value_fit import Check, checker
@@ -65,29 +66,26 @@ class _Life:
     position: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """One that waits; `by` is None when it is from before schemas were kept."""
-
-    id: int
-    topic: str
-    commit_us: int
-    datum: bytes = field(repr=False)
-    by: str | None
-
-
 class SqliteOutbox:
     """Implements ports.ChangeSource; `put` adds a change.
 
     Args:
         path: the agent's file, made when absent.
         tables: the datasets that may be published; `table` of each is not used.
+        room: asked before a change is stored that may be too large to be sent at all.
     """
 
-    def __init__(self, path: str | os.PathLike[str], tables: Sequence[SourceTable]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        tables: Sequence[SourceTable],
+        room: Room = lambda _: None,
+    ) -> None:
         self._thread = SqliteThread(path, create=True, synchronous="FULL")
         self._tables = {str(table.topic): table for table in tables}
         self._checks = {str(table.topic): _checks(table.schema) for table in tables}
+        self._small = {str(table.topic): small_bytes(table.schema) for table in tables}
+        self._room = room
         self._life: _Life | None = None
         self._position = 0
         self._released = 0
@@ -113,7 +111,8 @@ class SqliteOutbox:
         Raises:
             UsageError: the topic is not ours, or the row does not fit its schema: no field
                 may lack, be null where null is not allowed, or stand beside the schema's, and
-                no value be one that a reader gets back as another.
+                no value be one that a reader gets back as another. TOO_LARGE, it can never be
+                sent, not even alone.
             UnavailableError: the outbox is full or its file cannot be written.
         """
         life, table = self._open_life(), self._tables.get(str(topic))
@@ -139,9 +138,31 @@ class SqliteOutbox:
             datum = encode_change(change, table.schema, exact=True)
         except Malformed:
             raise UsageError(Reason.SCHEMA_MISMATCH, "row does not fit the dataset") from None
-        ident = await self._thread.write(lambda c: _add(c, table, now_us, datum))
+        generation = life.generation
+
+        def add(connection: sqlite3.Connection) -> int:
+            ident = _add(connection, table, now_us, datum)
+            if len(datum) > self._small[str(topic)]:
+                by = written(table.schema).text
+                row = Waiting(id=ident, topic=str(topic), commit_us=now_us, datum=datum, by=by)
+                self._demand_room(change_of(row, table, generation))
+            return ident
+
+        ident = await self._thread.write(add)
         self._news.set()
-        return ChangeSequence(life.generation, ident, 1)
+        return ChangeSequence(generation, ident, 1)
+
+    def _demand_room(self, change: Change) -> None:
+        """Refuse what would stop all that is put behind it; raising takes it out again."""
+        try:
+            self._room(change)
+        except FabricError as exc:
+            if exc.reason is Reason.TOO_LARGE:
+                raise UsageError(
+                    Reason.TOO_LARGE,
+                    f"this row of {change.topic} {exc.args[0]}; make it smaller",
+                ) from None
+            # The policy is about to change, or lacks the dataset: others will say so.
 
     def _open_life(self) -> _Life:
         if self._life is None:
@@ -153,7 +174,9 @@ class SqliteOutbox:
         quiet_since = time.monotonic()
         while True:
             self._news.clear()
-            found = await self._thread.call(partial(_page, position=self._position))
+            found = await self._thread.call(
+                partial(page, after=self._position, rows_max=_PAGE_ROWS)
+            )
             for row in found:
                 yield self._captured(row)
                 self._position = row.id
@@ -171,7 +194,7 @@ class SqliteOutbox:
         except TimeoutError:
             return
 
-    def _captured(self, row: _Row) -> Captured:
+    def _captured(self, row: Waiting) -> Captured:
         table = self._tables.get(row.topic)
         if table is None:
             raise UsageError(
@@ -179,7 +202,7 @@ class SqliteOutbox:
                 f"changes for {row.topic} wait in the outbox, and no setting publishes it any more",
             )
         try:
-            change = decode_change(row.datum, table.schema, table.topic, by=row.by)
+            change = change_of(row, table)
         except Malformed as exc:
             raise UsageError(
                 Reason.SCHEMA_MISMATCH,
@@ -313,16 +336,3 @@ def _add(connection: sqlite3.Connection, table: SourceTable, now_us: int, datum:
     if cursor.lastrowid is None:
         raise FabricError(Reason.INTERNAL, "outbox row has no id")
     return cursor.lastrowid
-
-
-def _page(connection: sqlite3.Connection, position: int) -> list[_Row]:
-    found = connection.execute(
-        "SELECT id, topic, commit_us, datum, schema FROM fabric_outbox"
-        " WHERE id > ? ORDER BY id LIMIT ?",
-        (position, _PAGE_ROWS),
-    ).fetchall()
-    by = schemas.texts(connection, {row[4] for row in found})
-    return [
-        _Row(id=ident, topic=topic, commit_us=commit_us, datum=datum, by=by.get(schema))
-        for ident, topic, commit_us, datum, schema in found
-    ]

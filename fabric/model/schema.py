@@ -119,6 +119,11 @@ class RowSchema:
         return tuple(Field(n, _physical(self.type_of(n)), nullable=False) for n in self.key)
 
     @cached_property
+    def nodes(self) -> int:
+        """As `weigh` gives them for the declared record."""
+        return weigh(fastavro.parse_schema(_physical(self.declared), named_schemas={}))
+
+    @cached_property
     def rows_codec(self) -> Any:
         """fastavro schema of a block's columns of rows."""
         return fastavro.parse_schema(record("fabric.Rows", self.columns), named_schemas={})

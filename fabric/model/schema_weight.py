@@ -27,14 +27,18 @@ class _Weight:
     depth: int = 1
 
 
-def weigh(parsed: Any) -> None:
+def weigh(parsed: Any) -> int:
     """Check a schema that fastavro has parsed, so that names stand in full.
+
+    Returns:
+        Its nodes: fields, branches and items of a datum's type, named types counted at each
+        use. One byte of a datum stands for no more values than that.
 
     Raises:
         Malformed: it is recursive, too deep or too large, has items of zero bytes, a
             field twice, a name outside Avro's grammar or a type that we do not know.
     """
-    _Scale().weigh(parsed, frozenset(), _DEPTH_MAX)
+    return _Scale().weigh(parsed, frozenset(), _DEPTH_MAX).nodes
 
 
 def is_empty(parsed: Any, known: dict[str, bool]) -> bool:

@@ -1,5 +1,6 @@
 """`fabric doctor` where nothing runs: each failed check has its cause and its remedy."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -12,10 +13,16 @@ from pathlib import Path
 import pytest
 
 from fabric.authority.pki import issue_platform, make_ca
+from fabric.cli.access import policy_of
 from fabric.cli.remedies import REMEDIES, remedy_of
+from fabric.config import AgentConfig
+from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.demo.process import free_port
+from fabric.model.change import Op
 from fabric.model.errors import DeniedError, Reason
-from fabric.model.names import MEMBERS
+from fabric.model.names import MEMBERS, Topic
+from fabric.policy.decide import dataset_of
+from fabric.ports import SourceTable
 from tests.contract.softhsm import tokens
 from tests.fakes.agent_page import APPLYING, SENDING, FakeAgent, write_config
 from tests.fakes.boot import PCRS, Boot
@@ -292,6 +299,28 @@ def test_the_outbox_is_looked_at_where_there_is_one(fabric, tmp_path: Path) -> N
     spoilt = checked(fabric, write_config(tmp_path, topics))["outbox file"]
     assert not spoilt["ok"]
     assert spoilt["remedy"]
+
+
+def test_a_published_row_that_no_block_holds_fails_the_outbox(fabric, tmp_path: Path) -> None:
+    config = write_config(tmp_path, '[outbox]\ntopics = ["secret.G01.residents"]\n')
+    (tmp_path / "state").mkdir(exist_ok=True)
+    topic = Topic.parse("secret.G01.residents")
+    schema = dataset_of(policy_of(AgentConfig.load(config)), str(topic)).schema
+
+    async def put(size: int) -> None:
+        box = SqliteOutbox(
+            tmp_path / "state" / "outbox.db", [SourceTable(table="", topic=topic, schema=schema)]
+        )
+        await box.open(None)
+        await box.put(topic, Op.UPSERT, {"id": 1, "name": "x" * size, "phone": None})
+        await box.close()
+
+    asyncio.run(put(500_000))
+    assert checked(fabric, config)["outbox file"]["seen"] == "1 changes wait"
+    asyncio.run(put(1_000_000))
+    found = checked(fabric, config)["outbox file"]
+    assert found["seen"].startswith(f"too_large: change 2 for {topic} is 1000")
+    assert "DELETE FROM fabric_outbox WHERE id = 2" in found["remedy"]
 
 
 # How the file is named

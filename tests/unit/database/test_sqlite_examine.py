@@ -2,9 +2,12 @@
 
 import fcntl
 import os
+import shlex
 import shutil
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,8 @@ from fabric.database import sqlite_examine
 from fabric.database.finding import MADE, Capture, Finding
 from fabric.database.sqlite import SqliteSink, SqliteSource
 from fabric.database.sqlite_outbox import SqliteOutbox
-from fabric.model.change import Op
-from fabric.model.errors import Reason
+from fabric.model.change import Change, Op
+from fabric.model.errors import DeniedError, Reason
 from fabric.model.names import Topic
 from fabric.ports import Reached, SourceTable
 from tests.contract.sink_suite import Feed, stream, target
@@ -210,6 +213,31 @@ async def test_a_full_outbox_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sqlite_examine, "OUTBOX_ROWS_MAX", 1)
     found = sqlite_examine.examine_outbox(await outbox(tmp_path, str(NOTES)), [str(NOTES)])
     assert found.reason is Reason.OVERLOADED
+
+
+async def test_a_change_that_can_never_be_sent_is_told_with_a_way_out_that_works(
+    tmp_path: Path,
+) -> None:
+    def room(change: Change) -> None:
+        if change.row and len(change.row["body"]) > 150_000:
+            raise DeniedError(Reason.TOO_LARGE, "is 7 bytes, more than one block holds")
+
+    path = tmp_path / "out box.db"
+    made = SqliteOutbox(path, [TABLE])
+    await made.open(None)
+    for number, size in enumerate((1, 150_000, 150_001)):
+        row = {"region": "a", "number": number, "body": "x" * size}
+        last = await made.put(NOTES, Op.UPSERT, row)
+    await made.close()
+    look = partial(sqlite_examine.examine_outbox, path, [str(NOTES)], tables=[TABLE], room=room)
+    found = look()
+    assert found.reason is Reason.TOO_LARGE
+    assert f"change {last.position} for {NOTES} is 7 bytes, more than one block holds" in found.seen
+    command, file, statement = shlex.split(found.remedy.removeprefix("take it out with "))[:3]
+    assert (command, file) == ("sqlite3", str(path))
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(statement.rstrip(","))
+    assert (look().reason, look().seen) == (None, "2 changes wait")
 
 
 def test_an_outbox_that_is_no_database_is_told(tmp_path: Path) -> None:

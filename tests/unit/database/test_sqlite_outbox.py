@@ -12,8 +12,8 @@ import pytest
 
 from fabric.database import sqlite_outbox
 from fabric.database.sqlite import SqliteOutbox
-from fabric.model.change import Op, Row, Sequence
-from fabric.model.errors import Reason, UnavailableError, UsageError
+from fabric.model.change import Change, Op, Row, Sequence
+from fabric.model.errors import DeniedError, Reason, UnavailableError, UsageError
 from fabric.model.names import Topic
 from fabric.model.schema import RowSchema
 from fabric.ports import Captured, Event, Reached, SourceTable
@@ -23,6 +23,7 @@ TABLES = [
     SourceTable(table="", topic=PEOPLE, schema=PEOPLE_SCHEMA),
     SourceTable(table="", topic=NOTES, schema=NOTES_SCHEMA),
 ]
+LONG = "x" * 200_000
 
 
 def outbox(folder: Path) -> SqliteOutbox:
@@ -216,6 +217,31 @@ async def test_a_full_outbox_is_overloaded(tmp_path: Path, monkeypatch: pytest.M
     assert caught.value.reason is Reason.OVERLOADED
     await box.release(1)
     await box.put(PEOPLE, Op.UPSERT, person(9))
+    await box.close()
+
+
+async def test_what_can_never_be_sent_is_refused_and_takes_no_place(tmp_path: Path) -> None:
+    asked: list[tuple[Op, Sequence, Row | None]] = []
+
+    def room(change: Change) -> None:
+        asked.append((change.op, change.sequence, change.row))
+        if change.row and change.row["body"] == LONG:
+            raise DeniedError(Reason.TOO_LARGE, "is 7 bytes, more than one block holds")
+        raise DeniedError(Reason.TOPIC_UNKNOWN, "the policy changes just now")
+
+    box = SqliteOutbox(tmp_path / "agent.db", TABLES, room)
+    opened = await box.open(None)
+    first = await box.put(NOTES, Op.UPSERT, note("a", 1))
+    with pytest.raises(UsageError, match=r"is 7 bytes.*; make it smaller") as caught:
+        await box.put(NOTES, Op.UPSERT, {**note("a", 2), "body": LONG})
+    assert (caught.value.reason, str(NOTES) in str(caught.value)) == (Reason.TOO_LARGE, True)
+    last = await box.put(NOTES, Op.UPSERT, {**note("a", 3), "body": LONG[1:]})
+    assert last.position == first.position + 1
+    found, _ = await take(box.read())
+    assert [event.run.position for event in found] == [first.position, last.position]
+    assert [(op, sequence, row["number"]) for op, sequence, row in asked if row] == [
+        (Op.UPSERT, Sequence(opened.generation, last.position, 1), number) for number in (2, 3)
+    ]
     await box.close()
 
 
