@@ -215,7 +215,7 @@ class Agent:
                 that lack, that the dataset does not have or whose value is not of their type
                 are named. TOO_LARGE, no block holds the row, not even alone.
             Malformed: `topic` is no topic's name.
-            UnavailableError: the agent has not started, or the outbox is full.
+            UnavailableError: the agent has not started, starts over, or the outbox is full.
         """
         self._check_open()
         try:

@@ -15,12 +15,12 @@ from fabric.agent.auditing import open_audit
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
 from fabric.agent.life import Kept, Life
+from fabric.agent.outbox import Outbox
 from fabric.agent.own import device, key_stores, lock
 from fabric.agent.readers import Readers, Spawn, target_name
 from fabric.agent.subscription import Subscription
 from fabric.agent.supervisor import Board, end, supervise
 from fabric.config import AgentConfig
-from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import check_extension
 from fabric.metrics import AgentMetrics
 from fabric.metrics_lag import DATABASES
@@ -194,8 +194,8 @@ class Core:
                 await end([task])  # what it shows of itself must not outlive it
             subscription.forget()
 
-    async def outbox(self) -> SqliteOutbox:
-        """The open outbox.
+    async def outbox(self) -> Outbox:
+        """The outbox, open also while its capture is held.
 
         Raises:
             UsageError: CONFIG_INVALID, the configuration names no `outbox.topics`.

@@ -19,6 +19,7 @@ from fabric.agent.auditing import publish_host_heads
 from fabric.agent.heads import Told
 from fabric.agent.host import Host
 from fabric.agent.identity import Identity
+from fabric.agent.outbox import Outbox
 from fabric.agent.parts import (
     datasets_of,
     forget_withdrawn,
@@ -39,7 +40,6 @@ from fabric.attest.result import Result
 from fabric.config import AgentConfig, Capture
 from fabric.database.registry import open_source
 from fabric.database.sqlite_outbox import FILE as OUTBOX_FILE
-from fabric.database.sqlite_outbox import SqliteOutbox
 from fabric.kafka.log import KafkaLog
 from fabric.metrics import AgentMetrics
 from fabric.model.names import Topic
@@ -112,7 +112,7 @@ class Life:
         self._host: Host | None = None
         self._readers: Readers | None = None
         self._log: KafkaLog | None = None
-        self._outbox: SqliteOutbox | None = None
+        self._outbox: Outbox | None = None
         policy, me = policies.policy, kept.config.agent.host
         self._telemetry = Telemetry(kept.board, kept.metrics, kept.audit, policy=kept.told)
         self._telemetry.approved(policy, me)
@@ -246,17 +246,15 @@ class Life:
     def _start_outbox(self, host: Host) -> None:
         topics = [*self._config.outbox.topics]
         tables = {f"{_OUTBOX_TABLE}-{topic}": topic for topic in topics}
-        path = self._config.agent.folder / OUTBOX_FILE
         name = self._config.outbox.source
         origin = origin_of(self.view.me, name)
+        outbox = self._outbox = Outbox(
+            self._config.agent.folder / OUTBOX_FILE,
+            lambda change: demand_room(self.view.policy, origin, change),
+        )
 
         def make() -> ChangeSource:
-            self._outbox = SqliteOutbox(
-                path,
-                source_tables(host, tables),
-                lambda change: demand_room(self.view.policy, origin, change),
-            )
-            return self._outbox
+            return outbox.source(source_tables(host, tables))
 
         opened = self._kept.marks.outbox_open
         self._run_capture(host, f"capture {name}", name, topics=topics, make=make, opened=opened)
@@ -295,7 +293,7 @@ class Life:
         return self._readers
 
     @property
-    def outbox(self) -> SqliteOutbox:
+    def outbox(self) -> Outbox:
         """The outbox, once `outbox_open` is set."""
         assert self._outbox is not None
         return self._outbox
@@ -330,5 +328,7 @@ class Life:
         """Give back what the parts have left open; they have ended."""
         if self._readers is not None:
             await self._readers.close()
+        if self._outbox is not None:
+            await self._outbox.close()
         if self._log is not None:
             await self._log.close()

@@ -12,13 +12,14 @@ from contextlib import aclosing, asynccontextmanager, closing
 import pytest
 
 import fabric
+from fabric.agent import life
 from fabric.agent.subscription import Position
 from fabric.demo import intruder
 from fabric.demo.layout import OTHER, PUBLIC, SECRET
 from fabric.demo.people import residents
 from fabric.demo.world import World
 from fabric.model.change import Change, Op
-from fabric.model.errors import ConfigInvalid, DeniedError, Malformed, UsageError
+from fabric.model.errors import ConfigInvalid, DeniedError, Malformed, Reason, UsageError
 from fabric.seal.envelope import parse
 from tests.support.pages import API, example
 from tests.support.world import running_world
@@ -148,6 +149,10 @@ async def refuses_what_is_wrong(agent: fabric.Agent) -> None:
     ):
         with pytest.raises(UsageError):
             await agent.publish(topic, row)
+    for size in (1_000_000, 20_000_000):
+        with pytest.raises(UsageError, match=r"bytes, more than one block holds") as caught:
+            await agent.publish(str(OTHER), {"id": 3, "text": "x" * size})
+        assert caught.value.reason is Reason.TOO_LARGE
     with pytest.raises(Malformed):
         await agent.publish("no topic", {})
     with pytest.raises(DeniedError):
@@ -180,6 +185,30 @@ async def test_published_changes_reach_a_subscriber_until_it_acknowledges_them(
         async with asyncio.timeout(20):
             while again.problems:
                 await asyncio.sleep(0.05)
+
+
+async def test_a_stored_row_that_no_block_holds_is_named_and_is_all_that_has_to_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, outbox = str(OTHER), world.host("A").folder / "state" / "outbox.db"
+    world.parts["A"].stop()
+    try:
+        async with agent_of(world, "A") as sender, agent_of(world, "B") as receiver:
+            with monkeypatch.context() as patched:  # as a version that did not look stored it
+                patched.setattr(life, "demand_room", lambda *_: None)
+                stuck = await sender.publish(topic, {"id": 50, "text": "x" * 20_000_000})
+            said = f"too_large: the change at {stuck.position} of {topic} is too large for a block"
+            async with asyncio.timeout(_OPEN_S):
+                while sender.problems.get("capture outbox") != said:
+                    await asyncio.sleep(0.05)
+            await sender.publish(topic, {"id": 51, "text": "while the capture is held"})
+            with closing(sqlite3.connect(outbox, timeout=30)) as file, file:
+                file.execute("DELETE FROM fabric_outbox WHERE id = ?", (stuck.position,))
+            ((change, position),) = await take(receiver, topic, 1, ops=frozenset({Op.UPSERT}))
+            assert change.row == {"id": 51, "text": "while the capture is held"}
+            await receiver.ack(position)
+    finally:
+        world.parts["A"].start()
 
 
 async def test_the_pages_example_keeps_its_table_in_step(
