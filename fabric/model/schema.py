@@ -136,7 +136,7 @@ class RowSchema:
     @cached_property
     def strides(self) -> tuple[Stride, ...]:
         """How to go over a block's columns, those of rows and then those of keys."""
-        return strides_of([field.item for field in (*self.columns, *self.key_columns)])
+        return (*strides_of(self.rows_codec), *strides_of(self.keys_codec))
 
     @cached_property
     def block_codec(self) -> Any:

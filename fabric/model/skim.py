@@ -89,10 +89,11 @@ def _runs(data: bytes, columns: int, runs_max: int, named_max: int) -> tuple[int
 
 
 def count_at(data: bytes, at: int, most: int) -> tuple[int, int]:
-    """A count or length, as Avro writes it (zigzag), and where what follows it stands.
+    """A count, length or index, as Avro writes it (zigzag), and where what follows it stands.
 
     Raises:
-        Malformed: it is negative, or larger than `most`, or the bytes end.
+        Malformed: it is negative, or larger than `most`, or longer than it need be, or the
+            bytes end.
     """
     try:
         value = data[at]
@@ -110,6 +111,8 @@ def _long(data: bytes, at: int) -> tuple[int, int]:
     found = _ONE.match(data, at)
     if found is None:
         raise Malformed("block ends in a count")
+    if not data[found.end() - 1]:  # a zero of two bytes would be an array that is no end
+        raise Malformed("count of a block is longer than it need be")
     value = 0
     for shift, byte in enumerate(found[0]):
         value |= (byte & 0x7F) << 7 * shift

@@ -4,7 +4,7 @@ A byte of Avro can stand for an empty text, list or map: sixteen megabytes are a
 and fastavro makes them in one go, while nothing else of the process runs. Columns of numbers
 and of texts are one value each and are stepped over. What stands in arrays is walked by its
 type, and counted; a walk makes nothing, and others have their turn meanwhile.
-Spec: docs/format.md, MUST-4.11 and MUST-4.15.
+Spec: docs/format.md, MUST-4.11, MUST-4.15 and MUST-4.17.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from fabric.model.errors import Malformed
-from fabric.model.packing import type_of
 from fabric.model.skim import count_at, end_at, skip_numbers
 
 
@@ -32,25 +31,28 @@ _BRANCHES = tuple(0xFF if byte & 1 or byte > 0x7F else byte >> 1 for byte in ran
 """By its first byte, a union's index; more than any where that says too little."""
 
 
-def strides_of(items: Sequence[Any]) -> tuple[Stride, ...]:
+def strides_of(codec: Any) -> tuple[Stride, ...]:
     """How to go over columns, each of a number of values.
 
     Args:
-        items: types of one value, as fastavro has parsed them, without logical types; one may
-            name a type that stands in an earlier one.
+        codec: the record of the columns, as fastavro has parsed it for the decoder: a name
+            can mean another type to who has parsed it elsewhere.
     """
-    known = {**_SIMPLE}
-    return tuple(_column(item, _stride(item, known)) for item in items)
+    known: dict[str, Stride] = {}
+    return tuple(_column(field["type"], known) for field in codec["fields"])
 
 
 def walk_columns(
     data: bytes, at: int, *, left: int, strides: Sequence[Stride], counts: Sequence[int]
-) -> None:
+) -> tuple[int, int]:
     """Go over the columns that begin in `data` at `at`.
 
     Args:
         left: values that may stand in arrays.
         counts: for each column, how many values are due.
+
+    Returns:
+        Where the columns end, and how many values are left then.
 
     Raises:
         TooManyValues: there are more values in arrays.
@@ -65,6 +67,7 @@ def walk_columns(
         raise Malformed("block ends in its columns") from exc
     if at > len(data):
         raise Malformed("block ends in its columns")
+    return at, left
 
 
 def _less(left: int, many: int) -> int:
@@ -73,11 +76,12 @@ def _less(left: int, many: int) -> int:
     return left - many
 
 
-def _column(item: Any, stride: Stride) -> Stride:
-    kind = type_of(item)
+def _column(kind: Any, known: dict[str, Stride]) -> Stride:
     if kind == "bytes":
         return _whole  # how many numbers are in it is counted as it is cut
-    return partial(_text_or_array if isinstance(kind, list) else _array, stride)
+    if isinstance(kind, list):
+        return partial(_text_or_array, _stride(kind[1]["items"], known))
+    return partial(_array, _stride(kind["items"], known))
 
 
 def _whole(data: bytes, at: int, left: int, _: int) -> tuple[int, int]:
@@ -108,7 +112,7 @@ def _array(stride: Stride, data: bytes, at: int, left: int, count: int) -> tuple
 
 def _stride(kind: Any, known: dict[str, Stride]) -> Stride:
     if isinstance(kind, str):
-        return known[kind]
+        return _SIMPLE[kind] if kind in _SIMPLE else known[kind]
     if isinstance(kind, list):
         return partial(_union, [_stride(branch, known) for branch in kind])
     match kind["type"]:
@@ -191,7 +195,7 @@ def _arrays(item: Stride, data: bytes, at: int, left: int, many: int) -> tuple[i
         if not data[at]:
             at += 1
             continue
-        count, at = count_at(data, at, len(data))
+        count, at = count_at(data, at, len(data))  # not 0, which has one form only
         at, left = item(data, at, left, count)
         if data[at]:
             end_at(data, at)

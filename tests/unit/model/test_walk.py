@@ -25,6 +25,7 @@ MAPS = {"type": "map", "values": "bytes"}
 NULLS = {"type": "array", "items": ["null"]}
 WIDE = {"type": "record", "name": "W", "fields": [{"name": "n", "type": "int"}]}
 WIDE["fields"] = [*WIDE["fields"], *({"name": f"n{i}", "type": "null"} for i in range(100))]
+NUMBERS = {"type": "record", "name": "N", "fields": [{"name": "n", "type": "bytes"}]}
 FRONT = count(1) + RUN + b"\0" + b"\0" + count(8) + bytes(8)
 """One upsert, nothing null, and the column of its id."""
 HUGE = DECOMPRESSED_BYTES_MAX - 2**10
@@ -98,7 +99,7 @@ def test_a_walk_ends_where_the_decoder_does_and_counts_what_it_makes(data: st.Da
     )
     out = BytesIO()
     fastavro.schemaless_writer(out, parsed, {"c": [value for value, _ in drawn]})
-    [stride] = strides_of([parsed["fields"][0]["type"]["items"]])
+    [stride] = strides_of(parsed)
     made = sum(many for _, many in drawn)
     assert stride(out.getvalue() + b"more", 0, made + 7, len(drawn)) == (len(out.getvalue()), 7)
     with pytest.raises(TooManyValues):
@@ -220,6 +221,44 @@ def test_a_column_that_is_no_array_of_its_rows_in_one_piece_is_malformed(
         opened(column(wrong), kind)
 
 
+@pytest.mark.parametrize(
+    ("kind", "long"),
+    [
+        ("string", b"\x80\0" + b"\0"),
+        ("string", b"\0" + b"\x82\0a"),
+        ("string", b"\2" + b"\x82\0" + b"\2\0" + b"\0"),
+        ("bytes", b"\x82\0" + b"\0" + b"\0"),
+        (["int", "string", "null"], array(b"\x84\0")),
+        (TEXTS, array(b"\x80\0")),
+        (TEXTS, array(b"\x82\x80\0" + b"\0" + b"\0")),
+        (MAPS, array(b"\x80\0")),
+    ],
+    ids=[
+        "branch of a column", "text", "texts", "column", "union", "no text", "a text", "no entry",
+    ],
+)  # fmt: skip
+def test_a_count_that_is_longer_than_it_need_be_is_malformed(kind: Any, long: bytes) -> None:
+    """MUST-4.17."""
+    with pytest.raises(Malformed, match="longer than it need be"):
+        opened(column(long), kind)
+
+
+def test_a_zero_of_two_bytes_hides_no_records_from_the_count() -> None:
+    """A decoder found an empty list and then many records, where the walk saw one text."""
+    many, two = 200_000, count(1) + RUN[:4] + count(2) + b"\0\0"
+    lists = count(2) + b"\x80\0" + b"\0" + count(1) + count(many) + bytes(many) + b"\0\0"
+    entry = {"type": "record", "name": "L", "fields": [{"name": "t", "type": "string"}]}
+    data = two + b"\0" + count(16) + bytes(16) + lists + b"\0"
+    tracemalloc.start()
+    try:
+        with pytest.raises(Malformed):
+            opened(data, {"type": "array", "items": entry})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * 2**20
+
+
 @pytest.mark.parametrize("kind", ["string", "bytes", TEXTS, MAPS, ["null", "int", "string"], WIDE])
 def test_a_column_that_ends_early_is_malformed(kind: Any) -> None:
     with pytest.raises(Malformed):
@@ -230,11 +269,12 @@ def test_a_column_that_ends_early_is_malformed(kind: Any) -> None:
 
 def test_columns_that_end_after_their_block_are_malformed() -> None:
     with pytest.raises(Malformed, match="ends in its columns"):
-        walk_columns(count(4) + b"abc", 0, left=0, strides=strides_of(["long"]), counts=[1])
+        walk_columns(count(4) + b"abc", 0, left=0, strides=strides_of(NUMBERS), counts=[1])
 
 
 def test_a_type_that_stands_in_an_earlier_column_is_known() -> None:
-    kind = {"type": "fixed", "name": "F", "size": 2}
+    kinds = [{"type": "fixed", "name": "F", "size": 2}, "F"]
     data = array(b"ab") * 2
-    for stride in strides_of([kind, "F"]):
+    fields = [{"name": f"c{n}", "type": {"type": "array", "items": k}} for n, k in enumerate(kinds)]
+    for stride in strides_of({"type": "record", "name": "C", "fields": fields}):
         assert stride(data, 0, 1, 1) == (len(data) // 2, 0)
