@@ -36,7 +36,8 @@ def weigh(parsed: Any) -> int:
 
     Raises:
         Malformed: it is recursive, too deep or too large, has items of zero bytes, a
-            field twice, a name outside Avro's grammar or a type that we do not know.
+            field twice, a name outside Avro's grammar or that Avro keeps for itself, a fixed
+            type of no size, or a type that we do not know.
     """
     return _Scale().weigh(parsed, frozenset(), _DEPTH_MAX).nodes
 
@@ -90,8 +91,8 @@ class _Scale:
                 raise Malformed("schema holds an array or map of nothing, such as nulls")
             return _sum([items], is_empty=False)
         if kind in ("enum", "fixed"):
-            weight = _Weight(is_empty=kind == "fixed" and schema["size"] < 1)
-            self._known[schema["name"]] = weight
+            weight = _Weight(is_empty=kind == "fixed" and not _size(schema))
+            self._name(schema["name"], weight)
             return weight
         return self._named(kind, inside)
 
@@ -104,8 +105,13 @@ class _Scale:
         within = inside | {schema["name"]}
         parts = [self.weigh(item["type"], within, depth - 1) for item in schema["fields"]]
         weight = _sum(parts, is_empty=all(part.is_empty for part in parts))
-        self._known[schema["name"]] = weight
+        self._name(schema["name"], weight)
         return weight
+
+    def _name(self, name: str, weight: _Weight) -> None:
+        if name.rpartition(".")[2] in _PRIMITIVES:
+            raise Malformed("schema gives a type the name of one of Avro's own")
+        self._known[name] = weight
 
     def _named(self, name: str, inside: frozenset[str]) -> _Weight:
         if name in _PRIMITIVES:
@@ -115,6 +121,13 @@ class _Scale:
         if name not in self._known:
             raise Malformed("schema has a type that is not known")
         return self._known[name]
+
+
+def _size(schema: Any) -> int:
+    size = schema["size"]
+    if type(size) is not int or size < 0:
+        raise Malformed("schema has a fixed type whose size is no number of bytes")
+    return size
 
 
 def _sum(parts: list[_Weight], *, is_empty: bool) -> _Weight:

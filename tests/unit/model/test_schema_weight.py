@@ -106,6 +106,20 @@ def test_field_name_outside_avros_grammar_is_refused(name: Any) -> None:
         parse(field("int", name))
 
 
+@pytest.mark.parametrize("name", ["int", "string", "a.null"])
+def test_type_with_a_name_of_avros_own_is_refused(name: str) -> None:
+    with pytest.raises(Malformed, match="Avro's own"):
+        parse(field({"type": "fixed", "name": name, "size": 3}))
+    with pytest.raises(Malformed, match="Avro's own"):
+        parse(field(record(name, field("int"))))
+
+
+@pytest.mark.parametrize("size", [-1, 2.0, True, "2"])
+def test_fixed_type_of_no_whole_number_of_bytes_is_refused(size: Any) -> None:
+    with pytest.raises(Malformed):
+        parse(field({"type": "fixed", "name": "F", "size": size}))
+
+
 def test_field_that_stands_twice_is_refused() -> None:
     with pytest.raises(Malformed, match="twice"):
         parse(field("int"), field("long"))
