@@ -36,7 +36,8 @@ def demand_room(policy: Policy, origin: Origin, change: Change) -> None:
     if not rule.sealed:
         _demand(
             lambda: encode(block, dataset),
-            f"is larger than one open record may be, {OPEN_RECORD_BYTES_MAX} bytes",
+            f"is larger than one open record may be, {OPEN_RECORD_BYTES_MAX} bytes, or has more"
+            " values in its arrays",
         )
         return
     plain = _demand(

@@ -17,7 +17,7 @@ from fabric.model.block import Block
 from fabric.model.change import MARKS, Change, Op, Run, changes_of, steps_of
 from fabric.model.change import Sequence as ChangeSequence
 from fabric.model.errors import DeniedError, FabricError, Malformed, Reason
-from fabric.model.limits import OPEN_RECORD_BYTES_MAX
+from fabric.model.limits import OPEN_RECORD_BYTES_MAX, OPEN_VALUES_MAX
 from fabric.model.names import Origin, Stream, Topic
 from fabric.policy.types import Dataset
 
@@ -32,7 +32,7 @@ def encode(block: Block, dataset: Dataset) -> list[bytes]:
 
     Raises:
         Malformed: a row does not fit the schema.
-        DeniedError: TOO_LARGE, one change is larger than a record may be.
+        DeniedError: TOO_LARGE, one change is larger than a record may be, or has more values.
     """
     framing = _MAGIC + dataset.schema_id.to_bytes(4)
     origin = block.stream.origin
@@ -67,7 +67,10 @@ def _encode(change: Change, dataset: Dataset, framing: bytes) -> bytes:
             f"the change at {change.sequence.position} of {change.topic} is too large for an open"
             " record",
         )
-    return out.getvalue()
+    record = out.getvalue()
+    if dataset.schema.open_count.most(len(record)) > OPEN_VALUES_MAX:
+        dataset.schema.open_count.of(record, _FRAMING_BYTES)
+    return record
 
 
 def decode(value: bytes, dataset: Dataset) -> Change:
@@ -77,12 +80,22 @@ def decode(value: bytes, dataset: Dataset) -> Change:
         Malformed: not the wire format, or not exactly one sound Change.
         DeniedError: TOO_LARGE; SCHEMA_UNKNOWN; NOT_A_PRODUCER.
     """
+    _count(value, dataset)
+    return _decode(value, dataset)
+
+
+def _count(value: bytes, dataset: Dataset) -> int:
+    """How many values a decoder would make of a record."""
     if len(value) > OPEN_RECORD_BYTES_MAX:
         raise DeniedError(Reason.TOO_LARGE, "open record is too long")
     if value[:1] != _MAGIC or len(value) <= _FRAMING_BYTES:
         raise Malformed("record is not in Confluent's wire format")
     if int.from_bytes(value[1:_FRAMING_BYTES]) != dataset.schema_id:
         raise DeniedError(Reason.SCHEMA_UNKNOWN, "schema id is not the dataset's")
+    return dataset.schema.open_count.of(value, _FRAMING_BYTES)
+
+
+def _decode(value: bytes, dataset: Dataset) -> Change:
     buffer = BytesIO(value)
     buffer.seek(_FRAMING_BYTES)
     try:
@@ -142,16 +155,25 @@ class Gathered:
 def try_decode(
     records: Iterable[tuple[int, bytes | None]], dataset: Dataset
 ) -> tuple[list[Placed], list[tuple[int, Reason]]]:
-    """Decode (offset, value) pairs; what cannot be decoded comes back with its reason."""
+    """Decode (offset, value) pairs; what cannot be decoded comes back with its reason.
+
+    At least one is taken, and no more once they have OPEN_VALUES_MAX values: who calls comes
+    again with the rest when these have been applied.
+    """
     good: list[Placed] = []
     bad: list[tuple[int, Reason]] = []
+    values = 0
     for offset, value in records:
         try:
             if value is None:
                 raise Malformed("record has no value")
-            good.append(Placed(change=decode(value, dataset), offset=offset))
+            values += _count(value, dataset)
+            good.append(Placed(change=_decode(value, dataset), offset=offset))
         except FabricError as exc:
             bad.append((offset, exc.reason))
+            values += dataset.schema.open_count.most(len(value or b""))  # what it may have cost
+        if values >= OPEN_VALUES_MAX:
+            break
     return good, bad
 
 

@@ -100,8 +100,6 @@ class OpenReader:
             if records:
                 self._meter.came(records)
                 self._meter.takes(records[0])
-                await self._until_fresh()
-                self._goes_on()
                 await self._take(records)
                 self._meter.stands_at(records[-1].offset + 1)
 
@@ -126,16 +124,24 @@ class OpenReader:
             self._host.telemetry.paused(self._part, None)
 
     async def _take(self, records: Sequence[Record]) -> None:
-        pairs = [(record.offset, record.value) for record in records]
-        began = self._host.clock.monotonic()
-        good, bad = await asyncio.to_thread(try_decode, pairs, self._dataset)
-        self._decode_s = self._host.clock.monotonic() - began
         self._bytes = sum(len(record.value or b"") for record in records)
+        rest = [(record.offset, record.value) for record in records]
+        while rest:
+            await self._until_fresh()
+            self._goes_on()
+            rest = rest[await self._take_some(rest) :]
+
+    async def _take_some(self, rest: Sequence[tuple[int, bytes | None]]) -> int:
+        """Take as many of these as are decoded at a time, and say how many they were."""
+        began = self._host.clock.monotonic()
+        good, bad = await asyncio.to_thread(try_decode, rest, self._dataset)
+        self._decode_s = self._host.clock.monotonic() - began
         for offset, reason in bad:
             self._host.telemetry.dropped(self._topic, offset, reason, "")
         for gathered in gather(good, self._topic, self._partition):
             await self._apply(gathered)
             self._goes_on()
+        return len(good) + len(bad)
 
     async def _apply(self, gathered: Gathered) -> None:
         stream, is_told = gathered.block.stream, False

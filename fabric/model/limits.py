@@ -211,6 +211,9 @@ REFUSED_IDENTITIES_MAX = 1_000
 JUDGED_BYTES_MIN = 16 * 1024
 """Bytes of a request that a gateway judges before others have their turn, one batch at least."""
 OPEN_RECORD_BYTES_MAX = 256 * 1024
+OPEN_VALUES_MAX = BLOCK_VALUES_MAX
+"""Values in row and key of one open record, and names of absent columns; a reader decodes at most
+as many and one record's more at a time."""
 
 # Agent
 QUEUE_RUNS_MAX = 64

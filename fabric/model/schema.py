@@ -15,6 +15,7 @@ import fastavro
 
 from fabric.model.columns import Field, fields_of, record
 from fabric.model.errors import Malformed, Reason, UsageError
+from fabric.model.open_count import OpenCount
 from fabric.model.schema_weight import weigh
 from fabric.model.walk import Stride, strides_of
 
@@ -86,7 +87,7 @@ class RowSchema:
             raise Malformed("key must name at least one field, each once")
         schema = cls(declared, key, tuple(types))
         try:
-            _ = schema.block_codec, schema.strides, schema.key_codec, schema.change_codec
+            _ = schema.block_codec, schema.strides, schema.key_codec, schema.open_count
         except Exception as exc:  # as above
             raise Malformed("schema has a name that the fabric's own records use") from exc
         try:
@@ -189,6 +190,11 @@ class RowSchema:
     def change_codec(self) -> Any:
         """fastavro schema of one open `Change`, logical types removed."""
         return fastavro.parse_schema(_physical(self.change_declared), named_schemas={})
+
+    @cached_property
+    def open_count(self) -> OpenCount:
+        """How the values of one open `Change` are counted."""
+        return OpenCount(self.change_codec)
 
     def type_of(self, name: str) -> Any:
         """Declared Avro type of a field, as parsed JSON; raises UsageError when unknown."""

@@ -24,7 +24,7 @@ _ONE = re.compile(_VARINT)
 _CHUNK = 256
 _MANY = re.compile(rb"(?:" + _VARINT + rb"){%d}" % _CHUNK)
 _FIVE = re.compile(rb"(?:" + _VARINT + rb"){5}")
-"""A run's numbers: operation, position, ordinal, commit time, count."""
+"""A run's numbers: operation, position, ordinal, commit time, count; an open change has five."""
 
 
 def check_counts(data: bytes, columns: int, nullable: int, *, is_quick: bool = False) -> int:
@@ -73,10 +73,7 @@ def _runs(data: bytes, columns: int, runs_max: int, named_max: int) -> tuple[int
     count, at = count_at(data, 0, runs_max)
     named = 0
     for _ in range(count):
-        numbers = _FIVE.match(data, at)
-        if numbers is None:
-            raise Malformed("block ends in its runs")
-        absent, at = count_at(data, numbers.end(), columns)
+        absent, at = count_at(data, behind_five(data, at), columns)
         named += absent
         if named > named_max:
             raise Malformed("runs name too many absent columns")
@@ -86,6 +83,14 @@ def _runs(data: bytes, columns: int, runs_max: int, named_max: int) -> tuple[int
         if absent:
             at = end_at(data, at)
     return named, end_at(data, at) if count else at
+
+
+def behind_five(data: bytes, at: int) -> int:
+    """Behind five varints; raises Malformed."""
+    numbers = _FIVE.match(data, at)
+    if numbers is None:
+        raise Malformed("block ends in its runs")
+    return numbers.end()
 
 
 def count_at(data: bytes, at: int, most: int) -> tuple[int, int]:

@@ -42,6 +42,16 @@ def strides_of(codec: Any) -> tuple[Stride, ...]:
     return tuple(_column(field["type"], known) for field in codec["fields"])
 
 
+def strides_of_types(types: Sequence[Any]) -> tuple[Stride, ...]:
+    """How to go over values of types that the decoder's fastavro has parsed one after another.
+
+    Raises:
+        KeyError: one is recursive.
+    """
+    known: dict[str, Stride] = {}
+    return tuple(_stride(kind, known) for kind in types)
+
+
 def walk_columns(
     data: bytes, at: int, *, left: int, strides: Sequence[Stride], counts: Sequence[int]
 ) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The walk over a block's columns and the decoder part company nowhere.
+"""The walk over a block's columns, or an open record, and the decoder part company nowhere.
 
 What the walk has counted is what the decoder makes, so the two must step over every byte alike.
 Here both are given what Avro allows and nobody writes, and what Avro does not allow.
@@ -176,18 +176,29 @@ def wanted(schema: RowSchema) -> tuple[list[Any], dict[str, Any]]:
     return [field["type"] for codec in codecs for field in codec["fields"]], named
 
 
-def attempts(schema: RowSchema, rng: Random) -> Iterator[tuple[bytes, int]]:
+def columns_of(schema: RowSchema, rng: Random) -> Iterator[tuple[bytes, int]]:
     """Bytes that may be columns of the schema, and of how many rows."""
     kinds, named = wanted(schema)
     while True:
         rows = rng.randrange(4)
         writer = Writer(rng, rng.choice((0, 0.02, 0.2)), named)
-        data = bytearray(b"".join(writer.column(kind, rows) for kind in kinds))
-        for _ in range(rng.choice((0, 0, 1, 3))):
-            data[rng.randrange(len(data))] = rng.choice(BYTES)
-        if rng.random() < 0.1:
-            del data[rng.randrange(len(data)) :]
-        yield bytes(data), rows
+        yield spoilt(b"".join(writer.column(kind, rows) for kind in kinds), rng), rows
+
+
+def changes_of(schema: RowSchema, rng: Random) -> Iterator[bytes]:
+    """Bytes that may be open changes of the schema."""
+    codec = schema.change_codec
+    while True:
+        writer = Writer(rng, rng.choice((0, 0.02, 0.2)), codec["__named_schemas"])
+        yield spoilt(writer.datum(codec), rng)
+
+
+def spoilt(data: bytes, rng: Random) -> bytes:
+    """The same, or with other bytes in places, or without its end."""
+    made = bytearray(data)
+    for _ in range(rng.choice((0, 0, 1, 3))):
+        made[rng.randrange(len(made))] = rng.choice(BYTES)
+    return bytes(made[: rng.randrange(len(made)) if rng.random() < 0.1 else None])
 
 
 def decoded(data: bytes, schema: RowSchema) -> tuple[Any, int]:
@@ -211,7 +222,7 @@ def test_walk_and_decoder_end_at_the_same_byte_whatever_the_bytes_are(kinds: lis
     """MUST-4.15: what the walk takes is counted by it, all that the decoder makes of it."""
     schema, both = a_schema(kinds), 0
     count = len(schema.columns) + len(schema.key_columns)
-    for data, rows in islice(attempts(schema, Random(7)), TRIES):
+    for data, rows in islice(columns_of(schema, Random(7)), TRIES):
         try:
             end, left = walk_columns(
                 data, 0, left=LEFT, strides=schema.strides, counts=[rows] * count
@@ -226,4 +237,24 @@ def test_walk_and_decoder_end_at_the_same_byte_whatever_the_bytes_are(kinds: lis
         assert at == end, data.hex()
         values = sum(made(column) - 1 for column in columns if isinstance(column, list))
         assert values <= LEFT - left, data.hex()
+    assert both > TRIES / 50
+
+
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+def test_no_open_record_makes_more_values_than_were_counted(kinds: list[Any]) -> None:
+    """MUST-8.3."""
+    schema, both = a_schema(kinds), 0
+    for data in islice(changes_of(schema, Random(7)), TRIES):
+        try:
+            counted = schema.open_count.of(data, 0)
+        except Malformed:
+            continue
+        try:
+            change: Any = fastavro.schemaless_reader(BytesIO(data), schema.change_codec, None)
+        except Exception:  # noqa: BLE001, S112  # of a row that needs no walk, it may be any
+            continue
+        both += 1
+        assert counted <= schema.open_count.most(len(data)), data.hex()
+        values = made(change["row"]) + made(change["key"]) + len(change["absent"])
+        assert values <= counted, data.hex()
     assert both > TRIES / 50

@@ -483,12 +483,12 @@ def block_array_count_negative() -> bytes:
     return in_array(b"\x05\x0c" + b"\x02\x00" * 3 + b"\x00")
 
 
-@vector("block", "4.16", reason=OPEN, comment="an array's count, 3, is written in two bytes")
+@vector("block", "4.17", reason=OPEN, comment="an array's count, 3, is written in two bytes")
 def block_count_long() -> bytes:
     return in_array(b"\x86\x00" + b"\x02\x00" * 3 + b"\x00")
 
 
-@vector("block", "4.16", reason=OPEN, comment="a union's index, 0, is written in two bytes")
+@vector("block", "4.17", reason=OPEN, comment="a union's index, 0, is written in two bytes")
 def block_index_long() -> bytes:
     good = datum(rows={**by_column(block().runs[0].rows)["rows"], "text": ""})
     return with_plain(good[: -len(NO_TEXT)] + b"\x80" + NO_TEXT)

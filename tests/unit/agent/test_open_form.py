@@ -1,7 +1,11 @@
 """The open form: one record a change, and back."""
 
+import json
+import tracemalloc
 from dataclasses import replace
 from io import BytesIO
+from itertools import count as numbers
+from typing import Any
 
 import fastavro
 import pytest
@@ -12,8 +16,12 @@ from fabric.agent.open_form import Placed, decode, encode, gather, try_decode
 from fabric.model.block import Block
 from fabric.model.change import ZERO, Op, Run, Sequence, changes_of
 from fabric.model.errors import FabricError, Reason
+from fabric.model.limits import OPEN_VALUES_MAX
 from fabric.model.names import Origin, Stream
+from fabric.model.schema import RowSchema
+from fabric.policy.types import Dataset
 from tests.fakes.platform import OPEN, ORIGIN, dataset
+from tests.unit.model.test_skim import count
 
 WARDS = dataset(OPEN)
 STREAM = Stream(ORIGIN, OPEN, 0)
@@ -121,3 +129,105 @@ def test_garbage_raises_ours_and_nothing_else(data: bytes) -> None:
 
 def test_a_record_without_a_value_is_refused() -> None:
     assert try_decode([(3, None)], WARDS) == ([], [(3, Reason.MALFORMED)])
+
+
+EMPTY: dict[str, Any] = {"type": "record", "name": "L", "fields": [{"name": "t", "type": "string"}]}
+EMPTY["fields"] = [*EMPTY["fields"], *({"name": f"n{i}", "type": "null"} for i in range(100))]
+
+
+def of_lines(lines: Any) -> Dataset:
+    """A dataset of rows with a number and lines."""
+    fields = [{"name": "id", "type": "long"}, {"name": "lines", "type": lines}]
+    declared = {"type": "record", "name": "R", "fields": fields}
+    return dataset(OPEN, schema=RowSchema.parse(json.dumps(declared), ("id",)))
+
+
+def record(it: Dataset, lines: bytes, *, absent: bytes = b"\0") -> bytes:
+    """An upsert whose lines are these bytes."""
+    origin = str(ORIGIN).encode()
+    start = b"\0" + it.schema_id.to_bytes(4) + count(len(origin)) + origin
+    return start + b"\0" + count(1) * 3 + b"\0" + absent + count(1) + count(7) + lines + b"\0"
+
+
+def empty(many: int) -> bytes:
+    return count(many) + bytes(many) + b"\0"
+
+
+WIDE = of_lines({"type": "array", "items": EMPTY})
+BOOLEANS = of_lines({"type": "array", "items": "boolean"})
+
+
+def some_at_a_time(
+    rest: list[tuple[int, bytes | None]],
+) -> tuple[list[Placed], list[tuple[int, Reason]]]:
+    """What a reader gets of them, coming again with the rest."""
+    good: list[Placed] = []
+    bad: list[tuple[int, Reason]] = []
+    while rest:
+        taken, refused = try_decode(rest, WIDE)
+        good, bad, rest = good + taken, bad + refused, rest[len(taken) + len(refused) :]
+    return good, bad
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (record(WIDE, empty(5_000)), Reason.TOO_LARGE),
+        (record(WIDE, b"\1\2\0\0"), Reason.MALFORMED),
+        (record(WIDE, count(1) + b"\0" + empty(5_000)), Reason.MALFORMED),
+        (record(WIDE, b"\x80\0"), Reason.MALFORMED),
+        (record(WIDE, empty(1), absent=empty(200_000)), Reason.MALFORMED),
+        (record(WIDE, empty(1), absent=count(1) + b"\0" + empty(100_000)), Reason.MALFORMED),
+    ],
+    ids=["records", "negative", "pieces", "long", "absent", "absent in pieces"],
+)
+def test_a_record_of_very_many_values_is_refused_before_they_are_made(
+    value: bytes, reason: Reason
+) -> None:
+    """MUST-8.2, MUST-8.3: what comes before and after it in a poll is taken."""
+    good = record(WIDE, empty(3), absent=count(2) + b"\2a\2b\0")
+    tracemalloc.start()
+    try:
+        taken, bad = some_at_a_time([(4, good), (5, value), (6, good)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [item.offset for item in taken] == [4, 6]
+    assert bad == [(5, reason)]
+    assert peak < 2**20
+
+
+def test_a_record_has_as_many_values_as_it_may_and_no_more() -> None:
+    """MUST-8.3: row, number, list, what is in it, and no key; writer and reader count."""
+    for many in (OPEN_VALUES_MAX - 4, OPEN_VALUES_MAX - 3):
+        rows: list[Any] = [{"id": 7, "lines": [False] * many}]
+        upsert = block(Run(op=Op.UPSERT, position=1, ordinal=1, commit_us=0, rows=rows))
+        if many == OPEN_VALUES_MAX - 4:
+            [value] = encode(upsert, BOOLEANS)
+            assert decode(value, BOOLEANS).row == rows[0]
+            continue
+        with pytest.raises(FabricError) as caught:
+            encode(upsert, BOOLEANS)
+        assert caught.value.reason is Reason.TOO_LARGE
+        assert try_decode([(1, record(BOOLEANS, empty(many)))], BOOLEANS) == (
+            [],
+            [(1, Reason.TOO_LARGE)],
+        )
+
+
+def test_many_rich_records_are_decoded_some_at_a_time_and_all_of_them() -> None:
+    """Else a poll of records, each within its bound, would be hundreds of megabytes."""
+    rest = list(zip(numbers(), [record(WIDE, empty(1_000))] * 9, strict=False))
+    found = []
+    while rest:
+        good, bad = try_decode(rest, WIDE)
+        found.append(len(good))
+        assert not bad
+        rest = rest[len(good) :]
+    assert found == [3, 3, 3]
+
+
+def test_refused_records_count_as_what_they_may_have_cost() -> None:
+    """Else a poll of them would be one long step that nothing ends."""
+    value = record(WIDE, empty(5_000))
+    assert try_decode([(1, value), (2, value)], WIDE) == ([], [(1, Reason.TOO_LARGE)])

@@ -1,13 +1,19 @@
 """Reading an open dataset: duplicates go, order stays, garbage is passed over."""
 
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
-from fabric.agent.open_form import Gathered
+import pytest
+
+from fabric.agent import open_form, open_reading
+from fabric.agent.open_form import Gathered, try_decode
 from fabric.agent.open_reading import next_step
 from fabric.agent.read_machine import Log
 from fabric.model.block import Block
 from fabric.model.change import Op, Run, Sequence
 from fabric.model.names import Stream
+from fabric.policy.types import Dataset
 from tests.fakes.platform import OPEN, ORIGIN, Platform, TestHost
 from tests.fakes.running import running, table, until
 from tests.fakes.source import MemoryDatabase
@@ -77,3 +83,34 @@ async def test_a_replayed_log_changes_nothing(platform: Platform, a: TestHost, b
     assert a.metric("fabric_produce_duration_seconds_count", level="public") > 0
     assert b.metric("fabric_apply_duration_seconds_count", level="public") > 0
     assert b.board.is_ready
+
+
+async def test_a_poll_of_rich_records_is_taken_some_at_a_time(
+    platform: Platform, a: TestHost, b: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is refused stops none of the others, before and after it."""
+    database, store = MemoryDatabase([table(OPEN)]), MemoryStore()
+    database.upsert(table(OPEN), [{"id": i, "text": "first"} for i in range(30)])
+    a.attest()
+    async with running() as parts:
+        await parts.view(a)
+        parts.capture(a, database, OPEN)
+        await until(lambda: len(platform.log.values(str(OPEN))) >= 30)
+        platform.log.put(str(OPEN), 0, None, b"garbage")
+        database.upsert(table(OPEN), [{"id": 3, "text": "second"}])
+        await until(lambda: b"second" in platform.log.values(str(OPEN))[-1])
+        sizes = []
+
+        def some(pairs: list[tuple[int, bytes | None]], it: Dataset) -> Any:
+            sizes.append(len(pairs))
+            return try_decode(pairs, it)
+
+        monkeypatch.setattr(open_reading, "try_decode", some)
+        monkeypatch.setattr(open_form, "OPEN_VALUES_MAX", 20)
+        await parts.view(b)
+        parts.apply(b, store, OPEN)
+        await until(lambda: store.rows(OPEN) == database.held(table(OPEN)))
+    assert b.metric("fabric_rejected_records_total", level="public", reason="malformed") == 1
+    assert sizes[0] > 30
+    # Of five values each; what is refused may have cost more.
+    assert max(more - fewer for more, fewer in pairwise(sizes)) == 4
