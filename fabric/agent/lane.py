@@ -7,6 +7,7 @@ unresolved, also across epochs.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -227,7 +228,7 @@ class SealedLane:
     async def _store(self, block: Block) -> Kept:
         shot: _Shot | None = None
         packed = self._packed.pop(block.stream, None)
-        attempt = 0
+        tries = Counter[Reason]()
         while True:
             try:
                 shot = shot or await self._seal(block, packed)
@@ -247,8 +248,8 @@ class SealedLane:
             except FabricError as exc:
                 if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:
                     raise
-                shot = await self._refused(exc, block, shot, attempt)
-                attempt += 1
+                shot = await self._refused(exc, block, shot, tries[exc.reason])
+                tries[exc.reason] += 1
 
     async def _seal(self, block: Block, packed: Packed | None) -> _Shot:
         ahead = self._ahead.pop(block.stream, None)
@@ -364,7 +365,7 @@ class SealedLane:
         what = plan(
             exc.reason,
             attempt=attempt,
-            result_lives=shot is None or now < shot.result.expires,
+            result_lives=None if shot is None else now < shot.result.expires,
             epoch_opened=epoch.served.started if epoch else None,
             now=now,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from fabric.agent.host import Host
@@ -47,7 +48,7 @@ class OpenLane:
 
     async def store(self, block: Block) -> Kept:
         """Append every change until acknowledged; a batch that is sent twice is a duplicate."""
-        attempt = 0
+        tries = Counter[Reason]()
         while True:
             try:
                 dataset, _ = allowed(
@@ -62,8 +63,8 @@ class OpenLane:
             except FabricError as exc:
                 if isinstance(exc, UsageError | Malformed) or exc.reason is Reason.TOO_LARGE:
                     raise
-                await self._refused(exc, block, attempt)
-                attempt += 1
+                await self._refused(exc, block, tries[exc.reason])
+                tries[exc.reason] += 1
                 continue
             took = self._host.clock.monotonic() - began
             self._host.telemetry.produce_took(self._topic, took)
@@ -77,7 +78,7 @@ class OpenLane:
         what = plan(
             exc.reason,
             attempt=attempt,
-            result_lives=True,  # an open record names no result
+            result_lives=None,  # an open record names no result
             epoch_opened=None,
             now=self._host.clock.now(),
         )

@@ -6,7 +6,8 @@
     never   stop, loudly: an attack or a bug
 
 Once the named result is over, the same bytes can never pass: then wait and hold
-become reseal too.
+become reseal too. Where nothing was sealed yet (no result, no epoch), to seal anew is no
+remedy: then reseal too is a wait, until what is missing comes.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do after `pause_s` seconds; `loud` asks for an audit entry."""
+    """What to do after `pause_s` seconds; `loud` asks for an audit entry, once for a cause."""
 
     action: Action
     pause_s: float
@@ -51,27 +52,32 @@ def plan(
     reason: Reason,
     *,
     attempt: int,
-    result_lives: bool,
+    result_lives: bool | None,
     epoch_opened: datetime | None,
     now: datetime,
 ) -> Plan:
     """Decide what follows a refusal.
 
     Args:
-        attempt: refusals of these changes so far, from 0.
-        result_lives: the result that the bytes name is current and not over.
+        attempt: refusals of these changes for this reason so far, from 0.
+        result_lives: the result that the bytes name is current and not over; None: no
+            bytes were made that name one.
         epoch_opened: when this topic's epoch was opened, to bound reseals.
     """
     kind = class_of(reason)
     match kind:
         case ReasonClass.NEVER:
             return Plan(action=Action.STOP, pause_s=0, loud=True)
+        case ReasonClass.RESEAL if result_lives is None:
+            pause = max(HOLD_S, pause_s(attempt))
+            return Plan(action=Action.AGAIN, pause_s=pause, loud=attempt == 0)
         case ReasonClass.RESEAL:
-            return Plan(action=Action.RESEAL, pause_s=_until_reseal(epoch_opened, now), loud=True)
+            pause = _until_reseal(epoch_opened, now)
+            return Plan(action=Action.RESEAL, pause_s=pause, loud=attempt == 0)
         case ReasonClass.WAIT | ReasonClass.HOLD:
             pause = pause_s(attempt) if kind is ReasonClass.WAIT else HOLD_S
             loud = kind is ReasonClass.HOLD and attempt == 0
-            if result_lives:
+            if result_lives is not False:
                 return Plan(action=Action.AGAIN, pause_s=pause, loud=loud)
             pause = max(pause, _until_reseal(epoch_opened, now))
             return Plan(action=Action.RESEAL, pause_s=pause, loud=loud)

@@ -35,6 +35,7 @@ from fabric.store.state import StreamHead
 from tests.fakes.approvals import approved
 from tests.fakes.platform import NOTES, ORIGIN, SECRET, A, B, Platform, TestHost, dataset
 from tests.fakes.running import running, until
+from tests.fakes.waits import Minute
 from tests.unit.agent.test_epochs import learn_of_a_suspension
 
 STREAM = Stream(ORIGIN, SECRET, 0)
@@ -352,6 +353,72 @@ async def test_reseal_means_a_new_epoch_with_the_same_sequences(
     old, new = (envelope.parse(value).header for value in refusals.seen)
     assert new.epoch_number == old.epoch_number + 1
     assert (new.after, new.upto, new.counter) == (old.after, old.upto, 0)
+
+
+@pytest.mark.parametrize("has_epoch", [False, True])
+async def test_a_minute_without_a_result_is_a_few_looks_and_one_line(
+    platform: Platform, a: TestHost, has_epoch: bool
+) -> None:
+    a.attest(life_s=60)
+    it = lane(a)
+    async with running() as parts:
+        await parts.view(a)
+        if has_epoch:
+            await it.store(block(10))
+        platform.clock.ahead += timedelta(seconds=61)
+        minute, before = Minute(a), len(a.audit.events)
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+                tasks.create_task(it.store(block(20, after=Sequence(1, 10, 2))))
+    assert minute.turns <= 20
+    said = {"topic": str(SECRET), "reason": "result_expired"}
+    assert a.audit.events[before:] == [("block_refused", said)]
+
+
+async def test_a_block_whose_result_ended_in_flight_is_sealed_anew_as_the_next_result_comes(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest(life_s=60)
+    it, first, clock = lane(a), block(10), asyncio.get_running_loop().time
+    async with running() as parts:
+        await parts.view(a)
+        await it.store(first)
+        admit, seen = platform.log.judge, list[bytes]()
+
+        def ends(topic: str, partition: int, key: bytes | None, value: bytes) -> FabricError | None:
+            if topic == str(SECRET):
+                seen.append(value)
+            if len(seen) > 1 or topic != str(SECRET):
+                return admit(topic, partition, key, value) if admit else None
+            platform.clock.ahead += timedelta(seconds=60)
+            return DeniedError(Reason.RESULT_EXPIRED, "result has ended")
+
+        platform.log.judge = ends
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            storing = tasks.create_task(it.store(block(20, after=first.upto)))
+            await until(lambda: a.metric("fabric_refused_blocks_total") == 2)
+            asked = clock()
+            a.attest()
+            await storing
+    assert clock() - asked < refusal_machine.HOLD_S / 2
+    old, new = (envelope.parse(value).header for value in seen)
+    assert (new.epoch_number, new.counter) == (old.epoch_number + 1, 0)
+    assert [e for e, _ in a.audit.events].count("block_refused") == 1
+
+
+async def test_a_gateway_that_refuses_every_start_is_asked_in_pauses(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest()
+    platform.log.judge = lambda *_: DeniedError(Reason.RESULT_EXPIRED, "result has ended")
+    async with running() as parts:
+        await parts.view(a)
+        minute = Minute(a)
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+                tasks.create_task(lane(a).store(block(10)))
+    assert minute.turns <= 20
+    assert [e for e, _ in a.audit.events] == ["block_refused"]
 
 
 async def test_never_stops_the_stream(platform: Platform, a: TestHost) -> None:

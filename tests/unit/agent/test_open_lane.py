@@ -1,6 +1,7 @@
 """The open lane: records in batches, and what a refusal means."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -13,6 +14,7 @@ from fabric.model.errors import DeniedError, FabricError, PeerError, Reason, Una
 from fabric.model.names import Stream
 from tests.fakes.platform import NOTES, OPEN, ORIGIN, Platform, TestHost
 from tests.fakes.running import running
+from tests.fakes.waits import Minute
 
 STREAM = Stream(ORIGIN, OPEN, 0)
 
@@ -82,6 +84,22 @@ async def test_hold_is_shown_and_looked_at_again(
     platform.log.judge = lambda *_: errors.pop() if errors else None
     await stored(a, block(5))
     assert [event for event, _ in a.audit.events] == ["block_refused"]
+
+
+async def test_a_minute_without_a_result_is_a_few_looks_and_one_line(
+    platform: Platform, a: TestHost
+) -> None:
+    a.attest(life_s=60)
+    platform.clock.ahead += timedelta(seconds=61)
+    async with running() as parts:
+        await parts.view(a)
+        minute = Minute(a)
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+                tasks.create_task(OpenLane(a.host, OPEN, NOTES).store(block(5)))
+    assert minute.turns <= 20
+    said = {"topic": str(OPEN), "reason": "result_expired"}
+    assert a.audit.events == [("block_refused", said)]
 
 
 async def test_a_sender_that_is_behind_the_policy_asks_for_it(

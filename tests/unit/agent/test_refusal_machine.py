@@ -12,7 +12,7 @@ NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
 
 def after(
-    reason: Reason, *, attempt: int = 0, lives: bool = True, opened: datetime | None = None
+    reason: Reason, *, attempt: int = 0, lives: bool | None = True, opened: datetime | None = None
 ) -> Plan:
     return plan(reason, attempt=attempt, result_lives=lives, epoch_opened=opened, now=NOW)
 
@@ -45,6 +45,29 @@ def test_reseal_comes_at_most_once_per_interval(reason: Reason) -> None:
     assert after(reason, opened=NOW - timedelta(seconds=60)).pause_s == 0
     soon = after(reason, opened=NOW - timedelta(seconds=4))
     assert soon.pause_s == RESEAL_INTERVAL_S - 4
+
+
+@pytest.mark.parametrize("reason", of_class(ReasonClass.RESEAL))
+def test_where_nothing_was_sealed_there_is_nothing_to_seal_anew_and_a_pause(reason: Reason) -> None:
+    opened = NOW - timedelta(seconds=60)
+    plans = [after(reason, attempt=n, lives=None, opened=opened) for n in range(1_000)]
+    assert {what.action for what in plans} == {Action.AGAIN}
+    assert plans[0].pause_s == HOLD_S
+    assert plans[-1].pause_s == RETRY_S_MAX
+    assert [what.loud for what in plans].index(False) == 1
+    assert not any(what.loud for what in plans[1:])
+
+
+@pytest.mark.parametrize("reason", of_class(ReasonClass.RESEAL))
+def test_reseal_says_so_once(reason: Reason) -> None:
+    assert after(reason).loud
+    assert not after(reason, attempt=1).loud
+
+
+@pytest.mark.parametrize("reason", [r for r in Reason if class_of(r) is not ReasonClass.NEVER])
+def test_nothing_that_lasts_is_tried_without_a_pause(reason: Reason) -> None:
+    opened = NOW - timedelta(seconds=60)
+    assert after(reason, attempt=1_000, lives=None, opened=opened).pause_s >= HOLD_S
 
 
 @pytest.mark.parametrize("kind", [ReasonClass.WAIT, ReasonClass.HOLD])
