@@ -19,23 +19,27 @@ class StreamBoard:
         self._board = board
         self._metrics = metrics
         self._audit = audit
-        self._stopped: set[Stream] = set()
+        self._stopped: dict[Stream, Reason] = {}
         self._ruled_out: dict[Stream, str] = {}
         self._unanchored: dict[Stream, set[str]] = {}
 
     def stopped(self, stream: Stream, reason: Reason, rows: int = 0) -> None:
         """A stream ended, until a person looks or its sender reads its source anew.
 
+        A reader that starts again ends at the same block again: the audit log hears of it once.
+
         Args:
             rows: that the header of the block it ended at names.
         """
-        self._stopped.add(stream)
+        is_new = self._stopped.get(stream) is not reason
+        self._stopped[stream] = reason
         shown, detail = reason, "stopped; nothing more of it is applied"
         if reason is Reason.GAP and stream in self._ruled_out:
             shown, detail = Reason.HISTORY_REFUSED, f"stopped at a gap: {self._ruled_out[stream]}"
         self._board.show(f"stream {stream}", shown, detail)
         self._metrics.rejected(stream.topic, reason, rows)
-        self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
+        if is_new:
+            self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
 
     def ruled_out(self, stream: Stream, reason: Reason, version: int) -> None:
         """The policy of this version refuses a block that the stream's own sender once sent."""
@@ -46,8 +50,7 @@ class StreamBoard:
 
     def applied(self, stream: Stream) -> None:
         """A block of the stream was applied; of one that had ended: its source is read anew."""
-        was_stopped = stream in self._stopped
-        self._stopped.discard(stream)
+        was_stopped = self._stopped.pop(stream, None) is not None
         if self._ruled_out.pop(stream, None) is not None or was_stopped:
             self._board.forget(f"stream {stream}")
         if was_stopped:
@@ -94,7 +97,7 @@ class StreamBoard:
         """Nobody reads a partition any more: nothing of its streams is known from now on."""
         for stream in {*self._stopped, *self._ruled_out, *self._unanchored}:
             if (stream.topic, stream.partition) == (topic, partition):
-                self._stopped.discard(stream)
+                self._stopped.pop(stream, None)
                 self._ruled_out.pop(stream, None)
                 self._unanchored.pop(stream, None)
                 self._board.forget(f"stream {stream}")

@@ -5,13 +5,14 @@ and what stopped; values are names, numbers and reasons, never row data.
 """
 
 import time
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from fabric.agent.epoch_machine import Wanted, Why
 from fabric.agent.measures import Measures
 from fabric.agent.reached import UNKNOWN, Behind, Reached
-from fabric.agent.sparing import Sparing
+from fabric.agent.sparing import STANDING_S, Sparing
 from fabric.agent.stream_board import StreamBoard
 from fabric.agent.supervisor import Board
 from fabric.attest.result import Result
@@ -56,6 +57,7 @@ class Telemetry(Measures):
         self._audit = audit
         self._policy = policy
         self._sparing = Sparing()
+        self._standing = Sparing(events_max=1, period_s=STANDING_S)
         self._readers: dict[tuple[Topic, int], set[object]] = {}
         self._reached = Reached()
         self._pauses: dict[str, _Pause] = {}
@@ -75,10 +77,10 @@ class Telemetry(Measures):
         self.board.show(f"publish {topic}", reason, detail)
 
     def refused(self, topic: Topic, reason: Reason, *, loud: bool, rows: int = 0) -> None:
-        """A block of so many row changes was refused; `loud` ones are audited."""
+        """A block of so many row changes was refused; `loud` ones are audited, sparingly."""
         self._metrics.refused(topic, reason, rows)
         if loud:
-            self._audit.write("block_refused", {"topic": str(topic), "reason": reason.value})
+            self._seldom("block_refused", topic=str(topic), reason=reason.value)
 
     def log_went_back(self, stream: Stream) -> None:
         """Our last acknowledged block of a stream is gone from the log: a new generation."""
@@ -176,14 +178,12 @@ class Telemetry(Measures):
             pause = self._pauses[part] = _Pause(reason=reason, since=now)
         if not pause.is_told and now - pause.since >= PAUSE_AUDIT_S:
             pause.is_told = True
-            self._audit.write("reader_paused", {"part": part, "reason": reason.value})
+            self._seldom("reader_paused", part=part, reason=reason.value)
 
     def read_anew(self, topic: Topic, partition: int) -> None:
         """The log is not the one that a reader's hints are from: it is read from its beginning."""
         reason = Reason.HISTORY_LOST.value
-        self._audit.write(
-            "read_anew", {"topic": str(topic), "partition": partition, "reason": reason}
-        )
+        self._seldom("read_anew", topic=str(topic), partition=partition, reason=reason)
 
     def dropped(
         self, topic: Topic, offset: int, reason: Reason | None, outcome: str, rows: int = 0
@@ -225,14 +225,9 @@ class Telemetry(Measures):
         self._metrics.applied_block(topic, "applied")
         if applied.quarantined:
             self._metrics.applied(topic, "quarantined", applied.quarantined)
-            self._audit.write(
-                "change_quarantined",
-                {
-                    "stream": str(block.stream),
-                    "offset": applied.state.offset - 1,
-                    "changes": applied.quarantined,
-                },
-            )
+            told = {"offset": applied.state.offset - 1, "changes": applied.quarantined}
+            event, stream = "change_quarantined", str(block.stream)
+            self._spare(self._sparing, (event, stream), event, {"stream": stream, **told})
         self._metrics.incomplete(topic, applied.state.incomplete)
         if block.runs:
             commit = block.runs[-1].commit_us / 1e6
@@ -293,7 +288,7 @@ class Telemetry(Measures):
     def receipt_lost(self, topic: Topic, reason: Reason) -> None:
         """A receipt was given up; the next one covers what it said."""
         self._metrics.receipt(topic, RECEIPTS[1])
-        self._audit.write("receipt_lost", {"topic": str(topic), "reason": reason.value})
+        self._seldom("receipt_lost", topic=str(topic), reason=reason.value)
 
     # Trust
 
@@ -328,7 +323,7 @@ class Telemetry(Measures):
         waits = class_of(reason) is ReasonClass.WAIT
         self._metrics.attestation(ATTESTATIONS[2 if waits else 1])
         if not waits:
-            self._audit.write("attestation_refused", {"reason": reason.value})
+            self._seldom("attestation_refused", reason=reason.value)
 
     def control_rejected(self, topic: str, reason: Reason) -> None:
         """A control record was bad."""
@@ -336,7 +331,15 @@ class Telemetry(Measures):
 
     def _often(self, event: str, **fields: str | int) -> None:
         """Audit what others decide the number of; `unsaid` counts those that were left out."""
-        kind = (event, fields["topic"], fields["reason"])
-        unsaid = self._sparing.unsaid(kind, time.monotonic())
+        self._spare(self._sparing, (event, fields["topic"], fields["reason"]), event, fields)
+
+    def _seldom(self, event: str, **fields: str | int) -> None:
+        """Audit what is met again at every try for as long as its cause stands."""
+        self._spare(self._standing, (event, *fields.values()), event, fields)
+
+    def _spare(
+        self, by: Sparing, kind: Hashable, event: str, fields: Mapping[str, str | int]
+    ) -> None:
+        unsaid = by.unsaid(kind, time.monotonic())
         if unsaid is not None:
             self._audit.write(event, {**fields, "unsaid": unsaid} if unsaid else fields)

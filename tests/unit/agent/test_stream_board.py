@@ -26,6 +26,16 @@ def test_a_gap_after_a_dataset_was_withdrawn_and_came_back_is_called_a_gap(a: Te
     assert a.board.reasons() == {f"stream {STREAM}": Reason.GAP}
 
 
+def test_a_stream_that_ends_again_after_a_restart_is_audited_once_for_a_reason(a: TestHost) -> None:
+    it = streams(a)
+    for _ in range(3):
+        it.stopped(STREAM, Reason.GAP)
+    it.stopped(STREAM, Reason.FORK)
+    it.applied(STREAM)
+    it.stopped(STREAM, Reason.FORK)
+    assert told(a) == ["stream_stopped"] * 2 + ["stream_resumed", "stream_stopped"]
+
+
 def test_a_block_that_was_stored_late_is_not_laid_to_the_policy_alone(a: TestHost) -> None:
     streams(a).ruled_out(STREAM, Reason.TOO_OLD, 8)
     (said,) = a.board.problems.values()

@@ -1,11 +1,13 @@
 """Board, metrics and audit say the same."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
 from fabric.agent.epoch_machine import Wanted, Why
 from fabric.agent.measures import Waiting
+from fabric.agent.sparing import EVENTS_MAX
 from fabric.model.block import Block
 from fabric.model.change import Op, Run, Sequence
 from fabric.model.errors import Reason
@@ -47,6 +49,47 @@ def test_refusals_are_counted_and_loud_ones_audited(a: TestHost) -> None:
     for reason in ("result_unknown", "bad_signature"):
         assert a.metric("fabric_refused_blocks_total", level="secret", reason=reason) == 1
     assert a.metric("fabric_refused_rows_total", level="secret", reason="bad_signature") == 3
+
+
+def test_a_cause_that_stands_is_one_line_in_ten_minutes_and_counted(
+    a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, now = a.host.telemetry, [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    tell: list[Callable[[], None]] = [
+        lambda: it.refused(SECRET, Reason.HOST_SUSPENDED, loud=True),
+        lambda: it.not_attested(Reason.STATE_REFUSED),
+        lambda: it.receipt_lost(SECRET, Reason.GATEWAY_UNAVAILABLE),
+        lambda: it.read_anew(SECRET, 0),
+    ]
+    for second in range(600):
+        now[0] = 1000.0 + second
+        for each in tell:
+            each()
+    once = ["block_refused", "attestation_refused", "receipt_lost", "read_anew"]
+    assert [event for event, _ in a.audit.events] == once
+    now[0] = 1600.0
+    for each in tell:
+        each()
+    assert [event for event, _ in a.audit.events] == once * 2
+    assert {fields.get("unsaid") for _, fields in a.audit.events[4:]} == {599}
+
+
+def test_a_reader_that_pauses_again_and_again_is_one_line_in_ten_minutes(
+    a: TestHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, now = a.host.telemetry, [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for second in range(500):
+        now[0] = 1000.0 + second
+        it.paused("apply x:0", Reason.RESULT_UNKNOWN if second % 20 else None)
+    assert [event for event, _ in a.audit.events] == ["reader_paused"]
+
+
+def test_blocks_whose_changes_are_all_quarantined_are_some_lines_a_minute(a: TestHost) -> None:
+    for _ in range(1_000):
+        a.host.telemetry.applied(block(), applied(quarantined=1))
+    assert len(a.audit.events) <= 2 * EVENTS_MAX
 
 
 def test_a_stored_block_counts_changes_blocks_and_bytes(a: TestHost) -> None:
