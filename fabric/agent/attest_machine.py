@@ -91,6 +91,7 @@ class AttestMachine:
 
     def __init__(self) -> None:
         self._enrolled = False
+        self._has_lost_us = False
         self._waits = 0
         self._holds = 0
 
@@ -105,6 +106,7 @@ class AttestMachine:
                 return (Attest(),)
             case Attested():
                 self._waits = self._holds = 0
+                self._has_lost_us = False
                 return Show(reason=None), Sleep(seconds=_renewal_s(event, now))
             case Refused():
                 return Show(reason=event.reason), Sleep(seconds=self._pause_s(event.reason))
@@ -117,7 +119,9 @@ class AttestMachine:
     def _pause_s(self, reason: Reason) -> float:
         if reason is Reason.NOT_ENROLLED and self._enrolled:
             self._enrolled = False  # the authority lost us: prove the key again
-            return 0.0
+            is_first, self._has_lost_us = not self._has_lost_us, True
+            if is_first:  # one that loses us each time is not asked without a pause
+                return 0.0
         if reason in _FRESH or class_of(reason) is ReasonClass.WAIT:
             self._waits += 1
             return min(RETRY_S_MAX, RETRY_S_MIN * 2.0 ** min(self._waits, 10))

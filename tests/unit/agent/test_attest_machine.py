@@ -88,3 +88,18 @@ def test_a_host_that_may_not_enrol_asks_slowly() -> None:
     _, sleep = it.step(Refused(reason=Reason.NOT_APPROVED), NOW)
     assert sleep == Sleep(seconds=5)
     assert it.step(Woke(), NOW) == (Enrol(),)
+
+
+def test_an_authority_that_loses_a_host_again_and_again_is_asked_in_pauses() -> None:
+    it = AttestMachine()
+    it.step(Started(enrolled=True), NOW)
+    pauses = []
+    for _ in range(10):
+        _, sleep = it.step(Refused(reason=Reason.NOT_ENROLLED), NOW)
+        assert isinstance(sleep, Sleep)
+        pauses.append(sleep.seconds)
+        assert it.step(Woke(), NOW) == (Enrol(),)
+        assert it.step(Enrolled(), NOW) == (Attest(),)
+    assert (pauses[0], min(pauses[1:])) == (0, 5)
+    it.step(attested(), NOW)
+    assert it.step(Refused(reason=Reason.NOT_ENROLLED), NOW)[1] == Sleep(seconds=0)
