@@ -233,6 +233,8 @@ AUDIT_LINE_BYTES_MAX = 256 * 1024
 AUDIT_FILE_BYTES_DEFAULT = 64 * 1024 * 1024
 AUDIT_FILES_DEFAULT = 64
 """Files of one audit log; the oldest is deleted when there would be one more."""
+AUDIT_RESERVE_BYTES = 16 * 1024 * 1024
+"""Room on its disk that an audit log leaves to what a process needs to go on."""
 AUDIT_HEAD_S_DEFAULT = 30.0
 AUDIT_REFUSALS_REMEMBERED = 1_000
 """Kinds of refusals that a gateway, or the authority, counts apart between two audit lines."""

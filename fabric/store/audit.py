@@ -2,12 +2,15 @@
 
 A line is written whole with one call. A killed process may leave its last line torn:
 the next start cuts it, says so, and the chain goes on. A full disk costs events; they
-are counted, and the next line that can be written says how many. Files rotate by size
+are counted, and the next line that can be written says how many. The last room on a disk
+is not the log's: without it a host could not attest again, nor keep its state, so that
+it would not come back by itself. Files rotate by size
 and the oldest is deleted; the chain runs on through all of them. What a line is and
 how a chain is checked: fabric.attest.audit_chain.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -25,11 +28,14 @@ from fabric.model.limits import (
     AUDIT_FILE_BYTES_DEFAULT,
     AUDIT_FILES_DEFAULT,
     AUDIT_LINE_BYTES_MAX,
+    AUDIT_RESERVE_BYTES,
 )
 from fabric.ports import Clock
 
 _GAP = "events_lost"
 _TORN = "line_torn"
+_RESERVE_SHARE = 16
+"""Of a small disk the reserve is this part only: one in so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +195,8 @@ class FileAudit:
 
     def _put(self, data: bytes) -> None:
         """All of `data`, or nothing that stays."""
+        if not _has_room(self._file):
+            raise OSError(errno.ENOSPC, "the last room is left to others")
         if os.fstat(self._file).st_size != self._size:
             os.ftruncate(self._file, self._size)
         written = os.write(self._file, data)
@@ -226,6 +234,13 @@ class FileAudit:
             return self._clock.now().isoformat(timespec="milliseconds")
         except FabricError:  # the clock went back: what happens then must be on record too
             return "unknown"
+
+
+def _has_room(handle: int) -> bool:
+    """Whether the file's disk has more room than the log leaves free; a quota is not seen."""
+    disk = os.fstatvfs(handle)
+    reserve = min(AUDIT_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
+    return disk.f_bavail * disk.f_frsize >= reserve
 
 
 def rotated(path: Path) -> Sequence[Path]:

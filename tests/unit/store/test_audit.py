@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from fabric.attest.audit_chain import Line, Walk, read_line
 from fabric.model.errors import ConfigInvalid, UsageError
+from fabric.model.limits import AUDIT_RESERVE_BYTES
 from fabric.ports import AuditLog
 from fabric.store import audit as module
 from fabric.store.audit import Bounds, FileAudit, rotated
@@ -182,6 +184,59 @@ def test_full_disk_is_counted_and_the_next_line_says_how_many_are_lost(
     audit.write("event", {"n": 4})
     assert events(path) == ["log_began", "event", "events_lost", "event"]
     assert lines_of(path)[2].fields == {"events": 3}
+
+
+def with_room(blocks: int, *, total: int = 1_000_000) -> Callable[[int], os.statvfs_result]:
+    """What a file system of 4 KiB blocks says of itself, with so many free for this process."""
+
+    def say(handle: int) -> os.statvfs_result:
+        return os.statvfs_result((4096, 4096, total, blocks + 50_000, blocks, 0, 0, 0, 0, 255))
+
+    return say
+
+
+def test_the_last_room_on_a_disk_is_left_to_others_and_what_is_lost_is_said_once_there_is_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, failures = tmp_path / "audit.jsonl", Failures()
+    audit = opened(path, failures)
+    least = AUDIT_RESERVE_BYTES // 4096
+    monkeypatch.setattr(module.os, "fstatvfs", with_room(least))
+    audit.write("event", {"n": 1})
+    monkeypatch.setattr(module.os, "fstatvfs", with_room(least - 1))
+    for n in range(3):
+        audit.write("lost", {"n": n})
+    assert failures.count == 3
+    assert events(path) == ["log_began", "event"]
+    monkeypatch.setattr(module.os, "fstatvfs", with_room(least))
+    audit.write("event", {"n": 2})
+    assert events(path) == ["log_began", "event", "events_lost", "event"]
+    assert lines_of(path)[2].fields == {"events": 3}
+
+
+@pytest.mark.parametrize(("room", "total"), [(0, 0), (63, 1_000)])
+def test_a_disk_that_is_small_or_tells_no_size_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, total: int
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    monkeypatch.setattr(module.os, "fstatvfs", with_room(room, total=total))
+    opened(path).write("event", {})
+    assert events(path) == ["log_began", "event"]
+
+
+def test_a_process_that_starts_on_a_full_disk_begins_its_log_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    with monkeypatch.context() as patched:
+        patched.setattr(module.os, "fstatvfs", with_room(10))
+        audit = opened(path)
+        audit.write("lost", {})
+    audit.write("event", {})
+    assert events(path) == ["events_lost", "event"]
+    audit.close()
+    opened(path).write("event", {})
+    assert events(path) == ["events_lost", "event", "event"]
 
 
 def test_file_that_cannot_be_renamed_grows_and_loses_nothing(
