@@ -50,6 +50,7 @@ class Identity:
         self._sealed: SealedKey | None = None
         self._key = b""
         self._context: ssl.SSLContext | None = None
+        self._end: datetime | None = None
         self._stores = tuple(stores)
         self.keyring = Keyring((), self._stores)
 
@@ -80,6 +81,11 @@ class Identity:
     def has_context(self) -> bool:
         """Whether there is a certificate to show."""
         return self._context is not None
+
+    @property
+    def certificate_end(self) -> datetime | None:
+        """When the certificate that is shown ends, aware UTC; None while none is."""
+        return self._end
 
     def open_existing(self) -> bool:
         """Open the state file if there is one; whether it was there.
@@ -200,10 +206,11 @@ class Identity:
             self._context = tls.client_context(certificate, key, self._ca)
         else:
             self._context.load_cert_chain(certificate, key)
+        self._end = tls.certificate_end(certificate)
 
     def forget_context(self) -> None:
         """Show no certificate and trust no CA of before; the next one reads its files anew."""
-        self._context = None
+        self._context = self._end = None
 
     def close(self) -> None:
         """Close the state file."""

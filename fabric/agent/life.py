@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from fabric import tls
 from fabric.agent.alone import demand_room
@@ -153,6 +154,11 @@ class Life:
     def _context(self) -> ssl.SSLContext:
         return self._kept.identity.context()
 
+    def _ended(self) -> datetime | None:
+        """When this host's certificate has ended; None while it runs."""
+        end = self._kept.identity.certificate_end
+        return end if end is not None and end <= self._kept.clock.now() else None
+
     # Starting
 
     def start(self) -> None:
@@ -209,6 +215,7 @@ class Life:
             self._context,
             client_id=f"fabric-{config.agent.host.principal}",
             reason_of=refusals.reason_of,
+            ended=self._ended,
         )
         return Host(
             identity=self._kept.identity,

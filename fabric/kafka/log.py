@@ -42,6 +42,7 @@ class KafkaLog:
             change; another object makes every client connect anew.
         client_id: name that brokers log.
         reason_of: asks the gateway why it refused (topic, partition, SHA-256 of value).
+        ended: when the certificate that is shown has ended; None: it runs, or nobody knows.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class KafkaLog:
         *,
         client_id: str,
         reason_of: ReasonOf | None = None,
+        ended: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         check_extension()
         self._brokers = tuple(brokers)
@@ -59,6 +61,7 @@ class KafkaLog:
         self._context = context
         self._client_id = client_id
         self._reason_of = reason_of
+        self._ended = ended
         self._producers: dict[str, TopicProducer] = {}
         self._busy: dict[TopicProducer, int] = {}
         self._readers: dict[tuple[str, int], PartitionConsumer] = {}
@@ -182,8 +185,23 @@ class KafkaLog:
             return await consumer.offset_at(when)
 
     async def identity(self, topic: str) -> tuple[str, str]:
-        """Cluster id and topic id, which an offset hint belongs to; raises as `read`."""
-        return await identify(self._brokers, self._context(), topic, client_id=self._client_id)
+        """Cluster id and topic id, which an offset hint belongs to.
+
+        Raises:
+            UnavailableError: RESULT_EXPIRED too, where the certificate that we show has
+                ended: a broker that takes none of it tells no more than a broken connection.
+            DeniedError: as `read`.
+        """
+        try:
+            return await identify(self._brokers, self._context(), topic, client_id=self._client_id)
+        except UnavailableError as exc:
+            ended = self._ended()
+            if ended is None or exc.reason is not Reason.BROKER_UNAVAILABLE:
+                raise
+            raise UnavailableError(
+                Reason.RESULT_EXPIRED,
+                f"our certificate ended at {ended.isoformat()}; {exc.args[0]}",
+            ) from exc
 
     async def close(self) -> None:
         """Give back connections; later appends raise UnavailableError from their sockets."""

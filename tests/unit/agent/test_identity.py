@@ -152,6 +152,17 @@ def test_a_renewal_keeps_the_context_object(tmp_path: Path) -> None:
     assert identity.context() is context
 
 
+def test_the_end_of_the_certificate_is_that_of_the_one_which_is_shown(tmp_path: Path) -> None:
+    identity, verifier = made(tmp_path, DrawerTpm()), Verifier()
+    assert identity.certificate_end is None
+    identity.create((0, 7))
+    take(identity, verifier)
+    shown = x509.load_pem_x509_certificate((tmp_path / CERTIFICATE).read_bytes())
+    assert identity.certificate_end == shown.not_valid_after_utc
+    identity.forget_context()
+    assert identity.certificate_end is None
+
+
 def test_a_living_result_lets_the_next_life_go_on(tmp_path: Path) -> None:
     tpm, verifier = DrawerTpm(), Verifier()
     identity = made(tmp_path, tpm)

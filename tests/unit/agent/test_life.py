@@ -161,3 +161,15 @@ async def test_a_capture_that_has_not_begun_holds_no_end_up(tmp_path: Path) -> N
         async with asyncio.timeout(2):
             await life.finish()
         await life.end()
+
+
+async def test_a_reader_hears_that_this_hosts_certificate_has_ended_and_when(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with living(tmp_path) as lives:
+        life, now = lives.begin(Verifier()), lives.clock.now()
+        minute = timedelta(minutes=1)
+        for end, said in ((None, None), (now - minute, now - minute), (now + minute, None)):
+            monkeypatch.setattr(Identity, "certificate_end", end)
+            assert life._ended() == said
+        await life.end()

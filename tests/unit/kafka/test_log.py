@@ -257,6 +257,24 @@ async def test_a_history_that_was_deleted_is_lost(bench: BrokerBench, log: Kafka
     assert [r.offset for r in await first(log.read(topic, 0, 3))] == [3, 4]
 
 
+async def test_a_broker_that_takes_no_certificate_of_ours_says_little_and_ours_has_ended(
+    unused_tcp_port: int,
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    nobody = [f"localhost:{unused_tcp_port}"]
+    end: list[datetime | None] = [None]
+    log = KafkaLog(nobody, nobody, lambda: context, client_id="a test", ended=lambda: end[0])
+    with pytest.raises(UnavailableError) as caught:
+        await log.identity("t")
+    assert caught.value.reason is Reason.BROKER_UNAVAILABLE
+    end[0] = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+    with pytest.raises(
+        UnavailableError, match="certificate ended at 2026-11-24T08:00:00"
+    ) as caught:
+        await log.identity("t")
+    assert caught.value.reason is Reason.RESULT_EXPIRED
+
+
 async def test_nobody_there_is_unavailable(unused_tcp_port: int, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     nobody = [f"localhost:{unused_tcp_port}"]
