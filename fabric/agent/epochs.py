@@ -156,16 +156,24 @@ class Epochs:
             return current
         assert self._pace is not None
         self._pace.check(why, self._host.clock.now(), self._cause)
+        said = (result.id, Asked.of(self._host.view, dataset))
+        self._pace.check_refused(said, self._host.clock.now())
         if drawn is None:
             self._host.view.check_grants(dataset, self._host.clock.now())
             drawn = await self._draw(dataset, wanted, keys)
             wanted, _ = await self._choose(dataset)
             self._check_dataset(dataset)
-            if not (self._is_as_asked(drawn, dataset) and _serves_only(drawn, wanted)):
+            # Whoever came since is granted later; who may read no more must not be in it.
+            is_fit = drawn.hosts.items() <= wanted.hosts.items()
+            if not (is_fit and self._is_as_asked(drawn, dataset)):
                 raise DeniedError(Reason.TOO_OLD, "recipients changed while the epoch was drawn up")
         # Nothing may be awaited from here until the start's numbers are read.
         self._host.view.check_grants(dataset, self._host.clock.now())
-        opened = await self._open(drawn, result, why)
+        try:
+            opened = await self._open(drawn, result, why)
+        except DeniedError as exc:
+            self._pace.refused(said, self._host.clock.now(), exc)
+            raise
         await self._check_lost(dataset)
         return opened
 
@@ -380,11 +388,6 @@ class Epochs:
         before = keep_from(dataset, self._host.clock.now())
         if self._shelf.expired(before):
             await asyncio.to_thread(self._shelf.erase, before)
-
-
-def _serves_only(drawn: _Drawn, wanted: Wanted) -> bool:
-    """Whether everyone it was drawn up for may still read; whoever came since is granted later."""
-    return drawn.hosts.items() <= wanted.hosts.items()
 
 
 def _epoch(started: Started, secret: EpochSecret) -> Epoch:

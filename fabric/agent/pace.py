@@ -5,13 +5,17 @@ fails and begins again, or a refusal that lasts, would open one every few second
 So those that come after many in one hour wait longer and longer. Epochs that others
 bring about (a recipient lost or joined, age, count) are rare by themselves, and wait for
 nothing here: a lost recipient must read no further block.
+
+A start that the gateway refuses begins no epoch, but its sender keeps it. While it would say
+the same of its sender again, the next one waits as long as a reseal.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from fabric.agent.epoch_machine import Why
-from fabric.model.errors import Reason, UnavailableError
+from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.limits import RESEAL_INTERVAL_S
 from fabric.model.names import Topic
 from fabric.store.state import StateFile
 
@@ -51,6 +55,24 @@ class Pace:
         self._state = state
         self._name = f"pace:{topic}"
         self._began = _decoded(state.get(self._name))
+        self._refused: tuple[object, datetime, DeniedError] | None = None
+
+    def refused(self, said: object, now: datetime, error: DeniedError) -> None:
+        """A start was refused; TOO_OLD is passed over: that one is made anew at once.
+
+        Args:
+            said: what it said of its sender that a refusal may be about.
+        """
+        if error.reason is not Reason.TOO_OLD:
+            self._refused = (said, now, error)
+
+    def check_refused(self, said: object, now: datetime) -> None:
+        """Raise the refusal again that a start which says the same met a moment ago."""
+        if self._refused is None:
+            return
+        before, at, error = self._refused
+        if before == said and at <= now < at + timedelta(seconds=RESEAL_INTERVAL_S):
+            raise DeniedError(error.reason, str(error.args[0]))
 
     def check(self, why: Why, now: datetime, cause: str) -> None:
         """Raise UnavailableError OVERLOADED while an epoch for `why` has to wait.

@@ -19,7 +19,7 @@ from fabric.attest.keys import Kem, Use
 from fabric.attest.members import notice_record
 from fabric.model.errors import DeniedError, FabricError, Reason, UnavailableError
 from fabric.model.label import Label
-from fabric.model.limits import EPOCH_AGE_S_MAX, TICK_GRANTS_S_MAX
+from fabric.model.limits import EPOCH_AGE_S_MAX, RESEAL_INTERVAL_S, TICK_GRANTS_S_MAX
 from fabric.model.names import MEMBERS, HostId, grants_topic
 from fabric.policy.types import SuiteRule
 from fabric.seal.epoch import Wrapped, parse_start, wrap_start
@@ -97,6 +97,33 @@ async def test_a_refused_start_opens_nothing(platform: Platform, a: TestHost) ->
     with pytest.raises(ExceptionGroup):
         await ready(a, it)
     assert it.current is None
+
+
+async def test_a_gateway_that_refuses_starts_is_sent_one_in_ten_seconds_or_after_a_new_result(
+    platform: Platform, a: TestHost
+) -> None:
+    """Each start that is sent is kept: a cause that stands must not fill the state file."""
+    a.attest()
+    why = DeniedError(Reason.FROM_THE_FUTURE, "start is ahead of the gateway's clock")
+    platform.log.judge = lambda topic, *_: why if topic == GRANTS else None
+    it, state = epochs(a), a.host.identity.state
+
+    async def turned_away(times: int) -> int:
+        for _ in range(times):
+            with pytest.raises(ExceptionGroup) as caught:
+                await ready(a, it)
+            assert caught.group_contains(DeniedError, match="from_the_future")
+        return len(state.epochs(SECRET))
+
+    assert await turned_away(5) == 1
+    platform.clock.ahead += timedelta(seconds=RESEAL_INTERVAL_S)
+    assert await turned_away(5) == 2
+    a.attest()
+    assert await turned_away(5) == 3
+    platform.log.judge = None
+    a.attest()
+    await ready(a, it)
+    assert it.current is not None
 
 
 async def test_only_who_may_read_gets_a_wrap(platform: Platform, a: TestHost, b: TestHost,

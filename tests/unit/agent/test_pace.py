@@ -8,7 +8,8 @@ import pytest
 from fabric.agent import pace
 from fabric.agent.epoch_machine import Why
 from fabric.agent.pace import Pace, free_at, pause_s
-from fabric.model.errors import Reason, UnavailableError
+from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.limits import RESEAL_INTERVAL_S
 from fabric.model.names import Topic
 from fabric.store.state import StateFile
 from tests.fakes.platform import SECRET, A, Platform, TestHost
@@ -110,3 +111,20 @@ def test_each_dataset_has_a_pace_of_its_own(tmp_path: Path) -> None:
         it.began(Why.START, at(n))
     assert not may(it, Why.START, at(pace._KEPT_MAX))
     assert may(Pace(state, Topic.parse("secret.G01.others")), Why.START, at(pace._KEPT_MAX))
+
+
+def test_a_start_that_would_say_what_was_just_refused_is_refused_here(tmp_path: Path) -> None:
+    it = Pace(state_of(tmp_path), SECRET)
+    it.check_refused("one result", NOW)
+    it.refused("one result", NOW, DeniedError(Reason.SUITE_REFUSED, "not this one"))
+    with pytest.raises(DeniedError, match="suite_refused: not this one"):
+        it.check_refused("one result", at(RESEAL_INTERVAL_S - 1))
+    it.check_refused("another result", at(1))
+    it.check_refused("one result", at(RESEAL_INTERVAL_S))
+    it.check_refused("one result", at(-1))  # of a clock that was ahead
+
+
+def test_a_start_that_came_too_late_is_made_anew_at_once(tmp_path: Path) -> None:
+    it = Pace(state_of(tmp_path), SECRET)
+    it.refused("one result", NOW, DeniedError(Reason.TOO_OLD, "revoked meanwhile"))
+    it.check_refused("one result", NOW)
