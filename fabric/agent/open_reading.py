@@ -172,5 +172,5 @@ class OpenReader:
                 continue
             self._machine.load(stream, applied.state)
             self._host.telemetry.apply_took(self._topic, self._host.clock.monotonic() - began)
-            self._host.telemetry.applied(block, applied)
+            self._host.telemetry.applied(block, applied, self._part)
             return

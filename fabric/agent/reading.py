@@ -356,7 +356,7 @@ class SealedReader:
                 self._show_ruled_out(looked.ruled_out, reason)
         elif isinstance(command, m.Stop):
             self._unsure.discard(command.stream)
-            self._streams.stopped(command.stream, command.reason, rows)
+            self._streams.stopped(command.stream, command.reason, self._part, rows)
 
     def _show_ruled_out(self, header: Header, reason: Reason) -> None:
         """Tell of a block that is missing here from now on, of a stream that we read."""
@@ -365,7 +365,7 @@ class SealedReader:
         is_ours = state is not None or stream.origin in self._dataset.producers
         if is_ours and (state is None or header.upto > state.high):
             version = self._host.view.policy.version
-            self._streams.ruled_out(stream, reason, version)
+            self._streams.ruled_out(stream, reason, version, self._part)
 
     async def _apply(self, command: m.Apply) -> m.Applied | m.NotApplied:
         began = self._host.clock.monotonic()
@@ -379,7 +379,7 @@ class SealedReader:
             return m.NotApplied(reason=exc.reason)
         self._host.telemetry.apply_took(self._topic, self._host.clock.monotonic() - began)
         self._unsure.discard(command.block.stream)
-        self._host.telemetry.applied(command.block, applied)
+        self._host.telemetry.applied(command.block, applied, self._part)
         return m.Applied(state=applied.state)
 
     async def _pause(self, record: Record, reason: Reason) -> _Looked:

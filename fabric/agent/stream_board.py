@@ -19,42 +19,59 @@ class StreamBoard:
         self._board = board
         self._metrics = metrics
         self._audit = audit
-        self._stopped: dict[Stream, Reason] = {}
-        self._ruled_out: dict[Stream, str] = {}
+        # By reader: what one of them takes says nothing of what another has stopped at.
+        self._stopped: dict[Stream, dict[str, Reason]] = {}
+        self._ruled_out: dict[Stream, dict[str, str]] = {}
         self._unanchored: dict[Stream, set[str]] = {}
 
-    def stopped(self, stream: Stream, reason: Reason, rows: int = 0) -> None:
-        """A stream ended, until a person looks or its sender reads its source anew.
+    def stopped(self, stream: Stream, reason: Reason, reader: str, rows: int = 0) -> None:
+        """A stream ended for a reader, until a person looks or its sender reads its source anew.
 
         A reader that starts again ends at the same block again: the audit log hears of it once.
 
         Args:
+            reader: for whom; a later run of it has the same name.
             rows: that the header of the block it ended at names.
         """
-        is_new = self._stopped.get(stream) is not reason
-        self._stopped[stream] = reason
+        by_reader = self._stopped.setdefault(stream, {})
+        is_new = by_reader.get(reader) is not reason
+        by_reader[reader] = reason
         shown, detail = reason, "stopped; nothing more of it is applied"
-        if reason is Reason.GAP and stream in self._ruled_out:
-            shown, detail = Reason.HISTORY_REFUSED, f"stopped at a gap: {self._ruled_out[stream]}"
+        ruled_out = self._ruled_out.get(stream, {}).get(reader)
+        if reason is Reason.GAP and ruled_out is not None:
+            shown, detail = Reason.HISTORY_REFUSED, f"stopped at a gap: {ruled_out}"
         self._board.show(f"stream {stream}", shown, detail)
         self._metrics.rejected(stream.topic, reason, rows)
         if is_new:
             self._audit.write("stream_stopped", {"stream": str(stream), "reason": reason.value})
 
-    def ruled_out(self, stream: Stream, reason: Reason, version: int) -> None:
+    def ruled_out(self, stream: Stream, reason: Reason, version: int, reader: str) -> None:
         """The policy of this version refuses a block that the stream's own sender once sent."""
-        self._ruled_out[stream] = _why(reason, version)
+        why = self._ruled_out.setdefault(stream, {})[reader] = _why(reason, version)
         if stream not in self._stopped:
-            part = f"stream {stream}"
-            self._board.show(part, Reason.HISTORY_REFUSED, self._ruled_out[stream])
+            self._board.show(f"stream {stream}", Reason.HISTORY_REFUSED, why)
 
-    def applied(self, stream: Stream) -> None:
-        """A block of the stream was applied; of one that had ended: its source is read anew."""
-        was_stopped = self._stopped.pop(stream, None) is not None
-        if self._ruled_out.pop(stream, None) is not None or was_stopped:
-            self._board.forget(f"stream {stream}")
-        if was_stopped:
+    def applied(self, stream: Stream, reader: str) -> None:
+        """A reader's target took a block; of one that had ended: its source is read anew."""
+        if self._goes_on(stream, reader):
             self._audit.write("stream_resumed", {"stream": str(stream)})
+
+    def _goes_on(self, stream: Stream, reader: str) -> bool:
+        """Whether this reader was the last one for whom the stream had ended."""
+        stopped, ruled_out = self._stopped.get(stream, {}), self._ruled_out.get(stream, {})
+        was_shown = bool(stopped or ruled_out)
+        was_stopped = reader in stopped
+        stopped.pop(reader, None)
+        ruled_out.pop(reader, None)
+        if not stopped:
+            self._stopped.pop(stream, None)
+        if not ruled_out:
+            self._ruled_out.pop(stream, None)
+        if was_shown and not stopped:
+            self._board.forget(f"stream {stream}")
+            for why in ruled_out.values():
+                self._board.show(f"stream {stream}", Reason.HISTORY_REFUSED, why)
+        return was_stopped and not stopped
 
     def unanchored(self, stream: Stream, reader: str) -> None:
         """Nothing vouches for a stream's next block: its records are passed over for now.
@@ -79,9 +96,11 @@ class StreamBoard:
         return {stream for stream, waiting in self._unanchored.items() if reader in waiting}
 
     def left(self, reader: str) -> None:
-        """A reader is gone, and waits for nothing."""
+        """A reader is gone: it waits for nothing, and nothing has ended for it."""
         for stream in self.waiting(reader):
             self._waits_no_more(stream, reader)
+        for stream in {*self._stopped, *self._ruled_out}:
+            self._goes_on(stream, reader)
 
     def _waits_no_more(self, stream: Stream, reader: str) -> bool:
         """Whether this reader was the last one that waited."""

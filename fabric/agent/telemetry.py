@@ -216,10 +216,10 @@ class Telemetry(Measures):
             topic, suite, changes=block.count, sealed_bytes=sealed_bytes, seconds=seconds
         )
 
-    def applied(self, block: Block, applied: Applied) -> None:
-        """A block's changes are in the target."""
+    def applied(self, block: Block, applied: Applied, reader: str) -> None:
+        """A block's changes are in a reader's target."""
         topic = block.stream.topic
-        self.streams.applied(block.stream)
+        self.streams.applied(block.stream, reader)
         self._repeating.discard(topic)
         self._metrics.applied(topic, "applied", applied.applied)
         self._metrics.applied_block(topic, "applied")

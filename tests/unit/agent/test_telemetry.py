@@ -103,7 +103,7 @@ def test_a_stored_block_counts_changes_blocks_and_bytes(a: TestHost) -> None:
 
 def test_an_applied_block_counts_and_its_quarantine_is_audited(a: TestHost) -> None:
     it = a.host.telemetry
-    it.applied(block(), applied(quarantined=1))
+    it.applied(block(), applied(quarantined=1), "reader")
     assert a.metric("fabric_applied_records_total", level="secret", outcome="quarantined") == 1
     assert a.audit.events[0][0] == "change_quarantined"
     assert a.audit.events[0][1]["offset"] == 4
@@ -139,7 +139,7 @@ def test_repeats_that_follow_each_other_are_one_line_of_the_audit_log(a: TestHos
     it = a.host.telemetry
     for offset in range(50):
         it.dropped(SECRET, offset, None, "duplicate")
-    it.applied(block(), applied())
+    it.applied(block(), applied(), "reader")
     it.dropped(SECRET, 60, None, "superseded")
     assert [fields["offset"] for _, fields in a.audit.events] == [0, 60]
 
@@ -196,18 +196,18 @@ def test_epochs_and_sources_show(a: TestHost) -> None:
 
 def test_nothing_that_is_told_holds_a_row(a: TestHost) -> None:
     it = a.host.telemetry
-    it.applied(block(), applied(quarantined=1))
+    it.applied(block(), applied(quarantined=1), "reader")
     it.stored(block(), "classic", 100, 300)
-    it.streams.stopped(STREAM, Reason.GAP)
+    it.streams.stopped(STREAM, Reason.GAP, "reader")
     assert "a secret text" not in repr(a.audit.events) + repr(a.board.parts)
 
 
 def test_a_stream_that_goes_on_after_a_stop_is_well_again_and_audited(a: TestHost) -> None:
     it, stream = a.host.telemetry, block().stream
-    it.streams.stopped(stream, Reason.GAP)
+    it.streams.stopped(stream, Reason.GAP, "reader")
     assert a.board.reasons() == {f"stream {stream}": Reason.GAP}
     for _ in range(2):
-        it.applied(block(), applied())
+        it.applied(block(), applied(), "reader")
         assert a.board.is_ready
     assert [event for event, _ in a.audit.events] == ["stream_stopped", "stream_resumed"]
 
@@ -265,15 +265,15 @@ def test_a_host_to_whose_key_nothing_can_be_wrapped_is_audited_until_it_has_anot
 
 def test_what_a_newer_policy_refuses_is_said_in_words_and_not_as_a_bare_gap(a: TestHost) -> None:
     it, part = a.host.telemetry, f"stream {STREAM}"
-    it.streams.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
+    it.streams.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8, "reader")
     words = "policy version 8 refuses blocks that its sender sealed before (level_too_low)"
     assert a.board.problems == {part: f"history_refused: {words}"}
-    it.streams.stopped(STREAM, Reason.GAP)
-    it.streams.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
+    it.streams.stopped(STREAM, Reason.GAP, "reader")
+    it.streams.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8, "reader")
     assert a.board.problems == {part: f"history_refused: stopped at a gap: {words}"}
-    it.applied(block(), applied())
+    it.applied(block(), applied(), "reader")
     assert a.board.is_ready
-    it.streams.stopped(STREAM, Reason.GAP)
+    it.streams.stopped(STREAM, Reason.GAP, "reader")
     assert a.board.reasons() == {part: Reason.GAP}
 
 
@@ -281,8 +281,8 @@ def test_a_refused_block_that_opens_no_gap_is_forgotten_once_its_stream_goes_on(
     a: TestHost,
 ) -> None:
     it = a.host.telemetry
-    it.streams.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8)
-    it.applied(block(), applied())
+    it.streams.ruled_out(STREAM, Reason.LEVEL_TOO_LOW, 8, "reader")
+    it.applied(block(), applied(), "reader")
     assert a.board.is_ready
 
 
@@ -306,12 +306,12 @@ def test_a_stream_is_shown_as_never_measured_from_the_moment_it_is_to_be_read(a:
 def test_what_nobody_reads_any_more_is_shown_no_more(a: TestHost) -> None:
     it, stream = a.host.telemetry, block().stream
     it.begins("reader", SECRET, 0)
-    it.applied(block(), applied(quarantined=1))
+    it.applied(block(), applied(quarantined=1), "reader")
     it.quarantine(SECRET, Waiting(1, 0))
     it.lag(SECRET, 0, records=4, heard_s=31)
-    it.streams.stopped(stream, Reason.GAP)
+    it.streams.stopped(stream, Reason.GAP, "reader")
     it.streams.unanchored(stream, "reader")
-    it.streams.stopped(Stream(ORIGIN, SECRET, 1), Reason.GAP)
+    it.streams.stopped(Stream(ORIGIN, SECRET, 1), Reason.GAP, "reader")
     for _ in range(2):
         it.ends("reader", SECRET, 0)
     assert a.board.parts.keys() == {f"stream {ORIGIN}@{SECRET}:1"}
@@ -327,7 +327,7 @@ def test_a_reader_that_leaves_takes_nothing_from_another_of_the_same_stream(a: T
     it = a.host.telemetry
     it.begins("target", SECRET, 0)
     it.begins("subscriber", SECRET, 0)
-    it.applied(block(), applied())
+    it.applied(block(), applied(), "reader")
     it.lag(SECRET, 0, records=4, heard_s=0)
     it.ends("subscriber", SECRET, 0)
     assert measured(a) > 0
