@@ -77,18 +77,31 @@ def by_vectors() -> dict[str, tuple[set[str], set[str]]]:
     return found
 
 
+def rules_beside(text: str, node: ast.AST) -> set[str]:
+    """Rules that a test's docstring names, or a comment in it, or right above it."""
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    first = min([node.lineno, *(item.lineno for item in node.decorator_list)])
+    lines = text.splitlines()
+    while lines[first - 2].lstrip().startswith("#"):
+        first -= 1
+    comments = [line.partition("#")[2] for line in lines[first - 1 : node.end_lineno]]
+    return set(MUST.findall("\n".join([ast.get_docstring(node) or "", *comments])))
+
+
 def cited() -> dict[str, set[str]]:
-    """For each rule the tests whose text names it, or the file that is about it."""
+    """For each rule the tests that name it.
+
+    A file that names it says nothing: the test of the rule may be gone from it.
+    """
     found: dict[str, set[str]] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
         text = path.read_text()
-        tree = ast.parse(text)
-        for rule in MUST.findall(ast.get_docstring(tree) or ""):
-            found.setdefault(rule, set()).add(path.name)
-        for node in ast.walk(tree):
+        for node in ast.walk(ast.parse(text)):
             is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_function and node.name.startswith("test_"):
-                for rule in MUST.findall(ast.get_source_segment(text, node) or ""):
+            is_class = isinstance(node, ast.ClassDef)
+            prefix = "Test" if is_class else "test_"
+            if (is_function or is_class) and node.name.startswith(prefix):
+                for rule in rules_beside(text, node):
                     found.setdefault(rule, set()).add(f"{path.name}::{node.name}")
     return found
 

@@ -1,4 +1,4 @@
-"""Late readers take only what its sender could not have made up later. MUST-9.36, MUST-9.38."""
+"""Late readers take only what its sender could not have made up later. MUST-9.38."""
 
 import asyncio
 from collections.abc import Sequence
@@ -50,6 +50,7 @@ async def sent(platform: Platform, a: TestHost, b: TestHost, rows: int = 60) -> 
 async def test_blocks_of_a_lapsed_sender_wait_and_are_taken_when_its_next_result_carries_them(
     platform: Platform, a: TestHost, b: TestHost
 ) -> None:
+    """MUST-9.36."""
     database, store = await sent(platform, a, b), MemoryStore()
     async with running() as parts:
         await parts.view(b, SECRET)
@@ -105,6 +106,7 @@ async def test_a_stream_that_waits_still_after_its_reader_was_started_again_is_t
 async def test_blocks_after_the_last_carried_head_are_not_applied(
     platform: Platform, a: TestHost, b: TestHost
 ) -> None:
+    """MUST-9.36."""
     await sent(platform, a, b)
     a.attest(heads=[hashes(platform)[0]])
     store = MemoryStore()

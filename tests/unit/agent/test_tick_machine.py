@@ -1,4 +1,4 @@
-"""When the authority is asked, and how long a view may be acted on. MUST-9.34, MUST-9.35."""
+"""When the authority is asked, and how long a view may be acted on."""
 
 from datetime import timedelta
 
@@ -20,6 +20,7 @@ def after(seconds: float) -> timedelta:
 def test_authority_is_asked_after_three_seconds_or_at_once_for_a_gap(
     age_s: float, is_behind: bool, is_due: bool
 ) -> None:
+    """MUST-9.34."""
     machine = TickMachine()
     assert machine.is_due(NOW, is_behind=is_behind, now=NOW + after(age_s)) is is_due
 
@@ -67,6 +68,7 @@ def test_a_clock_that_went_back_does_not_keep_it_from_asking() -> None:
 def test_keys_end_after_thirty_seconds_and_rows_with_a_results_life(
     age_s: float, lifetime_s: float, grants: bool, rows: bool
 ) -> None:
+    """MUST-9.35."""
     for check, holds in ((check_grants, grants), (check_rows, rows)):
         if holds:
             check(NOW, NOW + after(age_s), lifetime_s)

@@ -1,4 +1,4 @@
-"""Carried heads: who vouches for which envelope. MUST-9.37."""
+"""Carried heads: who vouches for which envelope."""
 
 from datetime import timedelta
 
@@ -20,6 +20,7 @@ def test_result_vouches_for_its_hosts_envelopes_however_old() -> None:
 
 
 def test_notice_vouches_only_for_what_was_under_a_result_that_still_ran() -> None:
+    """MUST-9.37."""
     anchor = Anchor(host=HOST, noticed=NOW)
     assert anchor.covers(HOST, NOW + timedelta(milliseconds=1))
     assert not anchor.covers(HOST, NOW)

@@ -1,4 +1,4 @@
-"""A label sinks below its floor only by a release; a floor sinks only by one too. MUST-14.8."""
+"""A label sinks below its floor only by a release; a floor sinks only by one too."""
 
 from typing import Any
 
@@ -37,6 +37,7 @@ def test_label_at_or_above_its_floor_is_taken() -> None:
 
 
 def test_label_below_its_floor_is_refused_and_says_what_is_needed() -> None:
+    """MUST-14.8."""
     text = refusal(lowered())
     assert text.startswith(f"{RESIDENTS}: label: is below the floor secret+personal-data")
     assert "releases/G01/residents/<n>.yaml" in text
@@ -56,6 +57,7 @@ def test_release_lets_the_label_sink_to_its_own_and_no_lower() -> None:
 
 
 def test_newest_release_counts() -> None:
+    """MUST-14.8."""
     changed = lowered(label="internal")
     changed["releases/G01/residents/2.yaml"] = changed[RELEASE] | {"label": "secret"}
     assert "is below the floor" in refusal(changed)

@@ -1,4 +1,4 @@
-"""One key is one value, and has one spelling. MUST-14.4, MUST-14.5."""
+"""One key is one value, and has one spelling."""
 
 import base64
 from typing import Any
@@ -44,6 +44,7 @@ def compressed(key: Key) -> str:
 
 @pytest.mark.parametrize("name", [*KEYS])
 def test_a_key_is_the_same_under_every_id_and_every_key_another(name: str) -> None:
+    """MUST-14.4."""
     assert material(spelled(public(name))) == material(public(name))
     assert len({material(public(other)) for other in KEYS}) == len(KEYS)
 
@@ -62,6 +63,7 @@ def test_a_key_is_the_same_under_every_id_and_every_key_another(name: str) -> No
     ],
 )
 def test_another_spelling_of_a_key_is_malformed(twin: Key) -> None:
+    """MUST-14.5."""
     with pytest.raises(Malformed, match="canonical"):
         material(twin)
 

@@ -1,7 +1,4 @@
-"""One role for each path, and no path, no role and no lone signer beyond that.
-
-MUST-14.2, MUST-14.3, MUST-14.4, MUST-14.6.
-"""
+"""One role for each path, and no path, no role and no lone signer beyond that."""
 
 import pytest
 
@@ -23,6 +20,7 @@ from fabric.policy import roles
     ],
 )
 def test_each_file_has_one_role(path: str, role: str) -> None:
+    """MUST-14.2."""
     assert roles.role_of(path) == role
     roles.check_signer(path, role)
     with pytest.raises(PeerError, match="only .* may sign it"):
@@ -53,6 +51,7 @@ def test_each_file_has_one_role(path: str, role: str) -> None:
     ],
 )
 def test_other_paths_belong_to_nobody(path: str) -> None:
+    """MUST-14.6."""
     with pytest.raises(PeerError) as caught:
         roles.role_of(path)
     assert caught.value.reason is Reason.MALFORMED
@@ -67,12 +66,14 @@ def test_other_roles_get_nothing(name: str) -> None:
 
 
 def test_delegated_paths_cover_the_files_of_the_role_and_no_others() -> None:
+    """MUST-14.3."""
     assert roles.paths_of("agency-G01") == ("datasets/G01/*", "schemas/G01/*")
     assert roles.paths_of("approvals") == ("approvals/*/*/*",)
 
 
 @pytest.mark.parametrize("role", sorted(roles.TWO_PERSONS))
 def test_two_persons_are_two(role: str) -> None:
+    """MUST-14.4."""
     roles.check_persons(role, 2, {"a": b"1", "b": b"2"})
     for threshold, publics in ((1, {"a": b"1", "b": b"2"}), (2, {"a": b"1", "b": b"1"})):
         with pytest.raises(PeerError):

@@ -1,7 +1,4 @@
-"""The chain from the trust anchor to each file, without network and clock.
-
-MUST-14.3, MUST-14.5, MUST-14.7.
-"""
+"""The chain from the trust anchor to each file, without network and clock."""
 
 import contextlib
 import json
@@ -66,6 +63,7 @@ def test_what_persons_must_renew_is_told_without_the_timestamp(tmp_path: Path) -
 
 @pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets", "agency-G01"])
 def test_the_end_is_that_of_the_first_role_that_ends(tmp_path: Path, role: str) -> None:
+    """MUST-14.7."""
     end = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
     assert looked(built(tmp_path, lambda r: r.ends.update({role: end}))).expires == end
 
@@ -100,6 +98,7 @@ def test_snapshot_other_than_the_timestamps_is_refused(tmp_path: Path) -> None:
 
 
 def test_delegation_of_other_paths_is_refused(tmp_path: Path) -> None:
+    """MUST-14.3."""
     made = built(tmp_path)
     delegations = made.built["targets"].signed.delegations
     delegations.roles["agency-G01"].paths = ["datasets/*/*"]
@@ -121,6 +120,7 @@ def test_target_without_the_hash_that_we_check_is_refused(tmp_path: Path) -> Non
 def test_key_of_another_kind_may_sign_no_role(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:
+    """MUST-14.5."""
     name = "online" if role == "timestamp" else role
     other = CryptoSigner(rsa.generate_private_key(65537, 2048))
     keys = {name: other}

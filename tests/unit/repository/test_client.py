@@ -1,7 +1,4 @@
-"""Whoever serves the repository can withhold it and nothing else; every attack has a name.
-
-MUST-14.1, MUST-14.4, MUST-14.7.
-"""
+"""Whoever serves the repository can withhold it and nothing else; every attack has a name."""
 
 import json
 import os
@@ -88,6 +85,7 @@ def test_change_takes_effect_with_a_new_version(part: Part) -> None:
 
 
 def test_renewed_timestamp_is_the_same_version_with_a_later_end(part: Part) -> None:
+    """MUST-14.7."""
     part.served.ends["timestamp"] = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     part.served.publish()
     first = part.reader.refresh()
@@ -138,6 +136,7 @@ def test_look_that_fails_half_way_leaves_what_it_fetched_to_the_next(
 
 
 def test_rollback_to_an_older_policy_is_refused(part: Part) -> None:
+    """MUST-14.1."""
     old = (part.served.folder / "metadata" / "timestamp.json").read_bytes()
     part.served.publish()
     part.reader.refresh()
@@ -157,6 +156,7 @@ def test_snapshot_that_goes_back_under_a_new_timestamp_is_refused(part: Part) ->
 
 
 def test_freeze_ends_with_the_timestamp(part: Part) -> None:
+    """MUST-14.1."""
     part.served.ends["timestamp"] = datetime.now(UTC) - timedelta(seconds=1)
     part.served.publish()
     error = part.refused()
@@ -166,6 +166,7 @@ def test_freeze_ends_with_the_timestamp(part: Part) -> None:
 
 
 def test_mix_of_an_old_role_and_a_new_snapshot_is_refused(part: Part) -> None:
+    """MUST-14.1."""
     old = (part.served.folder / "metadata" / "7.agency-G01.json").read_bytes()
     part.change(RESIDENTS, history="from_join")
     part.served.publish()
@@ -192,6 +193,7 @@ def test_old_role_is_refused_even_when_the_snapshot_names_no_hash(part: Part) ->
     "role", ["root", "timestamp", "snapshot", "targets", "approvals", "agency-G01"]
 )
 def test_wrong_key_is_refused_in_every_role(part: Part, role: str) -> None:
+    """MUST-14.1."""
     part.served.signers[role] = ["an", "mallory"] if role in ("root", "targets") else ["mallory"]
     part.served.root_version = 2
     part.served.publish()
@@ -370,6 +372,7 @@ def test_role_of_two_persons_that_one_can_speak_for_is_refused(part: Part, role:
 
 
 def test_one_key_under_two_ids_is_not_two_persons(part: Part) -> None:
+    """MUST-14.4."""
     twin = key("twin of an")
     twin._private_key = key("an")._private_key
     twin._public_key.keyval = key("an").public_key.keyval
