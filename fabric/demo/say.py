@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 _PLAIN_EVERY_S = 10.0
 
@@ -56,7 +55,8 @@ class Teller:
     def _print(self, step: Step) -> None:
         mark = "[green]✓[/]" if step.held else "[red]✗[/]"
         seen = f"  [dim]{step.seen}[/]" if step.seen else ""
-        self._console.print(f"{mark} {step.name}{seen}  [dim]{step.seconds:.1f} s[/]")
+        line = f"{mark} {step.name}{seen}  [dim]{step.seconds:.1f} s[/]"
+        self._console.print(line, soft_wrap=True)
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator["Bar"]:
@@ -72,15 +72,15 @@ class Teller:
             yield Bar(self._console, what, total, lambda done: shown.update(task, completed=done))
 
     def table(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
-        """A table of two columns."""
-        table = Table(title=title, title_justify="left", box=None, show_header=False)
+        """A table of two columns, the second as long as it is."""
+        self._console.print(title, style="italic")
+        width = max(len(left) for left, _ in rows)
         for left, right in rows:
-            table.add_row(left, right)
-        self._console.print(table)
+            self._console.print(f"{left:<{width}}  {right}", soft_wrap=True, markup=False)
 
     def say(self, text: str) -> None:
-        """A line for people."""
-        self._console.print(text)
+        """A line for people, who may copy it: where it is too long, the terminal breaks it."""
+        self._console.print(text, soft_wrap=True)
 
     def finish(self, summary: dict[str, object]) -> None:
         """Print the whole report as JSON on standard output when asked to."""
