@@ -26,6 +26,8 @@ _HOMES = {
     "UsageError": "fabric.model.errors",
 }
 
+__all__ = list(_HOMES)
+
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:

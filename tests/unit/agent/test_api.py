@@ -57,6 +57,12 @@ def test_the_package_gives_the_public_names_and_no_others() -> None:
         _ = fabric.nothing
 
 
+def test_a_star_import_gives_every_public_name() -> None:
+    got: dict[str, object] = {}
+    exec("from fabric import *", got)
+    assert sorted(got.keys() - {"__builtins__"}) == dir(fabric)
+
+
 @pytest.mark.parametrize("owner", [Agent, Change, Delivery, Position, Run, Block, Stream])
 def test_what_the_public_api_takes_and_gives_has_a_public_name(owner: type) -> None:
     columns = {"Value": object}  # a row's values are plain
