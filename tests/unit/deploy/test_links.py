@@ -26,3 +26,11 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert target.exists(), link
         if heading:
             assert heading in anchors(target), link
+
+
+def test_the_list_of_decisions_names_every_record_by_its_title() -> None:
+    folder = ROOT / "docs/adr"
+    records = sorted(path for path in folder.glob("*.md") if path.name != "README.md")
+    titles = [path.read_text().partition("\n")[0].removeprefix("# ") for path in records]
+    listed = re.findall(r"^- \[(.+)\]\((.+?)\)", (folder / "README.md").read_text(), flags=re.M)
+    assert listed == [(title, path.name) for title, path in zip(titles, records, strict=True)]
