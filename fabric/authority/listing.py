@@ -21,7 +21,7 @@ def enrolment(entry: EnrolmentEntry) -> Row:
         "host": str(entry.enrolment.host),
         "ek_sha256": entry.enrolment.ek_sha256.hex(),
         "ak_name": entry.enrolment.ak_name.hex(),
-        "enrolled": entry.at.isoformat(timespec="seconds"),
+        "enrolled": entry.at.isoformat(timespec="milliseconds"),
     }
 
 
@@ -66,6 +66,6 @@ def host(word: str, entry: HostEntry) -> Row:
         "approval": entry.state.approval,
         "number": entry.state.number,
         "result": entry.state.result_id.hex(),
-        "since": entry.state.since.isoformat(timespec="seconds"),
-        "expires": entry.state.expires.isoformat(timespec="seconds"),
+        "since": entry.state.since.isoformat(timespec="milliseconds"),
+        "expires": entry.state.expires.isoformat(timespec="milliseconds"),
     }

@@ -14,6 +14,7 @@ import yaml
 from fabric.agent.attesting import read_event_log
 from fabric.agent.identity import STATE
 from fabric.attest import event_log
+from fabric.attest.keys import Alg, Kem, PublicKey, Use
 from fabric.attest.members import Members, MemberState
 from fabric.attest.messages import PCR_MAX
 from fabric.attest.notices import HEARTBEAT_KEY, result_key
@@ -111,15 +112,24 @@ async def standing(config: AgentConfig, path: Path) -> dict[str, object]:
         "evidence": result.evidence,
         "approval": result.approval,
         "policy_version": result.policy_version,
-        "issued": result.issued.isoformat(),
-        "expires": result.expires.isoformat(),
+        "issued": result.issued,
+        "expires": result.expires,
         "seconds_left": int((result.expires - now).total_seconds()),
         "result": result.id.hex(),
-        "keys": [f"{key.use.value} {key.alg} {key.thumbprint.hex()[:16]}" for key in result.keys],
+        "keys": [
+            f"{key.use.value} {named(key)} {key.thumbprint.hex()[:16]}" for key in result.keys
+        ],
         "last_notice": members.revocation_number,
         "certificate": str(Path(config.agent.folder) / "svid.pem"),
         "sealed_states": sealed_states(config),
     }
+
+
+def named(key: PublicKey) -> str:
+    """A key's algorithm as docs/format.md calls it; its number where this release has no name."""
+    kinds = Kem if key.use is Use.HPKE else Alg
+    known = {int(kind): kind.name.replace("_", "-") for kind in kinds}
+    return known.get(key.alg, str(key.alg)).replace("ED25519", "Ed25519")
 
 
 async def result_of(config: AgentConfig, path: Path) -> Result:

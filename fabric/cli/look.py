@@ -103,9 +103,11 @@ def tail(
     topic: Topic,
     config: Config = None,
     *,
-    partition: Annotated[int, typer.Option(min=0)] = 0,
+    partition: Annotated[int, typer.Option(min=0, help="of the topic")] = 0,
     count: Annotated[int, typer.Option(min=0, help="end after so many; 0 goes on")] = 0,
-    beginning: Annotated[bool, typer.Option("--from-beginning")] = False,
+    beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="all that the log holds, then what comes")
+    ] = False,
     form: output.Output = output.Form.TABLE,
 ) -> None:
     """Follow a topic: one line a record, headers only.
@@ -139,7 +141,7 @@ def _show(record: Record, form: output.Form) -> None:
         what = described(record.value or b"")
     except FabricError as error:
         what = {"form": "refused", "reason": error.reason.value}
-    fields = {"offset": record.offset, "time": record.timestamp.isoformat(), **what}
+    fields = {"offset": record.offset, "time": output.moment(record.timestamp), **what}
     if form is not output.Form.TABLE:
         output.line(fields)
         return

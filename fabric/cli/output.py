@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -69,6 +70,15 @@ def exit_code(error: FabricError) -> int:
     return ERROR
 
 
+def moment(at: datetime) -> str:
+    """A time as every command prints it: ISO 8601, UTC, milliseconds.
+
+    Args:
+        at: aware.
+    """
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
 def rows(form: Form, items: Sequence[Fields], *, empty: str = "nothing to show") -> None:
     """Print a list of records."""
     if form is Form.JSON:
@@ -108,17 +118,21 @@ def record(form: Form, item: Fields) -> None:
 
 def line(item: Fields) -> None:
     """Print one record as a line of JSON, at once."""
-    typer.echo(json.dumps(item, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(item, ensure_ascii=False, default=_plain))
     sys.stdout.flush()
 
 
 def _json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
 
 
 def _text(value: object) -> str:
     if value is None:
         return "-"
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str | datetime):
+        return _plain(value)
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> str:
+    return moment(value) if isinstance(value, datetime) else str(value)

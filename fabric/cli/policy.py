@@ -146,7 +146,7 @@ def publish(
         {
             "version": done.version,
             "roles": list(done.roles),
-            "expires": done.expires.isoformat(timespec="seconds"),
+            "expires": done.expires,
             "unreadable": [item.fields() for item in done.step.cuts],
             "later": list(done.step.later),
         },

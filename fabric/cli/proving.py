@@ -138,8 +138,8 @@ def described(proof: Proof, record: Record, policy: Policy) -> dict[str, object]
             "after": list(header.after),
             "upto": list(header.upto),
             "changes": header.count,
-            "sealed_at": _time(header.sealed_at),
-            "stored_at": _time(record.timestamp),
+            "sealed_at": header.sealed_at,
+            "stored_at": record.timestamp,
         },
         "sealed_by": {
             "host": str(result.host),
@@ -153,8 +153,8 @@ def described(proof: Proof, record: Record, policy: Policy) -> dict[str, object]
             "clearance": str(result.clearance),
             "evidence": result.evidence,
             "quote_sha256": result.quote_digest.hex(),
-            "issued": _time(result.issued),
-            "expires": _time(result.expires),
+            "issued": result.issued,
+            "expires": result.expires,
         },
         "allowed_by": _allowed(policy, str(header.topic), header.policy_version),
         "granted_to": [str(host) for host in proof.granted],
@@ -181,16 +181,12 @@ def _allowed(policy: Policy, topic: str, version: int) -> dict[str, object]:
 def _acknowledged(item: Acknowledged) -> dict[str, object]:
     return {
         "host": str(item.reader),
-        "applied": _time(item.receipt.applied),
+        "applied": item.receipt.applied,
         "names_the_envelope": item.by_hash,
         "upto": list(item.receipt.upto),
         "result": item.receipt.result_id.hex(),
         "receipt": f"{RECEIPTS}:0:{item.offset}",
     }
-
-
-def _time(when: datetime) -> str:
-    return when.isoformat(timespec="milliseconds")
 
 
 def _show(said: Mapping[str, object]) -> None:

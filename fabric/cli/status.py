@@ -94,7 +94,9 @@ def status(
 
 
 def lag(
-    topics: Annotated[list[str] | None, typer.Argument(metavar="TOPIC")] = None,
+    topics: Annotated[
+        list[str] | None, typer.Argument(metavar="TOPIC", help="these alone; else every dataset")
+    ] = None,
     config: Config = None,
     *,
     sort: Annotated[Sort, typer.Option("--sort", help="worst first, by this")] = Sort.SECONDS,
@@ -193,12 +195,12 @@ def _document(seen: Look) -> dict[str, object]:
     notice = samples.value("revocation_list_number")
     return {
         "host": seen.host,
-        "at": seen.at.isoformat(),
+        "at": seen.at,
         "healthy": seen.is_healthy,
         "answers": seen.page is not None,
-        "attested_until": _time(expires),
+        "attested_until": expires,
         "policy_version": None if version is None else int(version),
-        "policy_expires": _time(samples.time("policy_expiry_timestamp_seconds")),
+        "policy_expires": samples.time("policy_expiry_timestamp_seconds"),
         "last_notice": None if notice is None else int(notice),
         "datasets": [_fields(row) for row in seen.rows],
         "problems": [asdict(problem) for problem in seen.problems],
@@ -220,8 +222,8 @@ def _fields(row: Row) -> dict[str, object]:
         "lag_records": row.lag.records,
         "lag_seconds": row.lag.seconds,
         "lag_bytes": row.lag.log_bytes,
-        "measured": _time(row.lag.at),
-        "last_change": _time(row.last_change),
+        "measured": row.lag.at,
+        "last_change": row.last_change,
         "wrong": [problem.wrong for problem in row.problems],
         "remedy": [problem.remedy for problem in row.problems],
     }
@@ -236,8 +238,8 @@ def _lag_fields(item: Lag) -> dict[str, object]:
         "records": item.lag.records,
         "seconds": None if item.lag.seconds is None else round(item.lag.seconds, 3),
         "bytes": item.lag.log_bytes,
-        "measured": _time(item.lag.at),
-        "last_change": _time(row.last_change),
+        "measured": item.lag.at,
+        "last_change": row.last_change,
         "state": row.state.value,
     }
 
@@ -246,10 +248,6 @@ def _worst(item: Lag, sort: Sort) -> tuple[bool, float]:
     """What nobody knows is worse than any figure: it may be anything."""
     value = item.lag.seconds if sort is Sort.SECONDS else item.lag.records
     return not item.lag.is_known, -1.0 if value is None else float(value)
-
-
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat(timespec="milliseconds")
 
 
 # For people

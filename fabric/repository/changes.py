@@ -73,6 +73,7 @@ def show_roles(workspace: Workspace, now: datetime) -> list[dict[str, object]]:
             {
                 "role": name,
                 "version": versions.get(name),
+                "expires": signed.expires if signed and name in versions else None,
                 "days_left": (signed.expires - now).days if signed and name in versions else None,
                 "staged": item.version if item else None,
                 "signed": list(item.signed) if item else [],

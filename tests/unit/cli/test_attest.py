@@ -26,6 +26,12 @@ from tests.fakes.policy_files import EXPIRES, SENDER, VERSION, certificate, docu
 from tests.fakes.verifier import HOST, TRUST_DOMAIN, Verifier, a_beat, a_result, a_state
 
 VERIFIER = Verifier()
+NAMED_KEYS = [
+    ["sign", "Ed25519"],
+    ["sign", "ML-DSA-65"],
+    ["hpke", "MLKEM768-X25519"],
+    ["tls", "ESP256"],
+]
 
 
 @pytest.fixture
@@ -63,7 +69,8 @@ def test_an_attested_host_sees_level_clearance_and_end(fabric, config, monkeypat
     assert done.json["host"] == str(HOST)
     assert (done.json["state"], done.json["level"]) == ("attested", 4)
     assert 500 < done.json["seconds_left"] <= 600
-    assert len(done.json["keys"]) == 4
+    assert [key.split()[:2] for key in done.json["keys"]] == NAMED_KEYS
+    assert done.json["issued"].endswith(".000+00:00")
     assert done.json["sealed_states"] == 0
 
 

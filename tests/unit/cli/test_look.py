@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def test_tail_tells_a_record_a_line_and_never_its_content(fabric, config, held) 
     assert [line["offset"] for line in lines] == [0, 1, 2, 3]
     assert [line["form"] for line in lines] == ["sealed", "open", "refused", "refused"]
     assert lines[2]["reason"] == "malformed"
+    assert all(re.fullmatch(r".{10}T.{8}\.\d{3}\+00:00", line["time"]) for line in lines)
     assert "plaintext" not in done.out
 
 

@@ -40,6 +40,7 @@ def test_roles_show_their_end_and_whose_signature_is_missing(tmp_path: Path) -> 
     assert found["targets"]["staged"] == 2
     assert (found["targets"]["signed"], found["targets"]["missing"]) == (["an"], ["binh"])
     assert found["approvals"]["days_left"] == 359
+    assert found["approvals"]["expires"] == NOW.replace(microsecond=0) + timedelta(days=365)
     assert found["timestamp"]["days_left"] < 0
     assert found["approvals"]["staged"] is None
 
