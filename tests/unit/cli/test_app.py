@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from fabric.cli import app, output
 from fabric.cli.look import described
@@ -82,6 +85,18 @@ def test_a_command_without_its_agent_says_which_option_is_missing() -> None:
 def test_an_open_record_is_described_by_its_schema_only() -> None:
     shown = described(b"\x00\x00\x00\x00\x07rest of the record")
     assert shown == {"form": "open", "schema_id": 7, "bytes": 23}
+
+
+def _unsaid(command: Any, *words: str) -> Iterator[str]:
+    for word, below in getattr(command, "commands", {}).items():
+        yield from _unsaid(below, *words, word)
+    for param in command.params:
+        if not getattr(param, "help", None):
+            yield " ".join([*words, param.name])
+
+
+def test_every_option_and_argument_of_every_command_has_its_help() -> None:
+    assert [*_unsaid(typer.main.get_command(app.tree([])))] == []
 
 
 def test_rows_as_json_are_one_document(capsys: pytest.CaptureFixture[str]) -> None:
