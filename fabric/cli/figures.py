@@ -226,7 +226,19 @@ def lags_of(row: Row, page: Page) -> list[Lag]:
 
 
 def _by_partition(flow: Flow, page: Page) -> list[Measured]:
-    return [of_partition(page, str(flow.topic), number) for number in range(flow.partitions)]
+    """Where a stream stands still, records behind its end are passed over: no figure tells it."""
+    return [
+        of_partition(page, str(flow.topic), number, is_whole=not _stands_still(flow, page, number))
+        for number in range(flow.partitions)
+    ]
+
+
+def _stands_still(flow: Flow, page: Page, number: int) -> bool:
+    place = f"@{flow.topic}:{number}"
+    return any(
+        wrong and part.startswith(_OF_STREAMS) and part.endswith(place)
+        for part, wrong in page.parts.items()
+    )
 
 
 def _state(found: Sequence[tuple[State, Problem]], lag: Measured) -> State:
@@ -318,8 +330,9 @@ def _is_silent(flow: Flow, page: Page) -> bool:
     """Whether a stream is silent, as somebody heard who listens still."""
     topic = str(flow.topic)
     return any(
-        lag.is_known and page.samples.value("stream_silent", topic=topic, partition=str(number))
-        for number, lag in enumerate(_by_partition(flow, page))
+        of_partition(page, topic, number).is_known
+        and page.samples.value("stream_silent", topic=topic, partition=str(number))
+        for number in range(flow.partitions)
     )
 
 

@@ -56,11 +56,15 @@ def of_capture(page: Page, source: str) -> Measured:
     )
 
 
-def of_partition(page: Page, topic: str, number: int) -> Measured:
-    """How far a target is behind one partition of a topic."""
+def of_partition(page: Page, topic: str, number: int, *, is_whole: bool = True) -> Measured:
+    """How far a target is behind one partition of a topic.
+
+    Args:
+        is_whole: whether nothing is passed over; a figure would say nothing of what lacks.
+    """
     place = {"topic": topic, "partition": str(number)}
     at = page.samples.time("consumer_lag_timestamp_seconds", **place)
-    if not _is_known(page, at):
+    if not is_whole or not _is_known(page, at):
         return Measured(at=at, is_known=False)
     records = page.samples.value("consumer_lag_records", **place)
     return Measured(

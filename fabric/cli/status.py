@@ -31,7 +31,7 @@ from fabric.cli.figures import (
     problems,
     row_of,
 )
-from fabric.cli.measuring import Measured
+from fabric.cli.measuring import AGE_MAX, Measured
 from fabric.cli.page import read_page
 from fabric.cli.samples import Page, Samples
 from fabric.config import AgentConfig
@@ -305,7 +305,7 @@ def _cells(row: Row, now: datetime) -> list[Text]:
         "-" if row.last_change is None else f"{_span(now - row.last_change)} ago",
     ]
     style = _STYLES.get(row.state, "red")
-    return [*map(Text, cells), Text(row.state.value.replace("_", " "), style=style)]
+    return [*map(Text, cells), Text(row.state.value, style=style)]
 
 
 def _trouble(problem: Problem) -> Text:
@@ -326,7 +326,8 @@ def _ago(lag: Measured, now: datetime) -> str:
     if lag.at > now and not lag.is_known:
         return "ahead of the clock"
     span = _span(now - lag.at)
-    return f"{span} ago" if lag.is_known else f"not for {span}"
+    is_fresh = lag.is_known or now - lag.at <= AGE_MAX
+    return f"{span} ago" if is_fresh else f"not for {span}"
 
 
 def _colour(is_well: bool) -> str:

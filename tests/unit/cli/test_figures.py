@@ -101,6 +101,18 @@ def test_a_dataset_that_lags_by_nothing_is_in_step(flow: Flow, agent: FakeAgent)
     assert seen.problems == ()
 
 
+@pytest.mark.parametrize("part", ["stream", "anchor"])
+def test_a_stream_that_stands_still_has_no_lag(flow: Flow, agent: FakeAgent, part: str) -> None:
+    agent.lag(SECRET, 0, 0.0)
+    agent.board.show(f"{part} G01/registry/main@{SECRET}:0", Reason.GAP, "stopped")
+    seen, page = row(flow, agent), agent.page()
+    assert (seen.lag.records, seen.lag.seconds) == (None, None)
+    (told,) = lags_of(seen, page)
+    assert (told.lag.records, told.lag.seconds) == (None, None)
+    agent.board.show(f"{part} G01/registry/main@{SECRET}:0", None)
+    assert row(flow, agent).lag.records == 0
+
+
 def test_a_small_lag_is_catching_up_and_still_healthy(flow: Flow, agent: FakeAgent) -> None:
     agent.lag(SECRET, 3, BEHIND_S - 1)
     seen = row(flow, agent)

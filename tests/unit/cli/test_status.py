@@ -94,7 +94,7 @@ def test_the_table_shows_every_fact_of_a_dataset(fabric, agent, config) -> None:
     agent.lag(SECRET, 3, 2.5)
     done = fabric("status", "--config", config)
     line = next(line for line in done.out.splitlines() if line.startswith(str(SECRET)))
-    for fact in ("applies from", "Registry", "sealed hybrid", "12,345", "3", "2.5", "catching up"):
+    for fact in ("applies from", "Registry", "sealed hybrid", "12,345", "3", "2.5", "catching_up"):
         assert fact in line
     assert "open" in next(x for x in done.out.splitlines() if x.startswith(str(OPEN)))
     assert "attested for 9 min more" in done.out
@@ -199,7 +199,22 @@ def test_watching_fills_a_terminal(fabric, agent, config, monkeypatch) -> None:
     shown = screen.getvalue()
     assert "does not answer" in shown
     assert "broker_unavailable" in shown
-    assert "in step" in shown
+    assert "in_step" in shown
+
+
+def test_a_state_has_one_name_in_every_output(fabric, agent, config) -> None:
+    tables = [fabric(name, "-c", config).out for name in ("status", "lag")]
+    assert all(table.count(" in_step") == 2 for table in tables)
+
+
+def test_what_a_stopped_stream_lacks_is_no_lag_of_zero(fabric, agent, config) -> None:
+    agent.lag(SECRET, 0, 0.0)
+    agent.board.show(f"stream G01/registry/main@{SECRET}:0", Reason.GAP, "stopped")
+    (line,) = (x for x in fabric("status", "-c", config).out.splitlines() if str(SECRET) in x[:30])
+    assert line.split()[-4:] == ["-", "-", "-", "stopped"]
+    first = fabric("lag", "-c", config).out.splitlines()[1]
+    words = first.split()
+    assert (words[3:6], words[7:]) == (["-", "-", "-"], ["s", "ago", "-", "stopped"])
 
 
 # Lag
