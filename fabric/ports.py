@@ -5,7 +5,7 @@ errors at its edge. Everything that waits has a deadline of its own.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
@@ -107,7 +107,8 @@ class StreamState:
 
     Attributes:
         high: every change at or before it is in the table (or in quarantine).
-        chain: the reader's chain state (fabric.seal.chain), opaque here.
+        chain: the reader's chain state (fabric.seal.chain), opaque here; some kilobytes, which
+            nobody wants printed.
         offset: hint where to read on: the offset after the last applied record.
         cluster: Kafka cluster id the hint belongs to.
         topic_id: Kafka topic id the hint belongs to.
@@ -118,7 +119,7 @@ class StreamState:
     """
 
     high: ChangeSequence
-    chain: bytes
+    chain: bytes = field(repr=False)
     offset: int
     cluster: str
     topic_id: str

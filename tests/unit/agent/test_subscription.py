@@ -1,6 +1,7 @@
 """The Python API as a target: delivery, positions, and coming back."""
 
 import asyncio
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fabric.agent.identity import Identity
 from fabric.agent.open_form import encode
 from fabric.agent.parts import subscribe_partition
 from fabric.agent.read_machine import BEGINNING
-from fabric.agent.subscription import Position, Subscription
+from fabric.agent.subscription import Delivery, Position, Subscription
 from fabric.agent.supervisor import Board, end, supervise
 from fabric.model.block import Block, trim
 from fabric.model.change import Change, Op, Run, Sequence
@@ -70,6 +71,14 @@ async def test_every_change_comes_with_its_position(identity: Identity) -> None:
     assert [change.row and change.row["id"] for change, _ in found] == [0, 1, 2]
     assert [position.state.high.ordinal for _, position in found] == [1, 2, 3]
     assert found[-1][1].state == new
+
+
+def test_what_a_position_prints_holds_no_chain() -> None:
+    after = state((1, 100, 3), offset=8, chain=secrets.token_bytes(4_000))
+    delivery = Delivery(block=block(1), before=after, after=after)
+    for it in (after, Position(STREAM, after), delivery):
+        assert "chain" not in repr(it)
+    assert replace(after, chain=b"") != after
 
 
 async def test_a_whole_block_is_acknowledged_as_its_last_change_is(identity: Identity) -> None:
