@@ -47,7 +47,7 @@ CUTS = (
 """Limits that end a connection, and reasons that do; another reason appears with its first case."""
 PARTS = (
     *("policy", "members", "broker", "gateway", "attestation", "view", "ticks", "trust"),
-    *("anchor", "silence"),
+    *("anchor", "silence", "ledger"),
     *("capture", "publish", "apply", "stream", "grants", "quarantine", "other"),
 )
 """Kinds of parts that /readyz names; the kind is the first word of a part's name."""

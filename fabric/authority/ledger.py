@@ -2,8 +2,8 @@
 
 What it holds is on disk before anyone else hears of it. Every method is one
 transaction; calls block for milliseconds, so `LedgerThread` runs them in a thread of
-their own, one after the other. Raises UnavailableError DATABASE_UNAVAILABLE when the
-file cannot be read or written.
+their own, one after the other. Raises UnavailableError when the file cannot be read or
+written: OVERLOADED for a full or failing disk, else DATABASE_UNAVAILABLE.
 """
 
 import asyncio
@@ -20,10 +20,12 @@ from fabric.attest.appraise import Enrolment
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.authority import ledger_rows as rows
 from fabric.authority.attest_machine import Known, Verdict, attested_state, noticed_state
+from fabric.authority.ledger_file import mapped
 from fabric.authority.machine import check_same, forbid, needs_notice, stands
-from fabric.model.errors import Reason, UnavailableError, UsageError, sqlite_name
+from fabric.model.errors import Reason, UnavailableError, UsageError
 from fabric.model.names import HostId
 from fabric.policy.decide import Standing
+from fabric.store.room import why_no_room
 
 _T = TypeVar("_T")
 _VERSION = 3
@@ -38,7 +40,10 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        with _mapped():
+        self._path = path
+        self.why_not_ready: str | None = None
+        """What the file's last failure was, until a write succeeds: it gives nobody a result."""
+        with mapped(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = sqlite3.connect(
@@ -58,6 +63,20 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def try_again(self) -> None:
+        """After a failure try a write that changes nothing, so that it clears by itself.
+
+        It takes one page, which a disk may have that has no room for a host's result.
+        """
+        if self.why_not_ready is None:
+            return
+        with mapped(self._path, self._failed):
+            if why_no_room(self._path.parent) is not None:
+                return
+        with self._transaction() as db:
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+        self.why_not_ready = None
 
     def known(self, host: HostId) -> Known:
         """Everything that an attestation of `host` is judged by."""
@@ -279,14 +298,21 @@ class Ledger:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _mapped():
+        before = self._db.total_changes
+        with mapped(self._path, self._failed):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite may have taken it back by itself
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+        if self._db.total_changes > before:
+            self.why_not_ready = None
+
+    def _failed(self, error: UnavailableError) -> None:
+        self.why_not_ready = str(error)
 
     def _known(self, db: sqlite3.Connection, host: HostId) -> Known:
         enrolled, entry = rows.find_enrolment_entry(db, host), rows.find_host(db, host)
@@ -325,7 +351,7 @@ def look(path: Path) -> tuple[int, int]:
         UnavailableError: DATABASE_UNAVAILABLE.
     """
     with (
-        _mapped(),
+        mapped(path),
         contextlib.closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S_MAX)
         ) as db,
@@ -357,6 +383,11 @@ class LedgerThread:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, call, self._ledger)
 
+    @property
+    def why_not_ready(self) -> str | None:
+        """As Ledger.why_not_ready."""
+        return self._ledger.why_not_ready
+
     def close(self) -> None:
         """Wait for what was begun, then close the file."""
         self._executor.shutdown(wait=True)
@@ -369,14 +400,3 @@ def _against(db: sqlite3.Connection, notice: Notice) -> None:
     if entry is None or entry.state.approval <= notice.approval:
         rows.put_host(db, noticed_state(notice), entry.standing if entry else None)
     rows.drop_published(db, notice.host, notice.approval)
-
-
-@contextlib.contextmanager
-def _mapped() -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as exc:
-        why = (exc.strerror if isinstance(exc, OSError) else None) or sqlite_name(exc)
-        raise UnavailableError(
-            Reason.DATABASE_UNAVAILABLE, f"authority's ledger cannot be used ({why})"
-        ) from None

@@ -172,6 +172,7 @@ class _Process:
     async def _count(self) -> None:
         while True:
             with contextlib.suppress(FabricError):
+                await self.ledger.do(Ledger.try_again)
                 now = self.clock.now()
                 found = await self.ledger.do(partial(Ledger.shown, now=now))
                 shown = [word for word, _ in judged(found, self.policies.policy, now)]
@@ -190,6 +191,7 @@ class _Process:
         return {
             "clock": clock,
             "policy": policy,
+            "ledger": self.ledger.why_not_ready,
             "broker": self.keeper.why_not_ready,
             "gateway": self.publisher.why_not_ready,
         }

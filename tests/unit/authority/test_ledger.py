@@ -410,3 +410,82 @@ def test_a_certificate_that_is_kept_is_never_replaced(ledger: Ledger) -> None:
     enrolment = ledger.known(HOST).enrolment
     assert enrolment is not None
     assert enrolment.ek_certificate == b"DER"
+
+
+def enrol_much(ledger: Ledger) -> None:
+    ledger.enrol(replace(ENROLMENT, ek_certificate=bytes(100_000)), NOW)
+
+
+def fill(ledger: Ledger) -> None:
+    """As on a full disk, from here on."""
+    (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def make_room(ledger: Ledger) -> None:
+    ledger._db.execute("PRAGMA max_page_count = 1000000")
+
+
+def test_a_full_disk_is_remembered_until_a_write_succeeds(ledger: Ledger, path: Path) -> None:
+    assert ledger.why_not_ready is None
+    fill(ledger)
+    said = f"overloaded: no room on the disk of {path.parent}; make room"
+    with pytest.raises(UnavailableError) as caught:
+        enrol_much(ledger)
+    assert str(caught.value) == said
+    assert ledger.known(HOST).enrolment is None  # it can be read
+    assert ledger.why_not_ready == said
+    make_room(ledger)
+    enrol_much(ledger)
+    assert ledger.why_not_ready is None
+
+
+def test_what_the_ledger_refuses_is_no_fault_of_its_file(ledger: Ledger) -> None:
+    ledger.enrol(ENROLMENT, NOW)
+    with pytest.raises(DeniedError):
+        ledger.enrol(replace(ENROLMENT, ak_public=b"another"), NOW)
+    with pytest.raises(UnavailableError):
+        ledger.attest(replace(a_verdict(), enrolment=replace(ENROLMENT, ek_name=b"x")), NOW)
+    assert ledger.why_not_ready is None
+
+
+def test_a_ledger_that_could_not_be_written_tries_by_itself(ledger: Ledger) -> None:
+    before = ledger.newest()
+    ledger._db.execute("PRAGMA query_only = ON")
+    ledger.try_again()
+    assert ledger.why_not_ready is None  # nothing is tried while nothing was wrong
+    with pytest.raises(UnavailableError):
+        suspend(ledger)
+    with pytest.raises(UnavailableError):
+        ledger.try_again()
+    assert "SQLITE_READONLY" in (ledger.why_not_ready or "")
+    ledger._db.execute("PRAGMA query_only = OFF")
+    ledger.try_again()
+    assert ledger.why_not_ready is None
+    assert ledger.newest() == before
+
+
+def test_a_small_write_on_a_disk_that_is_nearly_full_clears_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page that it takes may be there where a host's result has no room."""
+    fill(ledger)
+    with pytest.raises(UnavailableError):
+        enrol_much(ledger)
+    monkeypatch.setattr("fabric.authority.ledger.why_no_room", lambda _folder: "3 MiB are free")
+    ledger.try_again()
+    assert "no room" in (ledger.why_not_ready or "")
+    monkeypatch.undo()
+    ledger.try_again()
+    assert ledger.why_not_ready is None
+
+
+async def test_the_thread_tells_what_the_ledger_remembers(path: Path) -> None:
+    ledger = Ledger(path)
+    thread = LedgerThread(ledger)
+    assert thread.why_not_ready is None
+    fill(ledger)
+    with pytest.raises(UnavailableError):
+        await thread.do(enrol_much)
+    assert "no room" in (thread.why_not_ready or "")
+    thread.close()

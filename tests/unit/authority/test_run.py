@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -303,6 +304,7 @@ def test_an_authority_whose_clock_jumped_says_so(tmp_path: Path) -> None:
         policies=site,
         signers=site.verifier.signers,
         clock=SigningClock(wall=clock.now, monotonic=clock.monotonic),
+        ledger=SimpleNamespace(why_not_ready=None),
         keeper=SimpleNamespace(why_not_ready=None),
         publisher=SimpleNamespace(why_not_ready=None),
     )
@@ -322,6 +324,7 @@ def test_an_authority_whose_clock_crept_ahead_says_so_as_at_its_start(tmp_path: 
             policies=site,
             signers=site.verifier.signers,
             clock=SigningClock(wall=lambda: now),
+            ledger=SimpleNamespace(why_not_ready=None),
             keeper=SimpleNamespace(why_not_ready=None),
             publisher=SimpleNamespace(why_not_ready=None),
         )
@@ -372,4 +375,34 @@ async def test_hosts_are_counted_by_the_state_that_others_see(tmp_path: Path) ->
         await until(lambda: any(counted().values()))
         counting.cancel()
     assert counted() == dict.fromkeys(AGENT_STATES, 1)
+    site.close()
+
+
+async def test_an_authority_whose_disk_is_full_says_so_until_it_has_room(tmp_path: Path) -> None:
+    site = AuthoritySite(tmp_path)
+    process: Any = SimpleNamespace(
+        ledger=site.ledger,
+        clock=site.clock,
+        policies=site,
+        signers=site.verifier.signers,
+        metrics=AuthorityMetrics(),
+        keeper=SimpleNamespace(why_not_ready=None),
+        publisher=SimpleNamespace(why_not_ready=None, last_beat=None),
+    )
+
+    def pages(ledger: Ledger, most: int) -> None:
+        ledger._db.execute(f"PRAGMA max_page_count = {most}")
+
+    much = replace(ENROLMENT, ek_certificate=bytes(100_000))
+    await site.ledger.do(partial(pages, most=1))
+    with pytest.raises(UnavailableError):
+        await site.ledger.do(lambda ledger: ledger.enrol(much, site.clock.now()))
+    assert run._Process._ready(process)["ledger"] == (
+        f"overloaded: no room on the disk of {site.folder}; make room"
+    )
+    async with asyncio.TaskGroup() as tasks:
+        await site.ledger.do(partial(pages, most=1_000_000))
+        counting = tasks.create_task(run._Process._count(process))
+        await until(lambda: run._Process._ready(process)["ledger"] is None)
+        counting.cancel()
     site.close()
