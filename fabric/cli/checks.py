@@ -95,7 +95,7 @@ def _row(name: str, found: Finding) -> dict[str, object]:
         "check": name,
         "ok": False,
         "seen": f"{found.reason}: {found.seen}",
-        "remedy": found.remedy or remedy_of(found.reason),
+        "remedy": found.remedy or remedy_of(found.reason, found.seen),
     }
 
 

@@ -38,6 +38,7 @@ def _checks(config: AgentConfig, path: Path) -> Sequence[Check]:
         ("package", package),
         ("process", lambda: parts.process("agent", agent)),
         ("policy", lambda: _policy(config)),
+        ("room", lambda: parts.room(config.agent.folder, config.policy.state)),
         ("tpm", lambda: _tpm(config, policy)),
         ("keys", lambda: _keys(config)),
         ("certificate", lambda: _certificate(config, path)),

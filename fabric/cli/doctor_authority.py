@@ -16,6 +16,8 @@ from fabric.cli import certificates, output, parts
 from fabric.cli.access import policy_of
 from fabric.cli.checks import Check, Once, run_doctor
 from fabric.cli.doctor_agent import package
+from fabric.cli.figures import problem_of
+from fabric.cli.page import read_parts
 from fabric.config import AuthorityConfig, Credential, ServerTls
 from fabric.database.finding import Finding, ill, well
 from fabric.locks import holder
@@ -50,6 +52,7 @@ def _checks(config: AuthorityConfig) -> Sequence[Check]:
         ("policy", lambda: _policy(config)),
         ("timestamp key", lambda: _timestamp_key(config)),
         ("ledger", lambda: _ledger(config, pid)),
+        ("room", lambda: parts.room(config.authority.folder, config.policy.state)),
         *(
             (f"gateway {address}", lambda address=address: _gateway(config, address))
             for address in config.gateway.bootstrap
@@ -138,7 +141,7 @@ async def _timestamp_key(config: AuthorityConfig) -> str:
 async def _ledger(config: AuthorityConfig, pid: int | None) -> str | Sequence[Finding]:
     path = config.authority.folder / run.LEDGER
     if pid is not None:
-        return "the running authority has it open"
+        return await _told_ledger(config)
     if path.exists():
         hosts, last = await asyncio.to_thread(ledger.look, path)
         return f"{hosts} hosts, last notice {last}"
@@ -147,6 +150,17 @@ async def _ledger(config: AuthorityConfig, pid: int | None) -> str | Sequence[Fi
         remedy = "restore it from its backup before the authority starts: enrolments are in it"
         return [ill("", Reason.DATABASE_UNAVAILABLE, seen, remedy)]
     return "not there yet; the authority makes it when it starts"
+
+
+async def _told_ledger(config: AuthorityConfig) -> str | Sequence[Finding]:
+    """A ledger whose file is held, as the process that holds it says."""
+    told = await read_parts(config.web)
+    if told is None or "ledger" not in told:
+        return "the running authority has it open; its /readyz says more"
+    wrong = told["ledger"]
+    if wrong is None:
+        return "the running authority has it open, and no write fails"
+    return [ill("", Reason(problem_of("ledger", wrong).reason), wrong.partition(": ")[2])]
 
 
 async def _gateway(config: AuthorityConfig, address: str) -> str:

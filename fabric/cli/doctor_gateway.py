@@ -43,6 +43,7 @@ def _checks(config: GatewayConfig) -> Sequence[Check]:
         ("process", lambda: parts.process("gateway", pid)),
         ("certificate", lambda: _certificate(config)),
         ("policy", lambda: _policy(config)),
+        ("room", lambda: parts.room(config.gateway.folder, config.policy.state)),
         *(
             (f"broker {address}", lambda address=address: _broker(config, address))
             for address in config.broker.bootstrap

@@ -365,7 +365,8 @@ def problem_of(part: str, wrong: str) -> Problem:
     """A part's condition as /readyz words it, with its remedy."""
     word = wrong.partition(":")[0]
     reason = Reason(word) if word in _REASONS else Reason.INTERNAL
-    return Problem(part=part, reason=reason.value, wrong=wrong, remedy=remedy_of(reason))
+    remedy = remedy_of(reason, wrong)
+    return Problem(part=part, reason=reason.value, wrong=wrong, remedy=remedy)
 
 
 def problems(page: Page, rows: Sequence[Row], now: datetime) -> list[Problem]:

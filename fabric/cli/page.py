@@ -1,13 +1,15 @@
-"""Read what a running agent says of itself, from the pages that its configuration names."""
+"""Read what a running process says of itself, from the pages that its configuration names."""
 
 import asyncio
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fabric.cli.samples import Page, Samples
 from fabric.config import AgentConfig
+from fabric.config_web import WebConfig
 from fabric.model.errors import ConfigInvalid, Malformed, Reason, UnavailableError
 
 if TYPE_CHECKING:
@@ -57,12 +59,44 @@ async def read_page(config: AgentConfig, path: Path) -> Page:
     return parse_page(metrics, ready, datetime.now(UTC))
 
 
+async def read_parts(web: WebConfig) -> Mapping[str, str | None] | None:
+    """Each part of a running process with why it is not ready, as its /readyz says.
+
+    Returns:
+        None when no address is named where this machine may ask in plain HTTP.
+    Raises:
+        UnavailableError: NOT_READY, nobody answers there.
+        Malformed: something else answers.
+    """
+    import aiohttp  # late: no other command pays for it
+
+    listen = web.plain
+    if listen is None or not listen.port:
+        return None
+    try:
+        async with (
+            asyncio.timeout(_ANSWER_S_MAX),
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session,
+        ):
+            return _parts(await _get(session, f"http://{listen}/readyz"))
+    except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+        raise UnavailableError(
+            Reason.NOT_READY, f"its /readyz does not answer at {listen} ({type(exc).__name__})"
+        ) from exc
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise Malformed(f"what answers at {listen} is no process of the fabric") from exc
+
+
+def _parts(ready: bytes) -> dict[str, str | None]:
+    parts = json.loads(ready)["parts"]
+    return {str(part): None if why is None else str(why) for part, why in parts.items()}
+
+
 def parse_page(metrics: bytes, ready: bytes, at: datetime) -> Page:
     """The two pages, read at `at`, as figures; raises Malformed when they are no agent's."""
     try:
         samples = Samples.parse(metrics.decode())
-        parts = json.loads(ready)["parts"]
-        told = {str(part): None if why is None else str(why) for part, why in parts.items()}
+        told = _parts(ready)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise Malformed("what answers at [web] listen is no agent of this release") from exc
     if _MARK not in samples:

@@ -22,11 +22,13 @@ from fabric.config_fields import Address
 from fabric.config_web import WebConfig
 from fabric.database.finding import Finding, ill, well
 from fabric.kafka.metadata import TopicRights, rights
-from fabric.model.errors import DeniedError, PeerError, Reason, UnavailableError
+from fabric.model.disk import NO_ROOM
+from fabric.model.errors import ConfigInvalid, DeniedError, PeerError, Reason, UnavailableError
 from fabric.model.limits import CLOCK_SKEW_S_MAX, HANDSHAKE_S_MAX, HEARTBEATS_MISSED_MAX
 from fabric.model.names import MEMBERS
 from fabric.policy.types import Policy, Trust
 from fabric.ports import Log, Record
+from fabric.store.room import free_room, why_no_room
 from fabric.tls import why_not
 
 CLIENT_ID = "fabric-doctor"
@@ -104,6 +106,27 @@ async def _copy(config: PolicyConfig) -> str:
     except (UnavailableError, PeerError):
         return "there is no last good copy"
     return f"the last good copy, version {copy.version}, ends {copy.expires:%Y-%m-%d %H:%M} UTC"
+
+
+async def room(*folders: Path) -> str:
+    """The room that is left where a process writes, of several folders the least.
+
+    Raises:
+        UnavailableError: OVERLOADED, one of them has too little.
+        ConfigInvalid: one may not be looked at.
+    """
+    left = [await asyncio.to_thread(_room, folder) for folder in folders]
+    return f"{min(left) // (1024 * 1024)} MiB are free"
+
+
+def _room(folder: Path) -> int:
+    try:
+        why, left = why_no_room(folder), free_room(folder)
+    except OSError as exc:
+        raise ConfigInvalid(f"{folder} cannot be looked at ({exc.strerror})") from exc
+    if why is not None:
+        raise UnavailableError(Reason.OVERLOADED, f"{NO_ROOM}: {why}")
+    return left
 
 
 async def listening(key: str, listen: Address, pid: int | None) -> Sequence[Finding]:

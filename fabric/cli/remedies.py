@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fabric.model.disk import IO_ERROR, NO_ROOM
 from fabric.model.errors import Reason
 
 _WRITTEN_BY_ANOTHER = (
@@ -125,6 +126,23 @@ REMEDIES: Mapping[Reason, str] = {
 }
 
 
-def remedy_of(reason: Reason) -> str:
-    """What to do about a reason, a sentence without its full stop."""
-    return REMEDIES[reason]
+_BY_WORDS: Mapping[str, str] = {
+    NO_ROOM: (
+        "make room on that disk: see what has grown there; what waits goes on by itself within"
+        " seconds, nothing is to be started again"
+    ),
+    IO_ERROR: (
+        "see the kernel's log: the disk fails, or a quota is used up; copy the folder away before"
+        " it gets worse"
+    ),
+}
+"""Of causes that share their reason with others and have a remedy of their own."""
+
+
+def remedy_of(reason: Reason, said: str = "") -> str:
+    """What to do about a reason, a sentence without its full stop.
+
+    Args:
+        said: the error's own words, which may tell one cause of the reason from others.
+    """
+    return next((text for words, text in _BY_WORDS.items() if words in said), REMEDIES[reason])

@@ -38,6 +38,7 @@ def test_every_failed_check_has_cause_and_remedy_and_the_exit_is_10(fabric, tmp_
     assert done.code == 10
     found = {item["check"]: item for item in done.json}
     assert found["package"]["ok"]
+    assert "are free" in found["room"]["seen"]
     failed = [item for item in done.json if not item["ok"]]
     assert all(item["seen"] and item["remedy"] for item in failed)
     for check, reason in {

@@ -1,12 +1,17 @@
 """`fabric authority doctor` where nothing runs: what is in place is well, what is not is told."""
 
+import fcntl
 import stat
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from fabric.authority.ledger import Ledger
 from fabric.authority.pki import (
@@ -15,9 +20,11 @@ from fabric.authority.pki import (
     make_ca,
     make_verifier_keys,
 )
-from fabric.cli.doctor_authority import of_policy
+from fabric.cli.doctor_authority import _told_ledger, of_policy
+from fabric.config_web import WebConfig
 from fabric.model.errors import Reason
 from fabric.repository.keys import make_key
+from fabric.web.server import serving
 from tests.fakes.clock import START
 from tests.fakes.platform_files import BROKER, PlatformFiles, write_platform
 from tests.fakes.policy_files import policy
@@ -115,3 +122,38 @@ def test_a_signature_that_ends_soon_is_told_while_there_is_time(
     found = of_policy(ending, START)
     assert found.reason is reason
     assert reason is None or "fabric policy sign" in found.remedy
+
+
+async def told(parts: Mapping[str, str | None]) -> object:
+    async with serving(CollectorRegistry(), lambda: parts) as port:
+        web = WebConfig.model_validate({"listen": f"127.0.0.1:{port}"})
+        config: Any = SimpleNamespace(web=web)
+        return await _told_ledger(config)
+
+
+async def test_what_a_running_authority_says_of_its_ledger_is_what_doctor_finds() -> None:
+    said = "no room on the disk of state; make room"
+    found: Any = await told({"ledger": f"overloaded: {said}", "clock": None})
+    assert [(item.reason, item.seen) for item in found] == [(Reason.OVERLOADED, said)]
+    assert "no write fails" in str(await told({"ledger": None}))
+    assert "no write fails" not in str(await told({"clock": None}))  # of an earlier release
+
+
+def test_a_ledger_in_use_is_asked_of_the_process_that_has_it(fabric, files: PlatformFiles) -> None:
+    state = files.authority.parent / "state"
+    state.mkdir()
+    with (state / "audit.jsonl").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = look(fabric, files)
+    assert found["ledger"]["seen"].startswith("not_ready: its /readyz does not answer")
+
+
+@pytest.mark.parametrize("command", [("authority", "doctor"), ("gateway", "doctor")])
+def test_a_disk_without_room_is_told(
+    fabric, files: PlatformFiles, monkeypatch: pytest.MonkeyPatch, command: tuple[str, str]
+) -> None:
+    monkeypatch.setattr("fabric.cli.parts.why_no_room", lambda folder: f"0 of {folder.name}")
+    done = fabric(*command, getattr(files, command[0]), "-o", "json")
+    (found,) = (item for item in done.json if item["check"] == "room")
+    assert found["seen"] == "overloaded: no room on the disk: 0 of state"
+    assert found["remedy"].startswith("make room")

@@ -14,7 +14,7 @@ from fabric.cli import parts
 from fabric.config import PolicyConfig
 from fabric.config_fields import Address
 from fabric.demo.process import free_port
-from fabric.model.errors import DeniedError, Reason, UnavailableError
+from fabric.model.errors import ConfigInvalid, DeniedError, Reason, UnavailableError
 from fabric.model.names import MEMBERS
 from fabric.repository.client import open_repository
 from fabric.tls import client_context, server_context
@@ -32,6 +32,32 @@ def test_an_address_is_taken_from_a_url() -> None:
 async def test_a_process_that_is_down_says_how_to_start_it() -> None:
     assert "fabric gateway run" in await parts.process("gateway", None)
     assert "pid 7" in await parts.process("gateway", 7)
+
+
+# Room
+
+
+async def test_the_least_room_of_all_folders_is_told(tmp_path: Path, monkeypatch) -> None:
+    free = {tmp_path / "a": 300 * 1024**2, tmp_path / "b": 200 * 1024**2}
+    monkeypatch.setattr(parts, "free_room", free.__getitem__)
+    monkeypatch.setattr(parts, "why_no_room", lambda _folder: None)
+    assert await parts.room(*free) == "200 MiB are free"
+
+
+async def test_too_little_room_in_one_folder_is_told(tmp_path: Path, monkeypatch) -> None:
+    why = {tmp_path / "a": None, tmp_path / "b": "1.0 MiB are free"}
+    monkeypatch.setattr(parts, "why_no_room", why.__getitem__)
+    with pytest.raises(UnavailableError, match="no room on the disk: 1.0 MiB are free"):
+        await parts.room(*why)
+
+
+async def test_a_folder_that_may_not_be_looked_at_is_told(tmp_path: Path, monkeypatch) -> None:
+    def closed(_folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(parts, "why_no_room", closed)
+    with pytest.raises(ConfigInvalid, match="Permission denied"):
+        await parts.room(tmp_path)
 
 
 # Addresses of our own
