@@ -57,7 +57,8 @@ class Policing:
         """Look once; what is wrong is shown, counted and audited."""
         try:
             await self._take()
-            self._telemetry.policy_stands(self._view.policy, self._clock.now())
+            stands, fault = self._view.policy, self._policies.fault
+            self._telemetry.policy_stands(stands, self._clock.now(), fault)
         except FabricError as exc:
             self._telemetry.policy_refused(exc, self._view.policy)
 
@@ -65,7 +66,8 @@ class Policing:
         try:
             await asyncio.to_thread(self._policies.refresh)
         except UnavailableError as exc:  # the policy in force holds until it ends
-            _log.warning("policy: %s", exc)
+            if self._policies.fault is None:  # else the part shows it, and is logged
+                _log.warning("policy: %s", exc)
         # What the view refused is offered again at each look: it must not seem well meanwhile.
         policy = self._policies.policy
         if policy is self._view.policy:

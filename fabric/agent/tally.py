@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fabric.attest.messages import Challenge
 from fabric.attest.tally import VALUE_BYTES, TallyReport, is_heard
+from fabric.model.disk import disk_error
 from fabric.model.errors import Reason, UnavailableError
 from fabric.ports import Tpm
 from fabric.store.files import replace
@@ -44,8 +45,11 @@ class Tally:
         try:
             replace(self._path, step, mode=0o600)
         except OSError as exc:
-            raise UnavailableError(
-                Reason.OVERLOADED, f"{self._path} cannot be written ({exc.strerror})"
+            raise (
+                disk_error(exc, self._path.parent)
+                or UnavailableError(
+                    Reason.OVERLOADED, f"{self._path} cannot be written ({exc.strerror})"
+                )
             ) from exc
 
     def _last(self) -> bytes:

@@ -307,10 +307,20 @@ class Telemetry(Measures):
         self._policy.refused(error, in_force)
         self._policy.looked(in_force)
 
-    def policy_stands(self, in_force: Policy, now: datetime) -> None:
-        """A look at the policy repository found nothing wrong, or nobody there."""
-        expired = Reason.POLICY_EXPIRED if now >= in_force.expires else None
-        self.board.show("policy", expired)
+    def policy_stands(
+        self, in_force: Policy, now: datetime, fault: FabricError | None = None
+    ) -> None:
+        """A look at the policy repository found nothing wrong there, or nobody.
+
+        Args:
+            fault: why what it finds cannot be kept on this host.
+        """
+        if now >= in_force.expires:
+            self.board.show("policy", Reason.POLICY_EXPIRED)
+        elif fault is not None:
+            self.board.show("policy", fault.reason, str(fault.args[0]))
+        else:
+            self.board.show("policy", None)
         self._policy.looked(in_force)
 
     def attested(self, result: Result) -> None:

@@ -190,7 +190,7 @@ class _Process:
             clock, policy = str(exc), "not judged while the clock is wrong"
         return {
             "clock": clock,
-            "policy": policy,
+            "policy": policy or (str(fault) if (fault := self.policies.fault) else None),
             "ledger": self.ledger.why_not_ready,
             "broker": self.keeper.why_not_ready,
             "gateway": self.publisher.why_not_ready,

@@ -59,6 +59,7 @@ class Keeper:
         self._refresh_s = refresh_s
         self._latest = latest
         self._hurried = asyncio.Event()
+        self._said: str | None = None
         self._members_read = asyncio.Event()
         self._results_read = asyncio.Event()
         judge.is_caught_up = self.is_caught_up
@@ -73,15 +74,17 @@ class Keeper:
         if view is None:
             return {"policy": Reason.NOT_READY, "members": Reason.NOT_READY}
         members: str | None = None if self.is_caught_up() else Reason.NOT_READY
-        expired: str | None = None
+        fault = self._policies.fault
+        policy: str | None = None if fault is None else str(fault)
         try:
             now = clock.now()
-            expired = Reason.POLICY_EXPIRED if now >= view.policy.expires else None
+            if now >= view.policy.expires:
+                policy = Reason.POLICY_EXPIRED
             if members is None:
                 view.members.check_fresh(now, interval_s)
         except DeniedError as exc:
             members = exc.reason
-        return {"policy": expired, "members": members}
+        return {"policy": policy, "members": members}
 
     async def run(self) -> None:
         """Follow topics and policy, for ever."""
@@ -133,19 +136,27 @@ class Keeper:
             try:
                 policy = await asyncio.to_thread(self._policies.refresh)
             except UnavailableError as exc:  # the policy in force holds until it ends
-                _log.warning("policy: %s", exc)
+                self._say(f"policy: {exc}")
                 policy = None
             except FabricError as exc:
                 self._metrics.policy_refused()
                 self._audit.refused(exc, self._policies.policy)
-                _log.warning("published policy cannot be used: %s", exc)
+                self._say(f"published policy cannot be used: {exc}")
                 policy = None
+            else:
+                self._said = None
             self._audit.looked(self._policies.policy)
             if policy is None:
                 continue
             if not policy.trust.is_same_to_peers(trust):
                 return
             self._use(View(policy, members))
+
+    def _say(self, failure: str) -> None:
+        """Log what a look failed with, once while it stands: looks may come twice a second."""
+        if failure != self._said:
+            self._said = failure
+            _log.warning("%s", failure)
 
     async def _pause(self) -> None:
         """Until the next look at the repository: not too soon, also when somebody hurries us."""

@@ -20,6 +20,7 @@ from tuf.ngclient import Updater, UpdaterConfig
 
 from fabric import tls
 from fabric.config import PolicyConfig
+from fabric.model.disk import disk_error
 from fabric.model.errors import ConfigInvalid, FabricError, PeerError, Reason, UnavailableError
 from fabric.model.limits import (
     POLICY_METADATA_BYTES_MAX,
@@ -50,6 +51,8 @@ class PolicyRepository:
         self._state = state
         self._held: Held | None = None
         self._fetched: dict[str, bytes] = {}
+        self.fault: FabricError | None = None
+        """Why `state` could not be used at the last look; None when it could."""
 
     @property
     def policy(self) -> Policy:
@@ -84,7 +87,8 @@ class PolicyRepository:
         """Look at the repository; the policy when it, or its expiry, is new; else None.
 
         Raises:
-            UnavailableError: AUTHORITY_UNAVAILABLE, nobody answers.
+            UnavailableError: AUTHORITY_UNAVAILABLE, nobody answers; OVERLOADED, the disk of
+                `state` is full or fails.
             DeniedError: POLICY_EXPIRED, what is served has ended.
             PeerError: the repository is not what was signed, or went back.
             UsageError: POLICY_INVALID, it is signed and cannot be used; CONFIG_INVALID,
@@ -94,9 +98,11 @@ class PolicyRepository:
             with self._fetcher.session(), translated():
                 found = self._look()
         except OSError as exc:
-            raise ConfigInvalid(
+            self.fault = disk_error(exc, self._state) or ConfigInvalid(
                 f"policy.state: {self._state} cannot be used ({exc.strerror}); check its mode"
-            ) from exc
+            )
+            raise self.fault from exc
+        self.fault = None
         if found is None:
             return None
         self._held = found

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
+from fabric.model.disk import disk_error
 from fabric.model.errors import ConfigInvalid
 from fabric.model.limits import POLICY_METADATA_BYTES_MAX
 from fabric.policy import roles
@@ -136,7 +137,10 @@ def _write(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, data, mode=_OPEN)
     except OSError as exc:
-        raise ConfigInvalid(f"{path}: cannot be written ({exc.strerror})") from exc
+        raise (
+            disk_error(exc, path.parent)
+            or ConfigInvalid(f"{path}: cannot be written ({exc.strerror})")
+        ) from exc
 
 
 def _read(path: Path) -> bytes:

@@ -23,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from fabric.attest.audit_chain import BEGAN, DROPPED, LOG_BYTES, Link, read_line, write_line
+from fabric.model.disk import disk_error
 from fabric.model.errors import ConfigInvalid, FabricError, Malformed
 from fabric.model.limits import (
     AUDIT_FILE_BYTES_DEFAULT,
@@ -57,6 +58,7 @@ class FileAudit:
 
     Raises:
         ConfigInvalid: the file cannot be opened, or another process writes it.
+        UnavailableError: OVERLOADED, the disk is full or fails.
     """
 
     def __init__(
@@ -82,7 +84,10 @@ class FileAudit:
             self._open()
         except OSError as exc:
             self.close()
-            raise ConfigInvalid(f"{path}: audit log cannot be opened ({exc.strerror})") from exc
+            raise (
+                disk_error(exc, path.parent)
+                or ConfigInvalid(f"{path}: audit log cannot be opened ({exc.strerror})")
+            ) from exc
 
     def write(self, event: str, fields: Mapping[str, str | int]) -> None:
         """Append one event; text values are cut at 500 characters.

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fabric.model.disk import disk_error
 from fabric.model.errors import DeniedError, Reason, UnavailableError, sqlite_name
 
 VERSION = 1
@@ -112,8 +113,11 @@ def mapped(path: Path) -> Iterator[None]:
     except sqlite3.Error as exc:
         if _is_damage(exc):
             raise _lost(path, sqlite_name(exc)) from None
-        raise UnavailableError(
-            Reason.OVERLOADED, f"state file {path} cannot be used now ({sqlite_name(exc)})"
+        raise (
+            disk_error(exc, path.parent)
+            or UnavailableError(
+                Reason.OVERLOADED, f"state file {path} cannot be used now ({sqlite_name(exc)})"
+            )
         ) from None
 
 

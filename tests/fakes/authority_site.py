@@ -192,6 +192,7 @@ class AuthoritySite:
             self.approve(machine)
         self.policy: Policy = self.publish()
         self.ledger = LedgerThread(Ledger(folder / "ledger.db"))
+        self.fault = None
         self.publisher = self._publisher()
         self.keeper = Keeper(
             self.admin,

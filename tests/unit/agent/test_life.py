@@ -45,6 +45,7 @@ class Policies:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.fault = None
 
     def refresh(self) -> Policy | None:
         return None

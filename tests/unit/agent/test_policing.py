@@ -1,11 +1,13 @@
 """An agent's looks at the policy: what is newer is taken, what is not is said."""
 
 import asyncio
+import errno
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tuf.ngclient import Updater
 
 from fabric.agent import policing
 from fabric.agent.policing import PART, Policing
@@ -30,6 +32,7 @@ class Desk:
     """One agent's policy part, and the hand on what is served."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.served = Repository(folder / "served").publish()
         self.policies = PolicyRepository(
             self.served.anchor, FolderFetcher(self.served.folder), folder / "state"
@@ -138,3 +141,21 @@ async def test_a_server_that_is_away_is_no_refusal_until_the_policy_ends(desk: D
     await desk.part.look()
     assert desk.board.problems == {PART: "policy_expired"}
     assert desk.said() == [("policy_taken", 7), ("policy_ended", "policy_expired")]
+
+
+async def test_a_full_disk_is_shown_until_there_is_room_and_is_no_refusal(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_self: Updater) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Updater, "refresh", full)
+    for _ in range(3):
+        await desk.part.look()
+    said = f"overloaded: no room on the disk of {desk.folder / 'state'}; make room"
+    assert desk.board.problems == {PART: said}
+    assert [said in record.getMessage() for record in caplog.records].count(True) == 1
+    assert desk.said() == [("policy_taken", 7)]
+    monkeypatch.undo()
+    await desk.part.look()
+    assert desk.board.is_ready

@@ -1,5 +1,6 @@
 """The agent's side of the tally: one extension per accepted renewal, whatever happens between."""
 
+import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,3 +135,15 @@ def test_a_tpm_without_power_is_unavailable(tmp_path: Path, tpm: FakeTpm) -> Non
     tpm.available = False
     with pytest.raises(UnavailableError):
         Tally(tmp_path, tpm).report(challenge(START, b"a"), EXTRA)
+
+
+def test_a_step_that_a_full_disk_does_not_take_is_told(
+    tmp_path: Path, tpm: FakeTpm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, mode: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fabric.agent.tally.replace", full)
+    with pytest.raises(UnavailableError, match=f"no room on the disk of {tmp_path}"):
+        Tally(tmp_path, tpm).report(challenge(b"", b"a"), EXTRA)
+    assert tpm.tally() == START

@@ -406,3 +406,20 @@ async def test_an_authority_whose_disk_is_full_says_so_until_it_has_room(tmp_pat
         await until(lambda: run._Process._ready(process)["ledger"] is None)
         counting.cancel()
     site.close()
+
+
+def test_an_authority_that_cannot_keep_a_policy_says_so(tmp_path: Path) -> None:
+    site = AuthoritySite(tmp_path)
+    site.close()
+    full: Any = SimpleNamespace(
+        policy=site.policy, fault=UnavailableError(Reason.OVERLOADED, "no room on the disk")
+    )
+    process: Any = SimpleNamespace(
+        policies=full,
+        signers=site.verifier.signers,
+        clock=site.clock,
+        ledger=SimpleNamespace(why_not_ready=None),
+        keeper=SimpleNamespace(why_not_ready=None),
+        publisher=SimpleNamespace(why_not_ready=None),
+    )
+    assert run._Process._ready(process)["policy"] == "overloaded: no room on the disk"

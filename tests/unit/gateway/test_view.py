@@ -32,8 +32,14 @@ class Policies:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.next: Policy | UsageError | None = None
+        self.fault: UnavailableError | None = None
+        self.always: UnavailableError | None = None
+        self.looks = 0
 
     def refresh(self) -> Policy | None:
+        self.looks += 1
+        if self.always is not None:
+            raise self.always
         found, self.next = self.next, None
         if isinstance(found, UsageError):
             raise found
@@ -243,3 +249,23 @@ async def test_a_tick_of_the_future_goes_with_the_key_that_signed_it(desk: Desk)
     tick = Heartbeat(number=0, listed=NO_NOTICES, at=now)
     desk.log.put(MEMBERS, 0, *heartbeat_record(tick, new.signers))
     await until(lambda: desk.readiness() == {"policy": None, "members": None}, "a true tick")
+
+
+async def test_a_disk_that_is_full_is_shown_and_logged_once_until_there_is_room(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    await until(lambda: desk.readiness()["policy"] is None, "the view")
+    full = UnavailableError(Reason.OVERLOADED, "no room on the disk of state; make room")
+    desk.policies.fault = desk.policies.always = full
+    before = desk.policies.looks
+    await until(lambda: desk.policies.looks > before + 5, "more looks")
+    assert desk.readiness()["policy"] == str(full)
+    assert [r.getMessage() for r in caplog.records].count(f"policy: {full}") == 1
+    desk.policies.fault = desk.policies.always = None
+    before = desk.policies.looks
+    await until(lambda: desk.policies.looks > before + 1, "a look that succeeds")
+    assert desk.readiness()["policy"] is None
+    desk.policies.fault = desk.policies.always = full
+    before = desk.policies.looks
+    await until(lambda: desk.policies.looks > before + 1, "a look that fails again")
+    assert [r.getMessage() for r in caplog.records].count(f"policy: {full}") == 2

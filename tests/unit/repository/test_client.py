@@ -1,5 +1,6 @@
 """Whoever serves the repository can withhold it and nothing else; every attack has a name."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tuf.ngclient import Updater
 
 from fabric.model.errors import (
     ConfigInvalid,
@@ -438,3 +440,42 @@ def test_state_that_cannot_be_written_is_a_setting_to_put_right(part: Part) -> N
 
 def test_documents_of_the_fake_are_those_that_load() -> None:
     assert set(documents()) < set(files())
+
+
+def on_a_disk(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Whatever is written to the state's folder fails so."""
+
+    def failing(_self: Updater) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Updater, "refresh", failing)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "overloaded: no room on the disk of {}; make room"),
+        (errno.EIO, "overloaded: input/output error on the disk of {} (EIO); see the kernel's log"),
+        (
+            errno.EACCES,
+            "config_invalid: policy.state: {} cannot be used (Permission denied); check its mode",
+        ),
+    ],
+)
+def test_a_state_that_cannot_be_written_is_remembered_until_a_look_succeeds(
+    part: Part, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    assert part.reader.fault is None
+    on_a_disk(monkeypatch, number)
+    error = part.refused()
+    assert str(error) == said.format(part.state)
+    assert part.reader.fault is error
+    monkeypatch.undo()
+    assert part.reader.refresh() is None
+    assert part.reader.fault is None
+
+
+def test_what_the_repository_does_is_no_fault_of_the_state(part: Part) -> None:
+    part.served.folder.rename(part.served.folder.with_name("gone"))
+    part.refused()
+    assert part.reader.fault is None

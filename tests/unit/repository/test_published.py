@@ -1,13 +1,14 @@
 """The repository's folder: read whole or refused with the file that is wrong."""
 
+import errno
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tuf.api.metadata import Snapshot
 
-from fabric.model.errors import ConfigInvalid, PeerError
-from fabric.repository.published import locked, read_published
+from fabric.model.errors import ConfigInvalid, PeerError, UnavailableError
+from fabric.repository.published import locked, read_published, write_timestamp
 from tests.fakes.policy_workspace import make_workspace, publish_all
 
 
@@ -58,3 +59,14 @@ def test_there_is_one_writer(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with (tmp_path / ".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_full_disk_is_told_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, mode: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fabric.repository.published.replace", full)
+    with pytest.raises(UnavailableError, match=f"no room on the disk of {tmp_path}/metadata"):
+        write_timestamp(tmp_path, b"{}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fabric.attest.audit_chain import Line, Walk, read_line
-from fabric.model.errors import ConfigInvalid, UsageError
+from fabric.model.errors import ConfigInvalid, UnavailableError, UsageError
 from fabric.model.limits import AUDIT_RESERVE_BYTES
 from fabric.ports import AuditLog
 from fabric.store import audit as module
@@ -318,3 +318,14 @@ def test_every_line_that_is_written_is_told_and_no_other(
         patched.setattr(module.os, "write", full)
         audit.write("lost", {})
     assert written.count == len(lines_of(tmp_path / "audit.jsonl")) == 2
+
+
+def test_a_full_disk_at_the_start_is_no_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FileAudit, "_open", full)
+    with pytest.raises(UnavailableError, match=f"no room on the disk of {tmp_path}"):
+        opened(tmp_path / "audit.jsonl")

@@ -2,6 +2,7 @@
 
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ from fabric.model.change import Sequence
 from fabric.model.errors import DeniedError, Reason, UnavailableError
 from fabric.model.names import Origin, Stream, Topic
 from fabric.seal.epoch import Head
-from fabric.store.sealed import SealedKey, create_state, read_heads, read_resume, read_sealed_key
+from fabric.store.sealed import (
+    SealedKey,
+    create_state,
+    mapped,
+    read_heads,
+    read_resume,
+    read_sealed_key,
+)
 from fabric.store.state import SourceState, StateFile, StreamHead
 
 SEALED = SealedKey(pcrs=(0, 7), states=((bytes(32), b"blob"),))
@@ -98,3 +106,13 @@ def test_heads_are_read_without_the_key_and_beside_the_agent(tmp_path: Path) -> 
     assert "secret" not in str(caught.value)
     with pytest.raises(UnavailableError):
         read_heads(tmp_path / "none.state", [topic])
+
+
+def test_a_full_disk_is_told_with_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "agent.state"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA max_page_count = 2")
+        db.execute("CREATE TABLE t (x BLOB)")
+        with pytest.raises(UnavailableError) as caught, mapped(path):
+            db.execute("INSERT INTO t VALUES (zeroblob(100000))")
+    assert str(caught.value) == f"overloaded: no room on the disk of {tmp_path}; make room"
