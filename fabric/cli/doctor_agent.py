@@ -33,10 +33,11 @@ def examine(config: Path, form: output.Form) -> None:
 
 def _checks(config: AgentConfig, path: Path) -> Sequence[Check]:
     policy = Once(lambda: policy_of(config))
-    agent = holder(config.agent.folder / "agent.lock")
+    held = holder(config.agent.folder / "agent.lock")
+    agent = held.pid if held is not None else None
     return [
         ("package", package),
-        ("process", lambda: parts.process("agent", agent)),
+        ("process", lambda: parts.process("agent", held)),
         ("policy", lambda: _policy(config)),
         ("room", lambda: parts.room(config.agent.folder, config.policy.state)),
         ("tpm", lambda: _tpm(config, policy)),

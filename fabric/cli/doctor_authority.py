@@ -40,11 +40,12 @@ def examine(config: Path, form: output.Form) -> None:
 
 def _checks(config: AuthorityConfig) -> Sequence[Check]:
     policy = Once(lambda: policy_of(config))
-    pid = holder(config.authority.folder / run.AUDIT_FILE)
+    held = holder(config.authority.folder / run.AUDIT_FILE)
+    pid = held.pid if held is not None else None
     listen = config.authority.listen
     return [
         ("package", package),
-        ("process", lambda: parts.process("authority", pid)),
+        ("process", lambda: parts.process("authority", held)),
         ("certificate", lambda: _certificate(config, config.tls, AUTHORITY)),
         ("certificate of admin", lambda: _certificate(config, config.admin, "admin")),
         ("verifier keys", lambda: _verifier_keys(config, policy)),

@@ -33,14 +33,15 @@ def examine(config: Path, form: output.Form) -> None:
 
 def _checks(config: GatewayConfig) -> Sequence[Check]:
     policy = Once(lambda: policy_of(config))
-    pid = holder(config.gateway.folder / FILE)
+    held = holder(config.gateway.folder / FILE)
+    pid = held.pid if held is not None else None
     addresses = (
         ("gateway.listen", config.gateway.listen),
         ("gateway.side_listen", config.gateway.side_listen),
     )
     return [
         ("package", package),
-        ("process", lambda: parts.process("gateway", pid)),
+        ("process", lambda: parts.process("gateway", held)),
         ("certificate", lambda: _certificate(config)),
         ("policy", lambda: _policy(config)),
         ("room", lambda: parts.room(config.gateway.folder, config.policy.state)),

@@ -22,6 +22,7 @@ from fabric.config_fields import Address
 from fabric.config_web import WebConfig
 from fabric.database.finding import Finding, ill, well
 from fabric.kafka.metadata import TopicRights, rights
+from fabric.locks import Holder
 from fabric.model.disk import NO_ROOM
 from fabric.model.errors import ConfigInvalid, DeniedError, PeerError, Reason, UnavailableError
 from fabric.model.limits import CLOCK_SKEW_S_MAX, HANDSHAKE_S_MAX, HEARTBEATS_MISSED_MAX
@@ -40,9 +41,9 @@ _TICK_S_MIN = 3.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where to look, not where to listen
 
 
-async def process(name: str, pid: int | None) -> str:
+async def process(name: str, held: Holder | None) -> str:
     """Whether it runs; a process that is down is no fault of a part."""
-    return f"does not run; start it with: fabric {name} run" if pid is None else f"runs, pid {pid}"
+    return f"does not run; start it with: fabric {name} run" if held is None else f"runs, {held}"
 
 
 def address_of(url: str) -> str:

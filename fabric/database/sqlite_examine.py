@@ -26,6 +26,8 @@ from fabric.model.names import Topic
 from fabric.ports import SourceTable, Target
 
 _BUSY_S_MAX = 5.0
+_GUESS = "perhaps ", "see what that process is before you stop it"
+"""Where a lock is seen by the file's number alone, which files of other disks may have, too."""
 _WHY_FULL = "start the agent; if it runs, see with fabric status why the platform takes nothing"
 
 
@@ -237,14 +239,15 @@ def _has_triggers(connection: sqlite3.Connection, tables: Sequence[SourceTable])
 
 
 def _reader(path: str, capture: Capture) -> Finding:
-    pid = holder(Path(f"{path}-fabric"))
-    if pid is None or pid == capture.agent:
-        return well("reader", "nobody" if pid is None else "the running agent")
+    held = holder(Path(f"{path}-fabric"))
+    if held is None or held.pid == capture.agent:
+        return well("reader", "nobody" if held is None else "the running agent")
+    perhaps, stop = ("", "stop it") if held.is_sure else _GUESS
     return ill(
         "reader",
         Reason.SOURCE_UNFIT,
-        f"process {pid} captures this database",
-        "stop it, or put all tables into one capture of one agent",
+        f"{perhaps}process {held.pid} captures this database",
+        f"{stop}, or put all tables into one capture of one agent",
     )
 
 

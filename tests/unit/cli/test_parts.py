@@ -14,6 +14,7 @@ from fabric.cli import parts
 from fabric.config import PolicyConfig
 from fabric.config_fields import Address
 from fabric.demo.process import free_port
+from fabric.locks import Holder
 from fabric.model.errors import ConfigInvalid, DeniedError, Reason, UnavailableError
 from fabric.model.names import MEMBERS
 from fabric.repository.client import open_repository
@@ -31,7 +32,9 @@ def test_an_address_is_taken_from_a_url() -> None:
 
 async def test_a_process_that_is_down_says_how_to_start_it() -> None:
     assert "fabric gateway run" in await parts.process("gateway", None)
-    assert "pid 7" in await parts.process("gateway", 7)
+    assert await parts.process("gateway", Holder(pid=7, is_sure=True)) == "runs, pid 7"
+    guess = Holder(pid=7, is_sure=False)
+    assert await parts.process("gateway", guess) == "runs, perhaps pid 7"
 
 
 # Room

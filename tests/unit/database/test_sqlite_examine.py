@@ -16,6 +16,7 @@ from fabric.database import sqlite_examine
 from fabric.database.finding import MADE, Capture, Finding
 from fabric.database.sqlite import SqliteSink, SqliteSource
 from fabric.database.sqlite_outbox import SqliteOutbox
+from fabric.locks import Holder
 from fabric.model.change import Change, Op
 from fabric.model.errors import DeniedError, Reason
 from fabric.model.names import Topic
@@ -119,6 +120,16 @@ def test_another_reader_is_named_and_ours_is_not_another(path: Path) -> None:
         assert ills(found) == {"reader"}
         assert f"process {os.getpid()} " in found["reader"].seen
         assert not ills(look(path, replace(CAPTURE, agent=os.getpid())))
+
+
+def test_a_reader_that_is_a_guess_is_not_to_be_stopped_unseen(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guess = Holder(pid=7, is_sure=False)
+    monkeypatch.setattr("fabric.database.sqlite_examine.holder", lambda _path: guess)
+    found = look(path)["reader"]
+    assert found.seen == "perhaps process 7 captures this database"
+    assert found.remedy.startswith("see what that process is before you stop it")
 
 
 @pytest.mark.parametrize("data", [None, b"no database, but long enough to be taken for one" * 99])
