@@ -131,7 +131,7 @@ def _is_damage(exc: sqlite3.Error) -> bool:
 def _lost(path: Path, why: str) -> DeniedError:
     return DeniedError(
         Reason.SEALED_STATE_LOST,
-        f"{path} cannot be read ({why}); restore it, or move it away to begin a new generation",
+        f"{path} cannot be read ({why}); move it away to begin a new generation",
     )
 
 

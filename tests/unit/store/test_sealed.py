@@ -60,6 +60,18 @@ def test_a_file_that_is_not_ours_is_said_and_left(tmp_path: Path, spoil: str) ->
     assert path.read_bytes() == before
 
 
+def test_nobody_is_told_to_put_an_old_copy_back(tmp_path: Path) -> None:
+    """It sends what was sent before: every stream of the host would stop at its readers."""
+    path = tmp_path / "agent.state"
+    path.write_bytes(b"no database at all, and longer than a header of one would be" * 99)
+    with pytest.raises(DeniedError) as caught:
+        read_sealed_key(path)
+    assert str(caught.value) == (
+        f"sealed_state_lost: {path} cannot be read (SQLITE_NOTADB); move it away to begin a new"
+        " generation"
+    )
+
+
 def test_a_file_that_cannot_be_opened_now_is_not_called_lost(tmp_path: Path) -> None:
     path = tmp_path / "agent.state"
     path.mkdir()  # the same answer as when there is no room for the files beside it
