@@ -20,7 +20,7 @@ from fabric.attest.appraise import Enrolment
 from fabric.attest.members import HostState, MemberState, Notice, NoticeKind
 from fabric.authority import ledger_rows as rows
 from fabric.authority.attest_machine import Known, Verdict, attested_state, noticed_state
-from fabric.authority.ledger_file import mapped
+from fabric.authority.ledger_file import check_file, mapped
 from fabric.authority.machine import check_same, forbid, needs_notice, stands
 from fabric.model.errors import Reason, UnavailableError, UsageError
 from fabric.model.names import HostId
@@ -36,7 +36,7 @@ class Ledger:
     """The open file. Not for two processes at once: the second one is refused.
 
     Args:
-        path: made with mode 0600 when missing.
+        path: made with mode 0600 when missing; see check_file for one that was there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +44,7 @@ class Ledger:
         self.why_not_ready: str | None = None
         """What the file's last failure was, until a write succeeds: it gives nobody a result."""
         with mapped(path):
+            check_file(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = sqlite3.connect(

@@ -17,6 +17,7 @@ from fabric.attest.audit_head import Head, head_record
 from fabric.attest.keys import SigningKey
 from fabric.authority.keeper import Keeper
 from fabric.authority.ledger import Ledger, LedgerThread
+from fabric.authority.ledger_file import AUDIT_FILE, LEDGER
 from fabric.authority.listing import judged
 from fabric.authority.pki import Ca, decode_verifier_keys, load_ca
 from fabric.authority.policy_files import folder_of
@@ -46,8 +47,6 @@ from fabric.web.listener import Listener
 from fabric.web.server import serving
 
 _log = logging.getLogger(__name__)
-LEDGER = "ledger.db"
-AUDIT_FILE = "audit.jsonl"
 _COUNT_S = 2.0
 """How often hosts are counted for metrics."""
 

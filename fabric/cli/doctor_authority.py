@@ -11,6 +11,7 @@ from cryptography import x509
 
 from fabric.attest.keys import Alg
 from fabric.authority import admin, ledger, run
+from fabric.authority.ledger_file import AUDIT_FILE, LEDGER
 from fabric.authority.topics import specs
 from fabric.cli import certificates, output, parts
 from fabric.cli.access import policy_of
@@ -40,7 +41,7 @@ def examine(config: Path, form: output.Form) -> None:
 
 def _checks(config: AuthorityConfig) -> Sequence[Check]:
     policy = Once(lambda: policy_of(config))
-    held = holder(config.authority.folder / run.AUDIT_FILE)
+    held = holder(config.authority.folder / AUDIT_FILE)
     pid = held.pid if held is not None else None
     listen = config.authority.listen
     return [
@@ -140,14 +141,15 @@ async def _timestamp_key(config: AuthorityConfig) -> str:
 
 
 async def _ledger(config: AuthorityConfig, pid: int | None) -> str | Sequence[Finding]:
-    path = config.authority.folder / run.LEDGER
+    path = config.authority.folder / LEDGER
     if pid is not None:
         return await _told_ledger(config)
-    if path.exists():
+    is_there = path.exists()
+    if is_there and path.stat().st_size:
         hosts, last = await asyncio.to_thread(ledger.look, path)
         return f"{hosts} hosts, last notice {last}"
-    if (config.authority.folder / run.AUDIT_FILE).exists():
-        seen = f"{path} is gone, and the authority has run here"
+    if (config.authority.folder / AUDIT_FILE).exists():
+        seen = f"{path} is {'empty' if is_there else 'gone'}, and the authority has run here"
         remedy = "restore it from its backup before the authority starts: enrolments are in it"
         return [ill("", Reason.DATABASE_UNAVAILABLE, seen, remedy)]
     return "not there yet; the authority makes it when it starts"

@@ -127,6 +127,10 @@ REMEDIES: Mapping[Reason, str] = {
 
 
 _BY_WORDS: Mapping[str, str] = {
+    "ledger is damaged": (
+        "stop the authority, put the newest backup of its ledger in its place and start it: see"
+        " docs/operations.md, A copied or restored machine"
+    ),
     NO_ROOM: (
         "make room on that disk: see what has grown there; what waits goes on by itself within"
         " seconds, nothing is to be started again"

@@ -489,3 +489,39 @@ async def test_the_thread_tells_what_the_ledger_remembers(path: Path) -> None:
         await thread.do(enrol_much)
     assert "no room" in (thread.why_not_ready or "")
     thread.close()
+
+
+def test_an_emptied_ledger_is_refused_where_the_authority_has_run(path: Path) -> None:
+    """Taken, it would give every host a clean record."""
+    path.touch()
+    Ledger(path).close()  # a first start that was cut short left it so
+    path.write_bytes(b"")
+    (path.parent / "audit.jsonl").touch()
+    with pytest.raises(UnavailableError) as caught:
+        Ledger(path)
+    assert str(caught.value).startswith(
+        "database_unavailable: authority's ledger is damaged (it is empty); stop the authority"
+    )
+    assert path.read_bytes() == b""
+
+
+def test_a_ledger_that_is_gone_is_made_anew_and_that_is_said(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Ledger(path).close()
+    assert not caplog.records
+    path.unlink()
+    (path.parent / "audit.jsonl").touch()
+    Ledger(path).close()
+    assert "is gone" in caplog.text
+
+
+def test_a_damaged_ledger_is_to_be_replaced_by_its_backup(path: Path) -> None:
+    path.write_bytes(b"nothing of ours, and longer than a header" * 1000)
+    for use in (Ledger, look):
+        with pytest.raises(UnavailableError) as caught:
+            use(path)
+        assert str(caught.value) == (
+            "database_unavailable: authority's ledger is damaged (SQLITE_NOTADB); stop the"
+            " authority, put the newest backup in its place"
+        )

@@ -111,7 +111,15 @@ def test_a_ledger_is_read_and_a_lost_one_is_told(fabric, files: PlatformFiles) -
     assert not found["ok"]
     assert "backup" in found["remedy"]
     (state / "ledger.db").write_bytes(b"nothing of ours" * 1000)
-    assert not look(fabric, files)["ledger"]["ok"]
+    found = look(fabric, files)["ledger"]
+    assert "is damaged" in found["seen"]
+    assert "newest backup" in found["remedy"]
+    (state / "ledger.db").write_bytes(b"")
+    found = look(fabric, files)["ledger"]
+    assert "is empty" in found["seen"]
+    assert "backup" in found["remedy"]
+    (state / "audit.jsonl").unlink()
+    assert "makes it" in look(fabric, files)["ledger"]["seen"]
 
 
 @pytest.mark.parametrize(("days", "reason"), [(8, None), (6, Reason.POLICY_EXPIRED)])
