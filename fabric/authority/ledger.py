@@ -228,16 +228,11 @@ class Ledger:
             self._mark(db, but)
 
     def published(self, numbers: Sequence[int], signed: rows.Signed | None = None) -> None:
-        """These notices are in the log, as what has been `signed`."""
+        """These notices are in the log; what has been `signed` is kept, also of no number."""
         with self._transaction() as db:
             self._mark(db, numbers)
             if signed is not None:
                 rows.put_signed(db, signed)
-
-    def keep_signed(self, signed: rows.Signed) -> None:
-        """Keep records of notices, so that nobody signs them again."""
-        with self._transaction() as db:
-            rows.put_signed(db, signed)
 
     def signed_after(self, number: int, keys: bytes) -> Sequence[rows.KeyValue | Notice]:
         """The next records, as many as one answer holds; a notice where `keys` signed none."""

@@ -62,7 +62,7 @@ class SignedNotices:
                 each.number: await asyncio.to_thread(notice_record, each, self._signers)
                 for each in missing
             }
-            await self._ledger.do(partial(Ledger.keep_signed, signed=self._signed(made)))
+            await self._ledger.do(partial(Ledger.published, numbers=(), signed=self._signed(made)))
 
     def _signed(self, records: Mapping[int, KeyValue]) -> Signed:
         return Signed(keys=self._keys, records=records)
