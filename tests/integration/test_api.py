@@ -220,13 +220,29 @@ async def test_the_pages_example_keeps_its_table_in_step(
         state.commit()
     monkeypatch.chdir(host.config.parent)
 
+    names = example(API)
+    begun: list[Position] = []
+    acknowledged: list[Position] = []
+    write, ack = names["write"], fabric.Agent.ack
+
+    def counted(db: sqlite3.Connection, delivery: fabric.Delivery) -> None:
+        begun.append(delivery.position)
+        write(db, delivery)
+
+    async def noted(agent: fabric.Agent, position: Position) -> None:
+        await ack(agent, position)
+        acknowledged.append(position)
+
+    names["write"] = counted
+    monkeypatch.setattr(fabric.Agent, "ack", noted)
+
     async def until_equal() -> None:
         async with asyncio.timeout(_OPEN_S):
-            while _held("residents.db") != _held(world.urls["A"]):
+            while _held("residents.db") != _held(world.urls["A"]) or acknowledged != begun:
                 await asyncio.sleep(0.1)
 
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(example(API)["main"]())
+        running = tasks.create_task(names["main"]())
         await until_equal()
         assert world.registry is not None
         world.registry.change(6_000, 8)
