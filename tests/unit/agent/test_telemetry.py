@@ -88,7 +88,7 @@ def test_a_reader_that_pauses_again_and_again_is_one_line_in_ten_minutes(
 
 def test_blocks_whose_changes_are_all_quarantined_are_some_lines_a_minute(a: TestHost) -> None:
     for _ in range(1_000):
-        a.host.telemetry.applied(block(), applied(quarantined=1))
+        a.host.telemetry.applied(block(), applied(quarantined=1), "reader")
     assert len(a.audit.events) <= 2 * EVENTS_MAX
 
 
