@@ -51,7 +51,8 @@ def test_without_rust_it_says_so_and_builds_nothing(checkout: Path) -> None:
 
 def test_without_a_virtual_environment_it_names_setup(checkout: Path) -> None:
     shutil.rmtree(checkout / ".venv")
-    assert run(checkout) == "aws-lc: .venv is missing; remedy: run make setup\n"
+    said = "aws-lc: .venv/bin/python is missing; remedy: run make setup, or name another one in"
+    assert run(checkout) == f"{said} PYTHON\n"
 
 
 def test_without_a_pinned_version_it_builds_nothing(checkout: Path) -> None:
